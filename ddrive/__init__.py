@@ -1,0 +1,1 @@
+"""ddrive: a file system backed by signed, append-only feeds that peers exchange."""

@@ -1,0 +1,129 @@
+"""The exceptions of ddrive: one small tree, so that a caller can catch as widely or as narrowly as it likes.
+
+A message names the drive, path, block or peer it is about and, where there is one, the next step. How an error looks
+from outside (errno, exit code) is decided in `mountd.errnos` alone.
+"""
+
+
+class DriveError(Exception):
+    """Anything that ddrive itself reports."""
+
+
+class NotFound(DriveError):
+    """The path, version, tag or drive is proven not to exist; never raised for want of data."""
+
+
+class AlreadyExists(DriveError):
+    """An entry is already at this path."""
+
+
+class NotADirectory(DriveError):
+    """A directory was needed and something else is there."""
+
+
+class IsADirectory(DriveError):
+    """A file was needed and a directory is there."""
+
+
+class NotEmpty(DriveError):
+    """The directory still has entries."""
+
+
+class InvalidPath(DriveError):
+    """The path cannot name an entry of a drive."""
+
+
+class InvalidName(InvalidPath):
+    """A path component is unusable: NUL, `/`, `.` or `..`, or not UTF-8."""
+
+
+class NameTooLong(InvalidPath):
+    """A path component is longer than 255 bytes, or the path longer than 4096."""
+
+
+class TooManyLinks(DriveError):
+    """Symbolic links or nested drives lead in a circle."""
+
+
+class BadHandle(DriveError):
+    """The open file is closed or was opened for something else."""
+
+
+class NotWritable(DriveError):
+    """The secret key of this feed is not held here, or the view is of a fixed version: nothing can be appended."""
+
+
+class CrossesMount(DriveError):
+    """The operation would span two drives."""
+
+
+class Unsupported(DriveError):
+    """The drive format cannot express this."""
+
+
+class InvalidKey(DriveError):
+    """The text is not a key or URL of a drive."""
+
+
+class NotHeld(DriveError):
+    """The block is not held here and the caller did not want to wait for a peer."""
+
+
+class NoPeers(DriveError):
+    """No connected peer can provide what is missing."""
+
+
+class TimedOut(DriveError):
+    """The deadline passed before the data arrived."""
+
+
+class Closed(DriveError):
+    """The feed, store or connection was closed while it was in use."""
+
+
+class LengthChanged(DriveError):
+    """Somebody else appended in between: read again and retry (compare-and-swap failed)."""
+
+
+class TooLarge(DriveError):
+    """A block, message or value is over the limit of the format."""
+
+
+class InvalidProof(DriveError):
+    """A block, node or signature does not verify against the author's key."""
+
+
+class Forked(InvalidProof):
+    """Two different histories are signed with the key of this feed."""
+
+
+class StorageError(DriveError):
+    """The state directory cannot be used as it is."""
+
+
+class CorruptStorage(StorageError):
+    """Bytes on our own disk do not verify."""
+
+
+class StorageLocked(StorageError):
+    """Another process owns this directory."""
+
+
+class WrongKey(StorageError):
+    """The directory holds a feed of another key."""
+
+
+class LocalProtocolError(DriveError):
+    """We tried to do something that the protocol does not allow."""
+
+
+class RemoteProtocolError(DriveError):
+    """The peer broke the protocol or lied; its connection is closed."""
+
+
+class EngineError(DriveError):
+    """The engine of the state directory cannot be reached or started."""
+
+
+class MountFailed(DriveError):
+    """The file system could not be mounted at the given place."""

@@ -1,0 +1,1 @@
+"""The program around the ddrive library: engine, mount workers and the `ddrive` command."""
