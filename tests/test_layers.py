@@ -24,14 +24,32 @@ ALLOWED = {
 }
 LINES_REFUSED = 600
 PURE = {
-    "ddrive/feed/flat.py", "ddrive/feed/hashing.py", "ddrive/feed/merkle.py", "ddrive/feed/bitfield.py", "ddrive/feed/rle.py",
-    "ddrive/protocol/varint.py", "ddrive/protocol/framing.py", "ddrive/protocol/messages.py", "ddrive/protocol/handshake.py",
-    "ddrive/protocol/cipher.py", "ddrive/protocol/channels.py", "ddrive/protocol/connection.py",
-    "ddrive/replication/demand.py", "ddrive/replication/peer.py", "ddrive/replication/scheduler.py",
-    "ddrive/store/derive.py", "ddrive/store/rpc.py",
-    "ddrive/trie/path.py", "ddrive/trie/node.py", "ddrive/drive/paths.py", "ddrive/drive/stat.py", "ddrive/swarm/dialing.py",
-    "mountd/inodes.py", "mountd/handles.py", "mountd/errnos.py",
-}  # fmt: skip
+    "ddrive/feed/flat.py",
+    "ddrive/feed/hashing.py",
+    "ddrive/feed/merkle.py",
+    "ddrive/feed/bitfield.py",
+    "ddrive/feed/rle.py",
+    "ddrive/protocol/varint.py",
+    "ddrive/protocol/framing.py",
+    "ddrive/protocol/messages.py",
+    "ddrive/protocol/handshake.py",
+    "ddrive/protocol/cipher.py",
+    "ddrive/protocol/channels.py",
+    "ddrive/protocol/connection.py",
+    "ddrive/replication/demand.py",
+    "ddrive/replication/peer.py",
+    "ddrive/replication/scheduler.py",
+    "ddrive/store/derive.py",
+    "ddrive/store/rpc.py",
+    "ddrive/trie/path.py",
+    "ddrive/trie/node.py",
+    "ddrive/drive/paths.py",
+    "ddrive/drive/stat.py",
+    "ddrive/swarm/dialing.py",
+    "mountd/inodes.py",
+    "mountd/handles.py",
+    "mountd/errnos.py",
+}
 IMPURE_MODULES = {"trio", "os", "socket", "time", "random", "threading", "subprocess", "pathlib"}
 
 
