@@ -16,9 +16,9 @@ ALLOWED = {
     "protocol": BASE | {"crypto", "dialect"},
     "replication": BASE | {"feed", "protocol"},
     "store": BASE | {"replication", "feed", "protocol", "crypto", "dialect"},
-    "trie": BASE | {"feed", "dialect"},
+    "trie": BASE | {"feed", "crypto", "dialect"},
     "drive": BASE | {"trie", "store", "feed"},
-    "appdb": BASE | {"store", "feed"},
+    "appdb": BASE | {"trie", "store", "feed", "crypto", "dialect"},
     "graph": {"trie", "errors"},
     "swarm": BASE | {"store", "protocol", "dialect"},
 }
