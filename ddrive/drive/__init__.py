@@ -1,0 +1,1 @@
+"""File trees in feeds: attributes, content, nested drives, versions."""
