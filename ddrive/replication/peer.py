@@ -1,0 +1,159 @@
+"""What one peer of one feed has, wants and owes us. State only; what follows from it is decided in `scheduler`."""
+
+from dataclasses import dataclass, field
+
+from ddrive.ids import PeerId
+from ddrive.replication.blocks import REGION_BLOCKS, BlockSet
+
+START_REQUESTS = 16  # in flight to a new peer
+MIN_REQUESTS = 2  # in flight to a peer that has been silent
+MAX_REQUESTS = 64  # in flight to one peer
+URGENT_REQUESTS = 16  # more of them for blocks that somebody waits for
+MAX_IN_FLIGHT_BYTES = 4 * 1024 * 1024  # to one peer, by the average size of its blocks
+MAX_LATE = 1024  # overdue or cancelled requests remembered per peer
+MAX_UNANSWERED_WANTS = 16  # as the npm peers
+MAX_REGIONS = 1024  # Wants sent on one channel: a peer may claim any length
+
+
+@dataclass(slots=True)
+class Asked:
+    """One request for a block in flight; `serial` orders the requests of a peer."""
+
+    index: int
+    sent_at: float
+    serial: int
+    beyond: bool  # lay past our length when it was sent
+
+
+@dataclass(slots=True)
+class Late:
+    """A request that we gave up, whose answer is still welcome; a cancelled one may be asked of the peer again."""
+
+    asked: Asked
+    cancelled: bool
+
+
+@dataclass(slots=True, eq=False)
+class Probe:
+    """A request for proof nodes only: for the length of the feed, or for the place of byte `byte_offset`."""
+
+    index: int
+    sent_at: float
+    length: int  # what the peer had announced then
+    byte_offset: int = 0  # 0: asks for the length, or narrows a seek down without the peer's help
+    seek: int | None = None  # the byte whose place is looked for
+    overdue: bool = False
+
+
+@dataclass(slots=True)
+class PeerStats:
+    """Blocks and bytes (values only) exchanged with one peer or in all, and what went wrong."""
+
+    uploaded_blocks: int = 0
+    uploaded_bytes: int = 0
+    downloaded_blocks: int = 0
+    downloaded_bytes: int = 0
+    timeouts: int = 0
+    verify_failures: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class PeerState:
+    """The scheduler's memory of one peer."""
+
+    id: PeerId
+    remote: BlockSet = field(default_factory=BlockSet)
+    uploading: bool = True  # it serves requests
+    downloading: bool = True  # it makes requests
+    wanted: bool = False  # it sent a Want: announce to it what we come to hold
+    asks: bool = False  # it sent a Want or a Request at some time
+    old: bool = False  # it announces without length: an old peer that gets no Wants
+    asked: dict[int, Asked] = field(default_factory=dict)
+    late: dict[int, Late] = field(default_factory=dict)
+    probes: list[Probe] = field(default_factory=list)
+    regions_asked: set[int] = field(default_factory=set)
+    regions_unanswered: set[int] = field(default_factory=set)
+    slots: int = START_REQUESTS
+    serial: int = 0
+    answered_serial: int = 0  # the newest request that was answered: older ones were passed over
+    data_at: float = 0.0  # last answer
+    heard_at: float = 0.0  # last answer or bytes of one
+    stalled: bool = False  # it let a request time out and has given nothing since
+    beyond: int = 0  # requests in flight for blocks past our length: each answer brings a whole proof
+    average_size: float = 0.0  # bytes of its blocks, a running mean
+    doubted: int = 0  # announced lengths up to here were asked for and never proven
+    last_seek: int = 0  # byte offset it was asked for last: npm peers answer the same one only once
+    stats: PeerStats = field(default_factory=PeerStats)
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight now."""
+        if self.average_size * self.slots > MAX_IN_FLIGHT_BYTES:
+            return max(MIN_REQUESTS, int(MAX_IN_FLIGHT_BYTES / self.average_size))
+        return self.slots
+
+    @property
+    def load(self) -> float:
+        """How busy the peer is, as a share of its limit."""
+        return len(self.asked) / self.limit
+
+    @property
+    def first_want_answered(self) -> bool:
+        """Tell whether the peer has had its say about what it holds."""
+        return not self.uploading or (0 in self.regions_asked and 0 not in self.regions_unanswered)
+
+    def take(self, index: int) -> Asked | None:
+        """Remove and return the request for a block, whether it is in time or late."""
+        asked = self.asked.pop(index, None)
+        if asked is not None:
+            self.beyond -= asked.beyond
+            return asked
+        late = self.late.pop(index, None)
+        return None if late is None else late.asked
+
+    def give_up(self, index: int, *, cancelled: bool) -> None:
+        """Turn a request in flight into a late one, the oldest ones making room."""
+        asked = self.asked.pop(index)
+        self.beyond -= asked.beyond
+        self.late.pop(index, None)
+        self.late[index] = Late(asked, cancelled)
+        if len(self.late) > MAX_LATE:
+            del self.late[next(iter(self.late))]
+
+    def heard(self, asked: Asked | None, size: int, now: float) -> None:
+        """Take an answer of `size` bytes into account: a peer kept busy gets one slot more."""
+        if asked is not None:
+            if len(self.asked) + 1 >= self.limit and self.slots < MAX_REQUESTS:
+                self.slots += 1
+            self.answered_serial = max(self.answered_serial, asked.serial)
+            self.average_size += (size - self.average_size) / 16 if self.average_size else size
+        self.data_at = self.heard_at = now
+        self.stalled = False
+
+    def silent(self, asked: Asked, timeout_s: float, now: float) -> bool:
+        """Tell whether an answer is overdue: nothing came for a while, or answers to younger requests only."""
+        if asked.serial < self.answered_serial and now - asked.sent_at > timeout_s:
+            return True
+        return (
+            now - max(asked.sent_at, self.heard_at) > timeout_s
+            or now - max(asked.sent_at, self.data_at) > 4 * timeout_s
+        )
+
+    def owes_since(self) -> float | None:
+        """Return since when the peer owes an answer without giving any sign of life, or None when it owes nothing."""
+        owed = list(self.asked.values())
+        owed += [late.asked for late in self.late.values() if not late.cancelled]
+        times = [asked.sent_at for asked in owed if asked.serial > self.answered_serial]
+        times += [probe.sent_at for probe in self.probes if not probe.byte_offset]
+        return max(min(times), self.heard_at) if times else None
+
+    def region_to_ask(self, start: int, end: int) -> int | None:
+        """Return the first region of [start, end) that the peer was not asked about yet, if it may be asked now."""
+        if self.old or len(self.regions_unanswered) >= MAX_UNANSWERED_WANTS:
+            return None
+        for region in range(start // REGION_BLOCKS, -(-end // REGION_BLOCKS)):
+            if len(self.regions_asked) >= MAX_REGIONS:
+                return None
+            if region not in self.regions_asked:
+                return region
+        return None

@@ -1,0 +1,371 @@
+"""Which block to ask of which peer: events in, actions out. No clock, no sockets, no disk.
+
+The rules: a block is asked of one peer at a time; what somebody waits for goes first, then read-ahead in order, then
+downloads; peers that have a block share the work by their free slots; a request that stays silent is asked elsewhere,
+and its late answer is still welcome. The bytes of an answer are verified by the feed before `answered` is called.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ddrive.ids import BlockIndex, PeerId
+from ddrive.protocol.messages import Cancel, Data, Message, Request, Status, Want
+from ddrive.replication.blocks import REGION_BLOCKS
+from ddrive.replication.demand import BlockWish, DemandTable, LengthWish, Level, OffsetWish, Wish
+from ddrive.replication.peer import MIN_REQUESTS, URGENT_REQUESTS, Asked, PeerState
+from ddrive.replication.probing import LocalTree, Prober
+
+REQUEST_TIMEOUT_S = 5.0  # a silent request is asked elsewhere
+DROP_AFTER_S = 20.0  # a peer that owes answers and stays silent is dropped
+LATE_S = 30.0  # a peer that left a request unanswered may be asked for the block again
+BEYOND_REQUESTS = 1  # at a time for blocks past our length, as each answer repeats the proof of the new length
+BEYOND_URGENT = 4  # the same when somebody waits: a round trip costs more than a proof
+
+
+class LocalBlocks(LocalTree, Protocol):
+    """What is held here, as the feed knows it."""
+
+    def has(self, index: int) -> bool: ...
+
+    def next_missing(self, start: int, end: int) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send `message` to the peer; the digest of a Request is filled in when it is sent."""
+
+    peer: PeerId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Close the connection of the peer."""
+
+    peer: PeerId
+    reason: str
+
+
+Action = Send | Drop
+
+
+class Scheduler:
+    """The requests of one feed to all its peers. Times are seconds of one clock, given by the caller."""
+
+    def __init__(
+        self,
+        local: LocalBlocks,
+        *,
+        downloading: bool = True,
+        eager_length: bool = False,
+        request_timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> None:
+        self.peers: dict[PeerId, PeerState] = {}
+        self.demand = DemandTable()
+        self.downloading = downloading
+        self._local = local
+        self._timeout_s = request_timeout_s
+        self._asked: dict[int, PeerId] = {}  # block -> the one peer that it is asked of
+        self._tips: set[int] = set()  # blocks asked for without a wish, to follow the length
+        self._prober = Prober(local, self.demand, self.peers, eager=eager_length)
+        self._last_id = 0
+
+    @property
+    def eager_length(self) -> bool:
+        """Tell whether the last block of each peer is fetched as soon as it is announced."""
+        return self._prober.eager
+
+    def set_eager_length(self, now: float) -> list[Action]:
+        """Fetch from now on the last block of each peer as soon as it is announced."""
+        self._prober.eager = True
+        return self._fill(now)
+
+    # -- peers -----------------------------------------------------------------------------------------------------
+
+    def add_peer(self, now: float) -> tuple[PeerState, list[Action]]:
+        """Take in a new peer."""
+        self._last_id += 1
+        peer = PeerState(PeerId(self._last_id), heard_at=now, data_at=now)
+        self.peers[peer.id] = peer
+        return peer, self._ask_regions(peer)
+
+    def remove_peer(self, peer: PeerState, now: float) -> list[Action]:
+        """Forget a peer and ask the others for what it owed."""
+        if self.peers.pop(peer.id, None) is None:
+            return []
+        for index in list(peer.asked):
+            self._release(peer, index, cancelled=False)
+        self.demand.forget_peer(peer.id)
+        return self._fill(now)
+
+    def has(self, peer: PeerState, start: int, end: int, now: float) -> list[Action]:
+        """Note that the peer announced [start, end)."""
+        peer.remote.add(start, end)
+        return self._news(peer, start, now)
+
+    def has_bits(self, peer: PeerState, start: int, length: int, packed: bytes, now: float) -> list[Action]:
+        """Note the peer's answer to a Want: bits, most significant first, for `length` blocks from `start`."""
+        peer.remote.add_bits(start, packed)
+        if length <= 1:
+            peer.old = True
+        region, offset = divmod(start, REGION_BLOCKS)
+        if offset == 0 and length >= REGION_BLOCKS:
+            peer.regions_unanswered.discard(region)
+        return self._news(peer, start, now)
+
+    def _news(self, peer: PeerState, start: int, now: float) -> list[Action]:
+        """React to new claims of the peer from `start` on."""
+        if not self.downloading:
+            return []
+        self.demand.announced(peer.id, start)
+        return self._ask_regions(peer) + self._fill(now, peer)
+
+    def lacks(self, peer: PeerState, start: int, end: int, now: float) -> list[Action]:
+        """Note that the peer no longer holds [start, end), and ask others for what it owed of it."""
+        if start == 0 and end >= peer.remote.length:
+            peer.remote.clear()
+        else:
+            peer.remote.remove(start, end)
+        lost = [index for index in peer.asked if start <= index < end]
+        for index in lost:
+            self._release(peer, index, cancelled=False)
+            peer.late.pop(index, None)
+        return self._fill(now) if lost else []
+
+    def status(self, peer: PeerState, status: Status, now: float) -> list[Action]:
+        """Note whether the peer serves requests; one that does not owes nothing any more."""
+        peer.downloading = status.downloading
+        if status.uploading == peer.uploading:
+            return []
+        peer.uploading = status.uploading
+        if not peer.uploading:
+            peer.regions_asked.clear()
+            peer.regions_unanswered.clear()
+            peer.probes.clear()
+            for index in list(peer.asked):
+                self._release(peer, index, cancelled=True)
+            return self._fill(now)
+        return self._ask_regions(peer) + self._fill(now)
+
+    def progress(self, peer: PeerState, now: float) -> None:
+        """Note that bytes arrive from the peer: a long answer may be under way."""
+        peer.heard_at = now
+
+    # -- wishes ----------------------------------------------------------------------------------------------------
+
+    def want_blocks(self, start: int, end: int, now: float, *, urgent: bool) -> tuple[BlockWish, list[Action]]:
+        """Count a wish for the blocks [start, end)."""
+        wish = self.demand.add_blocks(start, end, urgent=urgent)
+        if end - start == 1 and (start in self._asked or self._local.has(start)):
+            self.demand.taken(start)
+            return wish, []
+        return wish, self._ask_all_regions() + self._fill(now)
+
+    def want_offset(self, byte_offset: int, start: int, end: int, now: float) -> tuple[OffsetWish, list[Action]]:
+        """Count a wish for the nodes that locate a byte of the blocks [start, end)."""
+        return self.demand.add_offset(byte_offset, start, end), self._fill(now)
+
+    def want_length(self, min_length: int, now: float) -> tuple[LengthWish, list[Action]]:
+        """Count a wish for a proof of at least `min_length` blocks."""
+        return self.demand.add_length(min_length), self._fill(now)
+
+    def withdraw(self, wish: Wish, now: float) -> list[Action]:
+        """Take a wish back; what is in flight for nobody else is cancelled."""
+        if not self.demand.withdraw(wish) or not isinstance(wish, BlockWish):
+            return []
+        if wish.end - wish.start == 1:
+            in_flight = [wish.start] if wish.start in self._asked else []
+        else:
+            in_flight = [index for index in self._asked if wish.start <= index < wish.end]
+        actions: list[Action] = []
+        for index in in_flight:
+            if index not in self._tips and not self.demand.wants(index):
+                peer = self.peers[self._asked[index]]
+                self._release(peer, index, cancelled=True)
+                actions.append(Send(peer.id, Cancel(BlockIndex(index))))
+        return actions + self._fill(now) if actions else []
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def expects(self, peer: PeerState, data: Data) -> bool:
+        """Tell whether the peer was asked for this, lately or long ago; anything else is not even hashed."""
+        if data.value is not None:
+            return data.index in peer.asked or data.index in peer.late
+        return any(probe.index == data.index or probe.byte_offset for probe in peer.probes)
+
+    def answered(self, peer: PeerState, index: int, size: int | None, now: float) -> list[Action]:
+        """Note a verified answer: a block of `size` bytes, or (None) proof nodes; return what to ask next."""
+        if size is None:
+            peer.heard(None, 0, now)
+            self._prober.answered(peer, index)
+            return self._fill(now)
+        in_time = index in peer.asked
+        asked = peer.take(index)
+        peer.heard(asked, size, now)
+        actions = self.stored(index, index + 1) if not in_time else []
+        self._asked.pop(index, None)
+        self._tips.discard(index)
+        self.demand.taken(index)
+        grew = asked is not None and asked.beyond
+        return actions + self._fill(now, None if grew or actions else peer)
+
+    def stored(self, start: int, end: int) -> list[Action]:
+        """Note that [start, end) came to be held in another way; requests for it are cancelled."""
+        actions: list[Action] = []
+        for index in [index for index in self._asked if start <= index < end]:
+            peer = self.peers[self._asked[index]]
+            self._release(peer, index, cancelled=True)
+            actions.append(Send(peer.id, Cancel(BlockIndex(index))))
+        return actions
+
+    def cleared(self, start: int, end: int, now: float) -> list[Action]:
+        """Note that [start, end) is not held any more: wishes that cover it count again."""
+        self.demand.released(start, end)
+        return self._fill(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """Give up what is silent, ask it elsewhere, and drop peers that stay silent altogether."""
+        actions: list[Action] = []
+        for peer in list(self.peers.values()):
+            self._give_up_silent(peer, now)
+            owes_since = peer.owes_since()
+            if owes_since is not None and now - owes_since > DROP_AFTER_S:
+                actions.append(Drop(peer.id, "it owes answers and stays silent"))
+        return actions + self._fill(now)
+
+    def _give_up_silent(self, peer: PeerState, now: float) -> None:
+        """Release the overdue requests of a peer, and forget the long overdue ones."""
+        silent = [asked.index for asked in peer.asked.values() if peer.silent(asked, self._timeout_s, now)]
+        for index in silent:
+            if index in self._tips:
+                peer.doubted = max(peer.doubted, index + 1)
+            self._release(peer, index, cancelled=False)
+        overdue = self._prober.give_up_silent(peer, self._timeout_s, now)
+        if silent or overdue:
+            peer.stats.timeouts += len(silent) + overdue
+            peer.stalled = True
+            peer.slots = max(MIN_REQUESTS, peer.slots // 2)
+        for index in [index for index, late in peer.late.items() if now - late.asked.sent_at > LATE_S]:
+            del peer.late[index]
+            self.demand.announced(peer.id, index)
+
+    def _release(self, peer: PeerState, index: int, *, cancelled: bool) -> None:
+        """Take a block in flight back from a peer, so that it can be asked of another one."""
+        peer.give_up(index, cancelled=cancelled)
+        self._asked.pop(index, None)
+        self._tips.discard(index)
+        self.demand.released(index, index + 1)
+
+    # -- choosing --------------------------------------------------------------------------------------------------
+
+    def _ask_all_regions(self) -> list[Action]:
+        return [action for peer in self.peers.values() for action in self._ask_regions(peer)]
+
+    def _ask_regions(self, peer: PeerState) -> list[Action]:
+        """Ask the peer which blocks it holds: the first region always, then the ones that wishes lie in."""
+        if not self.downloading or not peer.uploading:
+            return []
+        if not self.demand.far and 0 in peer.regions_asked:
+            return []
+        actions: list[Action] = []
+        spans = [(0, 1)]
+        for wish in self.demand.blocks:
+            # blocks that somebody waits for may be asked about before the peer has shown to be that long
+            end = wish.end if wish.level is Level.URGENT else min(wish.end, peer.remote.length)
+            if not peer.remote.covers(wish.start, end):
+                spans.append((wish.start, end))
+        for start, end in spans:
+            while (region := peer.region_to_ask(start, end)) is not None:
+                peer.regions_asked.add(region)
+                peer.regions_unanswered.add(region)
+                actions.append(Send(peer.id, Want(BlockIndex(region * REGION_BLOCKS), REGION_BLOCKS)))
+        return actions
+
+    def _fill(self, now: float, only: PeerState | None = None) -> list[Action]:
+        """Use free slots, of all peers or of one: the least busy peer gets the next block."""
+        if not self.downloading:
+            return []
+        actions: list[Action] = []
+        for peer, request in self._prober.requests(now):
+            if request.hash:
+                actions.append(Send(peer.id, request))
+            elif self._askable(peer, request.index, Level.URGENT):
+                self._tips.add(request.index)
+                actions.append(self._ask(peer, request.index, now))
+        if only is not None:
+            ready = [only] if only.uploading else []
+        else:
+            ready = [peer for peer in self.peers.values() if peer.uploading]
+        while ready:
+            peer = ready[0] if len(ready) == 1 else min(ready, key=lambda peer: (peer.stalled, peer.load))
+            index = self._next_block(peer)
+            if index is None:
+                ready.remove(peer)
+            else:
+                actions.append(self._ask(peer, index, now))
+        return actions
+
+    def _ask(self, peer: PeerState, index: int, now: float) -> Send:
+        """Note that `index` is now asked of `peer`."""
+        peer.serial += 1
+        beyond = index >= self._local.length
+        peer.beyond += beyond
+        peer.late.pop(index, None)
+        peer.asked[index] = Asked(index, now, peer.serial, beyond)
+        self._asked[index] = peer.id
+        self.demand.taken(index)
+        return Send(peer.id, Request(BlockIndex(index)))
+
+    def _next_block(self, peer: PeerState) -> int | None:
+        """Return the block to ask this peer for next, or None when it is busy or has nothing that is wished."""
+        in_flight, limit = len(peer.asked), peer.limit
+        for level in Level:
+            if in_flight >= limit + (URGENT_REQUESTS if level is Level.URGENT else 0):
+                return None
+            for index in self.demand.waiting(level):
+                if self._askable(peer, index, level):
+                    return index
+            for wish in self.demand.ranges(level):
+                found = self._search(wish, peer)
+                if found is not None:
+                    return found
+        return None
+
+    def _search(self, wish: BlockWish, peer: PeerState) -> int | None:
+        """Return the next block of a range to ask this peer for, moving the range's cursor for it."""
+        position: int | None = wish.cursors.get(peer.id, wish.start)
+        while position is not None and position < wish.end:
+            index = peer.remote.next(position, wish.end)
+            if index is None:
+                break
+            if self._local.has(index):
+                position = self._local.next_missing(index, wish.end)
+            elif self._askable(peer, index, wish.level):
+                wish.cursors[peer.id] = index
+                return index
+            elif self._held_back(peer, index, wish.level):
+                wish.cursors[peer.id] = index
+                return None
+            else:
+                position = index + 1
+        wish.cursors[peer.id] = wish.end
+        return None
+
+    def _askable(self, peer: PeerState, index: int, level: Level) -> bool:
+        """Tell whether `index` may be asked of `peer` now."""
+        if index in self._asked or not peer.remote.has(index) or self._local.has(index):
+            return False
+        late = peer.late.get(index)
+        if late is not None and not late.cancelled:
+            return False
+        return not self._held_back(peer, index, level)
+
+    def _held_back(self, peer: PeerState, index: int, level: Level) -> bool:
+        """Tell whether `index` should wait for a first proof, or be left to a livelier peer."""
+        if index >= self._local.length:
+            allowed = BEYOND_URGENT if level is Level.URGENT else BEYOND_REQUESTS
+            if peer.beyond >= allowed:
+                return True
+        return peer.stalled and any(
+            other.uploading and not other.stalled and other.remote.has(index) for other in self.peers.values()
+        )
