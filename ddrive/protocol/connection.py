@@ -1,0 +1,277 @@
+"""The whole protocol of one connection as a machine: received bytes in, events and bytes to send out.
+
+It neither reads the clock nor makes random numbers; `link` does that and moves the bytes. Everything that a peer can
+do wrong ends in `RemoteProtocolError`; what we do wrong, in `LocalProtocolError`.
+"""
+
+from dataclasses import dataclass
+
+from ddrive.dialect import Dialect
+from ddrive.errors import LocalProtocolError, RemoteProtocolError
+from ddrive.ids import ChannelId, DiscoveryKey, PublicKey
+from ddrive.protocol.channels import Channel, ChannelTable
+from ddrive.protocol.cipher import StreamCipher
+from ddrive.protocol.framing import PING, Frame, FrameReader, frame_head
+from ddrive.protocol.handshake import Handshake
+from ddrive.protocol.messages import CLOSE, OPEN, Close, Message, Open, decode, encode
+
+MAX_EARLY_BYTES = 64 * 1024  # of messages on channels that we have not opened, per connection; more are dropped
+_EARLY_MESSAGE_BYTES = 256  # what a kept message costs beside its body
+
+
+@dataclass(frozen=True, slots=True)
+class Established:
+    """The handshake is done; the peer holds the secret of this static key."""
+
+    remote_public_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelRequested:
+    """The peer opened a feed that we have not opened on this connection. It may not know the feed's key."""
+
+    discovery_key: DiscoveryKey
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpened:
+    """Both sides have opened the feed, and the peer has proven that it knows the key."""
+
+    channel: ChannelId
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelClosed:
+    """The peer closed or refused the channel, or does not know the key of the feed that it asked for."""
+
+    channel: ChannelId
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message on an open channel."""
+
+    channel: ChannelId
+    message: Message
+
+
+Event = Established | ChannelRequested | ChannelOpened | ChannelClosed | Received
+
+
+class Connection:
+    """One side of one connection."""
+
+    def __init__(
+        self, *, initiator: bool, static_secret: bytes, nonce: bytes, ephemeral_secret: bytes | None = None
+    ) -> None:
+        self._handshake = Handshake(
+            initiator=initiator, static_secret=static_secret, nonce=nonce, ephemeral_secret=ephemeral_secret
+        )
+        self._handshake_output = self._handshake.start()
+        self._reader = FrameReader()
+        self._channels: ChannelTable | None = None
+        self._events: list[Event] = []
+        self._early_bytes = 0
+        self._output: list[bytes] = []  # frames, not yet encrypted
+        self._failed = False
+        self.pending_bytes = len(self._handshake_output)  # what `data_to_send` would return
+        self.bytes_sent = 0  # as encrypted, handshake included
+        self.bytes_received = 0
+
+    @property
+    def established(self) -> bool:
+        """Whether the handshake is done."""
+        return self._channels is not None
+
+    @property
+    def remote_public_key(self) -> bytes:
+        """The peer's static key, 32 bytes; empty before the handshake is done."""
+        return self._handshake.keys.remote_public_key if self._handshake.keys else b""
+
+    @property
+    def handshake_hash(self) -> bytes:
+        """64 bytes that both sides share and nobody else had; empty before the handshake is done."""
+        return self._handshake.keys.handshake_hash if self._handshake.keys else b""
+
+    def receive_data(self, chunk: bytes) -> list[Event]:
+        """Return what the next received bytes mean, in order, after the events of our own calls.
+
+        Raises: RemoteProtocolError when they break the protocol; the connection is of no use from then on.
+        """
+        if self._failed:
+            raise RemoteProtocolError("the peer has broken the protocol before")
+        self.bytes_received += len(chunk)
+        try:
+            if self._channels is None:
+                chunk = self._shake_hands(chunk)
+            if chunk:
+                self._take_in(chunk)
+        except RemoteProtocolError:
+            self._failed = True
+            raise
+        return self.take_events()
+
+    def take_events(self) -> list[Event]:
+        """Return the events that our own calls have caused since the last call of this or `receive_data`."""
+        events, self._events = self._events, []
+        return events
+
+    def data_to_send(self) -> bytes:
+        """Return all pending output, encrypted; it must be sent, in this order."""
+        data = self._handshake_output
+        self._handshake_output = b""
+        if self._output:
+            encrypted = self._encrypt.apply(b"".join(self._output))
+            self._output.clear()
+            data = data + encrypted if data else encrypted
+        self.pending_bytes = 0
+        self.bytes_sent += len(data)
+        return data
+
+    def open_channel(self, key: PublicKey, dialect: Dialect) -> ChannelId:
+        """Ask for, or agree to, a channel about the feed `key`; the same feed gives the same channel while it lasts.
+
+        `ChannelOpened` follows when the peer has done the same, `ChannelClosed` when it does not know the key.
+        Raises: LocalProtocolError before the handshake is done or with too many channels.
+        """
+        table = self._table()
+        channel, is_new = table.open_local(key, dialect)
+        if is_new:
+            self._send(channel.local, Open(channel.discovery_key, table.capability(key, dialect)))
+            if channel.remote:
+                self._opened(channel)
+        elif not channel.local:
+            self._early_bytes -= channel.early_bytes
+            self._send_refusal(table, channel.discovery_key)
+            self._events.append(ChannelClosed(channel.id))
+        return channel.id
+
+    def is_open(self, channel: ChannelId) -> bool:
+        """Tell whether messages can be sent on `channel`."""
+        found = self._table().get(channel)
+        return found is not None and found.is_open
+
+    def was_closed(self, channel: ChannelId) -> bool:
+        """Tell whether `channel` was one of this connection and has ended."""
+        table = self._table()
+        return table.was_issued(channel) and table.get(channel) is None
+
+    def send(self, channel: ChannelId, message: Message) -> None:
+        """Queue a message.
+
+        Raises: LocalProtocolError when the channel is not open, the message is too large or opens or closes channels.
+        """
+        found = self._channels.get(channel) if self._channels else None
+        if found is None or not found.remote:
+            raise LocalProtocolError(f"channel {channel} is not open")
+        if isinstance(message, Open | Close):
+            raise LocalProtocolError("channels are opened and closed by calls, not by messages")
+        self._send(found.local, message)
+
+    def close_channel(self, channel: ChannelId) -> None:
+        """Leave the channel; nothing happens when it has ended already. No event follows."""
+        table = self._table()
+        found = table.get(channel)
+        if found is not None:
+            table.dismiss(found)
+            self._send(found.local, Close())
+            table.free_number(found.local)
+
+    def refuse(self, discovery_key: DiscoveryKey) -> None:
+        """Tell the peer that we do not take part in a feed that it opened; nothing happens when it did not."""
+        table = self._table()
+        channel = table.of_feed(discovery_key)
+        if channel is not None and not channel.local:
+            self._early_bytes -= channel.early_bytes
+            table.dismiss(channel)
+            self._send_refusal(table, discovery_key)
+
+    def ping(self) -> None:
+        """Queue a sign of life."""
+        self._table()
+        self._queue(PING)
+
+    def _table(self) -> ChannelTable:
+        if self._channels is None:
+            raise LocalProtocolError("the handshake is not done")
+        return self._channels
+
+    def _queue(self, data: bytes) -> None:
+        self._output.append(data)
+        self.pending_bytes += len(data)
+
+    def _send(self, number: int, message: Message) -> None:
+        kind, body = encode(message)
+        head = frame_head(number, kind, len(body))
+        self._output += (head, body)
+        self.pending_bytes += len(head) + len(body)
+
+    def _send_refusal(self, table: ChannelTable, discovery_key: DiscoveryKey) -> None:
+        """Send the same bytes no matter whether we lack the feed or the peer lacks its key."""
+        number = table.take_number()
+        self._send(number, Close(discovery_key))
+        table.free_number(number)
+
+    def _shake_hands(self, chunk: bytes) -> bytes:
+        """Return the received bytes that lie behind the handshake."""
+        answer = self._handshake.receive(chunk)
+        self._handshake_output += answer
+        self.pending_bytes += len(answer)
+        keys = self._handshake.keys
+        if keys is None:
+            return b""
+        self._channels = ChannelTable(keys)
+        self._encrypt = StreamCipher(keys.tx_key, keys.tx_nonce)
+        self._decrypt = StreamCipher(keys.rx_key, keys.rx_nonce)
+        self._events.append(Established(keys.remote_public_key))
+        return self._handshake.rest
+
+    def _take_in(self, chunk: bytes) -> None:
+        """Decrypt `chunk` as a whole and turn its frames into events."""
+        table = self._table()
+        for frame in self._reader.feed(self._decrypt.apply(chunk)):
+            number, kind, body = frame
+            channel = table.of_remote(number)
+            if kind in (OPEN, CLOSE):
+                self._take_in_control(table, frame)
+            elif channel is not None:
+                message = decode(kind, body)
+                if message is None:
+                    continue
+                if channel.local:
+                    self._events.append(Received(channel.id, message))
+                else:
+                    self._keep_early(channel, message, len(body))
+
+    def _take_in_control(self, table: ChannelTable, frame: Frame) -> None:
+        message = decode(frame.kind, frame.body)
+        if isinstance(message, Open):
+            channel = table.open_remote(frame.channel, message)
+            if channel is None:
+                self._send_refusal(table, message.discovery_key)
+            elif channel.local:
+                self._opened(channel)
+            else:
+                self._events.append(ChannelRequested(channel.discovery_key))
+        elif isinstance(message, Close):
+            channel = table.close_remote(frame.channel, message.discovery_key)
+            if channel is not None and channel.local:
+                self._send(channel.local, Close())
+                table.free_number(channel.local)
+                self._events.append(ChannelClosed(channel.id))
+            elif channel is not None:
+                self._early_bytes -= channel.early_bytes
+
+    def _opened(self, channel: Channel) -> None:
+        self._events.append(ChannelOpened(channel.id))
+        self._events += (Received(channel.id, message) for message in channel.early)
+        self._early_bytes -= channel.early_bytes
+        channel.early, channel.early_bytes = [], 0
+
+    def _keep_early(self, channel: Channel, message: Message, body_bytes: int) -> None:
+        """Keep what the peer sends right after its Open until we have opened too, or refused."""
+        cost = body_bytes + _EARLY_MESSAGE_BYTES
+        if self._early_bytes + cost <= MAX_EARLY_BYTES:
+            channel.early.append(message)
+            channel.early_bytes += cost
+            self._early_bytes += cost

@@ -1,0 +1,100 @@
+"""Frames: a length, a header with channel and type, a body; out of any split of the byte stream.
+
+A frame is `varint(size) header body`, where size counts header and body and header is `varint(channel * 16 + type)`.
+A size of 0 is a frame without header: the sign of life that keeps a link open. What the types mean is decided
+elsewhere. Source: `simple-message-channels`.
+"""
+
+from typing import Final, NamedTuple
+
+from ddrive.errors import LocalProtocolError, RemoteProtocolError
+from ddrive.protocol.varint import decode_varint, encode_varint
+
+MAX_BODY_BYTES = 8 * 1024 * 1024  # a block plus its proof; a longer body ends the link
+MAX_HEADER_BYTES = 8  # the header is a varint
+PING: Final = b"\0"  # a frame of size 0
+
+
+class Frame(NamedTuple):
+    """One frame; `body` is a view into received bytes and is valid for as long as somebody holds it."""
+
+    channel: int  # the sender's number
+    kind: int  # 0 to 15
+    body: memoryview
+
+
+def frame_head(channel: int, kind: int, body_size: int) -> bytes:
+    """Return the bytes that go before a body of `body_size` bytes.
+
+    Raises: LocalProtocolError when no peer would accept a body of this size.
+    """
+    if body_size > MAX_BODY_BYTES:
+        raise LocalProtocolError(f"a message body of {body_size} bytes is over the limit of {MAX_BODY_BYTES}")
+    header = encode_varint(channel << 4 | kind)
+    return encode_varint(len(header) + body_size) + header
+
+
+def encode_frame(channel: int, kind: int, body: bytes) -> bytes:
+    """Return the whole frame."""
+    return frame_head(channel, kind, len(body)) + body
+
+
+class FrameReader:
+    """Cuts a byte stream into frames. Holds at most one unfinished frame; nothing is allocated for a declared size."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []  # of the unfinished frame, its length varint included
+        self._held = 0  # bytes in `_parts`
+        self._needed = 1  # no frame can end before this many bytes
+
+    def feed(self, chunk: bytes) -> list[Frame]:
+        """Return the frames that `chunk` completes, without those of size 0.
+
+        Raises: RemoteProtocolError when the length is over the limit or not well formed.
+        """
+        if self._held + len(chunk) < self._needed:
+            if chunk:
+                self._parts.append(chunk)
+                self._held += len(chunk)
+            return []
+        if self._parts:
+            self._parts.append(chunk)
+            chunk = b"".join(self._parts)
+            self._parts = []
+        return self._cut(chunk)
+
+    def _cut(self, data: bytes) -> list[Frame]:
+        frames: list[Frame] = []
+        view = memoryview(data)
+        offset, end = 0, len(data)
+        self._needed = 1
+        while offset < end:
+            found = decode_varint(data, offset, end)
+            if found is None:
+                self._needed = end - offset + 1
+                break
+            size, start = found
+            if size > MAX_BODY_BYTES + MAX_HEADER_BYTES:
+                raise RemoteProtocolError(f"a frame of {size} bytes is over the limit")
+            stop = start + size
+            if stop > end:
+                self._needed = stop - offset
+                break
+            if size:
+                frames.append(_frame(data, view, start, stop))
+            offset = stop
+        if offset < end:
+            self._parts.append(data[offset:])
+        self._held = end - offset
+        return frames
+
+
+def _frame(data: bytes, view: memoryview, start: int, stop: int) -> Frame:
+    """Return the frame whose header and body are `data[start:stop]`."""
+    found = decode_varint(data, start, stop)
+    if found is None:
+        raise RemoteProtocolError("a frame ends within its header")
+    header, body = found
+    if stop - body > MAX_BODY_BYTES:
+        raise RemoteProtocolError(f"a message body of {stop - body} bytes is over the limit of {MAX_BODY_BYTES}")
+    return Frame(header >> 4, header & 15, view[body:stop])

@@ -1,0 +1,128 @@
+"""The Noise handshake: two peers prove their static keys to each other and agree on the keys of two byte streams.
+
+Pattern XX in three messages, each preceded by its varint length. Each carries a payload with the sender's 24-byte
+nonce of the stream cipher. Only the keys of Noise's split are used; its own transport cipher is not.
+Source: `simple-handshake` and `noise-protocol` on npm.
+"""
+
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidTag
+from google.protobuf.message import DecodeError
+from noise.connection import Keypair, NoiseConnection
+from noise.exceptions import NoiseHandshakeError, NoiseInvalidMessage, NoiseValueError
+
+from ddrive.errors import RemoteProtocolError
+from ddrive.protocol import schema_pb2
+from ddrive.protocol.cipher import NONCE_BYTES
+from ddrive.protocol.varint import decode_varint, encode_varint
+
+MAX_MESSAGE_BYTES = 65535  # of one Noise message; a longer one is refused as soon as its length is read
+_NAME = b"Noise_XX_25519_ChaChaPoly_BLAKE2b"
+_BROKEN = (InvalidTag, NoiseHandshakeError, NoiseInvalidMessage, NoiseValueError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKeys:
+    """The result of a handshake, from the point of view of one side."""
+
+    tx_key: bytes = field(repr=False)  # 32 bytes, of what we send
+    tx_nonce: bytes  # 24 bytes, ours
+    rx_key: bytes = field(repr=False)  # 32 bytes, of what we receive
+    rx_nonce: bytes  # 24 bytes, the peer's
+    remote_public_key: bytes  # 32 bytes, X25519: the peer's static key
+    handshake_hash: bytes  # 64 bytes, equal on both sides
+
+
+class Handshake:
+    """One side of the exchange as a machine: `start`, then `receive` until `keys` is there."""
+
+    def __init__(self, *, initiator: bool, static_secret: bytes, nonce: bytes, ephemeral_secret: bytes | None) -> None:
+        if len(nonce) != NONCE_BYTES:
+            raise ValueError(f"the nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
+        self._initiator = initiator
+        self._nonce = nonce
+        self._remote_nonce = b""
+        self._remote_key = b""
+        self._held = bytearray()  # received bytes of an unfinished message
+        self._noise = NoiseConnection.from_name(_NAME)
+        if initiator:
+            self._noise.set_as_initiator()
+        else:
+            self._noise.set_as_responder()
+        self._noise.set_keypair_from_private_bytes(Keypair.STATIC, static_secret)
+        self._noise.start_handshake()
+        if ephemeral_secret is not None:  # only tests give one; set before the start, the library would warn
+            protocol = self._noise.noise_protocol
+            protocol.handshake_state.e = protocol.dh_fn.klass.from_private_bytes(ephemeral_secret)
+        self.keys: SessionKeys | None = None
+        self.rest = b""  # received bytes behind the last message, once `keys` is there
+
+    def start(self) -> bytes:
+        """Return what this side sends unasked: the initiator's first message, the responder's nothing."""
+        return self._write() if self._initiator else b""
+
+    def receive(self, chunk: bytes) -> bytes:
+        """Return what to send in answer to `chunk`; afterwards `keys` may be there.
+
+        Raises: RemoteProtocolError when the peer's message is too long, does not verify or lacks its nonce.
+        """
+        self._held += chunk
+        answer = b""
+        while self.keys is None:
+            message = self._take_message()
+            if message is None:
+                return answer
+            answer += self._read(message)
+        self.rest = bytes(self._held)
+        self._held.clear()
+        return answer
+
+    def _take_message(self) -> bytes | None:
+        """Return the first whole message of what is held and remove it; None when there is none yet."""
+        found = decode_varint(self._held, 0, len(self._held))
+        if found is None:
+            return None
+        size, start = found
+        if size > MAX_MESSAGE_BYTES:
+            raise RemoteProtocolError(f"a handshake message of {size} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+        if len(self._held) < start + size:
+            return None
+        message = bytes(self._held[start : start + size])
+        del self._held[: start + size]
+        return message
+
+    def _read(self, message: bytes) -> bytes:
+        """Take in one whole message and return our answer to it."""
+        state = self._noise.noise_protocol.handshake_state
+        try:
+            payload = bytes(self._noise.read_message(message))
+            if payload:
+                self._remote_nonce = schema_pb2.NoisePayload.FromString(payload).nonce
+        except (*_BROKEN, DecodeError) as error:
+            raise RemoteProtocolError("the handshake message does not verify") from error
+        if len(self._remote_nonce) != NONCE_BYTES:
+            raise RemoteProtocolError("the handshake message carries no nonce")
+        self._remote_key = getattr(state.rs, "public_bytes", b"")
+        answer = b"" if self._noise.handshake_finished else self._write()
+        if self._noise.handshake_finished:
+            self._finish()
+        return answer
+
+    def _write(self) -> bytes:
+        try:
+            message = bytes(self._noise.write_message(schema_pb2.NoisePayload(nonce=self._nonce).SerializeToString()))
+        except _BROKEN as error:  # the peer's public key has no usable product with ours
+            raise RemoteProtocolError("the peer's handshake key is not usable") from error
+        return encode_varint(len(message)) + message
+
+    def _finish(self) -> None:
+        protocol = self._noise.noise_protocol
+        self.keys = SessionKeys(
+            tx_key=protocol.cipher_state_encrypt.k,
+            tx_nonce=self._nonce,
+            rx_key=protocol.cipher_state_decrypt.k,
+            rx_nonce=self._remote_nonce,
+            remote_public_key=self._remote_key,
+            handshake_hash=bytes(self._noise.get_handshake_hash()),
+        )

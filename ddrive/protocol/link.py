@@ -1,0 +1,304 @@
+"""One connection on one stream: a reader task and a writer task, keep-alive and timeouts.
+
+The reader awaits nothing but the stream and calls the handler synchronously for each event; whatever the handler
+sends is queued, and the writer takes all of it at once: one small message costs about as much as a whole batch.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from ddrive.dialect import Dialect
+from ddrive.errors import LocalProtocolError, RemoteProtocolError
+from ddrive.ids import ChannelId, DiscoveryKey, PublicKey, short
+from ddrive.protocol.cipher import NONCE_BYTES
+from ddrive.protocol.connection import (
+    ChannelClosed,
+    ChannelOpened,
+    ChannelRequested,
+    Connection,
+    Established,
+    Event,
+    Received,
+)
+from ddrive.protocol.messages import Message
+
+TIMEOUT_S = 20.0  # without received bytes; a sign of life goes out after half of it. Source: `hypercore-protocol`
+HANDSHAKE_TIMEOUT_S = 20.0
+HIGH_WATER_BYTES = 1024 * 1024  # queued output from which on `Link.room` is False
+LOW_WATER_BYTES = 256 * 1024  # queued output below which `drained` is called after that
+MAX_UNSENT_BYTES = 32 * 1024 * 1024  # several messages of the greatest size; with more unsent the peer is dropped
+SEND_BYTES = 128 * 1024  # handed to the stream at a time: a peer that takes less within the timeout is dropped
+RECEIVE_BYTES = 64 * 1024  # asked of the stream at a time
+FLUSH_S = 1.0  # for what is queued when we end the link
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEnd:
+    """Why a link has ended; `lied` when the peer broke the protocol or sent what does not verify."""
+
+    reason: str
+    lied: bool = False
+
+
+class LinkHandler(Protocol):
+    """What happens on links, as plain calls. `RemoteProtocolError` out of one of them ends the link."""
+
+    def established(self, link: "Link") -> None:
+        """The handshake is done: channels can be opened."""
+
+    def channel_requested(self, link: "Link", discovery_key: DiscoveryKey) -> None:
+        """The peer asks for a feed: answer with `open_channel`, now or later, or with `refuse`."""
+
+    def channel_opened(self, link: "Link", channel: ChannelId) -> None:
+        """Both sides have opened and the peer knows the key: messages can be sent."""
+
+    def channel_closed(self, link: "Link", channel: ChannelId) -> None:
+        """The peer left or refused; the channel has ended. Not called for `Link.close_channel`."""
+
+    def received(self, link: "Link", channel: ChannelId, message: Message) -> None:
+        """A message arrived on an open channel."""
+
+    def drained(self, link: "Link") -> None:
+        """There is room again after there was none."""
+
+    def closed(self, link: "Link") -> None:
+        """The link and all its channels have ended. The last call, and only after `established`."""
+
+
+class Link:
+    """What a handler sees of a connection: plain calls that queue. After the end they do nothing."""
+
+    def __init__(self, connection: Connection, handler: LinkHandler, stream: trio.abc.Stream, address: str) -> None:
+        self.address = address  # of the peer, for messages
+        self.end: LinkEnd | None = None
+        self._connection = connection
+        self._handler = handler
+        self._stream = stream
+        self._unsent = 0  # bytes that the writer has taken and the stream has not
+        self._is_full = False
+        self._wake = trio.Event()
+        self._receiving = trio.CancelScope()
+        self._sending = trio.CancelScope()
+        self._last_sent = trio.current_time()
+
+    def __repr__(self) -> str:
+        return f"<Link {short(self.remote_public_key) or '?'} {self.address}>"
+
+    @property
+    def remote_public_key(self) -> bytes:
+        """The peer's static key, 32 bytes."""
+        return self._connection.remote_public_key
+
+    @property
+    def bytes_sent(self) -> int:
+        """Encrypted bytes handed out for sending so far."""
+        return self._connection.bytes_sent
+
+    @property
+    def bytes_received(self) -> int:
+        """Encrypted bytes received so far."""
+        return self._connection.bytes_received
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._connection.pending_bytes + self._unsent
+
+    @property
+    def room(self) -> bool:
+        """Whether more should be queued. Once this is False, `drained` follows."""
+        return self.queued_bytes < HIGH_WATER_BYTES
+
+    def open_channel(self, key: PublicKey, dialect: Dialect) -> ChannelId:
+        """Ask for, or agree to, a channel about the feed `key`; `channel_opened` or `channel_closed` follows later."""
+        channel = self._connection.open_channel(key, dialect)
+        self._queued()
+        return channel
+
+    def close_channel(self, channel: ChannelId) -> None:
+        """Leave a channel."""
+        self._connection.close_channel(channel)
+        self._queued()
+
+    def refuse(self, discovery_key: DiscoveryKey) -> None:
+        """Tell the peer that we do not take part in a feed that it asked for."""
+        self._connection.refuse(discovery_key)
+        self._queued()
+
+    def send(self, channel: ChannelId, message: Message) -> None:
+        """Queue a message; it is dropped when the channel or the link has ended meanwhile.
+
+        Raises: LocalProtocolError when the channel is not open yet or the message is too large.
+        """
+        if self.end is not None:
+            return
+        try:
+            self._connection.send(channel, message)
+        except LocalProtocolError:
+            if self._connection.was_closed(channel):
+                return
+            raise
+        self._queued()
+
+    def disconnect(self, reason: str) -> None:
+        """End the link; what is queued is still sent if that is quick."""
+        self._finish(reason)
+
+    def _queued(self) -> None:
+        """Take note of new output."""
+        queued = self.queued_bytes
+        if queued >= HIGH_WATER_BYTES:
+            self._is_full = True
+            if queued > MAX_UNSENT_BYTES:
+                self._finish("the peer does not take what it is sent")
+        self._wake.set()
+
+    def _finish(self, reason: str, *, lied: bool = False) -> None:
+        if self.end is None:
+            self.end = LinkEnd(reason, lied)
+            self._receiving.cancel()
+            self._sending.deadline = min(self._sending.deadline, trio.current_time() + (0 if lied else FLUSH_S))
+            self._wake.set()
+
+    async def run(self, timeout_s: float, handshake_timeout_s: float) -> None:
+        """Move bytes until the link ends; afterwards `end` says why."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read, timeout_s, handshake_timeout_s)
+                nursery.start_soon(self._keep_alive, timeout_s)
+                await self._write(timeout_s)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._finish("we ended it")
+            if self._connection.established:
+                with self._failures_end_it():
+                    self._handler.closed(self)
+
+    @contextmanager
+    def _failures_end_it(self) -> Iterator[None]:
+        """Turn what goes wrong into the end of this link, so that it stays the trouble of this link."""
+        try:
+            yield
+        except RemoteProtocolError as error:
+            self._finish(str(error), lied=True)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._finish("the connection was lost")
+        except Exception as error:
+            logger.exception("link failed peer=%s address=%s", short(self.remote_public_key), self.address)
+            self._finish(f"internal error: {error!r}")
+
+    async def _read(self, timeout_s: float, handshake_timeout_s: float) -> None:
+        connection, scope = self._connection, self._receiving
+        handshake_deadline = trio.current_time() + handshake_timeout_s
+        with self._failures_end_it(), scope:
+            while True:
+                scope.deadline = trio.current_time() + timeout_s
+                if not connection.established:
+                    scope.deadline = min(scope.deadline, handshake_deadline)
+                chunk = await self._stream.receive_some(RECEIVE_BYTES)
+                if not chunk:
+                    self._finish("the peer closed the connection")
+                    return
+                self._tell_all(connection.receive_data(bytes(chunk)))
+                if connection.pending_bytes:
+                    self._queued()
+        if scope.cancelled_caught:
+            self._finish("the peer is silent" if connection.established else "the handshake took too long")
+
+    async def _write(self, timeout_s: float) -> None:
+        self._wake.set()  # the handshake
+        with self._failures_end_it(), self._sending:
+            while self.end is None:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                self._tell_all(self._connection.take_events())
+                await self._send_queued(timeout_s)
+            if not self.end.lied:
+                await self._send_queued(timeout_s)
+        if self._sending.cancelled_caught:
+            self._finish("the peer does not take what it is sent")
+
+    async def _send_queued(self, timeout_s: float) -> None:
+        data = memoryview(self._connection.data_to_send())
+        self._unsent = len(data)
+        while data:
+            if self.end is None:
+                self._sending.deadline = trio.current_time() + timeout_s
+            await self._stream.send_all(data[:SEND_BYTES])
+            data = data[SEND_BYTES:]
+            self._unsent = len(data)
+            self._last_sent = trio.current_time()
+            if self._is_full and self.queued_bytes < LOW_WATER_BYTES:
+                self._is_full = False
+                if self._connection.established:
+                    self._handler.drained(self)
+        if self.end is None:
+            self._sending.deadline = math.inf
+
+    async def _keep_alive(self, timeout_s: float) -> None:
+        """Send a sign of life whenever nothing was sent for half the timeout."""
+        while True:
+            await trio.sleep_until(self._last_sent + timeout_s / 2)
+            if trio.current_time() >= self._last_sent + timeout_s / 2:
+                self._last_sent = trio.current_time()
+                if self._connection.established and not self.queued_bytes:
+                    self._connection.ping()
+                    self._wake.set()
+
+    def _tell_all(self, events: list[Event]) -> None:
+        """Call the handler for each event, and for those that its own calls cause."""
+        while events:
+            for event in events:
+                if self.end is not None:
+                    return
+                self._tell(event)
+            events = self._connection.take_events()
+
+    def _tell(self, event: Event) -> None:
+        handler = self._handler
+        if isinstance(event, Received):
+            logger.debug("received address=%s channel=%d message=%s", self.address, event.channel, event.message)
+            handler.received(self, event.channel, event.message)
+        elif isinstance(event, ChannelOpened):
+            handler.channel_opened(self, event.channel)
+        elif isinstance(event, ChannelClosed):
+            handler.channel_closed(self, event.channel)
+        elif isinstance(event, ChannelRequested):
+            handler.channel_requested(self, event.discovery_key)
+        elif isinstance(event, Established):
+            handler.established(self)
+
+
+async def run_link(
+    stream: trio.abc.Stream,
+    *,
+    initiator: bool,
+    handler: LinkHandler,
+    static_secret: bytes,
+    address: str = "",
+    timeout_s: float = TIMEOUT_S,
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
+) -> LinkEnd:
+    """Run one connection on `stream`, which is closed afterwards, and return why it has ended.
+
+    `initiator` is normally the side that dialled; `static_secret` is our X25519 secret key (32 bytes). Neither the
+    peer nor the handler makes this raise.
+    """
+    connection = Connection(initiator=initiator, static_secret=static_secret, nonce=os.urandom(NONCE_BYTES))
+    link = Link(connection, handler, stream, address)
+    try:
+        await link.run(timeout_s, handshake_timeout_s)
+    finally:
+        await trio.aclose_forcefully(stream)
+    end = link.end or LinkEnd("we ended it")
+    logger.debug("link ended address=%s reason=%s", address, end.reason)
+    return end
