@@ -1,0 +1,172 @@
+"""The answering end of one control connection: reads calls, runs them, writes replies and events.
+
+Calls run at the same time, one task each; notices are plain calls within the reader. A client that does not read is
+held back, not the engine: replies are limited by the number of calls in flight, and what happens meanwhile is kept
+by `Pending` items that are turned into one message when they are written.
+"""
+
+import logging
+from collections import deque
+from typing import Any, Protocol
+
+import trio
+
+from ddrive.errors import Closed, DriveError, RemoteProtocolError, StorageError
+from ddrive.store.rpc import NOTICE, Call, Cancel, Event, Failure, Message, MessageReader, Reply, encode, failure
+
+MAX_CALLS = 1024  # running at once for one client; it waits with further ones
+MAX_QUEUED_BYTES = 16 * 1024 * 1024  # of replies not yet taken by the client; then its calls wait
+_CHUNK_BYTES = 256 * 1024  # one receive
+_WRITE_BYTES = 1024 * 1024  # gathered for one send
+
+_log = logging.getLogger(__name__)
+
+
+class Pending(Protocol):
+    """Something to tell that may still grow until it is written."""
+
+    def render(self) -> Event | None:
+        """Return what to write now, or None when there is nothing left to say."""
+
+
+class Service(Protocol):
+    """What a connection offers: one object per connection."""
+
+    async def call(self, method: str, params: dict[str, Any]) -> Any:
+        """Return the result of `method`. Raises: DriveError, which crosses the socket."""
+
+    def notice(self, method: str, params: dict[str, Any]) -> None:
+        """Take note of something that needs no answer."""
+
+    def close(self) -> None:
+        """Drop all that the client held; called once, when it has gone."""
+
+
+class Outbox:
+    """What is to be written to one client, in order. Adding never waits."""
+
+    def __init__(self) -> None:
+        self._items: deque[bytes | Pending] = deque()
+        self._wake = trio.Event()
+        self.queued_bytes = 0
+
+    def send(self, message: Message) -> None:
+        """Queue `message`; one that is too large is replaced by its failure, or left out."""
+        try:
+            frame = encode(message)
+        except DriveError as error:
+            _log.error("message not sent error=%s", error)
+            if not isinstance(message, Reply):
+                return
+            frame = encode(failure(message.id, error))
+        self.queued_bytes += len(frame)
+        self._items.append(frame)
+        self._wake.set()
+
+    def defer(self, pending: Pending) -> None:
+        """Queue `pending`, which is rendered when its turn comes."""
+        self._items.append(pending)
+        self._wake.set()
+
+    async def take(self) -> bytes:
+        """Return the bytes to write next: all that is queued, cut after about 1 MiB; maybe none."""
+        while not self._items:
+            self._wake = trio.Event()
+            await self._wake.wait()
+        parts: list[bytes] = []
+        size = 0
+        while self._items and size < _WRITE_BYTES:
+            item = self._items.popleft()
+            if isinstance(item, bytes):
+                self.queued_bytes -= len(item)
+                frame = item
+            else:
+                event = item.render()
+                frame = encode(event) if event else b""
+            parts.append(frame)
+            size += len(frame)
+        return b"".join(parts)
+
+
+class Answering:
+    """Serves one connection until it ends; `outbox` is where the service puts its events."""
+
+    def __init__(self, stream: trio.abc.Stream, *, name: str = "client") -> None:
+        self.outbox = Outbox()
+        self._stream = stream
+        self._name = name
+        self._running: dict[int, trio.CancelScope] = {}
+        self._room = trio.Event()
+
+    async def run(self, service: Service) -> None:
+        """Answer until the client goes away or breaks the protocol; never raises but `Cancelled`."""
+        try:
+            async with self._stream, trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, nursery.cancel_scope)
+                await self._read(service, nursery)
+                nursery.cancel_scope.cancel()
+        finally:
+            service.close()
+
+    async def _read(self, service: Service, nursery: trio.Nursery) -> None:
+        reader = MessageReader()
+        try:
+            while chunk := await self._stream.receive_some(_CHUNK_BYTES):
+                for message in reader.receive(bytes(chunk)):
+                    self._take(message, service, nursery)
+                while len(self._running) >= MAX_CALLS or self.outbox.queued_bytes > MAX_QUEUED_BYTES:
+                    self._room = trio.Event()
+                    await self._room.wait()
+        except RemoteProtocolError as error:
+            _log.warning("client broke the protocol client=%s error=%s", self._name, error)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+
+    def _take(self, message: Message, service: Service, nursery: trio.Nursery) -> None:
+        match message:
+            case Call(id=call_id, method=method, params=params) if call_id == NOTICE:
+                try:
+                    service.notice(method, params)
+                except DriveError as error:
+                    _log.warning("notice refused client=%s method=%s error=%s", self._name, method, error)
+                except Exception:
+                    _log.exception("notice failed client=%s method=%s", self._name, method)
+            case Call():
+                if message.id in self._running:
+                    raise RemoteProtocolError(f"call {message.id} is running already")
+                self._running[message.id] = trio.CancelScope()
+                nursery.start_soon(self._answer, message, service)
+            case Cancel(call_id):
+                if scope := self._running.get(call_id):
+                    scope.cancel()
+            case _:
+                raise RemoteProtocolError(f"a client does not send {type(message).__name__}")
+
+    async def _answer(self, call: Call, service: Service) -> None:
+        answer: Reply | Failure = failure(call.id, Closed(f"{call.method}: cancelled"))
+        with self._running[call.id]:
+            answer = await self._outcome(call, service)
+        del self._running[call.id]
+        self.outbox.send(answer)
+        self._room.set()
+
+    async def _outcome(self, call: Call, service: Service) -> Reply | Failure:
+        try:
+            return Reply(call.id, await service.call(call.method, call.params))
+        except DriveError as error:
+            return failure(call.id, error)
+        except OSError as error:
+            _log.warning("call failed client=%s method=%s error=%s", self._name, call.method, error)
+            return failure(call.id, StorageError(str(error)))
+        except Exception as error:
+            _log.exception("call failed client=%s method=%s", self._name, call.method)
+            return failure(call.id, DriveError(f"{call.method}: internal error: {type(error).__name__}: {error}"))
+
+    async def _write(self, scope: trio.CancelScope) -> None:
+        try:
+            while True:
+                if data := await self.outbox.take():
+                    await self._stream.send_all(data)
+                self._room.set()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            scope.cancel()

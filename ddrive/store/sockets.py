@@ -1,0 +1,79 @@
+"""Unix sockets of an engine: listen, connect, and learn who is at the other end.
+
+A socket path may have 107 bytes at most; a longer one is reached through an open descriptor of its directory.
+"""
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+_PATH_BYTES = 107  # sun_path of Linux without its closing NUL
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
+
+
+class Caller(NamedTuple):
+    """The process at the other end of a Unix socket, as the kernel knows it."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@contextmanager
+def _short(path: Path) -> Iterator[str]:
+    """Give a name for `path` that fits in a socket address, valid within the block."""
+    if len(os.fsencode(path)) <= _PATH_BYTES:
+        yield str(path)
+        return
+    descriptor = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{path.name}"
+    finally:
+        os.close(descriptor)
+
+
+def listen(path: Path, *, backlog: int = 64) -> trio.SocketListener:
+    """Return a listener at `path`, readable and writable by its owner alone.
+
+    Raises: OSError, among others when something lies at `path`.
+    """
+    plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        before = os.umask(0o177)
+        try:
+            with _short(path) as name:
+                plain.bind(name)
+        finally:
+            os.umask(before)
+        plain.listen(backlog)
+        return trio.SocketListener(trio.socket.from_stdlib_socket(plain))
+    except BaseException:
+        plain.close()
+        raise
+
+
+async def connect(path: Path) -> trio.SocketStream:
+    """Return a stream to the listener at `path`.
+
+    Raises: OSError when nobody listens there.
+    """
+    plain = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
+    try:
+        with _short(path) as name:
+            await plain.connect(name)
+    except BaseException:
+        plain.close()
+        raise
+    return trio.SocketStream(plain)
+
+
+def caller(stream: trio.SocketStream) -> Caller:
+    """Return who connected to the listener that accepted `stream`."""
+    raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return Caller(*_CREDENTIALS.unpack(raw))
