@@ -1,0 +1,25 @@
+"""Signed append-only feeds: their tree, their files, and waiting for blocks that peers send."""
+
+from ddrive.feed.feed import BlockSource, Feed, FeedListener, open_feed
+from ddrive.feed.log import FeedLog, Stored
+from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_LENGTH, Proof, RemoteTree
+from ddrive.feed.storage import Directory, FileDirectory, MemoryDirectory, Storage
+from ddrive.feed.view import FeedView
+
+__all__ = [
+    "MAX_BLOCK_BYTES",
+    "MAX_LENGTH",
+    "BlockSource",
+    "Directory",
+    "Feed",
+    "FeedListener",
+    "FeedLog",
+    "FeedView",
+    "FileDirectory",
+    "MemoryDirectory",
+    "Proof",
+    "RemoteTree",
+    "Storage",
+    "Stored",
+    "open_feed",
+]

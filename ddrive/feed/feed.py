@@ -1,0 +1,529 @@
+"""The asynchronous face of a feed: wait for blocks that peers send, make our own durable, tell who listens.
+
+The same class stands over the files themselves (`FeedLog`) and over a view of files that another process owns
+(`FeedView`). Who can get what is missing is a `BlockSource`, handed in. Wishes are withdrawn by plain calls, so a
+cancelled wait leaves nothing behind. Deadlines are the caller's: cancel scopes.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from ddrive.crypto import KeyPair
+from ddrive.errors import Closed, CorruptStorage, LengthChanged, NotHeld, NotWritable
+from ddrive.feed.hashing import Buffer
+from ddrive.feed.log import FeedLog, Staged, Stored
+from ddrive.feed.merkle import MAX_LENGTH, Proof
+from ddrive.feed.storage import KEY, Directory, FileDirectory
+from ddrive.feed.view import FeedView
+from ddrive.ids import BlockIndex, PublicKey, short
+
+YIELD_EVERY = 32  # held blocks handed out before other tasks get their turn (a checkpoint costs 6 us)
+AUDIT_BLOCKS = 64  # read between two turns of other tasks
+
+Appender = Callable[[Sequence[Buffer], int | None], Awaitable[BlockIndex]]
+_limiter = trio.CapacityLimiter(8)  # threads waiting for a disk
+
+
+class BlockSource(Protocol):
+    """Who can get what is not held. Each wish is withdrawn by calling what it returned, once or more."""
+
+    def want_blocks(self, start: BlockIndex, end: BlockIndex, *, urgent: bool) -> Callable[[], None]:
+        """Wish for the blocks `start` up to `end`."""
+
+    def want_offset(self, byte_offset: int, start: BlockIndex, end: BlockIndex) -> Callable[[], None]:
+        """Wish for the nodes needed to locate a byte that lies in the blocks `start` up to `end`."""
+
+    def want_length(self, min_length: int) -> Callable[[], None]:
+        """Wish for a proof that the feed has at least `min_length` blocks."""
+
+    async def refresh(self) -> None:
+        """Return when what connected peers announced is proven, or there is nothing newer."""
+
+    @property
+    def peer_count(self) -> int:
+        """How many peers carry this feed now."""
+
+
+class FeedListener(Protocol):
+    """Who is told of changes, by plain calls that must not raise."""
+
+    def stored(self, start: BlockIndex, end: BlockIndex) -> None:
+        """Blocks `start` up to `end` are held now."""
+
+    def grew(self, length: int) -> None:
+        """The feed is proven to have `length` blocks."""
+
+    def cleared(self, start: BlockIndex, end: BlockIndex) -> None:
+        """Blocks `start` up to `end` are not held any more."""
+
+    def nodes_stored(self) -> None:
+        """Proof nodes arrived without a block."""
+
+
+class _RangeWait:
+    """A task that waits until all blocks of a range are held."""
+
+    __slots__ = ("end", "event", "missing", "start")
+
+    def __init__(self, start: int, end: int, missing: int) -> None:
+        self.start, self.end, self.missing, self.event = start, end, missing, trio.Event()
+
+    def stored(self, start: int, end: int) -> None:
+        self.missing -= max(0, min(end, self.end) - max(start, self.start))
+        if self.missing <= 0:
+            self.event.set()
+
+
+class Feed:
+    """A feed to read from, to wait on and, with the secret key, to append to."""
+
+    def __init__(self, log: FeedLog | FeedView, *, name: str = "") -> None:
+        self.log = log
+        self.name = name or short(log.key)
+        self.appender: Appender = self._append_here
+        self._source: BlockSource | None = None
+        self._listeners: list[FeedListener] = []
+        self._arrivals: dict[int, trio.Event] = {}
+        self._ranges: list[_RangeWait] = []
+        self._lengths: list[tuple[int, trio.Event]] = []
+        self._news: trio.Event | None = None
+        self._turn = trio.Lock()
+        self._closed = False
+        self._handed_out = 0
+
+    def __repr__(self) -> str:
+        return f"<Feed {self.name} length={self.length}>"
+
+    @property
+    def key(self) -> PublicKey:
+        """The public key, which names the feed."""
+        return self.log.key
+
+    @property
+    def length(self) -> int:
+        """The number of blocks that the author is proven to have signed."""
+        return self.log.length
+
+    @property
+    def byte_length(self) -> int:
+        """The number of bytes in all `length` blocks."""
+        return self.log.byte_length
+
+    @property
+    def writable(self) -> bool:
+        """Whether the secret key is at hand."""
+        return self.log.writable
+
+    @property
+    def forked(self) -> bool:
+        """Whether two signed histories were seen; the first one is kept."""
+        return self.log.forked
+
+    @property
+    def closed(self) -> bool:
+        """Whether the feed was closed."""
+        return self._closed
+
+    @property
+    def source(self) -> BlockSource | None:
+        """Who gets what is missing."""
+        return self._source
+
+    @property
+    def peer_count(self) -> int:
+        """How many peers carry this feed now."""
+        return self._source.peer_count if self._source is not None else 0
+
+    def set_source(self, source: BlockSource | None) -> None:
+        """Say who gets what is missing from now on."""
+        self._source = source
+
+    def subscribe(self, listener: FeedListener) -> Callable[[], None]:
+        """Tell `listener` of changes until the returned function is called."""
+        self._listeners.append(listener)
+
+        def leave() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return leave
+
+    # -- reading
+
+    def has(self, index: int) -> bool:
+        """Tell whether block `index` is held."""
+        return self.log.has(index)
+
+    def held(self, start: int, end: int) -> int:
+        """Return how many of the blocks `start` up to `end` are held."""
+        return self.log.held(start, end)
+
+    def runs(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return the held runs within blocks `start` up to `end`, half-open, in order."""
+        return self.log.runs(start, end)
+
+    def locate(self, byte_offset: int) -> tuple[BlockIndex, int] | None:
+        """Return the block of a byte and the place in it, None when nodes are missing; `seek` also waits for them."""
+        return self.log.locate(byte_offset)
+
+    def byte_offset(self, index: int) -> int | None:
+        """Return where block `index` starts, None when nodes are missing."""
+        return self.log.byte_offset(index)
+
+    def get_held(self, index: int) -> bytes | None:
+        """Return block `index` without waiting, None when it is not held.
+
+        Raises: CorruptStorage when our own block is damaged.
+        """
+        if not self.log.has(index):
+            return None
+        try:
+            return self.log.block(index)
+        except NotHeld:
+            self._tell_cleared(index, index + 1)
+            return None
+        except CorruptStorage:
+            self._tell_cleared(index, index + 1)
+            raise
+
+    async def get(self, index: int, *, wait: bool = True, urgent: bool = True) -> bytes:
+        """Return block `index`, from a peer when it is not held.
+
+        Raises: NotHeld when it is not held and `wait` is false, Closed, CorruptStorage.
+        """
+        _check_index(index)
+        while True:
+            self._check_open()
+            data = self.get_held(index)
+            if data is not None:
+                await self._give_way()
+                return data
+            if not wait:
+                raise NotHeld(f"block {index} of feed {self.name} is not held")
+            arrival = self._arrivals.setdefault(index, trio.Event())
+            with self.want(index, index + 1, urgent=urgent):
+                await arrival.wait()
+
+    async def seek(self, byte_offset: int, *, start: int = 0, end: int | None = None) -> tuple[BlockIndex, int]:
+        """Return the block that holds the byte at `byte_offset` and the place in it; the end is (length, 0).
+
+        `start` and `end` bound the blocks in which it lies, where the caller knows. Waits for what is missing, also
+        for bytes beyond the end. Raises: Closed.
+        """
+        while True:
+            self._check_open()
+            found = self.log.locate(byte_offset)
+            if found is None:
+                await self._wait_for_nodes(byte_offset, start, MAX_LENGTH if end is None else end)
+            elif self.log.size_proven(found[0]):
+                await self._give_way()
+                return found
+            else:
+                # a peer could have shifted the border between two blocks: only the block itself settles it
+                await self.get(found[0])
+
+    @contextmanager
+    def want(self, start: int, end: int, *, urgent: bool = False) -> Iterator[None]:
+        """Wish for the blocks `start` up to `end` while the `with` block lasts."""
+        _check_index(start)
+        if self._source is None or end <= start or self.log.held(start, end) == end - start:
+            yield
+            return
+        withdraw = self._source.want_blocks(BlockIndex(start), BlockIndex(end), urgent=urgent)
+        try:
+            yield
+        finally:
+            withdraw()
+
+    async def download(self, start: int, end: int) -> None:
+        """Return when all blocks from `start` up to `end` are held.
+
+        Raises: Closed.
+        """
+        await trio.lowlevel.checkpoint()
+        with self.want(start, end):
+            while missing := max(end - start, 0) - self.log.held(start, end):
+                self._check_open()
+                waiting = _RangeWait(start, end, missing)
+                self._ranges.append(waiting)
+                try:
+                    await waiting.event.wait()
+                finally:
+                    self._ranges.remove(waiting)
+
+    async def wait_length(self, min_length: int) -> int:
+        """Return the length as soon as it is at least `min_length`.
+
+        Raises: Closed.
+        """
+        await trio.lowlevel.checkpoint()
+        while self.length < min_length:
+            self._check_open()
+            entry = (min_length, trio.Event())
+            withdraw = self._source.want_length(min_length) if self._source is not None else _nothing
+            self._lengths.append(entry)
+            try:
+                await entry[1].wait()
+            finally:
+                withdraw()
+                if entry in self._lengths:
+                    self._lengths.remove(entry)
+        return self.length
+
+    async def refresh(self) -> None:
+        """Return when what connected peers announced is proven, or at once without peers."""
+        self._check_open()
+        if self._source is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._source.refresh()
+
+    # -- changing
+
+    def put(self, index: int, value: Buffer | None, proof: Proof) -> Stored:
+        """Verify and store what a peer sent, wake who waits for it and tell the listeners.
+
+        Raises: InvalidProof, Forked.
+        """
+        result = self._owned().put(index, value, proof)
+        if result.grew:
+            self._tell_grew()
+        if result.block:
+            self._tell_stored(index, index + 1)
+        else:
+            self._tell_nodes()
+        return result
+
+    async def append(self, blocks: Sequence[Buffer], *, expected_length: int | None = None) -> BlockIndex:
+        """Append blocks under one signature and return the index of the first, once they are durable.
+
+        With `expected_length` the feed must still have that length. Raises: NotWritable, LengthChanged, TooLarge,
+        Forked, CorruptStorage, Closed.
+        """
+        self._check_open()
+        return await self.appender(blocks, expected_length)
+
+    def clear(self, start: int, end: int) -> None:
+        """Drop the blocks from `start` up to `end` and free their space; they can be fetched again."""
+        for first, last in self._owned().clear(start, end):
+            self._tell_cleared(first, last)
+
+    async def audit(self) -> tuple[int, list[int]]:
+        """Read all held blocks again; returns how many are good, and which are not and so are no longer held."""
+        log, good, bad = self._owned(), 0, list[int]()
+        for start in range(0, self.length, AUDIT_BLOCKS):
+            self._check_open()
+            fine, damaged = log.audit(start, min(start + AUDIT_BLOCKS, self.length))
+            good, bad = good + fine, bad + damaged
+            for index in damaged:
+                self._tell_cleared(index, index + 1)
+            await trio.lowlevel.checkpoint()
+        return good, bad
+
+    async def flush(self) -> None:
+        """Make received blocks durable, then the bits that say they are held."""
+        log = self.log
+        if isinstance(log, FeedView) or self._closed:
+            return
+        async with self._turn:
+            await self._flush(log)
+
+    async def aclose(self) -> None:
+        """Let go of the files; tasks that wait get `Closed`. Further calls do nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        for event in self._arrivals.values():
+            event.set()
+        self._arrivals.clear()
+        for waiting in self._ranges:
+            waiting.event.set()
+        for _, event in self._lengths:
+            event.set()
+        self._wake_seekers()
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                try:
+                    if isinstance(self.log, FeedLog):
+                        await self._flush(self.log)
+                finally:
+                    self.log.close()
+
+    # -- what the owner of the files reports to a view
+
+    def report_stored(self, start: int, end: int) -> None:
+        """The owner holds the blocks `start` up to `end` now."""
+        self._viewed().mark_held(start, end)
+        self._tell_stored(start, end)
+
+    def report_cleared(self, start: int, end: int) -> None:
+        """The owner does not hold the blocks `start` up to `end` any more."""
+        self._viewed().mark_cleared(start, end)
+        self._tell_cleared(start, end)
+
+    def report_grew(self, length: int) -> None:
+        """The owner has `length` blocks proven.
+
+        Raises: CorruptStorage when the files do not show it.
+        """
+        if length > self.length:
+            self._viewed().grow(length)
+            self._tell_grew()
+
+    def report_nodes(self) -> None:
+        """The owner stored proof nodes."""
+        self._tell_nodes()
+
+    # -- inside
+
+    async def _append_here(self, blocks: Sequence[Buffer], expected_length: int | None) -> BlockIndex:
+        if isinstance(self.log, FeedView) or not self.writable:
+            raise NotWritable(f"feed {self.name} belongs to somebody else")
+        async with self._turn:
+            self._check_open()
+            if expected_length is not None and expected_length != self.length:
+                raise LengthChanged(f"feed {self.name} has {self.length} blocks, not {expected_length}")
+            with trio.CancelScope(shield=True):
+                staged = self.log.stage(blocks)
+                await self._secure(self.log, staged)
+        if staged.length > staged.start:
+            self._tell_grew()
+            self._tell_stored(staged.start, staged.length)
+        return staged.start
+
+    async def _secure(self, log: FeedLog, staged: Staged) -> None:
+        """Make a staged append durable and only then part of the feed."""
+        try:
+            await _in_thread(log, lambda: log.secure(staged))
+        except BaseException:
+            log.abandon()
+            raise
+        log.publish(staged)
+        pages = log.begin_flush()
+        if pages is not None:
+            log.end_flush(pages)
+
+    async def _flush(self, log: FeedLog) -> None:
+        pages = log.begin_flush()
+        if pages is None:
+            return
+        with trio.CancelScope(shield=True):
+            try:
+                await _in_thread(log, log.sync_files)
+                log.end_flush(pages)
+            except BaseException:
+                log.cancel_flush(pages)
+                raise
+
+    async def _wait_for_nodes(self, byte_offset: int, start: int, end: int) -> None:
+        if self._news is None:
+            self._news = trio.Event()
+        news = self._news
+        withdraw = _nothing
+        if self._source is not None:
+            withdraw = self._source.want_offset(byte_offset, BlockIndex(start), BlockIndex(end))
+        try:
+            await news.wait()
+        finally:
+            withdraw()
+
+    async def _give_way(self) -> None:
+        self._handed_out += 1
+        if self._handed_out >= YIELD_EVERY:
+            self._handed_out = 0
+            await trio.lowlevel.checkpoint()
+
+    def _tell_stored(self, start: int, end: int) -> None:
+        if self._arrivals:
+            if end - start == 1:
+                arrival = self._arrivals.pop(start, None)
+                if arrival is not None:
+                    arrival.set()
+            else:
+                for index in [index for index in self._arrivals if start <= index < end]:
+                    self._arrivals.pop(index).set()
+        for waiting in self._ranges:
+            waiting.stored(start, end)
+        self._wake_seekers()
+        for listener in tuple(self._listeners):
+            listener.stored(BlockIndex(start), BlockIndex(end))
+
+    def _tell_grew(self) -> None:
+        for entry in [entry for entry in self._lengths if entry[0] <= self.length]:
+            self._lengths.remove(entry)
+            entry[1].set()
+        self._wake_seekers()
+        for listener in tuple(self._listeners):
+            listener.grew(self.length)
+
+    def _tell_cleared(self, start: int, end: int) -> None:
+        for listener in tuple(self._listeners):
+            listener.cleared(BlockIndex(start), BlockIndex(end))
+
+    def _tell_nodes(self) -> None:
+        self._wake_seekers()
+        for listener in tuple(self._listeners):
+            listener.nodes_stored()
+
+    def _wake_seekers(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+    def _owned(self) -> FeedLog:
+        if not isinstance(self.log, FeedLog):
+            raise NotWritable(f"feed {self.name} is a view: its files belong to another process")
+        return self.log
+
+    def _viewed(self) -> FeedView:
+        assert isinstance(self.log, FeedView), "only a view is told by an owner"
+        return self.log
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(f"feed {self.name} is closed")
+
+
+@asynccontextmanager
+async def open_feed(
+    place: Path | str | Directory, *, key: PublicKey | None = None, secret_key: bytes | None = None
+) -> AsyncIterator[Feed]:
+    """Open the feed in a directory, making it when there is none: a new one of our own when no `key` is given.
+
+    Raises: WrongKey, StorageLocked, CorruptStorage.
+    """
+    directory = FileDirectory(place) if isinstance(place, Path | str) else place
+    if directory.exists(KEY):
+        log = FeedLog.open(directory, key=key, secret_key=secret_key)
+    else:
+        if key is None:
+            pair = KeyPair.generate() if secret_key is None else KeyPair.from_secret_key(secret_key)
+            key, secret_key = pair.public_key, pair.secret_key
+        log = FeedLog.create(directory, key=key, secret_key=secret_key)
+    feed = Feed(log)
+    try:
+        yield feed
+    finally:
+        await feed.aclose()
+
+
+async def _in_thread(log: FeedLog, work: Callable[[], None]) -> None:
+    """Do what waits for a disk in a thread; in memory at once, because tests stop the clock while tasks wait."""
+    if log.blocking:
+        await trio.to_thread.run_sync(work, limiter=_limiter)
+    else:
+        work()
+        await trio.lowlevel.checkpoint()
+
+
+def _check_index(index: int) -> None:
+    if not 0 <= index < MAX_LENGTH:
+        raise ValueError(f"{index} is not the index of a block")
+
+
+def _nothing() -> None:
+    pass

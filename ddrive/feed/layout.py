@@ -1,0 +1,197 @@
+"""Where things lie in the files of one feed: headers, offsets, and a cache of tree pages.
+
+Knows nothing of the rules of a feed; what is verified or held is decided elsewhere. Source: feed.md section 4,
+`feeds/` of the vectors.
+"""
+
+from collections.abc import Iterable, Iterator
+from struct import Struct
+
+from ddrive.errors import CorruptStorage
+from ddrive.feed.bitfield import OLD_PAGE_BYTES, PAGE_BYTES
+from ddrive.feed.hashing import HASH_BYTES, Buffer
+from ddrive.feed.merkle import MAX_BYTES, NODE_BYTES
+from ddrive.feed.storage import BITFIELD, DATA, SIGNATURES, TREE, Directory, Storage
+from ddrive.ids import Node, NodeIndex
+
+HEADER_BYTES = 32
+SIGNATURE_BYTES = 64
+TREE_PAGE_NODES = 64  # nodes read and kept together: one pread serves 32 blocks in a row
+MAX_TREE_PAGES = 512  # 1.3 MB of cached tree per feed
+SCAN_SLOTS = 1024  # signatures read at once when looking for one
+
+_MAGIC = b"\x05\x02\x57"
+_NODE = Struct(">32sQ")
+_NO_HASH = bytes(HASH_BYTES)
+_NO_SIGNATURE = bytes(SIGNATURE_BYTES)
+_PAGE_SIZE = TREE_PAGE_NODES * NODE_BYTES
+
+
+def header(kind: int, entry_bytes: int, name: bytes) -> bytes:
+    """Return the 32 bytes at the start of a SLEEP file of type `kind`."""
+    text = _MAGIC + bytes([kind, 0]) + entry_bytes.to_bytes(2, "big") + bytes([len(name)]) + name
+    return text.ljust(HEADER_BYTES, b"\x00")
+
+
+BITFIELD_HEADER = header(0, PAGE_BYTES, b"")
+SIGNATURES_HEADER = header(1, SIGNATURE_BYTES, b"Ed25519")
+TREE_HEADER = header(2, NODE_BYTES, b"BLAKE2b")
+
+
+class FeedFiles:
+    """The four files of a feed that change: data, tree, signatures, bitfield."""
+
+    def __init__(self, directory: Directory, *, read_only: bool = False) -> None:
+        self._read_only = read_only
+        self._pages: dict[int, bytearray] = {}
+        self._opened: list[Storage] = []
+        try:
+            self._tree = self._open(directory, TREE)
+            self._signatures = self._open(directory, SIGNATURES)
+            self._bitfield = self._open(directory, BITFIELD)
+            self.data = self._open(directory, DATA)
+            self._check_header(self._tree, TREE, TREE_HEADER)
+            self._check_header(self._signatures, SIGNATURES, SIGNATURES_HEADER)
+            found = self._check_header(self._bitfield, BITFIELD, BITFIELD_HEADER)
+            self.page_bytes = int.from_bytes(found[5:7], "big")
+            if self.page_bytes not in (PAGE_BYTES, OLD_PAGE_BYTES):
+                raise CorruptStorage(f"the bitfield has pages of {self.page_bytes} bytes")
+        except BaseException:
+            self.close()
+            raise
+
+    # -- tree
+
+    def node(self, number: int) -> Node | None:
+        """Return the stored node `number`, None when its place is blank."""
+        page = self._pages.get(number >> 6)
+        if page is None:
+            page = self._load_page(number >> 6)
+        digest, size = _NODE.unpack_from(page, (number & 63) * NODE_BYTES)
+        if size == 0 and digest == _NO_HASH:
+            if not self._read_only:
+                return None
+            # the owner may have written it since the page was read
+            digest, size = _NODE.unpack_from(self._load_page(number >> 6), (number & 63) * NODE_BYTES)
+            if size == 0 and digest == _NO_HASH:
+                return None
+        return Node(NodeIndex(number), digest, size) if size < MAX_BYTES else None
+
+    def write_nodes(self, nodes: Iterable[Node]) -> None:
+        """Store nodes, neighbours with one write."""
+        first = following = -1
+        run: list[bytes] = []
+        for number, digest, size in sorted(nodes):
+            packed = _NODE.pack(digest, size)
+            if number != following:
+                if run:
+                    self._tree.write(HEADER_BYTES + NODE_BYTES * first, b"".join(run))
+                first, run = number, []
+            run.append(packed)
+            following = number + 1
+            page = self._pages.get(number >> 6)
+            if page is not None:
+                place = (number & 63) * NODE_BYTES
+                page[place : place + NODE_BYTES] = packed
+        if run:
+            self._tree.write(HEADER_BYTES + NODE_BYTES * first, b"".join(run))
+
+    def write_tail(self, first: int, packed: Buffer) -> None:
+        """Store packed nodes from number `first` on."""
+        for page in range(first >> 6, ((first + len(packed) // NODE_BYTES) >> 6) + 1):
+            self._pages.pop(page, None)
+        self._tree.write(HEADER_BYTES + NODE_BYTES * first, packed)
+
+    def forget_nodes(self) -> None:
+        """Drop the cache of nodes."""
+        self._pages.clear()
+
+    def _load_page(self, page: int) -> bytearray:
+        if len(self._pages) >= MAX_TREE_PAGES:
+            del self._pages[next(iter(self._pages))]
+        content = self._tree.read(HEADER_BYTES + _PAGE_SIZE * page, _PAGE_SIZE)
+        loaded = bytearray(content if len(content) == _PAGE_SIZE else content.ljust(_PAGE_SIZE, b"\x00"))
+        self._pages[page] = loaded
+        return loaded
+
+    # -- signatures
+
+    def signature(self, length: int) -> bytes | None:
+        """Return the signature of the first `length` blocks, None when there is none."""
+        found = self._signatures.read(HEADER_BYTES + SIGNATURE_BYTES * (length - 1), SIGNATURE_BYTES)
+        return found if len(found) == SIGNATURE_BYTES and found != _NO_SIGNATURE else None
+
+    def write_signature(self, length: int, signature: bytes) -> None:
+        """Store the signature of the first `length` blocks."""
+        self._signatures.write(HEADER_BYTES + SIGNATURE_BYTES * (length - 1), signature)
+
+    def signed_lengths(self, start: int, end: int) -> Iterator[int]:
+        """Yield the lengths from `start` up to `end` (exclusive) that have a signature, the longest first."""
+        for low, high in reversed(self._signatures.extents()):
+            first = max(start, (low - HEADER_BYTES) // SIGNATURE_BYTES + 1, 1)
+            stop = min(end, -(-(high - HEADER_BYTES) // SIGNATURE_BYTES) + 1)
+            end = min(end, first)
+            while stop > first:
+                base = max(first, stop - SCAN_SLOTS)
+                slots = self._signatures.read(
+                    HEADER_BYTES + SIGNATURE_BYTES * (base - 1), SIGNATURE_BYTES * (stop - base)
+                )
+                for length in range(base + len(slots) // SIGNATURE_BYTES - 1, base - 1, -1):
+                    place = SIGNATURE_BYTES * (length - base)
+                    if slots[place : place + SIGNATURE_BYTES] != _NO_SIGNATURE:
+                        yield length
+                stop = base
+
+    # -- bitfield
+
+    def read_pages(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the pages of the bitfield that may have a set bit, with their numbers."""
+        following = 0
+        for start, end in self._bitfield.extents():
+            first = max((start - HEADER_BYTES) // self.page_bytes, following, 0)
+            following = max(-(-(end - HEADER_BYTES) // self.page_bytes), first)
+            content = self._bitfield.read(HEADER_BYTES + first * self.page_bytes, (following - first) * self.page_bytes)
+            for place in range(0, len(content), self.page_bytes):
+                yield first + place // self.page_bytes, content[place : place + self.page_bytes]
+
+    def write_pages(self, pages: Iterable[tuple[int, bytes]]) -> None:
+        """Store whole pages of the bitfield."""
+        for number, page in pages:
+            self._bitfield.write(HEADER_BYTES + number * self.page_bytes, page)
+
+    # -- all files
+
+    def sync_content(self) -> None:
+        """Return when data and tree are durable. May be called from another thread."""
+        self.data.sync()
+        self._tree.sync()
+
+    def sync_signatures(self) -> None:
+        """Return when the signatures are durable. May be called from another thread."""
+        self._signatures.sync()
+
+    def sync_bitfield(self) -> None:
+        """Return when the bitfield is durable. May be called from another thread."""
+        self._bitfield.sync()
+
+    def close(self) -> None:
+        """Close the files."""
+        for storage in self._opened:
+            storage.close()
+        self._pages.clear()
+
+    def _open(self, directory: Directory, name: str) -> Storage:
+        storage = directory.open(name, create=not self._read_only)
+        self._opened.append(storage)
+        return storage
+
+    def _check_header(self, storage: Storage, name: str, wanted: bytes) -> bytes:
+        """Return the header of a file, written first where it is blank."""
+        found = storage.read(0, HEADER_BYTES)
+        if not found.strip(b"\x00"):
+            if not self._read_only:
+                storage.write(0, wanted)
+            return wanted
+        if found[:4] != wanted[:4]:
+            raise CorruptStorage(f"the file {name} is of another kind: it starts with {found[:4].hex()}")
+        return found.ljust(HEADER_BYTES, b"\x00")

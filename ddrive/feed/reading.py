@@ -1,0 +1,172 @@
+"""What an owner of a feed's files and a view of them have in common: reading, and telling bytes from blocks.
+
+Nothing that leaves here is taken from the disk on trust: the roots are tied to the author's signature by whoever sets
+them, the nodes on the way down from a root are checked against their parent, and a block against its leaf.
+"""
+
+from ddrive.errors import Closed, DriveError, NotHeld
+from ddrive.feed import flat, merkle
+from ddrive.feed.bitfield import Bitfield
+from ddrive.feed.hashing import leaf_hash
+from ddrive.feed.layout import FeedFiles
+from ddrive.feed.merkle import MAX_BLOCK_BYTES
+from ddrive.feed.storage import Directory
+from ddrive.ids import BlockIndex, Node, PublicKey, short
+
+MAX_STARTS = 8192  # remembered byte offsets of blocks
+MAX_PAIRS = 4096  # remembered pairs of nodes that were checked against their parent
+
+
+class StoredFeed:
+    """A feed of which some blocks lie in files here."""
+
+    def __init__(self, directory: Directory, files: FeedFiles, bits: Bitfield, key: PublicKey) -> None:
+        self.key = key
+        self.length = 0
+        self.byte_length = 0
+        self.roots: list[Node] = []
+        self.writable = False
+        self.forked = False
+        self.closed = False
+        self._directory = directory
+        self._files = files
+        self._bits = bits
+        self._verified = Bitfield()
+        self._starts: dict[int, int] = {}
+        self._pairs: dict[int, tuple[Node, Node]] = {}
+
+    @property
+    def blocking(self) -> bool:
+        """Whether making this feed durable waits for a disk."""
+        return self._directory.blocking
+
+    def has(self, index: int) -> bool:
+        """Tell whether block `index` is held."""
+        return self._bits.has(index)
+
+    def held(self, start: int, end: int) -> int:
+        """Return how many of the blocks `start` up to `end` are held."""
+        return self._bits.held(start, end)
+
+    def runs(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Return the held runs within blocks `start` up to `end`, half-open, in order."""
+        return self._bits.runs(start, end)
+
+    def block(self, index: int) -> bytes:
+        """Return block `index`, checked against its stored leaf: by an owner once, by a view each time it is read.
+
+        Raises: NotHeld, also when what lies on disk is not the block: it then counts as not held, so that it will be
+        fetched again. CorruptStorage in that case on the author's own feed.
+        """
+        if self.closed:
+            raise Closed(f"feed {short(self.key)} is closed")
+        if not self._bits.has(index):
+            raise NotHeld(f"block {index} of feed {short(self.key)} is not held")
+        leaf = self._node(2 * index)
+        start = self.byte_offset(index)
+        if leaf is None or start is None or leaf.size > MAX_BLOCK_BYTES:
+            raise self._lose(index)
+        data = self._files.data.read(start, leaf.size) if leaf.size else b""
+        if len(data) != leaf.size:
+            raise self._lose(index)
+        if not self._verified.has(index):
+            if leaf_hash(data) != leaf.hash:
+                raise self._lose(index)
+            self._note_verified(index)
+        self._remember_start(index + 1, start + leaf.size)
+        return data
+
+    def byte_offset(self, index: int) -> int | None:
+        """Return where block `index` starts in the content of the feed, None when the nodes for it are missing."""
+        start = self._starts.get(index)
+        if start is None:
+            if index == self.length:
+                return self.byte_length
+            start = 0
+            for number in flat.full_roots(index):
+                node = self._node(number)
+                if node is None:
+                    return None
+                start += node.size
+            self._remember_start(index, start)
+        return start
+
+    def locate(self, byte_offset: int) -> tuple[BlockIndex, int] | None:
+        """Return the block that holds the byte at `byte_offset` and the place in it, None when nodes are missing.
+
+        The end of the feed is (length, 0). Whether the answer could still be a peer's invention tells `size_proven`.
+        """
+        if byte_offset == self.byte_length:
+            return BlockIndex(self.length), 0
+        if not 0 <= byte_offset < self.byte_length:
+            return None
+        rest = byte_offset
+        for node in self.roots:
+            if rest < node.size:
+                break
+            rest -= node.size
+        while node.number & 1:
+            pair = self._pairs.get(node.number) or self._load_pair(node)
+            if pair is None:
+                return None
+            if rest < pair[0].size:
+                node = pair[0]
+            else:
+                rest -= pair[0].size
+                node = pair[1]
+        block = node.number >> 1
+        self._remember_start(block, byte_offset - rest)
+        return BlockIndex(block), rest
+
+    def size_proven(self, index: int) -> bool:
+        """Tell whether the size of block `index` is certain.
+
+        A peer that sends a leaf without its block could shift bytes between the leaf and its sibling; a block once
+        received settles both.
+        """
+        if self.writable or index >= self.length or self._bits.has(index) or self._bits.has(index ^ 1):
+            return True
+        return bool(self.roots) and self.roots[-1].number == 2 * index
+
+    # -- inside
+
+    def _node(self, number: int) -> Node | None:
+        """Return a stored node that was verified before it was written, None when it is missing."""
+        raise NotImplementedError
+
+    def _note_verified(self, index: int) -> None:
+        """Take note that block `index` on disk agrees with its leaf."""
+        raise NotImplementedError
+
+    def _load_pair(self, parent: Node) -> tuple[Node, Node] | None:
+        """Return the checked children of a node that is certain, None when one is missing or does not fit."""
+        numbers = flat.children(parent.number) or (0, 0)
+        for attempt in range(2):
+            left, right = self._node(numbers[0]), self._node(numbers[1])
+            if left is None or right is None:
+                return None
+            if merkle.fits(parent, left, right):
+                if len(self._pairs) >= MAX_PAIRS:
+                    self._pairs.clear()
+                self._pairs[parent.number] = (left, right)
+                return left, right
+            self._files.forget_nodes()
+            if attempt:
+                self._distrust(left, right)
+        return None
+
+    def _distrust(self, left: Node, right: Node) -> None:
+        """Deal with two stored nodes that do not fit their parent."""
+
+    def _remember_start(self, index: int, start: int) -> None:
+        if len(self._starts) >= MAX_STARTS:
+            self._starts.clear()
+        self._starts[index] = start
+
+    def _lose(self, index: int) -> DriveError:
+        """Count block `index` as not held, because the disk does not have it, and return the error that says so."""
+        self._bits.set_blocks(index, index + 1, False)
+        self._verified.set_blocks(index, index + 1, False)
+        self._files.forget_nodes()
+        self._starts.clear()
+        return NotHeld(f"block {index} of feed {short(self.key)} does not verify on disk")

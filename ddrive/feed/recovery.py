@@ -1,0 +1,145 @@
+"""How long a feed is after it was opened: the longest signed tree that its files prove.
+
+npm peers believe the tree bits alone. Here a length needs the author's signature over roots that are stored. A feed is
+never continued from a shorter length than one that was signed once, because a second signature for the same block would
+fork it for ever: an author's feed whose files contradict each other can be read, not appended to.
+"""
+
+from itertools import islice
+from typing import NamedTuple
+
+from ddrive import crypto
+from ddrive.feed import flat, merkle
+from ddrive.feed.bitfield import Bitfield
+from ddrive.feed.hashing import leaf_hash, parent_node, signable, signed_by
+from ddrive.feed.layout import FeedFiles
+from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_LENGTH
+from ddrive.ids import Node, NodeIndex, PublicKey
+
+MAX_TRIES = 16  # signatures verified (80 us each) before a node's own signed lengths are given up
+
+
+class Recovered(NamedTuple):
+    """The state of a feed as its files prove it; `damaged` when more was signed than they prove."""
+
+    length: int
+    roots: list[Node]
+    damaged: bool
+
+
+def recover(files: FeedFiles, bits: Bitfield, key: PublicKey, secret_key: bytes | None) -> Recovered:
+    """Return the proven state of a feed, with `bits` (and signatures that can be restored) brought in line with it."""
+    marked = bits.length()
+    length, roots, skipped = _longest_signed(files, key, secret_key)
+    if length < marked and secret_key is not None and (complete := _complete(files, length, roots, marked)):
+        # the signature is lost, the tree is whole: signing the same content again gives the same signature
+        length, roots = marked, complete
+        files.write_signature(length, crypto.sign(signable(roots, length), secret_key))
+    if length < marked:
+        bits.forget_after(length)
+    elif length > marked:
+        _roll_forward(files, bits, key, marked, length, roots)
+    return Recovered(length, roots, length < marked or skipped)
+
+
+def stored_roots(files: FeedFiles, length: int) -> list[Node] | None:
+    """Return the stored roots of `length` blocks, None when one is missing."""
+    roots: list[Node] = []
+    for number in flat.full_roots(length):
+        node = files.node(number)
+        if node is None:
+            return None
+        roots.append(node)
+    return roots
+
+
+def signed_roots(files: FeedFiles, key: PublicKey, length: int) -> list[Node] | None:
+    """Return the stored roots of `length` blocks when the stored signature confirms them."""
+    signature = files.signature(length)
+    roots = stored_roots(files, length) if signature is not None else None
+    if roots is None or signature is None or not signed_by(key, roots, length, signature):
+        return None
+    return roots
+
+
+def _longest_signed(files: FeedFiles, key: PublicKey, secret_key: bytes | None) -> tuple[int, list[Node], bool]:
+    """Return the longest length with a good signature, its roots, and whether a longer one has a bad signature."""
+    skipped = False
+    for length in files.signed_lengths(1, MAX_LENGTH + 1):
+        roots = signed_roots(files, key, length)
+        if roots is None and secret_key is not None:
+            roots = _mended(files, length, secret_key)
+        if roots is not None:
+            return length, roots, skipped
+        skipped = True
+    return 0, [], skipped
+
+
+def _mended(files: FeedFiles, length: int, secret_key: bytes) -> list[Node] | None:
+    """Return the roots of `length` when half of their signature is stored: a power loss can tear a slot in two."""
+    stored, roots = files.signature(length), stored_roots(files, length)
+    if stored is None or roots is None:
+        return None
+    signature = crypto.sign(signable(roots, length), secret_key)
+    if stored[:32] != signature[:32] and stored[32:] != signature[32:]:
+        return None
+    files.write_signature(length, signature)
+    return roots
+
+
+def _complete(files: FeedFiles, start: int, roots: list[Node], end: int) -> list[Node] | None:
+    """Return the roots of `end` blocks when all leaves from `start` on are stored and lead to the stored roots."""
+    stack = list(roots)
+    for block in range(start, end):
+        leaf = files.node(2 * block)
+        if leaf is None:
+            return None
+        stack.append(leaf)
+        merges = block
+        while merges & 1:
+            merges >>= 1
+            right, left = stack.pop(), stack.pop()
+            stack.append(parent_node(left, right))
+    return stack if stack == stored_roots(files, end) else None
+
+
+def _roll_forward(
+    files: FeedFiles, bits: Bitfield, key: PublicKey, marked: int, length: int, roots: list[Node]
+) -> None:
+    """Mark what the files hold of the blocks from `marked` on, after a crash before the bits were written."""
+    start_roots = signed_roots(files, key, marked) if marked else []
+    if start_roots is None:
+        marked, start_roots = 0, []
+    if _complete(files, marked, start_roots, length) != roots:
+        for root in roots:
+            bits.add_node(root.number)
+        return
+    bits.add_complete(marked, length)
+    offset = merkle.total_size(start_roots)
+    for block in range(marked, length):
+        leaf = files.node(2 * block)
+        if leaf is None or leaf.size > MAX_BLOCK_BYTES:
+            return
+        if leaf_hash(files.data.read(offset, leaf.size)) == leaf.hash:
+            bits.add_block(block)
+        offset += leaf.size
+
+
+def author_signed(files: FeedFiles, key: PublicKey, bits: Bitfield, node: Node) -> int:
+    """Return a length whose stored signature covers the stored `node`, 0 when the files do not prove one.
+
+    Tells a fork from damage on our own disk: only what the author signed can contradict the author.
+    """
+    while True:
+        start, end = flat.span(node.number)
+        if not flat.offset(node.number) & 1:  # only a left node is ever a root
+            for length in islice(files.signed_lengths(end, 2 * end - start), MAX_TRIES):
+                roots = signed_roots(files, key, length)
+                if roots is not None and node in roots:
+                    return length
+        sibling, number = flat.sibling(node.number), flat.parent(node.number)
+        other = files.node(sibling) if bits.known(sibling) else None
+        stored = files.node(number) if bits.known(number) else None
+        if other is None or stored is None or parent_node(node, other) != stored:
+            return 0
+        node = Node(NodeIndex(number), stored.hash, stored.size)

@@ -1,0 +1,290 @@
+"""Byte files behind one synchronous interface, on disk or in memory, and the directory that holds a feed's files.
+
+Calls run on the event loop: a `pread` from the page cache takes about a microsecond, a hop to a thread some hundreds.
+Only `sync` waits for the platter, and callers put it into a thread when `Directory.blocking` says so.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from ddrive.errors import StorageLocked
+from ddrive.feed.hashing import Buffer
+
+KEY, SECRET_KEY, TREE, SIGNATURES, BITFIELD, DATA = "key", "secret_key", "tree", "signatures", "bitfield", "data"
+FORKED = "forked"  # evidence of two histories under one key; not known to npm peers
+FILE_NAMES = (KEY, SECRET_KEY, TREE, SIGNATURES, BITFIELD, DATA, "name", FORKED)
+
+_PUNCH_HOLE_KEEP_SIZE = 0x03  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE of <linux/falloc.h>
+_ZEROS = bytes(1 << 16)
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+class Storage(Protocol):
+    """One random-access byte file."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset`: fewer only at the end of the file."""
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write all of `data` at `offset`; a gap before it reads as zeros."""
+
+    def size(self) -> int:
+        """Return the size of the file in bytes."""
+
+    def truncate(self, size: int) -> None:
+        """Set the size of the file in bytes."""
+
+    def punch(self, offset: int, size: int) -> None:
+        """Free the range on disk: it reads as zeros, the size of the file stays."""
+
+    def extents(self) -> list[tuple[int, int]]:
+        """Return the half-open ranges that may hold something other than zeros, in order."""
+
+    def sync(self) -> None:
+        """Return when everything written is durable. May be called from another thread."""
+
+    def close(self) -> None:
+        """Give the file back."""
+
+
+class Directory(Protocol):
+    """A place that holds the files of one feed."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether `Storage.sync` waits for a disk and so belongs into a thread."""
+
+    def open(self, name: str, *, create: bool) -> Storage:
+        """Return the file `name`.
+
+        Raises: FileNotFoundError when it is absent and `create` is false.
+        """
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file `name`."""
+
+    def lock(self) -> None:
+        """Become the only owner until `close`.
+
+        Raises: StorageLocked when somebody else is.
+        """
+
+    def sync(self) -> None:
+        """Return when the names of the files are durable."""
+
+    def close(self) -> None:
+        """Give up the lock."""
+
+    def remove(self) -> None:
+        """Delete the files of the feed."""
+
+
+class FileStorage:
+    """A file on disk, read and written through its descriptor."""
+
+    def __init__(self, path: Path, flags: int, mode: int) -> None:
+        self._fd = os.open(path, flags | os.O_CLOEXEC, mode)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset`."""
+        data = os.pread(self._fd, size, offset)
+        if len(data) == size or not data:
+            return data
+        pieces = [data]
+        while data and (missing := size - sum(map(len, pieces))):
+            data = os.pread(self._fd, missing, offset + size - missing)
+            pieces.append(data)
+        return b"".join(pieces)
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write all of `data` at `offset`."""
+        written = os.pwrite(self._fd, data, offset)
+        while written < len(data):
+            written += os.pwrite(self._fd, memoryview(data)[written:], offset + written)
+
+    def size(self) -> int:
+        """Return the size of the file in bytes."""
+        return os.fstat(self._fd).st_size
+
+    def truncate(self, size: int) -> None:
+        """Set the size of the file in bytes."""
+        os.ftruncate(self._fd, size)
+
+    def punch(self, offset: int, size: int) -> None:
+        """Free the range on disk; where the file system cannot, write zeros."""
+        end = min(offset + size, self.size())
+        if end <= offset:
+            return
+        if _libc.fallocate(self._fd, _PUNCH_HOLE_KEEP_SIZE, offset, end - offset) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise OSError(code, os.strerror(code))
+        for start in range(offset, end, len(_ZEROS)):
+            self.write(start, _ZEROS[: end - start])
+
+    def extents(self) -> list[tuple[int, int]]:
+        """Return the ranges that are not holes."""
+        found: list[tuple[int, int]] = []
+        end, size = 0, self.size()
+        with suppress(OSError):  # ENXIO: nothing but a hole follows
+            while end < size:
+                start = os.lseek(self._fd, end, os.SEEK_DATA)
+                end = os.lseek(self._fd, start, os.SEEK_HOLE)
+                found.append((start, end))
+        return found
+
+    def sync(self) -> None:
+        """Return when everything written is durable."""
+        os.fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class FileDirectory:
+    """A directory on disk; one that is `read_only` is a view of what another process owns."""
+
+    blocking = True
+
+    def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
+        self.path = Path(path)
+        self._read_only = read_only
+        self._lock_fd = -1
+
+    def open(self, name: str, *, create: bool) -> FileStorage:
+        """Return the file `name`, made when `create` is true."""
+        if self._read_only:
+            return FileStorage(self.path / name, os.O_RDONLY, 0)
+        if create:
+            self.path.mkdir(parents=True, exist_ok=True)
+        mode = 0o600 if name == SECRET_KEY else 0o644
+        return FileStorage(self.path / name, os.O_RDWR | (os.O_CREAT if create else 0), mode)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file `name`."""
+        return (self.path / name).exists()
+
+    def lock(self) -> None:
+        """Lock the file `bitfield`, as npm peers do. Source: feed.md section 4.4."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path / BITFIELD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            raise StorageLocked(f"{self.path} is in use by another process") from error
+        self._lock_fd = fd
+
+    def sync(self) -> None:
+        """Return when the names in the directory, and its own in its parent, are durable."""
+        for path in (self.path, self.path.parent):
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Give up the lock."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+    def remove(self) -> None:
+        """Delete the files of the feed, and the directory when nothing else is in it."""
+        for name in FILE_NAMES:
+            (self.path / name).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
+
+class MemoryStorage:
+    """A file in memory."""
+
+    def __init__(self, content: bytearray) -> None:
+        self._content = content
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset`."""
+        return bytes(self._content[offset : offset + size])
+
+    def write(self, offset: int, data: Buffer) -> None:
+        """Write all of `data` at `offset`."""
+        if offset > len(self._content):
+            self._content.extend(bytes(offset - len(self._content)))
+        self._content[offset : offset + len(data)] = data
+
+    def size(self) -> int:
+        """Return the size of the file in bytes."""
+        return len(self._content)
+
+    def truncate(self, size: int) -> None:
+        """Set the size of the file in bytes."""
+        del self._content[size:]
+        self._content.extend(bytes(size - len(self._content)))
+
+    def punch(self, offset: int, size: int) -> None:
+        """Overwrite the range with zeros."""
+        end = min(offset + size, len(self._content))
+        if end > offset:
+            self._content[offset:end] = bytes(end - offset)
+
+    def extents(self) -> list[tuple[int, int]]:
+        """Return the whole file as one range."""
+        return [(0, len(self._content))] if self._content else []
+
+    def sync(self) -> None:
+        """Return at once."""
+
+    def close(self) -> None:
+        """Do nothing: the content belongs to the directory."""
+
+
+class MemoryDirectory:
+    """A directory in memory, for tests and for feeds that need not outlive the process."""
+
+    blocking = False
+
+    def __init__(self, files: dict[str, bytearray] | None = None) -> None:
+        self.files = {} if files is None else files
+        self._locked = False
+
+    def open(self, name: str, *, create: bool) -> Storage:
+        """Return the file `name`, made when `create` is true."""
+        if name not in self.files:
+            if not create:
+                raise FileNotFoundError(name)
+            self.files[name] = bytearray()
+        return MemoryStorage(self.files[name])
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a file `name`."""
+        return name in self.files
+
+    def lock(self) -> None:
+        """Become the only owner until `close`."""
+        if self._locked:
+            raise StorageLocked("the feed in memory is in use")
+        self._locked = True
+
+    def sync(self) -> None:
+        """Return at once."""
+
+    def close(self) -> None:
+        """Give up the lock."""
+        self._locked = False
+
+    def remove(self) -> None:
+        """Delete the files of the feed."""
+        for name in FILE_NAMES:
+            self.files.pop(name, None)

@@ -1,0 +1,73 @@
+"""Reading the files of a feed that another process owns.
+
+A view needs no lock and no trust: it believes a length only with the author's signature over the stored roots, and a
+block only when it agrees with its leaf. That check is repeated at every read, because the owner may free a block's
+space at any moment (49 us for 64 KiB). Which blocks are held the owner has to say: its bits reach the disk late.
+"""
+
+from collections.abc import Iterable
+
+from ddrive.errors import CorruptStorage
+from ddrive.feed import flat, merkle
+from ddrive.feed.bitfield import Bitfield
+from ddrive.feed.layout import FeedFiles
+from ddrive.feed.reading import StoredFeed
+from ddrive.feed.recovery import signed_roots
+from ddrive.feed.storage import Directory
+from ddrive.ids import Node, PublicKey, short
+
+
+class FeedView(StoredFeed):
+    """A feed whose files another process owns, as far as that process told."""
+
+    def __init__(self, directory: Directory, key: PublicKey) -> None:
+        files = FeedFiles(directory, read_only=True)
+        super().__init__(directory, files, Bitfield(), key)
+
+    def adopt(self, length: int, runs: Iterable[tuple[int, int]]) -> None:
+        """Replace what is known: the owner has `length` blocks proven and holds those in `runs` (half-open).
+
+        Raises: CorruptStorage when the files do not prove that length.
+        """
+        self._bits = Bitfield()
+        self._starts.clear()
+        self._pairs.clear()
+        self._files.forget_nodes()
+        for start, end in runs:
+            self.mark_held(start, end)
+        self.grow(length)
+
+    def mark_held(self, start: int, end: int) -> None:
+        """Take note that the owner holds the blocks `start` up to `end`."""
+        self._bits.set_blocks(start, end, True)
+
+    def mark_cleared(self, start: int, end: int) -> None:
+        """Take note that the owner does not hold the blocks `start` up to `end` any more."""
+        self._bits.set_blocks(start, end, False)
+
+    def grow(self, length: int) -> None:
+        """Take over a longer feed, after checking its signature.
+
+        Raises: CorruptStorage when the files do not prove that length.
+        """
+        if length <= self.length:
+            return
+        roots = signed_roots(self._files, self.key, length)
+        if roots is None:
+            self._files.forget_nodes()
+            roots = signed_roots(self._files, self.key, length)
+        if roots is None:
+            raise CorruptStorage(f"the files of feed {short(self.key)} do not prove {length} blocks")
+        self.length, self.roots, self.byte_length = length, roots, merkle.total_size(roots)
+
+    def close(self) -> None:
+        """Give the files back."""
+        self.closed = True
+        self._files.close()
+
+    def _node(self, number: int) -> Node | None:
+        # beyond the length the owner may just be writing
+        return self._files.node(number) if flat.right_span(number) < 2 * self.length else None
+
+    def _note_verified(self, index: int) -> None:
+        pass
