@@ -116,17 +116,30 @@ class Connection:
         events, self._events = self._events, []
         return events
 
-    def data_to_send(self) -> bytes:
-        """Return all pending output, encrypted; it must be sent, in this order."""
+    def data_to_send(self, enough_bytes: int | None = None) -> bytes:
+        """Return pending output, encrypted, to be sent in this order: all, or as many frames as make `enough_bytes`."""
         data = self._handshake_output
         self._handshake_output = b""
+        self.pending_bytes -= len(data)
         if self._output:
-            encrypted = self._encrypt.apply(b"".join(self._output))
-            self._output.clear()
+            encrypted = self._encrypt.apply(b"".join(self._take_output(enough_bytes)))
+            self.pending_bytes -= len(encrypted)
             data = data + encrypted if data else encrypted
-        self.pending_bytes = 0
         self.bytes_sent += len(data)
         return data
+
+    def _take_output(self, enough_bytes: int | None) -> list[bytes]:
+        """Return the first pieces of the output, and remove them."""
+        if enough_bytes is None or self.pending_bytes <= enough_bytes:
+            pieces, self._output = self._output, []
+            return pieces
+        total = count = 0
+        while total < enough_bytes:
+            total += len(self._output[count])
+            count += 1
+        pieces = self._output[:count]
+        del self._output[:count]
+        return pieces
 
     def open_channel(self, key: PublicKey, dialect: Dialect) -> ChannelId:
         """Ask for, or agree to, a channel about the feed `key`; the same feed gives the same channel while it lasts.

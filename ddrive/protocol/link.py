@@ -228,19 +228,19 @@ class Link:
             self._finish("the peer does not take what it is sent")
 
     async def _send_queued(self, timeout_s: float) -> None:
-        data = memoryview(self._connection.data_to_send())
-        self._unsent = len(data)
-        while data:
-            if self.end is None:
-                self._sending.deadline = trio.current_time() + timeout_s
-            await self._stream.send_all(data[:SEND_BYTES])
-            data = data[SEND_BYTES:]
-            self._unsent = len(data)
-            self._last_sent = trio.current_time()
+        while data := self._connection.data_to_send(SEND_BYTES):
+            rest = memoryview(data)
+            while rest:
+                self._unsent = len(rest)
+                if self.end is None:
+                    self._sending.deadline = trio.current_time() + timeout_s
+                await self._stream.send_all(rest[:SEND_BYTES])
+                self._last_sent = trio.current_time()
+                rest = rest[SEND_BYTES:]
+            self._unsent = 0
             if self._is_full and self.queued_bytes < LOW_WATER_BYTES:
                 self._is_full = False
-                if self._connection.established:
-                    self._handler.drained(self)
+                self._handler.drained(self)
         if self.end is None:
             self._sending.deadline = math.inf
 
