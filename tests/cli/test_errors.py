@@ -1,0 +1,196 @@
+"""Every error is one line that says what and what to do, with the promised exit code, and nothing is left behind."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.program import COMMAND, Program, Result, mounted
+
+UNKNOWN = "ab" * 32
+
+
+def check(result: Result, code: int, *words: str) -> None:
+    """Make sure that `result` is an error of one line with these words in it."""
+    lines = result.err.splitlines()
+    assert result.code == code, result
+    assert len(lines) == 1, result
+    assert lines[0].startswith("ddrive: "), result
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in lines[0], result
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["mount"],
+        ["mount", "only-one"],
+        ["status", "--wrong"],
+        ["ls", UNKNOWN, "--timeout", "soon"],
+        ["peer", "add", "nowhere"],
+        ["peer", "nonsense"],
+        ["create", "--dialect", "latin"],
+        ["mount", "nothing", "like-a-key"],
+        ["mount", UNKNOWN[:-1], "/"],
+        ["mount", UNKNOWN, "/", "-o", "colour=blue"],
+        ["cat", "gopher://" + UNKNOWN, "/x"],
+    ],
+)
+def test_a_wrong_call_ends_with_2(arguments: list[str], ddrive: Program) -> None:
+    check(ddrive.run(*arguments), 2)
+    answer = ddrive.run(*arguments, "--json")
+    assert answer.code == 2
+    assert answer.json()["error"]["message"]
+    assert not ddrive.state.exists(), "a wrong call has started an engine"
+
+
+def test_help_and_version_start_nothing(ddrive: Program) -> None:
+    assert ddrive.run("--version").out.startswith(b"ddrive ")
+    for arguments in (["--help"], ["mount", "--help"], ["peer", "-h"]):
+        shown = ddrive.run(*arguments)
+        assert shown.code == 0
+        assert b"Usage" in shown.out
+    assert not ddrive.state.exists()
+
+
+@pytest.mark.parametrize("module", ["ddrive", "mountd", "mountd.cli"])
+def test_it_runs_as_a_module(module: str, ddrive: Program) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, env=ddrive.environment())
+    assert done.returncode == 0, done
+    assert done.stdout.startswith(b"ddrive ")
+
+
+def test_a_missing_mountpoint_ends_with_3(ddrive: Program, tmp_path: Path) -> None:
+    check(ddrive.run("mount", UNKNOWN, tmp_path / "nowhere"), 3, "nowhere", "mkdir")
+
+
+def test_a_file_is_no_mountpoint(ddrive: Program, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check(ddrive.run("mount", UNKNOWN, tmp_path / "file"), 1, "file", "directory")
+
+
+def test_a_busy_mountpoint_is_refused(ddrive: Program, tmp_path: Path) -> None:
+    first, second = ddrive.ask("create")["key"], ddrive.ask("create")["key"]
+    ddrive.mount(first, tmp_path / "mnt")
+    result = ddrive.run("mount", second, tmp_path / "mnt")
+    assert result.code != 0
+    check(result, result.code, "mnt")
+    assert [mount["key"] for mount in ddrive.ask("status")["mounts"]] == [first]
+
+
+def test_mounting_twice_the_same_is_no_error(ddrive: Program, tmp_path: Path) -> None:
+    key = ddrive.ask("create")["key"]
+    ddrive.mount(key, tmp_path / "mnt")
+    ddrive.mount(key, tmp_path / "mnt")
+    assert len(ddrive.ask("status")["mounts"]) == 1
+
+
+def test_a_required_peer_that_is_missing_ends_with_5(ddrive: Program, tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    check(ddrive.run("mount", UNKNOWN, tmp_path / "mnt", "--require-peer"), 5, UNKNOWN[:8])
+    assert ddrive.ask("status")["mounts"] == []
+    assert not mounted(tmp_path / "mnt")
+
+
+@pytest.mark.parametrize("verb", [["cat", UNKNOWN, "/x"], ["ls", UNKNOWN], ["ls", f"hyper://{UNKNOWN}/a/b"]])
+def test_reading_without_a_peer_ends_with_5(verb: list[str], ddrive: Program) -> None:
+    result = ddrive.run(*verb, "--timeout", "1s", "--json")
+    assert result.code == 5, result
+    assert result.json()["error"]["code"] in ("NoPeers", "TimedOut")
+    assert result.json()["error"]["exit"] == 5
+    check(ddrive.run(*verb, "--timeout", "1s"), 5)
+
+
+def test_what_is_absent_ends_with_3(ddrive: Program, tmp_path: Path) -> None:
+    key = ddrive.ask("create")["key"]
+    check(ddrive.run("cat", key, "/nothing"), 3, "/nothing")
+    check(ddrive.run("ls", key, "/nothing"), 3, "/nothing")
+    check(ddrive.run("ls", f"{key}+99", "/", "--timeout", "2s"), 3)
+    check(ddrive.run("import", tmp_path / "nothing"), 3, "nothing")
+    check(ddrive.run("ls", tmp_path), 3)
+    check(ddrive.run("unmount", tmp_path), 3, str(tmp_path))
+    check(ddrive.run("info", UNKNOWN), 3, UNKNOWN[:8])
+
+
+def test_a_directory_is_no_file(ddrive: Program) -> None:
+    check(ddrive.run("cat", ddrive.ask("create")["key"], "/"), 1)
+
+
+def test_importing_into_a_foreign_drive_ends_with_6(ddrive: Program, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    result = ddrive.run("import", tmp_path / "tree", f"dweb://{UNKNOWN}/")
+    assert result.code in (5, 6), result  # nothing is known of the drive, or that it is not ours
+    check(result, result.code)
+
+
+def test_a_second_engine_is_refused(ddrive: Program) -> None:
+    pid = ddrive.pid
+    check(ddrive.run("daemon"), 7, str(ddrive.state))
+    assert ddrive.pid == pid
+
+
+def test_no_engine_is_started_when_none_is_wanted(ddrive: Program) -> None:
+    result = ddrive.run("list", "--no-start")
+    assert result.code == 1
+    check(result, 1)
+    assert ddrive.ask("stop") == {"stopped": False}
+
+
+def test_a_reader_that_leaves_early_is_no_error(ddrive: Program, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "big").write_bytes(bytes(5_000_000))
+    key = ddrive.ask("import", tmp_path / "tree")["key"]
+    script = f"{' '.join(COMMAND)} cat {key} /big | head -c 10 | wc -c"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, env=ddrive.environment())
+    assert done.stdout.strip() == b"10"
+    assert done.stderr == b""
+
+
+def test_an_interrupt_is_quiet(ddrive: Program) -> None:
+    ddrive.ask("status")
+    waiting = ddrive.start("cat", UNKNOWN, "/x")
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(1.5)
+    waiting.send_signal(signal.SIGINT)
+    out, err = waiting.communicate(timeout=30)
+    assert (waiting.returncode, out, err) == (130, b"", b"")
+
+
+def test_a_missing_dev_fuse_is_said(ddrive: Program, tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    key = ddrive.ask("create")["key"]
+    assert ddrive.run("stop").code == 0
+    hide = "mount -t tmpfs none /dev && mkdir -m 1777 /dev/shm && mknod -m 666 /dev/null c 1 3"
+    script = f"{hide} && mknod -m 666 /dev/urandom c 1 9 && exec {' '.join(COMMAND)} mount {key} {tmp_path}/mnt"
+    namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    done = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, env=ddrive.environment(), timeout=60)
+    check(Result(done), 1, "/dev/fuse")
+    assert ddrive.ask("status")["mounts"] == []
+
+
+def test_the_state_is_private(ddrive: Program) -> None:
+    ddrive.ask("create")
+    for path in [ddrive.state, *ddrive.state.rglob("*")]:
+        assert stat.S_IMODE(path.lstat().st_mode) & 0o077 == 0 or path.parent != ddrive.state, path
+    assert stat.S_ISSOCK((ddrive.state / "control.sock").lstat().st_mode)
+
+
+def test_stopping_ends_the_processes_and_mounts(ddrive: Program, tmp_path: Path) -> None:
+    made = ddrive.mount(ddrive.ask("create")["key"], tmp_path / "mnt")
+    pids = [ddrive.pid, made["pid"]]
+    assert ddrive.ask("stop") == {"stopped": True}
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < end, "still running after stop"
+        time.sleep(0.05)
+    assert not mounted(tmp_path / "mnt")
+    assert json.loads((ddrive.state / "mounts.json").read_text()) is not None

@@ -1,0 +1,194 @@
+"""A drive in memory that a mount can show: any of it can be missing, slow, broken or changed by its author."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple
+
+import trio
+
+from ddrive.drive.stat import DIRECTORY_MODE, FILE_MODE, LINK_MODE, Mount, Stat
+from ddrive.errors import NotFound
+from ddrive.ids import PublicKey
+
+KEY = PublicKey(bytes(range(32)))
+BLOCK_BYTES = 65536
+
+
+class Entry(NamedTuple):
+    name: str
+    stat: Stat
+
+
+class Extent(NamedTuple):
+    offset: int
+    blocks: int
+    byte_offset: int
+
+
+class Feed:
+    """What is shown of a feed."""
+
+    def __init__(self) -> None:
+        self.peer_count = 1
+
+    def held(self, start: int, end: int) -> int:
+        return end - start
+
+
+class Reader:
+    """An open file; `closed` and the asked ranges are for tests to see."""
+
+    def __init__(self, drive: "MemoryDrive", path: str, stat: Stat) -> None:
+        self.size = stat.size
+        self.extent = Extent(stat.offset, stat.blocks, stat.byte_offset)
+        self.feed = drive.metadata
+        self.closed = False
+        self._drive = drive
+        self._path = path
+        self._data = drive.contents[stat.offset]
+
+    async def read(self, offset: int, size: int) -> bytes:
+        await self._drive.reach(self._path, "read")
+        cut = self._drive.short_reads
+        return self._data[offset : offset + size - cut]
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class MemoryDrive:
+    """The contract of `mountd.face.DriveFace`, over dictionaries."""
+
+    def __init__(self) -> None:
+        self.key = KEY
+        self.version = 1
+        self.metadata = Feed()
+        self.stats: dict[str, Stat] = {}
+        self.contents: dict[int, bytes] = {0: b""}
+        self.missing: set[str] = set()  # paths whose data no peer has
+        self.faults: dict[str, Exception] = {}  # path -> what touching it raises
+        self.short_reads = 0
+        self.calls: list[str] = []
+        self.readers: list[Reader] = []
+        self._changes: dict[int, set[str]] = {}
+        self._arrived = trio.Event()
+        self._grown = trio.Event()
+        self._next = 1
+
+    # What an author does
+
+    def write(self, path: str, data: bytes, *, mode: int = FILE_MODE, mtime_ms: int = 1000, **metadata: bytes) -> Stat:
+        """Put a file with fresh content."""
+        blocks = -(-len(data) // BLOCK_BYTES)
+        offset = self._next if data else 0
+        self._next += blocks
+        self.contents[offset] = data
+        stat = Stat(
+            mode,
+            size=len(data),
+            blocks=blocks,
+            offset=offset,
+            byte_offset=offset * BLOCK_BYTES,
+            mtime_ms=mtime_ms,
+            ctime_ms=mtime_ms,
+            metadata={f"user.{name}": value for name, value in metadata.items()},
+        )
+        return self.put(path, stat)
+
+    def put(self, path: str, stat: Stat) -> Stat:
+        """Put any entry, as one new version."""
+        self.stats[path] = stat
+        self._changed(path)
+        return stat
+
+    def mkdir(self, path: str) -> Stat:
+        return self.put(path, Stat(DIRECTORY_MODE, mtime_ms=1000, ctime_ms=1000))
+
+    def symlink(self, path: str, target: str) -> Stat:
+        return self.put(path, Stat(LINK_MODE, linkname=target, mtime_ms=1000, ctime_ms=1000))
+
+    def mount(self, path: str, key: bytes, version: int | None = None) -> Stat:
+        return self.put(path, Stat(DIRECTORY_MODE, mount=Mount(PublicKey(key), version), mtime_ms=1000, ctime_ms=1000))
+
+    def remove(self, path: str) -> None:
+        del self.stats[path]
+        self._changed(path)
+
+    def _changed(self, path: str) -> None:
+        self.version += 1
+        self._changes[self.version] = {path}
+        self._grown.set()
+        self._grown = trio.Event()
+
+    # What peers do
+
+    def arrive(self, *paths: str) -> None:
+        """The data of `paths`, or of everything, is here now."""
+        self.missing -= set(paths) or set(self.missing)
+        self._arrived.set()
+        self._arrived = trio.Event()
+
+    async def reach(self, path: str, call: str) -> None:
+        """Do what touching `path` does: nothing, wait, or raise."""
+        self.calls.append(f"{call} {path}")
+        if path in self.faults:
+            raise self.faults[path]
+        while path in self.missing:
+            await self._arrived.wait()
+
+    # What a mount asks
+
+    async def lstat(self, path: str) -> Stat:
+        await self.reach(path, "lstat")
+        stat = self.stats.get(path)
+        if stat is None:
+            if path != "/" and not any(other.startswith(path + "/") for other in self.stats):
+                raise NotFound(path)
+            stat = Stat(DIRECTORY_MODE, mtime_ms=1000, ctime_ms=1000)
+        return stat
+
+    async def open(self, path: str) -> Reader:
+        await self.reach(path, "open")
+        self.readers.append(Reader(self, path, self.stats[path]))
+        return self.readers[-1]
+
+    async def changed(self, old_version: int) -> list[str]:
+        await self.reach("*", "changed")
+        return sorted({path for version in range(old_version, self.version) for path in self._changes[version + 1]})
+
+    async def follow(self) -> AsyncIterator[int]:
+        seen = self.version
+        while True:
+            grown = self._grown
+            if self.version == seen:
+                await grown.wait()
+            seen = self.version
+            yield seen
+
+    async def list(self, path: str) -> list[Entry]:
+        await self.reach(path, "list")
+        prefix = path.rstrip("/") + "/"
+        names = {other[len(prefix) :].partition("/")[0] for other in self.stats if other.startswith(prefix)}
+        implicit = Stat(DIRECTORY_MODE, mtime_ms=1000, ctime_ms=1000)
+        return [Entry(name, self.stats.get(prefix + name, implicit)) for name in sorted(names)]
+
+
+class FakeCallers:
+    """The questions of `mountd.waits.Waits`, answered by the test."""
+
+    def __init__(self) -> None:
+        self.ending: set[int] = set()
+        self.gone: set[int] = set()
+        self.ending_inodes: Callable[[frozenset[int]], set[int]] = lambda orphans: set()
+        self.unmounted = False
+
+    def is_ending(self, thread: int) -> bool:
+        return thread in self.ending
+
+    def is_gone(self, thread: int) -> bool:
+        return thread in self.gone
+
+    def mount_is_gone(self) -> bool:
+        return self.unmounted
+
+    async def ending_files(self, files: dict[int, bytes], orphans: frozenset[int]) -> set[int]:
+        return self.ending_inodes(orphans)
