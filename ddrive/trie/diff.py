@@ -1,0 +1,154 @@
+"""What changed between two versions of one database.
+
+Both tries are walked side by side; where both point at the same block, everything below is equal and is skipped. At the
+last digit of a component the two sides are paired by the component itself, so that keys of equal hashes never meet (the
+npm peers mix them up there). The order is that of the peers: descending digits.
+"""
+
+from bisect import bisect_left
+from typing import NamedTuple
+
+from ddrive.trie.iterate import check_child
+from ddrive.trie.lookup import Head, Load, digit_seqs, lookup, misplaced
+from ddrive.trie.node import TrieNode
+from ddrive.trie.path import KeyPath, divergence, is_check_point
+
+_ENDLESS = 1 << 62
+
+
+class Change(NamedTuple):
+    """One difference. `left` None: only in the right version; `right` None: only in the left one.
+
+    When both are there, the entry was stored again in between; its value may be equal.
+    """
+
+    key: str
+    left: TrieNode | None
+    right: TrieNode | None
+
+
+class _Pair(NamedTuple):
+    start: int  # both sides agree on the digits before
+    left: TrieNode | None
+    right: TrieNode | None
+
+
+class Diff:
+    """Asynchronous iterator over the changes at and below `prefix` from the trie of `right` to that of `left`.
+
+    `skip_removed` leaves out what only the right one has, `skip_added` what only the left one has.
+    """
+
+    def __init__(
+        self,
+        load: Load,
+        left: Head,
+        right: Head,
+        prefix: KeyPath,
+        *,
+        skip_removed: bool = False,
+        skip_added: bool = False,
+    ) -> None:
+        self._load = load
+        self._heads = left, right
+        self._prefix = prefix
+        self._skip_removed = skip_removed
+        self._skip_added = skip_added
+        self._stack: list[_Pair] = []
+        self._late: list[Change] = []  # the second half of a pair with two spellings of one path
+        self._opened = False
+
+    def __aiter__(self) -> "Diff":
+        return self
+
+    async def __anext__(self) -> Change:
+        if not self._opened:
+            left, right = [await lookup(self._load, await head(), self._prefix, prefix=True) for head in self._heads]
+            self._stack.append(_Pair(self._prefix.length - 1, left, right))
+            self._opened = True
+        while not self._late:
+            if not self._stack:
+                raise StopAsyncIteration
+            pair = self._stack.pop()
+            if self._equal_or_skipped(pair):
+                continue
+            row = _next_row(pair)
+            if row < _ENDLESS:
+                await self._expand(pair, row)
+            else:
+                self._late += reversed(self._changes(pair))
+        return self._late.pop()
+
+    def _equal_or_skipped(self, pair: _Pair) -> bool:
+        _, left, right = pair
+        if left is None:
+            return right is None or self._skip_removed
+        if right is None:
+            return self._skip_added
+        return left.seq == right.seq
+
+    def _changes(self, pair: _Pair) -> list[Change]:
+        _, left, right = pair
+        if left is not None and right is not None and left.key != right.key:
+            halves = [_Pair(0, left, None), _Pair(0, None, right)]
+            return [change for half in halves if not self._equal_or_skipped(half) for change in self._changes(half)]
+        node = left or right
+        return [Change(node.key, left, right)] if node is not None else []
+
+    async def _expand(self, pair: _Pair, row: int) -> None:
+        """Stack the pairs below the digit at `row`. Raises: InvalidNode."""
+        _, left, right = pair
+        ours, theirs = _branches(left, row), _branches(right, row)
+        common = [{*a} & {*b} for a, b in zip(ours, theirs, strict=True)]
+        ours = [[seq for seq in seqs if seq not in same] for seqs, same in zip(ours, common, strict=True)]
+        theirs = [[seq for seq in seqs if seq not in same] for seqs, same in zip(theirs, common, strict=True)]
+        peek = self._load.peek
+        missing = [seq for seqs in (*ours, *theirs) for seq in seqs if peek(seq) is None]
+        if missing:
+            self._load.want(missing, row + 1, _ENDLESS)
+        for digit in range(5):
+            lefts = await self._children(left, row, digit, ours[digit])
+            rights = await self._children(right, row, digit, theirs[digit])
+            for name in {**lefts, **rights}:
+                self._stack.append(_Pair(row + 1, lefts.get(name), rights.get(name)))
+
+    async def _children(self, parent: TrieNode | None, row: int, digit: int, seqs: list[int]) -> dict[str, TrieNode]:
+        """Return the nodes `seqs` by their component where hashes can be equal, by "" elsewhere.
+
+        Raises: InvalidNode.
+        """
+        children: dict[str, TrieNode] = {}
+        for seq in seqs:
+            node = self._load.peek(seq) or await self._load.node(seq)
+            if parent is not None and seq != parent.seq:
+                check_child(node, parent, row, digit)
+            name = node.parts[(row - 1) >> 5] if is_check_point(row) else ""
+            if name in children:
+                raise misplaced(node)
+            children[name] = node
+        return children
+
+
+def _next_row(pair: _Pair) -> int:
+    """Return the next digit at which there is a choice or the sides part, `_ENDLESS` when there is none."""
+    index, left, right = pair
+    row = _ENDLESS
+    for node in (left, right):
+        if node is not None:
+            places, _ = node.pointers()
+            position = bisect_left(places, index << 5)
+            if position < len(places):
+                row = min(row, places[position] >> 5)
+    if left is not None and right is not None:
+        stop = divergence(left, right)
+        if stop < left.length:
+            row = min(row, stop)
+    return row
+
+
+def _branches(node: TrieNode | None, row: int) -> list[list[int]]:
+    """Return per digit the blocks that lead on: the node itself under its own digit, then those it points at."""
+    if node is None:
+        return [[]] * 5
+    own = node.digit(row)
+    return [([node.seq] if digit == own else []) + digit_seqs(node, row, digit) for digit in range(5)]

@@ -1,0 +1,176 @@
+"""The entries below a prefix in the order of their digits, the same for every peer (it is not alphabetical).
+
+The walk keeps a stack of (digit index, node): below that digit everything is still to come. Each node is visited once,
+because the pointers of a row lead to disjoint parts of the trie; a node that is not in the part its pointer names ends
+the walk with an error. So the time is bounded by the number of entries, whatever the blocks say.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Final
+
+from ddrive.trie.lookup import Head, Load, lookup, misplaced
+from ddrive.trie.node import TrieNode, encode_varints
+from ddrive.trie.path import COMPONENT_DIGITS, KeyPath, divergence
+
+_FORWARD: Final = (3, 2, 1, 0, 4)  # order of stacking the digits of a row; the last one is visited first
+_REVERSE: Final = (4, 0, 1, 2, 3)
+_FORWARD_RANKS: Final = tuple(_FORWARD.index(slot % 5) for slot in range(32))
+_REVERSE_RANKS: Final = tuple(_REVERSE.index(slot % 5) for slot in range(32))
+_ENDLESS: Final = 1 << 62
+_CHUNK: Final = 256  # entries found in one go before they are handed out
+
+# (index, seq, node, parent, digit): the digits before index are settled; node is None when it was not held at the time
+# of stacking; parent points to it and says its digit at index - 1, and is None when that was checked already
+_Step = tuple[int, int, TrieNode | None, TrieNode | None, int]
+
+
+class Walk:
+    """Asynchronous iterator over nodes. Dropping it before its end needs no clean-up.
+
+    Not recursive: one node for each direct child, the newest at or below it. `after` leaves the entry of the prefix
+    itself out. `stack` starts at pairs (index, seq) that `checkpoint` gave, instead of at the prefix.
+    """
+
+    def __init__(
+        self,
+        load: Load,
+        head: Head,
+        prefix: KeyPath,
+        *,
+        recursive: bool = True,
+        after: bool = False,
+        reverse: bool = False,
+        stack: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        self._load = load
+        self._head = head
+        self._prefix = prefix
+        self._after = after
+        self._ranks = _REVERSE_RANKS if reverse else _FORWARD_RANKS
+        self._start = prefix.length - 1
+        self._end = _ENDLESS if recursive else self._start + COMPONENT_DIGITS
+        self._stack: list[_Step] = [(index, seq, None, None, 0) for index, seq in stack or ()]
+        self._opened = stack is not None
+        self._ready: list[TrieNode] = []  # found, not handed out yet, in reverse
+
+    def __aiter__(self) -> "Walk":
+        return self
+
+    async def __anext__(self) -> TrieNode:
+        if not self._ready and not await self._fill():
+            raise StopAsyncIteration
+        return self._ready.pop()
+
+    async def rest(self) -> list[TrieNode]:
+        """Return all that is still to come."""
+        found: list[TrieNode] = []
+        while self._ready or await self._fill():
+            found += reversed(self._ready)
+            self._ready.clear()
+        return found
+
+    def checkpoint(self) -> bytes:
+        """Return where the walk is, as the replication extension writes it: varint pairs of index and block."""
+        return encode_varints(number for step in self._stack for number in step[:2])
+
+    async def open(self) -> None:
+        """Find the place of the prefix; done on the first use otherwise."""
+        if not self._opened:
+            node = await lookup(self._load, await self._head(), self._prefix, prefix=True)
+            self._opened = True
+            if node is not None:
+                self._stack.append((self._start, node.seq, node, None, 0))
+
+    async def _fill(self) -> bool:
+        """Find the next entries; tell whether there are any. Waits for a block only while it has none to hand out."""
+        await self.open()
+        found: list[TrieNode] = []
+        stack, peek = self._stack, self._load.peek
+        while stack and len(found) < _CHUNK:
+            index, seq, known, parent, digit = stack[-1]
+            node = known or peek(seq)
+            if node is None:
+                if found:
+                    break
+                node = await self._load.node(seq)
+            stack.pop()
+            if parent is not None:
+                check_child(node, parent, index - 1, digit)
+            if not node.key:
+                continue
+            mark = len(stack)
+            tied = self._expand(index, node)
+            if tied:
+                await self._settle(mark)
+            elif len(stack) == mark and not (self._after and len(node.parts) == len(self._prefix.parts)):
+                found.append(node)
+        found.reverse()
+        self._ready = found
+        return bool(found)
+
+    def _expand(self, index: int, node: TrieNode) -> bool:
+        """Stack what the next used row of `node` points at, and the node itself; nothing when no row is left.
+
+        Tells whether several of them have the same digit, so that their order depends on their keys.
+        """
+        places, seqs = node.pointers()
+        position = bisect_left(places, index << 5)
+        if position == len(places):
+            return False
+        row = places[position] >> 5
+        if row >= self._end:
+            return False
+        last = bisect_left(places, (row + 1) << 5, position)
+        own = node.digit(row)
+        ranks = self._ranks
+        order = [(ranks[own], -1, node.seq)]
+        for place, seq in zip(places[position:last], seqs[position:last], strict=True):
+            order.append((ranks[place & 31], place & 31, seq))
+        order.sort()
+        row += 1
+        tied, before, missing = False, -1, []
+        for rank, slot, seq in order:
+            tied = tied or rank == before
+            before = rank
+            if slot < 0:
+                self._stack.append((row, seq, node, None, own))
+                continue
+            child = self._load.peek(seq)
+            if child is None:
+                missing.append(seq)
+            self._stack.append((row, seq, child, node, slot % 5))
+        if missing:
+            self._load.want(missing, row, self._end)
+        return tied
+
+    async def _settle(self, mark: int) -> None:
+        """Put the steps stacked since `mark` that share a digit in the order of their keys, smallest on top."""
+        digits: dict[int, list[_Step]] = {}
+        for step in self._stack[mark:]:
+            digits.setdefault(step[4], []).append(step)
+        del self._stack[mark:]
+        for steps in digits.values():
+            if len(steps) > 1:
+                steps = await self._in_order(steps)
+            self._stack += steps
+
+    async def _in_order(self, steps: list[_Step]) -> list[_Step]:
+        loaded: list[tuple[int, int, TrieNode, None, int]] = []
+        for index, seq, known, parent, digit in steps:
+            node = known or self._load.peek(seq) or await self._load.node(seq)
+            if parent is not None:
+                check_child(node, parent, index - 1, digit)
+            loaded.append((index, seq, node, None, digit))
+        for left, right in combinations(loaded, 2):
+            if divergence(left[2], right[2]) != left[0] - 1:
+                raise misplaced(min(left[2], right[2], key=lambda node: node.seq))
+        loaded.sort(key=lambda step: step[2].key.encode("utf-16-be", "surrogatepass"), reverse=True)
+        return [*loaded]
+
+
+def check_child(node: TrieNode, parent: TrieNode, row: int, digit: int) -> None:
+    """Check that `node` lies where row `row` of `parent` says. Raises: InvalidNode."""
+    if not node.key or divergence(node, parent) != row or node.digit(row) != digit:
+        raise misplaced(node)

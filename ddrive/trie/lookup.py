@@ -1,0 +1,123 @@
+"""Finding an entry: from the newest node along the digits of a key.
+
+Each hop follows one pointer to a node that shares more digits with the key. The blocks come from the `Load` that is
+handed in; a hop to a block that is there already is a plain call.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from ddrive.trie.node import MAX_SLOT, TrieNode
+from ddrive.trie.path import COMPONENT_DIGITS, END, KeyPath, divergence, is_check_point
+
+_BASE = END + 1  # slots of one digit lie this far apart
+
+
+class Load(Protocol):
+    """Where the algorithms get nodes from. A reset marker is handed out like any node; its key is ""."""
+
+    def peek(self, seq: int) -> TrieNode | None:
+        """Return node `seq` if its block is held here."""
+
+    async def node(self, seq: int) -> TrieNode:
+        """Return node `seq`, waiting for its block when it is not held."""
+
+    def want(self, seqs: Sequence[int], first: int = 0, end: int = 0) -> None:
+        """Take note that these nodes will be loaded soon: what is missing may be asked for at once.
+
+        Then the pointers in their rows `first` to `end - 1` will be followed.
+        """
+
+
+Head = Callable[[], Awaitable[TrieNode | None]]  # gives the newest node of the version that is looked at
+
+
+async def lookup(
+    load: Load, head: TrieNode | None, path: KeyPath, *, prefix: bool = False, closest: bool = False
+) -> TrieNode | None:
+    """Return the node at `path`, None when the database holds none.
+
+    With `prefix` the newest node at or below `path`; with `closest`, instead of None, the node at which the walk ended
+    (None when it ended between keys of equal hashes).
+    Raises: InvalidNode when a node points to one that does not lie where the pointer says.
+    """
+    goal = path.length - 1 if prefix else path.length
+    node = head
+    index = 0
+    while node is not None and node.key:
+        stop = divergence(node, path)
+        if stop >= goal:
+            return node
+        if stop < index:
+            raise misplaced(node)
+        if is_check_point(stop):
+            node = await collision_step(load, node, stop, path)
+        else:
+            seq = node.pointer(stop, path.digit(stop))
+            if not seq:
+                return node if closest else None
+            node = load.peek(seq) or await load.node(seq)
+        index = stop + 1
+    return None
+
+
+async def collision_step(load: Load, node: TrieNode, index: int, path: KeyPath) -> TrieNode | None:
+    """Return the node to go on with at the check point `index`: the one whose component there is that of `path`.
+
+    Raises: InvalidNode.
+    """
+    chosen = None
+    for seq in digit_seqs(node, index, path.digit(index)):
+        candidate = load.peek(seq) or await load.node(seq)
+        shared = divergence(candidate, path)
+        if shared < index or not candidate.key:
+            raise misplaced(candidate)
+        if shared > index:
+            chosen = candidate
+    return chosen
+
+
+def digit_seqs(node: TrieNode, row: int, digit: int) -> list[int]:
+    """Return the pointers of `row` for one digit, up to the first free slot."""
+    found = []
+    for slot in range(digit, MAX_SLOT + 1, _BASE):
+        seq = node.pointer(row, slot)
+        if not seq:
+            break
+        found.append(seq)
+    return found
+
+
+def misplaced(node: TrieNode) -> Exception:
+    """Return the error for a node that some pointer says to lie elsewhere."""
+    return node.fault("a newer block points to it, but its key does not belong there")
+
+
+async def ancestors(load: Load, head: TrieNode | None, path: KeyPath, depth: int) -> list[TrieNode]:
+    """Return the nodes stored at `path` itself or at a part of it with at least `depth` components, shortest first.
+
+    One walk: whoever shares the path so far also points at the nodes that end there. Raises: InvalidNode.
+    """
+    found: dict[int, int] = {}
+    node = head
+    index = 0
+    while node is not None and node.key:
+        stop = divergence(node, path)
+        if stop < index:
+            raise misplaced(node)
+        for level in range(max(depth, index // COMPONENT_DIGITS), min(stop // COMPONENT_DIGITS, len(path.parts)) + 1):
+            row = level * COMPONENT_DIGITS + 1
+            if index <= row <= stop:
+                seq = node.seq if len(node.parts) == level else node.pointer(row, END)
+                if seq:
+                    found[level] = seq
+        if stop >= path.length:
+            break
+        if is_check_point(stop):
+            node = await collision_step(load, node, stop, path)
+        else:
+            seq = node.pointer(stop, path.digit(stop))
+            node = (load.peek(seq) or await load.node(seq)) if seq else None
+        index = stop + 1
+    load.want(list(found.values()))
+    return [load.peek(seq) or await load.node(seq) for _, seq in sorted(found.items())]

@@ -1,0 +1,160 @@
+"""Decoded nodes of one feed: a cache over its blocks, and wishes for the blocks a walk is going to need.
+
+A block that is held is decoded without an await. A walk over a feed of which little is held registers all that it will
+visit before it waits for the first, and blocks that arrive pass the wish on to those they point at, so that a listing
+costs a few round trips and not one per entry.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, Protocol
+from weakref import ReferenceType, ref
+
+from ddrive.ids import BlockIndex, PublicKey, short
+from ddrive.trie.node import InvalidNode, TrieNode, decode_node
+
+CACHE_BYTES: Final = 64 * 1024 * 1024  # per trie; an entry of a drive takes about 2 KiB decoded
+MAX_WISHES: Final = 512  # blocks that one walk asks for at a time
+
+
+class Blocks(Protocol):
+    """What a trie needs of its feed; `ddrive.feed.Feed` has it."""
+
+    @property
+    def key(self) -> PublicKey: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def writable(self) -> bool: ...
+    def get_held(self, index: BlockIndex, /) -> bytes | None: ...
+    async def get(self, index: BlockIndex, /) -> bytes: ...
+    async def append(self, blocks: Sequence[bytes], /, *, expected_length: int | None = None) -> BlockIndex: ...
+    async def wait_length(self, min_length: int, /) -> int: ...
+    async def refresh(self) -> None: ...
+    def want(self, start: BlockIndex, end: BlockIndex, /, *, urgent: bool = False) -> AbstractContextManager[None]: ...
+    def subscribe(self, listener: Any, /) -> Callable[[], None]: ...
+
+
+class Nodes:
+    """The nodes of a feed, the recently used ones kept decoded; shared by a trie and all its checkouts.
+
+    Two generations stand in for an exact order of use: a node found in the old one moves to the young one, and when
+    the young one is full it becomes the old one.
+    """
+
+    def __init__(self, feed: Blocks, *, limit_bytes: int = CACHE_BYTES) -> None:
+        self.feed = feed
+        self.origin = f"feed {short(feed.key)}"
+        self._limit_bytes = limit_bytes // 2
+        self._young: dict[int, TrieNode] = {}
+        self._old: dict[int, TrieNode] = {}
+        self._young_bytes = 0
+
+    def peek(self, seq: int) -> TrieNode | None:
+        """Return node `seq` if its block is held. Raises: InvalidNode."""
+        return self._young.get(seq) or self._peek_further(seq)
+
+    async def node(self, seq: int) -> TrieNode:
+        """Return node `seq`, waiting for its block. Raises: InvalidNode, what the feed raises."""
+        return self.peek(seq) or self.add(decode_node(seq, await self.feed.get(BlockIndex(seq)), self.origin))
+
+    def want(self, seqs: Sequence[int], first: int = 0, end: int = 0) -> None:
+        """Do nothing: a walk that is worth wishes uses `Prefetch`."""
+
+    def add(self, node: TrieNode) -> TrieNode:
+        """Keep `node`, and return it."""
+        self._young_bytes += node.size_bytes
+        if self._young_bytes > self._limit_bytes:
+            self._old, self._young = self._young, {}
+            self._young_bytes = node.size_bytes
+        self._young[node.seq] = node
+        return node
+
+    def _peek_further(self, seq: int) -> TrieNode | None:
+        node = self._old.get(seq)
+        if node is None:
+            block = self.feed.get_held(BlockIndex(seq))
+            if block is None:
+                return None
+            node = decode_node(seq, block, self.origin)
+        return self.add(node)
+
+
+class Prefetch:
+    """A `Load` for one walk that asks for all missing nodes at once. Its wishes end when it is dropped."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self.peek = nodes.peek
+        self._nodes = nodes
+        self._wishes: dict[int, tuple[AbstractContextManager[None], int, int]] = {}
+        self._unsubscribe: Callable[[], None] | None = None
+
+    async def node(self, seq: int) -> TrieNode:
+        """Return node `seq`, waiting for its block."""
+        node = await self._nodes.node(seq)
+        self._withdraw(seq)
+        return node
+
+    def want(self, seqs: Sequence[int], first: int = 0, end: int = 0) -> None:
+        """Ask for these blocks, and when they arrive for those their rows `first` to `end - 1` point at."""
+        for seq in seqs:
+            if len(self._wishes) >= MAX_WISHES:
+                return
+            if seq in self._wishes:
+                continue
+            if self._unsubscribe is None:
+                self._unsubscribe = self._nodes.feed.subscribe(_Arrivals(ref(self)))
+            wish = self._nodes.feed.want(BlockIndex(seq), BlockIndex(seq + 1), urgent=True)
+            wish.__enter__()
+            self._wishes[seq] = wish, first, end
+
+    def arrived(self, seq: int) -> None:
+        """Go on with what block `seq` points at."""
+        found = self._withdraw(seq)
+        node = self._nodes.peek(seq) if found else None
+        if found is None or node is None:
+            return
+        places, seqs = node.pointers()
+        for place, child in zip(places, seqs, strict=True):
+            if found[0] <= place >> 5 < found[1] and self._nodes.peek(child) is None:
+                self.want([child], (place >> 5) + 1, found[1])
+
+    def wanted_within(self, start: int, end: int) -> list[int]:
+        """Return the wishes for blocks of that range."""
+        if end - start < len(self._wishes):
+            return [seq for seq in range(start, end) if seq in self._wishes]
+        return [seq for seq in self._wishes if start <= seq < end]
+
+    def _withdraw(self, seq: int) -> tuple[int, int] | None:
+        wish, first, end = self._wishes.pop(seq, (None, 0, 0))
+        if wish is None:
+            return None
+        wish.__exit__(None, None, None)
+        return first, end
+
+    def __del__(self) -> None:
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+        for seq in list(self._wishes):
+            self._withdraw(seq)
+
+
+class _Arrivals:
+    """Listener of a feed that does not keep its walk alive."""
+
+    def __init__(self, prefetch: "ReferenceType[Prefetch]") -> None:
+        self._prefetch = prefetch
+
+    def stored(self, start: int, end: int) -> None:
+        prefetch = self._prefetch()
+        if prefetch is None:
+            return
+        for seq in prefetch.wanted_within(start, end):
+            try:
+                prefetch.arrived(seq)
+            except InvalidNode:
+                continue  # the walk will come to this block and report it
+
+    def grew(self, length: int) -> None: ...
+    def cleared(self, start: int, end: int) -> None: ...
+    def nodes_stored(self) -> None: ...

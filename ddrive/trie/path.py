@@ -1,0 +1,119 @@
+"""Keys as paths of digits: what decides where in the trie a key lies.
+
+A key is split at `/`; each component becomes 32 base-4 digits of its hash. Digit 0 of the whole path tells the visible
+half of the database (0) from the hidden one (1); a path ends with the digit 4. Digits are computed when they are asked
+for, so that a key with very many components costs nothing but its split. Nothing here reads blocks.
+
+Source: path hashing of `hypertrie@5`.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+from ddrive.crypto import siphash
+from ddrive.errors import InvalidName, InvalidPath, NameTooLong
+
+COMPONENT_DIGITS: Final = 32  # two bits each of a 64-bit hash
+END: Final = 4  # the digit behind the last component
+MAX_KEY_BYTES: Final = 4096 + 64  # the longest path of a drive plus the prefix of a mount record or tag
+_CACHED_COMPONENT_CHARS = 255  # longer ones are hashed each time, so that the cache stays small
+_CACHED_COMPONENTS = 1 << 16
+
+
+def normalize(key: str) -> str:
+    """Return the stored form of `key`: one leading slash removed, nothing else changed."""
+    return key[1:] if key.startswith("/") else key
+
+
+def split(key: str) -> list[str]:
+    """Return the components of a stored key; one empty component at either end does not count."""
+    parts = key.split("/")
+    if not parts[0]:
+        del parts[0]
+    if parts and not parts[-1]:
+        del parts[-1]
+    return parts
+
+
+def _hash(component: str) -> int:
+    return int.from_bytes(siphash(component.encode("utf-8", "replace")), "little")
+
+
+_cached_hash = lru_cache(_CACHED_COMPONENTS)(_hash)
+
+
+def component_hash(component: str) -> int:
+    """Return the 64-bit hash of `component`; its digit k (of 32) is the bits 2k and 2k + 1."""
+    return _cached_hash(component) if len(component) <= _CACHED_COMPONENT_CHARS else _hash(component)
+
+
+class KeyPath:
+    """A stored key with its components: all that is needed to tell where it lies. Not changed after creation."""
+
+    __slots__ = ("hidden", "key", "parts")
+
+    def __init__(self, key: str, hidden: bool = False) -> None:
+        self.key = key
+        self.hidden = hidden
+        self.parts = split(key)
+
+    @property
+    def length(self) -> int:
+        """Number of digits, the first (half) and the last (end) included."""
+        return COMPONENT_DIGITS * len(self.parts) + 2
+
+    def digit(self, index: int) -> int:
+        """Return the digit at `index`; `END` beyond the last component."""
+        if not index:
+            return 1 if self.hidden else 0
+        index -= 1
+        depth = index >> 5
+        if depth >= len(self.parts):
+            return END
+        return (component_hash(self.parts[depth]) >> ((index & 31) << 1)) & 3
+
+
+def key_path(key: str, hidden: bool = False) -> KeyPath:
+    """Return the path of a key as a caller writes it, with or without its leading slash."""
+    return KeyPath(normalize(key), hidden)
+
+
+def writable_path(key: str, hidden: bool = False) -> KeyPath:
+    """Return the path of a key that is about to be stored.
+
+    Raises: InvalidPath for a key without components (it would make the database look empty), NameTooLong over
+    `MAX_KEY_BYTES`, InvalidName when the key cannot be written as UTF-8.
+    """
+    path = key_path(key, hidden)
+    if not path.parts:
+        raise InvalidPath(f"{key!r} names no entry")
+    try:
+        size = len(path.key.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidName(f"{key!r} is not valid Unicode") from error
+    if size > MAX_KEY_BYTES:
+        raise NameTooLong(f"a key has at most {MAX_KEY_BYTES} bytes, not {size}")
+    return path
+
+
+def is_check_point(index: int) -> bool:
+    """Tell whether `index` is the last digit of a component: there two different components may share all digits."""
+    return index > 0 and not index & 31
+
+
+def divergence(left: KeyPath, right: KeyPath) -> int:
+    """Return the first digit index at which the two paths part, or their common length when they never do.
+
+    Different components with equal hashes part at their check point.
+    """
+    if left.hidden is not right.hidden:
+        return 0
+    depth = 0
+    for a, b in zip(left.parts, right.parts, strict=False):
+        if a != b:
+            difference = component_hash(a) ^ component_hash(b)
+            if not difference:
+                return (depth + 1) << 5
+            return (depth << 5) + 1 + (((difference & -difference).bit_length() - 1) >> 1)
+        depth += 1
+    return (depth << 5) + (2 if len(left.parts) == len(right.parts) else 1)

@@ -1,0 +1,257 @@
+"""A key/value database in one append-only feed: what the algorithms of this package are for.
+
+Every operation starts from the length the feed has at that moment, so a reader follows the writer by itself. Changes
+are computed first and appended as a compare-and-swap: when somebody else appended in between, they are computed again.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import trio
+
+from ddrive.dialect import Dialect
+from ddrive.errors import InvalidPath, LengthChanged, NotWritable
+from ddrive.ids import BlockIndex
+from ddrive.trie.batch import Condition, Delete, Draft, Put
+from ddrive.trie.diff import Diff
+from ddrive.trie.history import History
+from ddrive.trie.iterate import Walk
+from ddrive.trie.lookup import lookup
+from ddrive.trie.node import Header, TrieNode, decode_header, encode_header
+from ddrive.trie.nodes import Blocks, Nodes, Prefetch
+from ddrive.trie.path import KeyPath, key_path, writable_path
+
+MAX_ATTEMPTS: Final = 16  # of a change while others keep appending
+
+
+class Trie:
+    """The database in `feed`, live or at a fixed version. Made by `open_trie`, `checkout` and `snapshot`."""
+
+    def __init__(
+        self, nodes: Nodes, dialect: Dialect, header: Header, *, lock: trio.Lock | None = None, version: int = 0
+    ) -> None:
+        self.feed: Blocks = nodes.feed
+        self.dialect = dialect
+        self.header = header
+        self.nodes = nodes
+        self._lock = lock or trio.Lock()
+        self._version = version
+
+    def __repr__(self) -> str:
+        return f"<Trie {self.nodes.origin} version={self.version}{' fixed' if self._version else ''}>"
+
+    @property
+    def metadata(self) -> bytes | None:
+        """The bytes that the header carries for the user of the trie; a drive's content key."""
+        return self.header.metadata
+
+    @property
+    def version(self) -> int:
+        """Number of blocks this view sees; 1 is the empty database."""
+        return self._version or self.feed.length
+
+    @property
+    def fixed(self) -> bool:
+        """Whether this is a checkout, which never changes."""
+        return bool(self._version)
+
+    @property
+    def writable(self) -> bool:
+        """Whether changes are possible here."""
+        return not self._version and self.feed.writable
+
+    def checkout(self, version: int) -> "Trie":
+        """Return the view of the first `version` blocks (0 acts as 1); it shares the decoded nodes."""
+        return Trie(self.nodes, self.dialect, self.header, lock=self._lock, version=max(1, version))
+
+    def snapshot(self) -> "Trie":
+        """Return the view of the present version."""
+        return self.checkout(self.version)
+
+    def live(self) -> "Trie":
+        """Return the view that follows the feed."""
+        return Trie(self.nodes, self.dialect, self.header, lock=self._lock) if self._version else self
+
+    async def refresh(self) -> None:
+        """Ask the peers for a newer version, unless this one is fixed."""
+        if not self._version:
+            await self.feed.refresh()
+
+    async def get(self, key: str, *, hidden: bool = False) -> TrieNode | None:
+        """Return the entry at `key`, None when there is none. Raises: InvalidNode, what the feed raises."""
+        return await lookup(self.nodes, await self.head(), key_path(key, hidden))
+
+    async def newest(self, prefix: str, *, hidden: bool = False) -> TrieNode | None:
+        """Return the newest entry at or below `prefix`, None when there is none."""
+        return await lookup(self.nodes, await self.head(), key_path(prefix, hidden), prefix=True)
+
+    def iterate(
+        self,
+        prefix: str = "",
+        *,
+        recursive: bool = True,
+        gt: bool = False,
+        reverse: bool = False,
+        hidden: bool = False,
+    ) -> Walk:
+        """Return an asynchronous iterator over the entries at and below `prefix`, in the order of their hashes.
+
+        Not recursive: one entry per direct child, the newest at or below it. `gt` leaves out the entry of the prefix
+        itself. The version is that of the first step. `rest()` of the result gives all at once.
+        """
+        load = Prefetch(self.nodes)
+        return Walk(load, self.head, key_path(prefix, hidden), recursive=recursive, after=gt, reverse=reverse)
+
+    async def list(self, prefix: str = "", *, recursive: bool = True, hidden: bool = False) -> list[TrieNode]:
+        """Return the entries at and below `prefix`."""
+        return await self.iterate(prefix, recursive=recursive, hidden=hidden).rest()
+
+    def diff(
+        self,
+        other: "Trie | int" = 1,
+        prefix: str = "",
+        *,
+        hidden: bool = False,
+        skip_removed: bool = False,
+        skip_added: bool = False,
+    ) -> Diff:
+        """Return an asynchronous iterator over (key, left, right): left is this view, right is `other`.
+
+        `left` None: gone since `other`; `right` None: new; both: stored again, maybe with an equal value.
+        """
+        base = self.checkout(other) if isinstance(other, int) else other
+        return Diff(
+            Prefetch(self.nodes),
+            self.head,
+            base.head,
+            key_path(prefix, hidden),
+            skip_removed=skip_removed,
+            skip_added=skip_added,
+        )
+
+    def history(self, first: int = 1, end: int | None = None, *, reverse: bool = False, live: bool = False) -> History:
+        """Return an asynchronous iterator over the nodes of blocks `first` to `end - 1` as they were appended.
+
+        `live` goes on with what is appended later. It ends at a block that emptied the database.
+        """
+        stop = self.version if end is None else min(end, self.version)
+        grown = (lambda length: self.feed.wait_length(length + 1)) if live and not self._version else None
+        return History(self.nodes, first, stop, reverse=reverse, grown=grown)
+
+    async def put(
+        self,
+        key: str,
+        value: bytes | None,
+        *,
+        flags: int = 0,
+        hidden: bool = False,
+        condition: Condition | None = None,
+        closest: bool = False,
+    ) -> TrieNode | None:
+        """Store an entry and return it; None when `condition(old, new)` said no (see `Put`).
+
+        Raises: InvalidPath, NotWritable, LengthChanged when others do not stop appending, what the condition raises.
+        """
+        done = await self.batch([Put(key, value, flags, hidden, condition, closest)])
+        return done[0]
+
+    async def delete(
+        self, key: str, *, hidden: bool = False, condition: Condition | None = None, closest: bool = False
+    ) -> TrieNode | None:
+        """Remove an entry and return it; None when there is none or the condition said no. Raises: as `put`."""
+        done = await self.batch([Delete(key, hidden, condition, closest)])
+        return done[0]
+
+    async def batch(self, changes: Sequence[Put | Delete]) -> Sequence[TrieNode | None]:
+        """Do all changes in one append; return per change the new or removed entry, None where nothing changed.
+
+        Raises: as `put`; then nothing was done.
+        """
+
+        async def given(_: Trie) -> Sequence[Put | Delete]:
+            return changes
+
+        return await self.update(given)
+
+    async def update(self, decide: Callable[["Trie"], Awaitable[Sequence[Put | Delete]]]) -> Sequence[TrieNode | None]:
+        """Do what `decide` answers when it is shown the present version, as one append that nothing comes before.
+
+        When somebody else appends first, `decide` is asked again with the version after that. Raises: as `put`.
+        """
+        if not self.writable:
+            raise NotWritable(f"{self.nodes.origin} cannot be changed here")
+        async with self._lock:
+            for _ in range(MAX_ATTEMPTS):
+                length = self.feed.length
+                view = self.checkout(length)
+                changes = await decide(view)
+                draft = Draft(self.nodes, await view.head(), length, self.nodes.origin)
+                done = [await draft.apply(change) for change in changes]
+                if not draft.nodes or await self._append(draft, length):
+                    return done
+        raise LengthChanged(f"{self.nodes.origin}: others keep appending")
+
+    async def rename(self, old: str, new: str) -> int:
+        """Move the entry at `old` and all below it to `new` in one append; return how many entries moved.
+
+        Entries in the way are replaced one by one, others below `new` stay. Raises: InvalidPath, as `put`.
+        """
+        source, target = writable_path(old), writable_path(new)
+        if target.parts[: len(source.parts)] == source.parts or source.parts[: len(target.parts)] == target.parts:
+            raise InvalidPath(f"{old!r} cannot be moved to {new!r}: one contains the other")
+
+        async def moves(view: Trie) -> Sequence[Put | Delete]:
+            return move_changes(await view.list(old), source, target)
+
+        return len(await self.update(moves)) // 2
+
+    async def _append(self, draft: Draft, length: int) -> bool:
+        """Append the draft unless the feed has grown; tell whether it was appended."""
+        try:
+            await self.feed.append(draft.blocks(), expected_length=length)
+        except LengthChanged:
+            await self.feed.wait_length(length + 1)
+            return False
+        for node in draft.nodes:
+            self.nodes.add(node)
+        return True
+
+    async def head(self) -> TrieNode | None:
+        """Return the newest node of this view, None when the database is empty."""
+        length = self._version or self.feed.length
+        if not length:
+            await self.feed.get(BlockIndex(0))
+            length = self.feed.length
+        if length < 2:
+            return None
+        return self.nodes.peek(length - 1) or await self.nodes.node(length - 1)
+
+
+def move_changes(nodes: Sequence[TrieNode], source: KeyPath, target: KeyPath) -> list[Put | Delete]:
+    """Return the changes that move `nodes`, all at or below `source`, to the same places below `target`."""
+    depth = len(source.parts)
+    changes: list[Put | Delete] = []
+    for node in nodes:
+        key = "/".join(target.parts + node.parts[depth:])
+        changes.append(Put("/" + key, node.value, node.flags, node.hidden))
+    changes += [Delete("/" + node.key, node.hidden) for node in nodes]
+    return changes
+
+
+async def open_trie(
+    feed: Blocks, dialect: Dialect, *, metadata: bytes | None = None, subtype: str | None = None
+) -> Trie:
+    """Return the trie in `feed`. An empty feed that is writable gets its header, with `metadata` and `subtype`.
+
+    Waits for block 0 when it is not held. Raises: InvalidNode when block 0 is no header, what the feed raises.
+    """
+    if not feed.length and feed.writable:
+        written = subtype if dialect.trie_subtype is not None else None
+        block = encode_header(Header(dialect.trie_type, metadata, written))
+        try:
+            await feed.append([block], expected_length=0)
+        except LengthChanged:
+            await feed.wait_length(1)
+    nodes = Nodes(feed)
+    block = feed.get_held(BlockIndex(0)) or await feed.get(BlockIndex(0))
+    return Trie(nodes, dialect, decode_header(block, nodes.origin))
