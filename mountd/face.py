@@ -1,0 +1,88 @@
+"""What a mount needs of a drive, and no more: so that another drive format can stand beside today's.
+
+`ddrive.drive.Drive` fits; tests use a drive in memory. Nothing here does anything.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from ddrive.drive.stat import Stat
+from ddrive.ids import PublicKey
+
+
+class EntryFace(Protocol):
+    """One line of a directory listing."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def stat(self) -> Stat: ...
+
+
+class FeedFace(Protocol):
+    """The part of a feed that is shown to users."""
+
+    @property
+    def peer_count(self) -> int: ...
+
+    def held(self, start: int, end: int) -> int:
+        """Return how many of the blocks `start` to `end` (not included) are held here."""
+
+
+class ExtentFace(Protocol):
+    """Where a content is: which blocks of a feed, the first of them starting at byte `byte_offset`."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def byte_offset(self) -> int: ...
+
+
+class ReaderFace(Protocol):
+    """An open file, bound to the content that it had when it was opened."""
+
+    @property
+    def size(self) -> int:
+        """Return the size of that content in bytes."""
+
+    @property
+    def extent(self) -> ExtentFace:
+        """Return where that content is."""
+
+    @property
+    def feed(self) -> FeedFace:
+        """Return the feed that holds it."""
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`, fewer only at the end of the file."""
+
+    async def aclose(self) -> None:
+        """Withdraw every wish of this reader."""
+
+
+class DriveFace(Protocol):
+    """A drive: paths are absolute and start with `/`."""
+
+    @property
+    def key(self) -> PublicKey: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def metadata(self) -> FeedFace: ...
+
+    async def lstat(self, path: str) -> Stat:
+        """Return the attributes of the entry at `path`; NotFound only when its absence is proven."""
+
+    async def list(self, path: str) -> Sequence[EntryFace]:
+        """Return the entries of the directory at `path`, by name."""
+
+    async def open(self, path: str) -> ReaderFace:
+        """Return a reader of the file at `path`."""
+
+    async def changed(self, old_version: int) -> Sequence[str]:
+        """Return the paths that differ between `old_version` and now."""
+
+    def follow(self) -> AsyncIterator[int]:
+        """Return each newer version as soon as it is proven."""

@@ -1,0 +1,234 @@
+"""Which number stands for which entry of a drive, for as long as the kernel or an open file knows it.
+
+A number stands for one *content*, not for a path: when a file is overwritten its path gets a new number, and the old
+one stays with the old content. So the kernel's page cache never mixes two contents, and whoever has the old file open
+keeps reading it. Numbers follow from parent, name and content alone, so an entry that the kernel forgot and looks up
+again gets the number it had.
+"""
+
+import errno
+import stat as kinds
+from collections import OrderedDict
+from collections.abc import Iterator
+from hashlib import blake2b
+from zlib import crc32
+
+from ddrive.drive.stat import Stat
+from mountd.face import EntryFace
+
+ROOT_NUMBER = 1  # fixed by FUSE
+NUMBER_MASK = 2**63 - 1  # inode numbers stay positive for programs that take them for signed
+MAX_STATS = 50_000  # remembered attributes beyond these are asked of the drive again; about 0.5 KiB each
+MAX_LISTED = 100_000  # entries of remembered listings; the newest listing is kept whatever its size
+
+
+def identity_of(stat: Stat) -> int:
+    """Return a number that is equal for equal content: same kind, same place in the feed, same size and time."""
+    kind = kinds.S_IFMT(stat.mode)
+    mount = (int.from_bytes(stat.mount.key[:8]), stat.mount.version or 0) if stat.mount else (0, 0)
+    if kind == kinds.S_IFDIR:
+        return hash((kind, *mount))
+    link = crc32(to_bytes(stat.linkname)) if stat.linkname else 0
+    return hash((kind, stat.offset, stat.blocks, stat.byte_offset, stat.size, stat.mtime_ms, link, *mount))
+
+
+def to_bytes(name: str) -> bytes:
+    """Return `name` as the kernel spells it."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+class Listing:
+    """What a directory holds: in order, and by name."""
+
+    __slots__ = ("by_name", "entries")
+
+    def __init__(self, entries: list[EntryFace]) -> None:
+        self.entries = entries
+        self.by_name = {entry.name: entry.stat for entry in entries}
+
+
+class Inode:
+    """One content under one number. `lookups` and `handles` count who knows it; only the table changes them."""
+
+    __slots__ = (
+        "attached",
+        "children",
+        "expires",
+        "handles",
+        "identity",
+        "is_dir",
+        "listing",
+        "listing_expires",
+        "lookups",
+        "name",
+        "nested",
+        "number",
+        "parent",
+        "stat",
+    )
+
+    def __init__(self, number: int, parent: "Inode | None", name: str, identity: int, *, is_dir: bool) -> None:
+        self.number = number
+        self.parent = parent
+        self.name = name
+        self.identity = identity
+        self.is_dir = is_dir
+        self.attached = True  # False: the path means something else by now, or nothing
+        self.nested = False  # in a nested drive that follows its author: its changes are not announced
+        self.stat: Stat | None = None  # attributes as last seen
+        self.expires = 0.0  # until when `stat` may be used without asking, in seconds of the caller's clock
+        self.listing: Listing | None = None
+        self.listing_expires = 0.0
+        self.lookups = 0
+        self.handles = 0
+        self.children: dict[str, Inode] = {}
+
+    @property
+    def path(self) -> str:
+        """Return the path of the entry, `/` for the root."""
+        names: list[str] = []
+        inode = self
+        while inode.parent is not None:
+            names.append(inode.name)
+            inode = inode.parent
+        return "/" + "/".join(reversed(names))
+
+    def child_path(self, name: str) -> str:
+        """Return the path of `name` in this directory."""
+        path = self.path
+        return path + name if path == "/" else f"{path}/{name}"
+
+
+class InodeTable:
+    """All inodes of one mount. It starts with the root, which stays."""
+
+    def __init__(self, *, max_stats: int = MAX_STATS, max_listed: int = MAX_LISTED) -> None:
+        self.root = Inode(ROOT_NUMBER, None, "", kinds.S_IFDIR, is_dir=True)
+        self._by_number = {ROOT_NUMBER: self.root}
+        self._stats: OrderedDict[int, Inode] = OrderedDict()
+        self._listings: OrderedDict[int, Inode] = OrderedDict()
+        self._listed = 0
+        self._max_stats = max_stats
+        self._max_listed = max_listed
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def __iter__(self) -> Iterator[Inode]:
+        return iter(list(self._by_number.values()))
+
+    def get(self, number: int) -> Inode:
+        """Return the inode with that number.
+
+        Raises: OSError (ESTALE) when it is not known any more.
+        """
+        try:
+            return self._by_number[number]
+        except KeyError:
+            raise OSError(errno.ESTALE, f"inode {number} is not known") from None
+
+    def at(self, path: str) -> tuple[Inode, list[str]]:
+        """Return the deepest known directory or entry on the way to `path`, and the names that are left to walk."""
+        inode = self.root
+        names = [name for name in path.split("/") if name]
+        for position, name in enumerate(names):
+            child = inode.children.get(name)
+            if child is None:
+                return inode, names[position:]
+            inode = child
+        return inode, []
+
+    def bind(self, parent: Inode, name: str, stat: Stat, *, expires: float = 0.0) -> Inode:
+        """Return the inode for what is at `name` in `parent` now, remembering `stat` until `expires`.
+
+        A known inode with another content is detached: it keeps its number and its last attributes.
+        """
+        identity = identity_of(stat)
+        inode = parent.children.get(name)
+        if inode is None or inode.identity != identity:
+            former = inode
+            inode = self._new(parent, name, identity, is_dir=kinds.S_ISDIR(stat.mode))
+            if former is not None:
+                self.detach(former)
+            inode.nested = parent.nested or (stat.mount is not None and not stat.mount.version)
+        self.remember(inode, stat, expires)
+        return inode
+
+    def remember(self, inode: Inode, stat: Stat, expires: float) -> None:
+        """Keep `stat` for `inode`; the attributes least recently set are dropped beyond `max_stats`."""
+        inode.stat = stat
+        inode.expires = expires
+        self._stats[inode.number] = inode
+        self._stats.move_to_end(inode.number)
+        while len(self._stats) > self._max_stats:
+            _, oldest = self._stats.popitem(last=False)
+            if oldest.attached and not oldest.handles:
+                oldest.stat = None
+
+    def remember_listing(self, inode: Inode, listing: Listing, expires: float) -> None:
+        """Keep the listing of a directory; the least recently set ones are dropped beyond `max_listed` entries."""
+        self.drop_listing(inode)
+        inode.listing = listing
+        inode.listing_expires = expires
+        self._listings[inode.number] = inode
+        self._listed += len(listing.entries)
+        while self._listed > self._max_listed and len(self._listings) > 1:
+            self.drop_listing(next(iter(self._listings.values())))
+
+    def drop_listing(self, inode: Inode) -> None:
+        """Forget the listing of a directory, if there is one."""
+        if inode.listing is not None:
+            self._listed -= len(inode.listing.entries)
+            inode.listing = None
+            del self._listings[inode.number]
+
+    def opened(self, inode: Inode) -> None:
+        """Count one more open file or directory."""
+        inode.handles += 1
+
+    def closed(self, inode: Inode) -> None:
+        """Count one open file or directory less."""
+        inode.handles -= 1
+        self.drop_unused(inode)
+
+    def forget(self, number: int, count: int) -> None:
+        """Take back `count` lookups that the kernel was answered."""
+        inode = self._by_number.get(number)
+        if inode is not None:
+            inode.lookups -= count
+            self.drop_unused(inode)
+
+    def drop_unused(self, inode: Inode) -> None:
+        """Forget `inode`, and then parents that are left alone, unless somebody knows it."""
+        while inode.parent is not None and inode.lookups <= 0 and inode.handles <= 0 and not inode.children:
+            if self._by_number.pop(inode.number, None) is None:
+                return
+            self.drop_listing(inode)
+            self._stats.pop(inode.number, None)
+            self._part(inode)
+            inode = inode.parent
+
+    def detach(self, inode: Inode) -> None:
+        """Part `inode` and all below from their path: they keep number and attributes until nobody knows them."""
+        for child in list(inode.children.values()):
+            self.detach(child)
+        if inode.attached and inode.parent is not None:
+            self._part(inode)
+            self.drop_listing(inode)
+            self.drop_unused(inode)
+
+    def _part(self, inode: Inode) -> None:
+        inode.attached = False
+        siblings = inode.parent.children if inode.parent is not None else {}
+        if siblings.get(inode.name) is inode:
+            del siblings[inode.name]
+
+    def _new(self, parent: Inode, name: str, identity: int, *, is_dir: bool) -> Inode:
+        digest = blake2b(to_bytes(name), digest_size=8).digest()
+        number = hash((parent.number, int.from_bytes(digest), identity)) & NUMBER_MASK
+        while number <= ROOT_NUMBER or number in self._by_number:
+            number = (number + 1) & NUMBER_MASK
+        inode = Inode(number, parent, name, identity, is_dir=is_dir)
+        self._by_number[number] = inode
+        parent.children[name] = inode
+        return inode

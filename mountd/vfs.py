@@ -1,0 +1,401 @@
+"""The POSIX meaning of a drive, by inode number: what FUSE asks, answered from caches, the disk and then the peers.
+
+Knows nothing of pyfuse3: `operations.Operations` translates. All attributes and listings once seen are kept and used
+until the drive changes; `follower.Follower` tells which paths did. Where changes are not followed (drives nested in
+this one, a follower in trouble) answers are good for a second.
+"""
+
+import errno
+import math
+import os
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import trio
+
+from ddrive.drive.stat import DIRECTORY_MODE, Stat
+from ddrive.errors import (
+    CorruptStorage,
+    DriveError,
+    IsADirectory,
+    NameTooLong,
+    NoPeers,
+    NotADirectory,
+    NotFound,
+    NotWritable,
+    TimedOut,
+)
+from mountd.face import DriveFace, EntryFace, FeedFace, ReaderFace
+from mountd.handles import DirHandle, FileHandle, HandleTable
+from mountd.inodes import Inode, InodeTable, Listing, to_bytes
+from mountd.waits import Callers, Wait, Waits, interrupted
+
+NAME_BYTES_MAX = 255
+FOREVER_S = 365 * 86400.0  # kernel cache of a mount that cannot change
+FOLLOWED_S = 30.0  # kernel cache of a followed drive: changes are announced, this heals an announcement that was lost
+UNFOLLOWED_S = 1.0  # cache of what may change without our knowing
+ABSENT_S = 1.0  # kernel cache of names that do not exist in a drive that may change
+SAME_CALL_S = 1.0  # a read that comes this soon after one that failed late is the kernel's second try of the same call
+SECOND_TRY_S = 0.05  # how long such a read may wait
+WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+XATTR_PREFIX = "user."
+OWN_PREFIX = "user.ddrive."
+
+T = TypeVar("T")
+Emit = Callable[[bytes, Inode, float, int], bool]  # name, inode, cache time, offset of the next; False: buffer is full
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long operations may wait, in seconds, and how many reads may wait at once."""
+
+    read_timeout_s: float = 30.0
+    meta_timeout_s: float = 5.0  # for anything but reads while no peer is connected
+    max_waiting_reads: int = 768
+
+    @property
+    def deadline_s(self) -> float:
+        """Return a deadline that leaves time to answer: the kernel must not wait longer than `read_timeout_s`."""
+        return self.read_timeout_s - min(0.5, self.read_timeout_s / 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer to a lookup: `inode` None means that there is no such entry. `timeout_s` is for the kernel's cache."""
+
+    inode: Inode | None
+    timeout_s: float
+
+
+class Vfs:
+    """One mounted drive. It answers before the drive is open: the root is there, all else waits."""
+
+    def __init__(self, *, fixed: bool, mountpoint: str, state: str, limits: Limits, callers: Callers) -> None:
+        """`fixed`: a version that cannot change; `state`: a directory on the disk whose free space is shown."""
+        self.fixed = fixed
+        self.limits = limits
+        self.inodes = InodeTable()
+        self.epoch = 0  # grows with each change of the drive: an answer begun before is not kept
+        self.followed = fixed  # whether changes are announced, or cannot happen
+        self.metadata: FeedFace | None = None  # known before the drive is
+        self.waits = Waits(callers, connected=self.connected)
+        self._mountpoint = mountpoint.rstrip("/")
+        self._state = state
+        self._drive: DriveFace | None = None
+        self._failure: Exception | None = None
+        self._opened = trio.Event()
+        self._files: HandleTable[FileHandle] = HandleTable()
+        self._dirs: HandleTable[DirHandle] = HandleTable()
+        self._waiting_reads = 0
+        now_ms = int(time.time() * 1000)
+        self.inodes.remember(self.inodes.root, Stat(DIRECTORY_MODE, mtime_ms=now_ms, ctime_ms=now_ms), math.inf)
+
+    # What the world tells
+
+    def set_drive(self, drive: DriveFace) -> None:
+        """The drive is open: operations that wait for it go on."""
+        self._drive = drive
+        self.metadata = drive.metadata
+        self._failure = None
+        self._opened.set()
+
+    def set_failure(self, failure: Exception) -> None:
+        """The drive cannot be opened for now: operations fail with `failure` until it is."""
+        self._failure = failure
+        self._opened.set()
+        self._opened = trio.Event()
+
+    def connected(self) -> bool:
+        """Tell whether a peer of this drive is connected."""
+        return self.metadata is not None and self.metadata.peer_count > 0
+
+    # Attributes
+
+    async def lookup(self, parent: int, name: str, caller: int) -> Found:
+        """Return what is at `name` in a directory, and count the kernel's knowledge of it."""
+        directory = self._directory(parent)
+        if len(name) * 4 > NAME_BYTES_MAX and len(to_bytes(name)) > NAME_BYTES_MAX:
+            raise NameTooLong(f"the name {name[:40]!r}… is longer than {NAME_BYTES_MAX} bytes")
+        now = trio.current_time()
+        inode = directory.children.get(name)
+        if inode is None or inode.stat is None or inode.expires <= now:
+            listing = directory.listing
+            if listing is not None and directory.listing_expires > now:
+                stat = listing.by_name.get(name)
+                inode = None if stat is None else self._bind(directory, name, stat)
+            else:
+                epoch = self.epoch
+                inode = await self._ask_entry(directory, name, caller)
+                if epoch != self.epoch:
+                    return self._found(inode, 0.0)
+        return self._found(inode, self.timeout_of(inode) if inode else self._absent_timeout(directory))
+
+    async def getattr(self, number: int, caller: int) -> Inode:
+        """Return an inode whose `stat` holds its attributes as of now, or as last seen if its content was replaced."""
+        inode = self.inodes.get(number)
+        if inode.stat is not None and (inode.expires > trio.current_time() or not inode.attached):
+            return inode
+        if not inode.attached or inode.parent is None:
+            raise OSError(errno.ESTALE, f"{inode.path} was replaced")
+        current = await self._ask_entry(inode.parent, inode.name, caller)
+        if inode.stat is None:
+            raise OSError(errno.ESTALE, f"{inode.path} was replaced")
+        if current is None and not inode.handles:
+            raise NotFound(f"{inode.path} does not exist any more")
+        return inode
+
+    def timeout_of(self, inode: Inode) -> float:
+        """Return how long the kernel may keep what it is told of `inode`, in seconds."""
+        if inode.nested or not self.followed:
+            return UNFOLLOWED_S
+        return FOREVER_S if self.fixed else FOLLOWED_S
+
+    def forget(self, number: int, count: int) -> None:
+        """Take back `count` lookups."""
+        self.inodes.forget(number, count)
+
+    async def readlink(self, number: int, caller: int) -> str:
+        """Return the target of a symbolic link; see `target_of`."""
+        inode = await self.getattr(number, caller)
+        if inode.stat is None or not inode.stat.linkname:
+            raise OSError(errno.EINVAL, f"{inode.path} is not a symbolic link")
+        return self.target_of(inode.stat)
+
+    def target_of(self, link: Stat) -> str:
+        """Return where a symbolic link leads; absolute targets are meant from the drive's root, as with npm mounts."""
+        target = link.linkname or ""
+        return self._mountpoint + target if target.startswith("/") else target
+
+    def statfs(self) -> os.statvfs_result:
+        """Return the figures of the disk that holds the state directory."""
+        return os.statvfs(self._state)
+
+    # Extended attributes
+
+    async def listxattr(self, number: int, caller: int) -> list[str]:
+        """Return the names of the extended attributes."""
+        inode = await self.getattr(number, caller)
+        names = [OWN_PREFIX + "key", OWN_PREFIX + "version"]
+        if inode.stat is not None:
+            if inode.stat.is_file:
+                names += [OWN_PREFIX + "blocks", OWN_PREFIX + "held", OWN_PREFIX + "offset"]
+            names += [name for name in inode.stat.metadata if name.startswith(XATTR_PREFIX) and name not in names]
+        return names
+
+    async def getxattr(self, number: int, name: str, caller: int) -> bytes:
+        """Return the value of an extended attribute.
+
+        Raises: OSError (ENODATA) when there is none of that name.
+        """
+        if name.startswith(XATTR_PREFIX):
+            inode = await self.getattr(number, caller)
+            if inode.stat is not None:
+                value = inode.stat.metadata.get(name)
+                if name.startswith(OWN_PREFIX):
+                    value = await self._own_xattr(inode, inode.stat, name.removeprefix(OWN_PREFIX), caller)
+                if value is not None:
+                    return value
+        raise OSError(errno.ENODATA, f"no attribute {name}")
+
+    async def _own_xattr(self, inode: Inode, stat: Stat, name: str, caller: int) -> bytes | None:
+        drive = await self._ask(self._ready(), inode, caller)
+        if name == "key":
+            return drive.key.hex().encode()
+        if name == "version":
+            return str(drive.version).encode()
+        if not stat.is_file:
+            return None
+        if name == "held":
+            reader = await self._ask(drive.open(inode.path), inode, caller)
+            held = reader.feed.held(reader.extent.offset, reader.extent.offset + reader.extent.blocks)
+            await reader.aclose()
+            return str(held).encode()
+        number = {"blocks": stat.blocks, "offset": stat.offset}.get(name)
+        return None if number is None else str(number).encode()
+
+    # Directories
+
+    async def opendir(self, number: int, caller: int) -> int:
+        """Return a handle for reading a directory; its listing is made now, so that it cannot fail half way."""
+        inode = self._directory(number)
+        handle = DirHandle(inode, caller)
+        await self._fill(handle)
+        self.inodes.opened(inode)
+        return self._dirs.add(handle)
+
+    async def readdir(self, fh: int, start: int, emit: Emit) -> None:
+        """Hand the entries from offset `start` on to `emit` until it returns False. Offsets hold while `fh` is open."""
+        handle = self._dirs.get(fh)
+        if start == 0:
+            await self._fill(handle)  # rewinddir shows what is there now
+        directory = handle.inode
+        current = handle.epoch == self.epoch
+        timeout = self.timeout_of(directory) if current else 0.0
+        for position in range(start, len(handle.entries) + 2):
+            if position < 2:
+                dots = directory if position == 0 else directory.parent or directory
+                if not emit(b"." if position == 0 else b"..", dots, 0.0, position + 1):
+                    return
+                continue
+            entry = handle.entries[position - 2]
+            inode = directory.children.get(entry.name)
+            if current or inode is None or inode.stat is None:
+                inode = self._bind(directory, entry.name, entry.stat, keep=current)
+            known = UNFOLLOWED_S if inode.nested and timeout else timeout
+            if not emit(to_bytes(entry.name), inode, known, position + 1):
+                self.inodes.drop_unused(inode)
+                return
+            inode.lookups += 1
+
+    def releasedir(self, fh: int) -> None:
+        """Close a directory."""
+        self.inodes.closed(self._dirs.remove(fh).inode)
+
+    async def _fill(self, handle: DirHandle) -> None:
+        inode = handle.inode
+        if not inode.attached:
+            raise NotFound(f"{inode.path} does not exist any more")
+        handle.epoch = self.epoch
+        listing = inode.listing
+        if listing is None or inode.listing_expires <= trio.current_time():
+            listing = Listing(await self._ask(self._list(inode.path), inode, handle.opener))
+            if handle.epoch == self.epoch:
+                self.inodes.remember_listing(inode, listing, self._expiry(nested=inode.nested))
+        handle.entries = listing.entries
+
+    # Files
+
+    async def open(self, number: int, flags: int, caller: int) -> int:
+        """Return a handle for reading a file.
+
+        Raises: OSError (ESTALE) when the number stands for a content that was replaced meanwhile: the kernel then
+        looks the path up again and opens what is there now.
+        """
+        inode = self.inodes.get(number)
+        if flags & WRITE_FLAGS:
+            raise NotWritable(f"{inode.path} cannot be written through this mount")
+        if inode.is_dir:
+            raise IsADirectory(f"{inode.path} is a directory")
+        stat = (await self.getattr(number, caller)).stat
+        if not inode.attached or inode.parent is None:
+            raise OSError(errno.ESTALE, f"{inode.path} was replaced")
+        reader = await self._ask(self._open(inode.path), inode, caller)
+        if stat is None or not _reads(reader, stat):
+            await reader.aclose()
+            inode.expires = 0.0
+            self.inodes.drop_listing(inode.parent)
+            raise OSError(errno.ESTALE, f"{inode.path} was replaced")
+        self.inodes.opened(inode)
+        return self._files.add(FileHandle(inode, reader, caller))
+
+    async def read(self, fh: int, offset: int, size: int) -> bytes:
+        """Return `size` bytes of an open file from `offset`; fewer only at its end, never for want of data."""
+        handle = self._files.get(fh)
+        wait = Wait(handle.opener, handle.inode, shared=True)
+        limit_s = self.limits.deadline_s
+        if handle.failure is not None and trio.current_time() - handle.failed_at < SAME_CALL_S:
+            if isinstance(handle.failure, OSError) and self.waits.is_interrupted(wait):
+                raise interrupted()
+            if isinstance(handle.failure, DriveError):
+                limit_s = SECOND_TRY_S
+        if self._waiting_reads >= self.limits.max_waiting_reads:
+            raise self.waits.late()
+        self._waiting_reads += 1
+        try:
+            data = await self.waits.bounded(handle.reader.read(offset, size), wait, limit_s=limit_s)
+        except (TimedOut, NoPeers, InterruptedError) as failure:
+            if limit_s > SECOND_TRY_S:
+                handle.failure, handle.failed_at = failure, trio.current_time()
+            raise
+        finally:
+            self._waiting_reads -= 1
+        if len(data) != min(size, max(0, handle.reader.size - offset)):
+            raise CorruptStorage(f"{handle.inode.path} gave {len(data)} bytes at {offset} where {size} were asked for")
+        return data
+
+    async def release(self, fh: int) -> None:
+        """Close a file: nothing is fetched for it any more."""
+        handle = self._files.remove(fh)
+        self.inodes.closed(handle.inode)
+        await handle.reader.aclose()
+
+    async def aclose(self) -> None:
+        """Close all files; operations that still wait end with an error first."""
+        await self.waits.aclose(OSError(errno.EIO, "the file system is being unmounted"))
+        for handle in self._files.clear():
+            await handle.reader.aclose()
+
+    # The drive
+
+    async def _ask(self, work: Coroutine[Any, Any, T], inode: Inode, caller: int) -> T:
+        limit_s = self.limits.deadline_s
+        wait = Wait(caller, inode, shared=False)
+        return await self.waits.bounded(
+            work, wait, limit_s=limit_s, unconnected_limit_s=min(limit_s, self.limits.meta_timeout_s)
+        )
+
+    async def _ready(self) -> DriveFace:
+        while self._drive is None:
+            if self._failure is not None:
+                raise self._failure
+            await self._opened.wait()
+        return self._drive
+
+    async def _lstat(self, path: str) -> Stat | None:
+        drive = await self._ready()
+        try:
+            return await drive.lstat(path)
+        except NotFound:
+            return None
+
+    async def _list(self, path: str) -> list[EntryFace]:
+        drive = await self._ready()
+        return list(await drive.list(path))
+
+    async def _open(self, path: str) -> ReaderFace:
+        drive = await self._ready()
+        return await drive.open(path)
+
+    async def _ask_entry(self, directory: Inode, name: str, caller: int) -> Inode | None:
+        """Return the inode for what the drive has at `name`, None when it has nothing."""
+        epoch = self.epoch
+        stat = await self._ask(self._lstat(directory.child_path(name)), directory, caller)
+        if stat is not None:
+            return self._bind(directory, name, stat, keep=epoch == self.epoch)
+        former = directory.children.get(name)
+        if former is not None:
+            self.inodes.detach(former)
+        return None
+
+    def _bind(self, directory: Inode, name: str, stat: Stat, *, keep: bool = True) -> Inode:
+        inode = self.inodes.bind(directory, name, stat)
+        inode.expires = self._expiry(nested=inode.nested) if keep else 0.0
+        return inode
+
+    def _expiry(self, *, nested: bool) -> float:
+        if self.followed and not nested:
+            return math.inf
+        return trio.current_time() + UNFOLLOWED_S
+
+    def _absent_timeout(self, directory: Inode) -> float:
+        return FOREVER_S if self.fixed and not directory.nested else ABSENT_S
+
+    def _found(self, inode: Inode | None, timeout_s: float) -> Found:
+        if inode is not None:
+            inode.lookups += 1
+        return Found(inode, timeout_s)
+
+    def _directory(self, number: int) -> Inode:
+        inode = self.inodes.get(number)
+        if not inode.is_dir:
+            raise NotADirectory(f"{inode.path} is not a directory")
+        return inode
+
+
+def _reads(reader: ReaderFace, stat: Stat) -> bool:
+    """Tell whether `reader` gives the content that `stat` is about; a plain feed shown as a file may grow."""
+    extent = reader.extent
+    same_place = (extent.offset, extent.blocks, extent.byte_offset) == (stat.offset, stat.blocks, stat.byte_offset)
+    return stat.mount is not None or (same_place and reader.size == (stat.size if stat.blocks else 0))

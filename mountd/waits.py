@@ -1,0 +1,168 @@
+"""Operations that wait for data: each has a deadline, and a caller who may lose interest.
+
+Most operations answer from what is held and never wait; registering one costs about a microsecond. A single task
+looks every quarter of a second at those that do wait, and sleeps when there are none.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
+
+import trio
+
+from ddrive.errors import NoPeers, TimedOut
+from mountd.inodes import Inode, to_bytes
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 0.25  # an interrupted caller has to be free within a second
+LOOK_AFTER_S = 0.2  # an operation younger than this is not looked at
+IDLE_LOOKS = 8  # looks without a waiting operation before the task sleeps: saves waking it for each operation
+
+T = TypeVar("T")
+
+
+class Callers(Protocol):
+    """What is known about the processes that call; see `callers.ProcessTable`."""
+
+    def is_ending(self, thread: int) -> bool: ...
+    def is_gone(self, thread: int) -> bool: ...
+    def mount_is_gone(self) -> bool: ...
+    async def ending_files(self, files: Mapping[int, bytes], orphans: frozenset[int]) -> set[int]: ...
+
+
+class Wait:
+    """One operation in progress. `shared` means that others than `caller` may wait for it: a read."""
+
+    __slots__ = ("caller", "error", "inode", "scope", "shared", "started", "unless_connected_by")
+
+    def __init__(self, caller: int, inode: Inode, *, shared: bool) -> None:
+        self.caller = caller
+        self.inode = inode
+        self.shared = shared
+        self.error: Exception | None = None
+        self.started = 0.0
+        self.unless_connected_by = 0.0
+        self.scope = trio.CancelScope()
+
+    def give_up(self, error: Exception) -> None:
+        """End the operation with `error`."""
+        if self.error is None:
+            self.error = error
+            self.scope.cancel()
+
+
+def interrupted() -> OSError:
+    """Return the error of a call whose caller got a signal."""
+    return OSError(errno.EINTR, os.strerror(errno.EINTR))
+
+
+class Waits:
+    """All operations in progress of one mount."""
+
+    def __init__(self, callers: Callers, *, connected: Callable[[], bool]) -> None:
+        """`connected` tells whether a peer is there."""
+        self._callers = callers
+        self._connected = connected
+        self._waits: set[Wait] = set()
+        self._wake = trio.Event()
+        self._asleep = False
+        self._closed: Exception | None = None
+        self._drained = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._waits)
+
+    async def bounded(
+        self, work: Coroutine[Any, Any, T], wait: Wait, *, limit_s: float, unconnected_limit_s: float | None = None
+    ) -> T:
+        """Return what `work` returns, within `limit_s` seconds, or `unconnected_limit_s` while there is no peer.
+
+        Raises: TimedOut or NoPeers at the deadline; OSError (EINTR) when the caller was interrupted.
+        """
+        if self._closed is not None:
+            work.close()
+            raise self._closed
+        wait.started = now = trio.current_time()
+        wait.scope.deadline = now + limit_s
+        wait.unless_connected_by = now + (limit_s if unconnected_limit_s is None else unconnected_limit_s)
+        self._waits.add(wait)
+        if self._asleep:
+            self._asleep = False
+            self._wake.set()
+        try:
+            with wait.scope:
+                return await work
+        finally:
+            self._waits.discard(wait)
+            if self._closed is not None and not self._waits:
+                self._drained.set()
+        raise wait.error or self.late()
+
+    def late(self) -> Exception:
+        """Return the error of a deadline that has passed."""
+        if self._connected():
+            return TimedOut("no peer has sent the data in time: try again")
+        return NoPeers("no connected peer has the data: try again when one is there")
+
+    def close(self, error: Exception) -> None:
+        """End all operations, and all that would wait from now on, with `error`."""
+        self._closed = error
+        for wait in list(self._waits):
+            wait.give_up(error)
+
+    async def aclose(self, error: Exception) -> None:
+        """Like `close`, and return when every operation has ended."""
+        self.close(error)
+        if self._waits:
+            await self._drained.wait()
+
+    async def watch(self) -> None:
+        """Release operations whose caller is interrupted, whose mount is gone or that have no peer; never ends."""
+        idle = 0
+        while True:
+            waiting = self._waiting()
+            idle = 0 if waiting else idle + 1
+            if waiting:
+                await self._look(waiting)
+            if idle > IDLE_LOOKS and not self._waits:
+                self._wake = trio.Event()
+                self._asleep = True
+                await self._wake.wait()
+                idle = 0
+            await trio.sleep(LOOK_EVERY_S)
+
+    def is_interrupted(self, wait: Wait) -> bool:
+        """Tell at once whether the caller itself of an operation has an ending signal pending."""
+        return self._callers.is_ending(wait.caller)
+
+    def _waiting(self) -> list[Wait]:
+        before = trio.current_time() - LOOK_AFTER_S
+        return [wait for wait in self._waits if wait.started <= before]
+
+    async def _look(self, waiting: list[Wait]) -> None:
+        if self._callers.mount_is_gone():
+            self.close(OSError(errno.ENODEV, "the file system is not mounted any more"))
+            return
+        now = trio.current_time()
+        connected = self._connected()
+        for wait in waiting:
+            if self._callers.is_ending(wait.caller):
+                wait.give_up(interrupted())
+            elif not connected and wait.unless_connected_by <= now:
+                wait.give_up(self.late())
+        await self._look_for_others([wait for wait in waiting if wait.shared and wait.error is None])
+
+    async def _look_for_others(self, waiting: list[Wait]) -> None:
+        """Release reads that were asked for by others than the one who opened the file."""
+        files = {wait.inode.number: to_bytes(wait.inode.name) for wait in waiting}
+        if not files:
+            return
+        opener_lives = {wait.inode.number for wait in waiting if not self._callers.is_gone(wait.caller)}
+        orphans = frozenset(files) - opener_lives
+        ending = await self._callers.ending_files(files, orphans)
+        for wait in waiting:
+            if wait.inode.number in ending:
+                wait.give_up(interrupted())

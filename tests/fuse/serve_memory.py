@@ -1,0 +1,57 @@
+"""Serves a mount of a drive in memory: a process of its own, driven by lines on stdin.
+
+Run as `python -m tests.fuse.serve_memory OPTIONS`; each line is a Python expression over `drive`, `fault` and `errors`,
+answered by the line `ok`.
+"""
+
+import json
+import logging
+import sys
+
+import trio
+
+from ddrive import errors
+from mountd.session import MountOptions, serve_mount
+from mountd.vfs import Vfs
+from tests.support.memory_drive import MemoryDrive
+
+
+def fault(drive: MemoryDrive, path: str, error: Exception) -> None:
+    """Touching `path` raises `error` from now on."""
+    drive.faults[path] = error
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+async def obey(drive: MemoryDrive, ready: trio.Event) -> None:
+    """Evaluate what stdin says."""
+    names = {"drive": drive, "fault": fault, "errors": errors, "ready": ready}
+    async for line in trio.wrap_file(sys.stdin):
+        exec(line, names)
+        say("ok")
+
+
+async def serve() -> None:
+    options = json.loads(sys.argv[1])
+    delayed = options.pop("delayed", False)
+    drive = MemoryDrive()
+    ready = trio.Event()
+
+    async def opener(vfs: Vfs) -> MemoryDrive:
+        if delayed:
+            await ready.wait()
+        return drive
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(obey, drive, ready)
+        await serve_mount(MountOptions(**options), opener, lambda: say("ready"))
+        nursery.cancel_scope.cancel()
+
+
+logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)d %(levelname)s %(name)s %(message)s")
+logging.getLogger("pyfuse3").setLevel(logging.INFO)
+trio.run(serve)
+say("left")
+sys.stdout.flush()

@@ -1,0 +1,179 @@
+"""Inode numbers stand for contents, are stable, and are forgotten when nobody knows them."""
+
+import errno
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddrive.drive.stat import DIRECTORY_MODE, FILE_MODE, LINK_MODE, Mount, Stat
+from ddrive.ids import PublicKey
+from mountd.inodes import Inode, InodeTable, Listing, identity_of
+from tests.support.memory_drive import Entry
+
+DIRECTORY = Stat(DIRECTORY_MODE)
+FILE = Stat(FILE_MODE, size=10, blocks=1, offset=4, byte_offset=100, mtime_ms=5)
+
+
+def known(table: InodeTable, parent: Inode, name: str, stat: Stat) -> Inode:
+    """Bind and count one lookup, as an answered request does."""
+    inode = table.bind(parent, name, stat)
+    inode.lookups += 1
+    return inode
+
+
+def test_the_same_content_keeps_its_inode() -> None:
+    table = InodeTable()
+    first = known(table, table.root, "a", FILE)
+    changed_mode = Stat(FILE_MODE | 0o111, size=10, blocks=1, offset=4, byte_offset=100, mtime_ms=5)
+    assert table.bind(table.root, "a", changed_mode) is first
+    assert first.stat is changed_mode
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Stat(FILE_MODE, size=10, blocks=1, offset=5, byte_offset=110, mtime_ms=5),
+        Stat(FILE_MODE, size=11, blocks=1, offset=4, byte_offset=100, mtime_ms=5),
+        Stat(FILE_MODE, size=10, blocks=1, offset=4, byte_offset=100, mtime_ms=6),
+        DIRECTORY,
+        Stat(LINK_MODE, linkname="b"),
+    ],
+    ids=["place", "size", "time", "directory", "link"],
+)
+def test_another_content_gets_another_number_and_the_old_one_stays_readable(other: Stat) -> None:
+    table = InodeTable()
+    old = known(table, table.root, "a", FILE)
+    table.opened(old)
+    new = known(table, table.root, "a", other)
+    assert new.number != old.number
+    assert table.root.children["a"] is new
+    assert table.get(old.number) is old
+    assert old.stat is FILE
+    assert not old.attached
+    table.forget(old.number, 1)
+    assert table.get(old.number) is old
+    table.closed(old)
+    with pytest.raises(OSError, match="not known") as caught:
+        table.get(old.number)
+    assert caught.value.errno == errno.ESTALE
+    assert table.root.children["a"] is new
+
+
+def test_another_drive_nested_at_a_path_is_another_directory() -> None:
+    table = InodeTable()
+    nested = Stat(DIRECTORY_MODE, mount=Mount(PublicKey(bytes(32))))
+    other = Stat(DIRECTORY_MODE, mount=Mount(PublicKey(bytes([1]) * 32)))
+    first = known(table, table.root, "d", nested)
+    below = known(table, first, "f", FILE)
+    assert first.nested
+    assert below.nested
+    second = known(table, table.root, "d", other)
+    assert second.number != first.number
+    assert known(table, second, "f", FILE).number != below.number
+
+
+def test_a_drive_nested_at_a_fixed_version_is_as_current_as_its_entry() -> None:
+    table = InodeTable()
+    assert not known(table, table.root, "d", Stat(DIRECTORY_MODE, mount=Mount(PublicKey(bytes(32)), 7))).nested
+
+
+def test_numbers_are_stable_when_the_kernel_forgets_and_in_another_table() -> None:
+    numbers = []
+    for _ in range(2):
+        table = InodeTable()
+        for _ in range(2):
+            directory = known(table, table.root, "d", DIRECTORY)
+            file = known(table, directory, "ü" * 30, FILE)
+            numbers.append((directory.number, file.number))
+            table.forget(file.number, 1)
+            table.forget(directory.number, 1)
+            assert len(table) == 1
+    assert len(set(numbers)) == 1
+    assert all(number > 1 for number in numbers[0])
+
+
+def test_parents_stay_while_a_child_is_known() -> None:
+    table = InodeTable()
+    directory = known(table, table.root, "d", DIRECTORY)
+    file = known(table, directory, "f", FILE)
+    table.forget(directory.number, 1)
+    assert table.get(directory.number) is directory
+    table.forget(file.number, 1)
+    assert len(table) == 1
+
+
+def test_paths_and_walking() -> None:
+    table = InodeTable()
+    directory = known(table, table.root, "d", DIRECTORY)
+    file = known(table, directory, "f", FILE)
+    assert (table.root.path, directory.path, file.path) == ("/", "/d", "/d/f")
+    assert (table.root.child_path("d"), directory.child_path("x")) == ("/d", "/d/x")
+
+
+def test_detaching_a_directory_detaches_what_is_below() -> None:
+    table = InodeTable()
+    directory = known(table, table.root, "d", DIRECTORY)
+    file = known(table, directory, "f", FILE)
+    table.detach(directory)
+    assert not file.attached
+    assert not table.root.children
+    assert file.stat is FILE
+    table.forget(file.number, 1)
+    table.forget(directory.number, 1)
+    assert len(table) == 1
+
+
+def test_the_root_is_never_forgotten() -> None:
+    table = InodeTable()
+    table.forget(1, 100)
+    assert table.get(1) is table.root
+
+
+def test_remembered_attributes_are_limited_but_not_those_of_open_or_replaced_files() -> None:
+    table = InodeTable(max_stats=2)
+    kept = known(table, table.root, "open", FILE)
+    table.opened(kept)
+    replaced = known(table, table.root, "replaced", FILE)
+    table.detach(replaced)
+    several = [known(table, table.root, str(number), FILE) for number in range(5)]
+    assert kept.stat is FILE
+    assert replaced.stat is FILE
+    assert [inode.stat for inode in several] == [None, None, None, FILE, FILE]
+
+
+def test_remembered_listings_are_limited_to_the_newest() -> None:
+    table = InodeTable(max_listed=5)
+    directories = [known(table, table.root, str(number), DIRECTORY) for number in range(3)]
+    listing = Listing([Entry("a", FILE), Entry("b", FILE)])
+    for directory in directories:
+        table.remember_listing(directory, listing, 1.0)
+    assert [directory.listing for directory in directories] == [None, listing, listing]
+    big = Listing([Entry(str(number), FILE) for number in range(9)])
+    table.remember_listing(directories[0], big, 1.0)
+    assert [directory.listing for directory in directories] == [big, None, None]
+
+
+@given(st.lists(st.tuples(st.sampled_from(["bind", "forget", "detach"]), st.sampled_from("abc"), st.integers(0, 2))))
+def test_numbers_stay_unique_and_nothing_leaks(steps: list[tuple[str, str, int]]) -> None:
+    table = InodeTable()
+    lookups: dict[int, int] = {}
+    for step, name, offset in steps:
+        inode = table.root.children.get(name)
+        if step == "bind":
+            inode = known(table, table.root, name, Stat(FILE_MODE, size=1, blocks=1, offset=offset))
+            lookups[inode.number] = lookups.get(inode.number, 0) + 1
+            assert table.get(inode.number) is inode
+        elif inode is not None and step == "detach":
+            table.detach(inode)
+        elif inode is not None:
+            table.forget(inode.number, 1)
+            lookups[inode.number] -= 1
+    for number, count in lookups.items():
+        table.forget(number, count)
+    assert len(table) == 1
+
+
+def test_identity_is_of_the_content_only() -> None:
+    assert identity_of(Stat(FILE_MODE, offset=1)) == identity_of(Stat(FILE_MODE | 0o111, uid=3, ctime_ms=9, offset=1))
+    assert identity_of(DIRECTORY) == identity_of(Stat(DIRECTORY_MODE, mtime_ms=9))
