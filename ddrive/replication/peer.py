@@ -66,6 +66,7 @@ class PeerState:
     uploading: bool = True  # it serves requests
     downloading: bool = True  # it makes requests
     wanted: bool = False  # it sent a Want: announce to it what we come to hold
+    wants_seen: int = 0
     asks: bool = False  # it sent a Want or a Request at some time
     old: bool = False  # it announces without length: an old peer that gets no Wants
     asked: dict[int, Asked] = field(default_factory=dict)

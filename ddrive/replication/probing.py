@@ -14,7 +14,7 @@ from ddrive.replication.demand import DemandTable, OffsetWish
 from ddrive.replication.peer import PeerState, Probe
 
 PROBE_KEPT_S = 30.0  # an overdue answer is welcome for this long
-MAX_ATTEMPTS = 64  # to locate one byte: a tree is at most 52 levels high
+MAX_ATTEMPTS = 64  # to locate one byte between two ticks: a tree is at most 52 levels high
 
 
 class LocalTree(Protocol):
@@ -47,8 +47,6 @@ class Prober:
             yield from self._ask_lengths(now)
         if self._demand.offsets:
             yield from self._ask_offsets(now)
-        elif self._attempts:
-            self._attempts.clear()
 
     def answered(self, peer: PeerState, index: int) -> None:
         """Note that nodes came from the peer: the probe for `index`, and each seek that they resolve, is over."""
@@ -67,6 +65,7 @@ class Prober:
 
     def give_up_silent(self, peer: PeerState, timeout_s: float, now: float) -> int:
         """Mark overdue probes, forget long overdue ones, and return how many became overdue."""
+        self._attempts.clear()
         overdue = [probe for probe in peer.probes if not probe.overdue and now - probe.sent_at > timeout_s]
         for probe in overdue:
             probe.overdue = True

@@ -75,6 +75,10 @@ class Scheduler:
         """Tell whether the last block of each peer is fetched as soon as it is announced."""
         return self._prober.eager
 
+    def settled(self) -> bool:
+        """Tell whether every peer has said what it holds and the lengths that they announced are proven."""
+        return self._prober.settled()
+
     def set_eager_length(self, now: float) -> list[Action]:
         """Fetch from now on the last block of each peer as soon as it is announced."""
         self._prober.eager = True

@@ -1,0 +1,107 @@
+"""Messages of other layers beside the feed's own, told apart by name.
+
+A peer numbers its extensions by their place in its own sorted list, which it sends in Options; the number in a message
+is the sender's. Source: wire.md section 5.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from ddrive.protocol.link import Link
+from ddrive.protocol.messages import Extension as ExtensionMessage
+from ddrive.protocol.messages import Message, Options
+
+Handler = Callable[[Link, bytes], None]
+
+logger = logging.getLogger(__name__)
+
+
+class Carrier(Protocol):
+    """The session that carries extension messages."""
+
+    def send(self, link: Link, message: Message) -> None: ...
+
+    def links(self) -> list[Link]: ...
+
+
+class Extension:
+    """One extension of one feed: what its owner sends through."""
+
+    def __init__(self, name: str, handler: Handler, extensions: "Extensions") -> None:
+        self.name = name
+        self.handler = handler
+        self._extensions = extensions
+
+    def send(self, link: Link, payload: bytes) -> None:
+        """Send `payload` to one peer; one that does not know the extension drops it."""
+        self._extensions.send(self, link, payload)
+
+    def broadcast(self, payload: bytes) -> None:
+        """Send `payload` to every peer of the feed."""
+        self._extensions.broadcast(self, payload)
+
+    def close(self) -> None:
+        """Take the extension out of use."""
+        self._extensions.remove(self)
+
+
+class Extensions:
+    """All extensions that are in use for one feed."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
+        self._by_name: dict[str, Extension] = {}
+        self._names: tuple[str, ...] = ()  # sorted: the place is the number
+        self._remote: dict[Link, tuple[str, ...]] = {}
+
+    def register(self, name: str, handler: Handler) -> Extension:
+        """Return the extension `name`; `handler(link, payload)` is called for each message. The last one counts."""
+        extension = self._by_name[name] = Extension(name, handler, self)
+        self._renumber()
+        return extension
+
+    def remove(self, extension: Extension) -> None:
+        """Forget an extension, unless a newer one has taken its name."""
+        if self._by_name.get(extension.name) is extension:
+            del self._by_name[extension.name]
+            self._renumber()
+
+    def options(self) -> Options | None:
+        """Return what a new peer has to be told, if anything."""
+        return Options(self._names) if self._names else None
+
+    def learn(self, link: Link, options: Options) -> None:
+        """Remember the peer's list."""
+        self._remote[link] = options.extensions
+
+    def forget(self, link: Link) -> None:
+        """Drop what is known of a peer."""
+        self._remote.pop(link, None)
+
+    def received(self, link: Link, message: ExtensionMessage) -> None:
+        """Hand a message to its handler; a failing handler is logged and harms nobody else."""
+        names = self._remote.get(link, ())
+        extension = self._by_name.get(names[message.id]) if message.id < len(names) else None
+        if extension is None:
+            return
+        try:
+            extension.handler(link, message.payload)
+        except Exception:
+            logger.exception("extension failed name=%s", extension.name)
+
+    def send(self, extension: Extension, link: Link, payload: bytes) -> None:
+        """Send `payload` under the extension's number."""
+        if self._by_name.get(extension.name) is extension:
+            self._carrier.send(link, ExtensionMessage(self._names.index(extension.name), payload))
+
+    def broadcast(self, extension: Extension, payload: bytes) -> None:
+        """Send `payload` to all peers."""
+        for link in self._carrier.links():
+            self.send(extension, link, payload)
+
+    def _renumber(self) -> None:
+        """Number the extensions anew and tell all peers."""
+        self._names = tuple(sorted(self._by_name))
+        for link in self._carrier.links():
+            self._carrier.send(link, Options(self._names))

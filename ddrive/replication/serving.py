@@ -1,0 +1,79 @@
+"""Answers to one peer's requests, in the order in which they came, as far as its connection has room."""
+
+from collections import deque
+from collections.abc import Callable
+
+from ddrive.errors import CorruptStorage, LocalProtocolError, RemoteProtocolError
+from ddrive.feed.feed import Feed
+from ddrive.feed.log import FeedLog
+from ddrive.feed.merkle import RemoteTree
+from ddrive.protocol.messages import Cancel, Data, Request, Unhave
+from ddrive.replication.peer import PeerStats
+
+MAX_QUEUED = 256  # requests of one peer that wait for an answer; npm peers have at most 32 in flight
+
+
+class Uploads:
+    """The requests of one peer that are not answered yet, and what we know that it knows."""
+
+    def __init__(self, send: Callable[[Data | Unhave], None], stats: tuple[PeerStats, ...]) -> None:
+        self._send = send
+        self._stats = stats
+        self._queue: deque[Request] = deque()
+        self._tree = RemoteTree()
+        self._last_seek = 0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def add(self, request: Request) -> None:
+        """Queue a request.
+
+        Raises: RemoteProtocolError when the peer has too many of them waiting.
+        """
+        if len(self._queue) >= MAX_QUEUED:
+            raise RemoteProtocolError(f"more than {MAX_QUEUED} requests are waiting")
+        self._queue.append(request)
+
+    def cancel(self, cancel: Cancel) -> None:
+        """Forget a request that is not answered yet."""
+        for request in self._queue:
+            if (request.index, request.bytes, request.hash) == (cancel.index, cancel.bytes, cancel.hash):
+                self._queue.remove(request)
+                return
+
+    def clear(self) -> None:
+        """Forget all requests."""
+        self._queue.clear()
+
+    def serve(self, feed: Feed, log: FeedLog, has_room: Callable[[], bool]) -> None:
+        """Answer what waits while there is room for answers."""
+        while self._queue and has_room():
+            self._answer(feed, log, self._queue.popleft())
+
+    def _answer(self, feed: Feed, log: FeedLog, request: Request) -> None:
+        index, digest = request.index, request.nodes
+        if request.bytes:
+            if request.bytes == self._last_seek:
+                return  # npm peers ask the same several times at once and want one answer
+            located = log.locate(request.bytes)
+            if located is not None and located[0] < log.length:
+                self._last_seek, index, digest = request.bytes, located[0], 0
+        value = None
+        try:
+            proof = log.proof(index, digest=digest, hash_only=request.hash, remote=self._tree)
+            if proof is not None and not request.hash:
+                value = feed.get_held(index)
+        except CorruptStorage:
+            proof = None
+        if proof is None or (value is None and not request.hash):
+            self._send(Unhave(index))
+            return
+        try:
+            self._send(Data(index, value, proof.nodes, proof.signature))
+        except LocalProtocolError:  # the block leaves no room for its proof in a frame
+            return
+        if value is not None:
+            for stats in self._stats:
+                stats.uploaded_blocks += 1
+                stats.uploaded_bytes += len(value)

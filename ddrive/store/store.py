@@ -1,0 +1,316 @@
+"""A directory of feeds under one master key, and its one owner.
+
+The owner holds the lock of the directory, derives keys, opens each feed once and gives it a session, so that whatever
+is open can be exchanged with peers. Which links there are is the business of `linked`. Folders are those of the npm
+stores: either side opens what the other wrote. Source: store.md, `basestorex@1`, `corestore@5`.
+"""
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from ddrive.crypto import KEY_BYTES, KeyPair, discovery_key
+from ddrive.dialect import Dialect
+from ddrive.errors import Closed, DriveError, InvalidKey, NotFound, StorageError, StorageLocked
+from ddrive.feed.feed import Feed
+from ddrive.feed.log import FeedLog
+from ddrive.feed.storage import FileDirectory
+from ddrive.ids import DiscoveryKey, PublicKey, short
+from ddrive.replication.session import FeedSession
+from ddrive.store.derive import decode_name, derive_pair, encode_name, feed_folder, name_bytes
+
+TICK_S = 0.25  # how often sessions look after what takes too long
+FLUSH_S = 1.0  # how often received blocks are made durable
+IDLE_S = 30.0  # a feed that only peers asked for is closed when none has been there for this long
+
+logger = logging.getLogger(__name__)
+
+
+class Store(Protocol):
+    """What everything above feeds needs: feeds by key, or by name where they can be written."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The family of peers that the feeds are shared with."""
+
+    async def open_feed(
+        self, *, key: PublicKey | None = None, name: bytes | str | None = None, live: bool = False
+    ) -> Feed:
+        """Return the feed with this key, or the one that this name determines; one object per feed.
+
+        `live`: follow it, fetching the last block as soon as a peer announces it.
+        """
+
+
+class StoreListener(Protocol):
+    """Who wants to know which feeds can be exchanged: plain calls."""
+
+    def feed_opened(self, store: "OwnedStore", feed: Feed) -> None: ...
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One open feed."""
+
+    feed: Feed
+    session: FeedSession
+    users: int = 0  # calls of `open_feed` without a `release`
+    idle_since: float = 0.0
+
+
+class OwnedStore:
+    """The feeds below `path`, of one dialect. Made by `open_store`."""
+
+    def __init__(self, path: Path, dialect: Dialect, master_key: bytes) -> None:
+        self.path = path
+        self.dialect = dialect
+        self.master_key = master_key
+        self._entries: dict[DiscoveryKey, _Entry] = {}
+        self._listeners: list[StoreListener] = []
+        self._is_closed = False
+
+    # -- feeds -----------------------------------------------------------------------------------------------------
+
+    async def open_feed(
+        self, *, key: PublicKey | None = None, name: bytes | str | None = None, live: bool = False
+    ) -> Feed:
+        """Return the feed with this key, or the writable one that this name determines; one object per feed.
+
+        `live`: follow it, fetching the last block as soon as a peer announces it.
+        Raises: InvalidKey without key or name, StorageLocked when another process has the feed open.
+        """
+        await trio.lowlevel.checkpoint()
+        if name is not None:
+            pair = derive_pair(self.master_key, name_bytes(name), self.dialect)
+            entry = self._entry(pair.public_key, name=name_bytes(name), pair=pair)
+        elif key is not None and len(key) == KEY_BYTES:
+            entry = self._entry(key)
+        else:
+            raise InvalidKey(f"a feed is opened by its name or its key of {KEY_BYTES} bytes")
+        entry.users += 1
+        if live:
+            entry.session.set_eager_length()
+        return entry.feed
+
+    async def create_feed(self, name: bytes | str | None = None) -> Feed:
+        """Return the writable feed called `name`, by default under a new random name of 32 bytes."""
+        return await self.open_feed(name=os.urandom(KEY_BYTES) if name is None else name)
+
+    async def release(self, feed: Feed) -> None:
+        """Take one `open_feed` back; a feed that nobody uses is closed a while after its last peer has left."""
+        await trio.lowlevel.checkpoint()
+        entry = self._entries.get(self.discovery_key(feed.key))
+        if entry is not None and entry.feed is feed and entry.users:
+            entry.users -= 1
+            entry.idle_since = trio.current_time()
+
+    async def forget(self, key: PublicKey) -> None:
+        """Close the feed and delete its files; what was written under a name can be written again under it."""
+        found = self.discovery_key(key)
+        entry = self._entries.pop(found, None)
+        if entry is not None:
+            await self._close_entry(entry)
+        await trio.to_thread.run_sync(shutil.rmtree, self.path / feed_folder(found), True)
+
+    def feeds(self) -> list[Feed]:
+        """Return the feeds that are open."""
+        return [entry.feed for entry in self._entries.values()]
+
+    def session(self, feed: Feed) -> FeedSession:
+        """Return the exchange of an open feed.
+
+        Raises: Closed when the feed is not open in this store.
+        """
+        entry = self._entries.get(self.discovery_key(feed.key))
+        if entry is None or entry.feed is not feed:
+            raise Closed(f"feed {short(feed.key)} is not open")
+        return entry.session
+
+    def discovery_key(self, key: PublicKey) -> DiscoveryKey:
+        """Return the name under which peers of this dialect look for a feed."""
+        return discovery_key(key, self.dialect.discovery_ns)
+
+    def known(self, discovery_key: DiscoveryKey) -> PublicKey | None:
+        """Return the key of a feed that is open or on disk, or None."""
+        entry = self._entries.get(discovery_key)
+        if entry is not None:
+            return entry.feed.key
+        try:
+            key = (self.path / feed_folder(discovery_key) / "key").read_bytes()
+        except OSError:
+            return None
+        return PublicKey(key) if len(key) == KEY_BYTES else None
+
+    def load(self, discovery_key: DiscoveryKey) -> Feed:
+        """Return the feed of this name in the open, opening it from disk; no use is counted.
+
+        Raises: NotFound when no such feed is held.
+        """
+        key = self.known(discovery_key)
+        if key is None:
+            raise NotFound(f"no feed {short(discovery_key)} in {self.path}")
+        return self._entry(key).feed
+
+    def subscribe(self, listener: StoreListener) -> Callable[[], None]:
+        """Tell `listener` of each feed that is opened from now on; the result ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def _entry(self, key: PublicKey, *, name: bytes | None = None, pair: KeyPair | None = None) -> _Entry:
+        """Return the open feed with this key, opening it when it is not."""
+        if self._is_closed:
+            raise Closed(f"the store {self.path} is closed")
+        found = self.discovery_key(key)
+        entry = self._entries.get(found)
+        if entry is None:
+            log = self._open_log(key, name, pair)
+            feed = Feed(log)
+            session = FeedSession(feed)
+            feed.set_source(session)
+            entry = self._entries[found] = _Entry(feed, session, idle_since=trio.current_time())
+            for listener in list(self._listeners):
+                listener.feed_opened(self, feed)
+        return entry
+
+    def _open_log(self, key: PublicKey, name: bytes | None, pair: KeyPair | None) -> FeedLog:
+        """Open or create the files of a feed, with its secret key when that follows from a stored or given name."""
+        folder = self.path / feed_folder(self.discovery_key(key))
+        _make_folders(self.path, folder)
+        name_file = folder / "name"
+        if pair is None and name_file.exists():
+            stored = decode_name(name_file.read_bytes())
+            if stored is not None:
+                pair = derive_pair(self.master_key, stored, self.dialect)
+                if pair.public_key != key:
+                    raise StorageError(f"{name_file} names another feed, or the master key has changed")
+        if name is not None and not name_file.exists():
+            _write_durably(name_file, encode_name(name))  # before the key: a key without its name is read-only
+        secret_key = pair.secret_key if pair else None
+        directory = FileDirectory(folder)
+        if (folder / "key").exists():
+            return FeedLog.open(directory, key=key, secret_key=secret_key)
+        return FeedLog.create(directory, key=key, secret_key=secret_key, store_secret_key=False)
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        """Let the sessions look after what takes too long, for ever."""
+        while True:
+            await trio.sleep(TICK_S)
+            now = trio.current_time()
+            for entry in list(self._entries.values()):
+                if not entry.session.is_idle:
+                    entry.session.tick(now)
+                    entry.idle_since = now
+                elif not entry.users and now - entry.idle_since > IDLE_S:
+                    del self._entries[self.discovery_key(entry.feed.key)]
+                    await self._close_entry(entry)
+
+    async def _flush(self) -> None:
+        """Make received blocks durable every second, for ever."""
+        while True:
+            await trio.sleep(FLUSH_S)
+            for entry in list(self._entries.values()):
+                try:
+                    await entry.feed.flush()
+                except (OSError, DriveError) as error:
+                    logger.error("cannot flush feed=%s error=%s", short(entry.feed.key), error)
+
+    async def _close_entry(self, entry: _Entry) -> None:
+        entry.session.close()
+        await entry.feed.aclose()
+
+    async def _close(self) -> None:
+        """Close every feed; what was received is durable then."""
+        self._is_closed = True
+        while self._entries:
+            _, entry = self._entries.popitem()
+            await self._close_entry(entry)
+
+
+@asynccontextmanager
+async def open_store(
+    path: Path | str, dialect: Dialect, *, master_key: bytes | None = None
+) -> AsyncIterator[OwnedStore]:
+    """Own the directory `path`, made when missing, for as long as the context lasts.
+
+    `master_key` (32 bytes) is used instead of the stored one, which is then neither read nor written.
+    Raises: StorageLocked when another process owns it.
+    """
+    root = Path(path)
+    _make_folders(root.parent if root.parent.exists() else root, root)
+    lock = _lock(root)
+    failure: BaseException | None = None
+    try:
+        store = OwnedStore(root, dialect, _master_key(root) if master_key is None else master_key)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store._tick)
+            nursery.start_soon(store._flush)
+            try:
+                yield store
+            except trio.Cancelled:
+                raise
+            except BaseException as error:  # raised again outside, where no nursery wraps it into a group
+                failure = error
+            finally:
+                with trio.CancelScope(shield=True):
+                    await store._close()
+                nursery.cancel_scope.cancel()
+    finally:
+        os.close(lock)
+    if failure is not None:
+        raise failure
+
+
+def _make_folders(root: Path, folder: Path) -> None:
+    """Make `folder` and what is missing between it and `root`, for us alone (0700)."""
+    for parent in [*reversed([part for part in folder.parents if root in part.parents or part == root]), folder]:
+        parent.mkdir(mode=0o700, exist_ok=True)
+
+
+def _lock(root: Path) -> int:
+    """Return a descriptor that holds the exclusive lock of the store. npm stores ignore the file `lock`."""
+    descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StorageLocked(f"another process owns the store {root}") from error
+    return descriptor
+
+
+def _master_key(root: Path) -> bytes:
+    """Return the stored master key, made when there is none."""
+    path = root / "master_key"
+    stored = path.read_bytes() if path.exists() else b""
+    if not stored:
+        stored = os.urandom(KEY_BYTES)
+        _write_durably(path, stored)
+    if len(stored) < KEY_BYTES:
+        raise StorageError(f"{path} has {len(stored)} bytes instead of {KEY_BYTES}")
+    return stored[:KEY_BYTES]
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    """Write a small file (0600) whole or not at all."""
+    temporary = path.with_name(f"{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, content)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,329 @@
+"""Sessions over links in memory: whole feeds, single blocks, several peers, silence, lies, growth, ends."""
+
+import pytest
+import trio
+
+from ddrive.errors import NotHeld
+from ddrive.ids import BlockIndex, Node, NodeIndex
+from ddrive.protocol.messages import Cancel, Close, Data, Have, Request, Status, Unhave, Want
+from ddrive.replication.session import FeedSession
+from tests.replication.peers import Place, Scripted, block, honest, linked, log_of, lying, silent, until
+
+
+async def test_a_reader_fetches_a_whole_feed(autojump_clock):
+    writer, reader = Place(300), Place()
+    async with linked((reader, writer)):
+        await reader.feed.refresh()
+        await reader.feed.download(0, 300)
+    assert [reader.feed.get_held(index) for index in range(300)] == [block(index) for index in range(300)]
+    assert reader.session.stats.downloaded_blocks == writer.session.stats.uploaded_blocks == 300
+    assert reader.session.stats.downloaded_bytes == writer.session.stats.uploaded_bytes == 300 * 100
+
+
+async def test_a_sparse_read_fetches_only_the_block(autojump_clock):
+    writer, reader = Place(300), Place()
+    async with linked((reader, writer)):
+        assert await reader.feed.get(BlockIndex(217)) == block(217)
+    assert reader.session.stats.downloaded_blocks == 1
+    assert reader.feed.length == 300
+    assert reader.feed.held(0, 300) == 1
+
+
+async def test_the_first_proof_comes_once(autojump_clock):
+    writer, reader = Place(300), Place()
+    async with linked((reader, writer)):
+        await reader.feed.download(0, 300)
+    assert len([data for data in reader.of_type(Data) if data.signature is not None]) == 1
+
+
+async def test_three_writers_share_the_work(autojump_clock):
+    reader, writers = Place(), [Place(600) for _ in range(3)]
+    async with linked(*((reader, writer) for writer in writers)):
+        await until(lambda: reader.session.peer_count == 3)
+        await reader.feed.download(0, 600)
+    uploaded = [writer.session.stats.uploaded_blocks for writer in writers]
+    assert sum(uploaded) == 600
+    assert min(uploaded) > 0
+    assert len(reader.of_type(Data)) == 600
+
+
+async def test_readers_exchange_what_they_hold(autojump_clock):
+    writer, first, second = Place(100), Place(), Place()
+    async with linked((first, writer), (second, first)):
+        await first.feed.download(0, 100)
+        await second.feed.download(0, 100)
+    assert second.feed.held(0, 100) == 100
+
+
+async def test_a_silent_peer_does_not_hold_the_reader_up(autojump_clock):
+    reader, mute, writer = Place(), Scripted(50, silent), Place(50)
+    async with linked((reader, mute)), trio.open_nursery() as nursery:
+        nursery.start_soon(reader.feed.get, BlockIndex(7))
+        await until(mute.requests)
+        async with linked((reader, writer)):
+            await until(lambda: reader.feed.has(BlockIndex(7)))
+    assert writer.session.stats.uploaded_blocks == 1
+    assert reader.session.stats.timeouts == 1
+
+
+async def test_a_silent_peer_that_owes_answers_is_dropped(autojump_clock):
+    reader, mute = Place(), Scripted(50, silent)
+    async with linked((reader, mute)):
+        with trio.move_on_after(30):
+            await reader.feed.get(BlockIndex(7))
+    assert "owes" in reader.ends[0].reason
+
+
+async def test_a_liar_is_dropped_and_the_reader_goes_on(autojump_clock):
+    reader, liar, writer = Place(), Scripted(50, lying(log_of(50))), Place(50)
+    async with linked((reader, liar)), trio.open_nursery() as nursery:
+        nursery.start_soon(reader.feed.get, BlockIndex(7))
+        await until(lambda: reader.ends)
+        assert reader.ends[0].lied
+        assert reader.session.stats.verify_failures == 1
+        assert not reader.feed.has(BlockIndex(7))
+        async with linked((reader, writer)):
+            await until(lambda: reader.feed.has(BlockIndex(7)))
+    assert reader.feed.get_held(BlockIndex(7)) == block(7)
+
+
+async def test_a_follower_fetches_the_last_block_as_the_feed_grows(autojump_clock):
+    writer, reader = Place(3), Place(eager_length=True)
+    async with linked((reader, writer)):
+        await until(lambda: reader.feed.length == 3)
+        await writer.feed.append([block(3)])
+        await until(lambda: reader.feed.length == 4)
+        await writer.feed.append([block(4), block(5)])
+        await until(lambda: reader.feed.length == 6)
+        assert [reader.feed.has(BlockIndex(index)) for index in range(6)] == [False, False, True, True, False, True]
+
+
+async def test_a_sparse_reader_hears_of_growth_only_when_it_asks(autojump_clock):
+    writer, reader = Place(3), Place()
+    async with linked((reader, writer)):
+        await reader.feed.refresh()
+        await writer.feed.append([block(3), block(4)])
+        await trio.sleep(1)
+        assert reader.feed.length == 3
+        await reader.feed.refresh()
+        assert reader.feed.length == 5
+    assert reader.session.stats.downloaded_blocks == 0
+
+
+async def test_waiting_for_a_length_ends_when_it_is_proven(autojump_clock):
+    writer, reader = Place(3), Place()
+    async with linked((reader, writer)):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader.feed.wait_length, 5)
+            await trio.sleep(1)
+            await writer.feed.append([block(3), block(4)])
+        assert reader.feed.length == 5
+
+
+async def test_refresh_without_peers_returns_at_once(autojump_clock):
+    reader, before = Place(), trio.current_time()
+    await reader.feed.refresh()
+    assert trio.current_time() == before
+
+
+async def test_refresh_waits_no_longer_than_five_seconds_for_a_claim_without_proof(autojump_clock):
+    reader, mute = Place(), Scripted(50, silent)
+    async with linked((reader, mute)):
+        await until(lambda: reader.session.peer_count)
+        before = trio.current_time()
+        await reader.feed.refresh()
+        assert trio.current_time() - before <= 5.5
+
+
+async def test_a_byte_is_located_with_one_question(autojump_clock):
+    writer, reader = Place(300), Place()
+    async with linked((reader, writer)):
+        await reader.feed.refresh()
+        before = len(writer.of_type(Request))
+        assert await reader.feed.seek(12_345) == (123, 45)
+        assert len(writer.of_type(Request)) <= before + 2
+    assert reader.feed.held(0, 300) <= 1
+
+
+async def test_a_byte_is_located_though_the_peer_ignores_seeks(autojump_clock):
+    log = log_of(300)
+    truth = honest(log)
+    stubborn = Scripted(300, lambda request: [] if request.bytes else truth(request))
+    reader = Place()
+    async with linked((reader, stubborn)):
+        await reader.feed.refresh()
+        with trio.fail_after(60):
+            assert await reader.feed.seek(29_999) == (299, 99)
+
+
+async def test_a_read_given_up_is_cancelled_and_its_late_answer_kept(autojump_clock):
+    reader, mute = Place(), Scripted(50, silent)
+    answer = honest(log_of(50))
+    async with linked((reader, mute)):
+        await until(lambda: reader.session.peer_count)
+        with trio.move_on_after(1):
+            await reader.feed.get(BlockIndex(7))
+        await until(lambda: Cancel(BlockIndex(7)) in mute.got)
+        (request,) = (message for message in mute.got if isinstance(message, Request))
+        mute.say(answer(request)[0])
+        await until(lambda: reader.feed.has(BlockIndex(7)))
+
+
+async def test_data_that_nobody_asked_for_is_refused(autojump_clock):
+    reader, pushy = Place(), Scripted(50, silent)
+    async with linked((reader, pushy)):
+        await until(lambda: reader.session.peer_count)
+        pushy.say(honest(log_of(50))(Request(BlockIndex(3)))[0])
+        await until(lambda: Unhave(BlockIndex(3)) in pushy.got)
+        assert reader.feed.length == 0
+
+
+async def test_a_cleared_block_is_taken_back_and_not_asked_for(autojump_clock):
+    writer, reader = Place(20), Place()
+    async with linked((reader, writer)):
+        await reader.feed.refresh()
+        writer.feed.clear(BlockIndex(4), BlockIndex(8))
+        await until(lambda: Unhave(BlockIndex(4), 4) in reader.received_messages)
+        with trio.move_on_after(1):
+            await reader.feed.get(BlockIndex(5))
+        assert await reader.feed.get(BlockIndex(8)) == block(8)
+    assert [request.index for request in writer.of_type(Request) if not request.hash] == [8]
+
+
+async def test_a_request_for_a_block_that_is_gone_is_answered_with_unhave(autojump_clock):
+    writer, asker = Place(20), Scripted(0, silent)
+    writer.feed.clear(BlockIndex(4), BlockIndex(5))
+    async with linked((asker, writer)):
+        await until(lambda: asker.channel)
+        asker.say(Request(BlockIndex(4)))
+        asker.say(Request(BlockIndex(700)))
+        asker.say(Request(BlockIndex(3)))
+        await until(lambda: any(isinstance(message, Data) for message in asker.got))
+        assert Unhave(BlockIndex(4)) in asker.got
+        assert not writer.ends
+
+
+async def test_the_same_seek_is_answered_once(autojump_clock):
+    writer, asker = Place(20), Scripted(0, silent)
+    async with linked((asker, writer)):
+        await until(lambda: asker.channel)
+        for index in (5, 7, 4):
+            asker.say(Request(BlockIndex(index), bytes=1234, hash=True))
+        asker.say(Request(BlockIndex(0)))
+        await until(lambda: any(isinstance(message, Data) and message.value for message in asker.got))
+        assert [message.index for message in asker.got if isinstance(message, Data)] == [12, 0]
+
+
+async def test_a_want_is_answered_with_its_own_length(autojump_clock):
+    writer, asker = Place(20), Scripted(0, silent)
+    async with linked((asker, writer)):
+        await until(lambda: asker.channel)
+        asker.say(Want(BlockIndex(0), 1 << 20))
+        asker.say(Want(BlockIndex(5), 8192))
+        asker.say(Want(BlockIndex(8192), 8192))
+        await until(lambda: len(asker.got) == 4)
+        assert asker.got == [
+            Status(uploading=True, downloading=False),
+            Have(BlockIndex(19)),
+            Have(BlockIndex(0), 1 << 20, b"\x0b\x02\xf0"),
+            Have(BlockIndex(8192), 8192, b""),
+        ]
+
+
+async def test_who_does_not_upload_answers_nothing(autojump_clock):
+    writer, reader = Place(20), Place()
+    writer.session.uploading = False
+    async with linked((reader, writer)):
+        with trio.move_on_after(10):
+            await reader.feed.get(BlockIndex(5))
+        assert writer.session.stats.uploaded_blocks == 0
+        writer.session.uploading = True
+        assert await reader.feed.get(BlockIndex(5)) == block(5)
+
+
+async def test_too_many_waiting_requests_end_the_link(autojump_clock):
+    writer, asker = Place(8, size=1 << 20), Scripted(0, silent)
+    async with linked((asker, writer)):
+        await until(lambda: asker.channel)
+        for _ in range(600):
+            asker.say(Request(BlockIndex(0)))
+        await until(lambda: writer.ends)
+        assert writer.ends[0].lied
+
+
+async def test_what_waits_is_answered_when_the_link_has_room_again(autojump_clock):
+    writer, asker = Place(8, size=1 << 20), Scripted(0, silent)
+    async with linked((asker, writer)):
+        await until(lambda: asker.channel)
+        for number in range(40):
+            asker.say(Request(BlockIndex(number % 8)))
+        await until(lambda: len([message for message in asker.got if isinstance(message, Data)]) == 40)
+
+
+async def test_extension_messages_reach_the_handler_of_their_name(autojump_clock):
+    writer, reader = Place(1), Place()
+    heard = []
+    reader.session.extensions.register("alpha", lambda link, payload: heard.append(("alpha", payload)))
+    reader.session.extensions.register("zeta", lambda link, payload: heard.append(("zeta", payload)))
+    writer.session.extensions.register("beta", lambda link, payload: None)
+    zeta = writer.session.extensions.register("zeta", lambda link, payload: zeta.send(link, payload[::-1]))
+    async with linked((reader, writer)):
+        await until(lambda: reader.session.peer_count and writer.session.peer_count)
+        await trio.sleep(1)
+        zeta.broadcast(b"hello")
+        await until(lambda: heard)
+    assert heard == [("zeta", b"hello")]
+
+
+async def test_a_reader_that_is_done_ends_the_exchange(autojump_clock):
+    writer, reader = Place(20), Place()
+    async with linked((reader, writer)):
+        await reader.feed.download(0, 20)
+        reader.session.finish()
+        await until(lambda: not reader.session.peer_count and not writer.session.peer_count)
+    assert Close not in map(type, writer.received_messages)
+
+
+async def test_a_peer_that_is_done_with_us_is_left(autojump_clock):
+    writer, asker = Place(20), Scripted(0, silent)
+    async with linked((asker, writer)):
+        await until(lambda: asker.channel)
+        asker.say(Want(BlockIndex(0), 1 << 20))
+        asker.say(Status(uploading=True, downloading=False))
+        await until(lambda: Status(uploading=False, downloading=False) in asker.got)
+        assert writer.session.peer_count == 0
+
+
+async def test_a_proof_of_absurd_size_is_a_lie(autojump_clock):
+    node = Node(NodeIndex(1 << 40), bytes(32), 5)
+    reader, liar = Place(), Scripted(50, lambda request: [Data(request.index, b"x", (node,), bytes(64))])
+    async with linked((reader, liar)):
+        with trio.move_on_after(1):
+            await reader.feed.get(BlockIndex(7))
+        assert reader.ends[0].lied
+
+
+async def test_a_closed_session_leaves_its_channels(autojump_clock):
+    writer, reader = Place(20), Place()
+    async with linked((reader, writer)):
+        await until(lambda: reader.session.peer_count and writer.session.peer_count)
+        writer.session.close()
+        await until(lambda: not reader.session.peer_count)
+        assert reader.ends == []
+
+
+async def test_watchers_hear_of_peers(autojump_clock):
+    writer, reader = Place(20), Place()
+    counts = []
+    unwatch = reader.session.watch_peers(lambda: counts.append(reader.feed.peer_count))
+    async with linked((reader, writer)):
+        await until(lambda: counts == [1])
+    assert counts == [1, 0]
+    unwatch()
+
+
+async def test_without_a_peer_a_block_that_is_not_held_is_said_to_be_so(autojump_clock):
+    reader = Place()
+    with pytest.raises(NotHeld):
+        await reader.feed.get(BlockIndex(0), wait=False)
+    assert isinstance(reader.session, FeedSession)
