@@ -21,6 +21,10 @@ class Side:
     connection: Connection
     events: list[Event] = field(default_factory=list)
 
+    def inject(self, frame: bytes) -> None:
+        """Send bytes in place of frames, as a peer with a mind of its own would."""
+        self.connection._queue(frame)
+
     def take(self) -> list[Event]:
         """Return the events since the last call."""
         events, self.events = self.events + self.connection.take_events(), []
@@ -49,13 +53,9 @@ class Pair:
 
 def new_pair(*, chunk_bytes: int = 1 << 20, settled: bool = True) -> Pair:
     """Return an initiator and a responder with fixed keys, with the handshake done when `settled`."""
-    pair = Pair(
-        Side(Connection(initiator=True, static_secret=FIRST_SECRET, nonce=b"\xa0" * 24, ephemeral_secret=b"\x03" * 32)),
-        Side(
-            Connection(initiator=False, static_secret=SECOND_SECRET, nonce=b"\xa1" * 24, ephemeral_secret=b"\x04" * 32)
-        ),
-        chunk_bytes,
-    )
+    first = Connection(initiator=True, static_secret=FIRST_SECRET, nonce=b"\xa0" * 24, ephemeral_secret=b"\x03" * 32)
+    second = Connection(initiator=False, static_secret=SECOND_SECRET, nonce=b"\xa1" * 24, ephemeral_secret=b"\x04" * 32)
+    pair = Pair(Side(first), Side(second), chunk_bytes)
     if settled:
         pair.settle()
         pair.first.take(), pair.second.take()
