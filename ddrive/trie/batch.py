@@ -11,6 +11,8 @@ from ddrive.trie.put import put
 
 Condition = Callable[[TrieNode | None, TrieNode | None], bool]  # (old, new) -> go on; may raise to refuse
 
+_CHANGES_PER_TURN = 64  # about two milliseconds
+
 
 @dataclass(frozen=True, slots=True)
 class Put:
@@ -51,6 +53,7 @@ class Draft:
         self._load = load
         self._length = length
         self._origin = origin
+        self._changes = 0
 
     def peek(self, seq: int) -> TrieNode | None:
         """Return node `seq`, a new one or one that is held."""
@@ -64,11 +67,18 @@ class Draft:
         """Pass the wish on."""
         self._load.want([seq for seq in seqs if seq < self._length], first, end)
 
+    async def give_way(self) -> None:
+        """Let other tasks have their turn."""
+        await self._load.give_way()
+
     async def apply(self, change: Put | Delete) -> TrieNode | None:
         """Do one change; return the new entry, or the removed one, None when nothing changed.
 
         Raises: InvalidPath, InvalidNode, what the condition raises.
         """
+        self._changes += 1
+        if not self._changes % _CHANGES_PER_TURN:
+            await self.give_way()
         return await (self._put(change) if isinstance(change, Put) else self._delete(change))
 
     def blocks(self) -> list[bytes]:

@@ -14,6 +14,7 @@ from ddrive.trie.node import TrieNode
 from ddrive.trie.path import KeyPath, divergence, is_check_point
 
 _ENDLESS = 1 << 62
+_STEPS_PER_TURN = 64  # about a millisecond
 
 
 class Change(NamedTuple):
@@ -57,6 +58,7 @@ class Diff:
         self._stack: list[_Pair] = []
         self._late: list[Change] = []  # the second half of a pair with two spellings of one path
         self._opened = False
+        self._steps = 0
 
     def __aiter__(self) -> "Diff":
         return self
@@ -97,6 +99,9 @@ class Diff:
 
     async def _expand(self, pair: _Pair, row: int) -> None:
         """Stack the pairs below the digit at `row`. Raises: InvalidNode."""
+        self._steps += 1
+        if not self._steps % _STEPS_PER_TURN:
+            await self._load.give_way()
         _, left, right = pair
         ours, theirs = _branches(left, row), _branches(right, row)
         common = [{*a} & {*b} for a, b in zip(ours, theirs, strict=True)]

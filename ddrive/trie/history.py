@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from ddrive.trie.lookup import Load
 from ddrive.trie.node import TrieNode
 
+_NODES_PER_TURN = 256
+
 
 class History:
     """Asynchronous iterator over the nodes of blocks `first` to `end - 1`; it ends at a reset marker.
@@ -38,6 +40,8 @@ class History:
             await self._grown(self._next)
             self._end = self._next + 1
         seq = self._end - 1 if self._reverse else self._next
+        if not seq % _NODES_PER_TURN:
+            await self._load.give_way()
         node = self._load.peek(seq) or await self._load.node(seq)
         if self._reverse:
             self._end -= 1

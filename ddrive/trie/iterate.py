@@ -85,6 +85,8 @@ class Walk:
 
     async def _fill(self) -> bool:
         """Find the next entries; tell whether there are any. Waits for a block only while it has none to hand out."""
+        if self._opened:
+            await self._load.give_way()
         await self.open()
         found: list[TrieNode] = []
         stack, peek = self._stack, self._load.peek

@@ -28,6 +28,9 @@ class Load(Protocol):
         Then the pointers in their rows `first` to `end - 1` will be followed.
         """
 
+    async def give_way(self) -> None:
+        """Let other tasks have their turn; called now and then within a long piece of work."""
+
 
 Head = Callable[[], Awaitable[TrieNode | None]]  # gives the newest node of the version that is looked at
 

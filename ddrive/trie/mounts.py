@@ -13,13 +13,13 @@ import trio
 
 from ddrive.dialect import Dialect
 from ddrive.errors import CrossesMount, InvalidPath, NotFound, TooManyLinks
+from ddrive.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.trie.batch import Condition, Delete, Put
 from ddrive.trie.lookup import ancestors, lookup
 from ddrive.trie.mountpoint import MOUNT_FLAG, RECORDS, MountPoint, decode_mount, encode_mount, is_mount
 from ddrive.trie.mountwalk import Found, MountDiff, MountWalk, Place, join, normal_path
 from ddrive.trie.node import TrieNode
-from ddrive.trie.nodes import Blocks
 from ddrive.trie.path import KeyPath, normalize, writable_path
 from ddrive.trie.trie import Trie, move_changes, open_trie
 
@@ -78,7 +78,7 @@ class MountTrie:
         return self.trie.feed.key
 
     @property
-    def feed(self) -> Blocks:
+    def feed(self) -> Feed:
         """The feed of the trie itself."""
         return self.trie.feed
 
@@ -349,7 +349,7 @@ def _move_records(records: Sequence[TrieNode], source: KeyPath, target: KeyPath)
 
 
 async def open_mount_trie(
-    feed: Blocks,
+    feed: Feed,
     dialect: Dialect,
     open_mounted: OpenTrie,
     *,

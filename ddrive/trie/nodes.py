@@ -7,32 +7,17 @@ costs a few round trips and not one per entry.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol
+from typing import Final
 from weakref import ReferenceType, ref
 
-from ddrive.ids import BlockIndex, PublicKey, short
+import trio
+
+from ddrive.feed import Feed
+from ddrive.ids import BlockIndex
 from ddrive.trie.node import InvalidNode, TrieNode, decode_node
 
 CACHE_BYTES: Final = 64 * 1024 * 1024  # per trie; an entry of a drive takes about 2 KiB decoded
 MAX_WISHES: Final = 512  # blocks that one walk asks for at a time
-
-
-class Blocks(Protocol):
-    """What a trie needs of its feed; `ddrive.feed.Feed` has it."""
-
-    @property
-    def key(self) -> PublicKey: ...
-    @property
-    def length(self) -> int: ...
-    @property
-    def writable(self) -> bool: ...
-    def get_held(self, index: BlockIndex, /) -> bytes | None: ...
-    async def get(self, index: BlockIndex, /) -> bytes: ...
-    async def append(self, blocks: Sequence[bytes], /, *, expected_length: int | None = None) -> BlockIndex: ...
-    async def wait_length(self, min_length: int, /) -> int: ...
-    async def refresh(self) -> None: ...
-    def want(self, start: BlockIndex, end: BlockIndex, /, *, urgent: bool = False) -> AbstractContextManager[None]: ...
-    def subscribe(self, listener: Any, /) -> Callable[[], None]: ...
 
 
 class Nodes:
@@ -42,9 +27,9 @@ class Nodes:
     the young one is full it becomes the old one.
     """
 
-    def __init__(self, feed: Blocks, *, limit_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, feed: Feed, *, limit_bytes: int = CACHE_BYTES) -> None:
         self.feed = feed
-        self.origin = f"feed {short(feed.key)}"
+        self.origin = f"feed {feed.name}"
         self._limit_bytes = limit_bytes // 2
         self._young: dict[int, TrieNode] = {}
         self._old: dict[int, TrieNode] = {}
@@ -57,6 +42,10 @@ class Nodes:
     async def node(self, seq: int) -> TrieNode:
         """Return node `seq`, waiting for its block. Raises: InvalidNode, what the feed raises."""
         return self.peek(seq) or self.add(decode_node(seq, await self.feed.get(BlockIndex(seq)), self.origin))
+
+    async def give_way(self) -> None:
+        """Let other tasks have their turn."""
+        await trio.lowlevel.checkpoint()
 
     def want(self, seqs: Sequence[int], first: int = 0, end: int = 0) -> None:
         """Do nothing: a walk that is worth wishes uses `Prefetch`."""
@@ -85,6 +74,7 @@ class Prefetch:
 
     def __init__(self, nodes: Nodes) -> None:
         self.peek = nodes.peek
+        self.give_way = nodes.give_way
         self._nodes = nodes
         self._wishes: dict[int, tuple[AbstractContextManager[None], int, int]] = {}
         self._unsubscribe: Callable[[], None] | None = None

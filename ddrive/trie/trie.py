@@ -11,6 +11,7 @@ import trio
 
 from ddrive.dialect import Dialect
 from ddrive.errors import InvalidPath, LengthChanged, NotWritable
+from ddrive.feed import Feed
 from ddrive.ids import BlockIndex
 from ddrive.trie.batch import Condition, Delete, Draft, Put
 from ddrive.trie.diff import Diff
@@ -18,10 +19,12 @@ from ddrive.trie.history import History
 from ddrive.trie.iterate import Walk
 from ddrive.trie.lookup import lookup
 from ddrive.trie.node import Header, TrieNode, decode_header, encode_header
-from ddrive.trie.nodes import Blocks, Nodes, Prefetch
+from ddrive.trie.nodes import Nodes, Prefetch
 from ddrive.trie.path import KeyPath, key_path, writable_path
 
 MAX_ATTEMPTS: Final = 16  # of a change while others keep appending
+
+GETS_PER_TURN: Final = 64  # between two turns of other tasks
 
 
 class Trie:
@@ -30,12 +33,13 @@ class Trie:
     def __init__(
         self, nodes: Nodes, dialect: Dialect, header: Header, *, lock: trio.Lock | None = None, version: int = 0
     ) -> None:
-        self.feed: Blocks = nodes.feed
+        self.feed: Feed = nodes.feed
         self.dialect = dialect
         self.header = header
         self.nodes = nodes
         self._lock = lock or trio.Lock()
         self._version = version
+        self._gets = 0
 
     def __repr__(self) -> str:
         return f"<Trie {self.nodes.origin} version={self.version}{' fixed' if self._version else ''}>"
@@ -79,6 +83,9 @@ class Trie:
 
     async def get(self, key: str, *, hidden: bool = False) -> TrieNode | None:
         """Return the entry at `key`, None when there is none. Raises: InvalidNode, what the feed raises."""
+        self._gets += 1
+        if not self._gets % GETS_PER_TURN:
+            await self.nodes.give_way()
         return await lookup(self.nodes, await self.head(), key_path(key, hidden))
 
     async def newest(self, prefix: str, *, hidden: bool = False) -> TrieNode | None:
@@ -238,9 +245,7 @@ def move_changes(nodes: Sequence[TrieNode], source: KeyPath, target: KeyPath) ->
     return changes
 
 
-async def open_trie(
-    feed: Blocks, dialect: Dialect, *, metadata: bytes | None = None, subtype: str | None = None
-) -> Trie:
+async def open_trie(feed: Feed, dialect: Dialect, *, metadata: bytes | None = None, subtype: str | None = None) -> Trie:
     """Return the trie in `feed`. An empty feed that is writable gets its header, with `metadata` and `subtype`.
 
     Waits for block 0 when it is not held. Raises: InvalidNode when block 0 is no header, what the feed raises.

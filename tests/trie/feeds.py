@@ -1,93 +1,76 @@
-"""A feed in memory with the methods a trie uses, whose blocks can be missing until the test delivers them."""
+"""Feeds in memory for the tests of the trie, and a reader whose blocks arrive when the test says so."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from ddrive.errors import LengthChanged
-from ddrive.ids import BlockIndex, PublicKey
+from ddrive.crypto import KeyPair
+from ddrive.feed import Feed, FeedLog, MemoryDirectory, RemoteTree
+from ddrive.ids import BlockIndex
 
 
-class FakeFeed:
-    """All blocks are known to `blocks`; only those in `held` are here. `asked` counts waits for missing ones."""
+def new_feed(blocks: Sequence[bytes] = (), *, seed: bytes = b"7" * 32) -> Feed:
+    """Return a writable feed that holds `blocks`."""
+    pair = KeyPair.from_seed(seed)
+    log = FeedLog.create(MemoryDirectory(), key=pair.public_key, secret_key=pair.secret_key)
+    if blocks:
+        log.append(blocks)
+    return Feed(log)
 
-    def __init__(self, blocks: Sequence[bytes] = (), *, writable: bool = True, key: bytes = b"\x11" * 32) -> None:
-        self.blocks = list(blocks)
-        self.held = set(range(len(self.blocks)))
-        self.writable = writable
-        self.key = PublicKey(key)
-        self.wanted: list[int] = []  # open wishes
-        self.asked: list[int] = []
-        self.listeners: list[Any] = []
-        self.appends = 0
-        self.before_append: Callable[[], None] | None = None
-        self._changed = trio.Event()
 
-    @property
-    def length(self) -> int:
-        return len(self.blocks)
+def all_blocks(feed: Feed, start: int = 0) -> list[bytes]:
+    """Return the blocks from `start` on."""
+    return [feed.log.block(index) for index in range(start, feed.length)]
 
-    def get_held(self, index: BlockIndex) -> bytes | None:
-        return self.blocks[index] if index in self.held else None
 
-    async def get(self, index: BlockIndex) -> bytes:
-        if index not in self.held:
-            self.asked.append(index)
-            while index not in self.held:
-                await self._changed.wait()
-        return self.blocks[index]
+def hex_blocks(feed: Feed, start: int = 0) -> list[str]:
+    """Return the blocks from `start` on as hex."""
+    return [block.hex() for block in all_blocks(feed, start)]
+
+
+class Reader:
+    """A reader of `origin` that holds nothing but what is delivered; the source of its feed, which notes the wishes."""
+
+    def __init__(self, origin: Feed) -> None:
+        self.origin = origin
+        self.feed = Feed(FeedLog.create(MemoryDirectory(), key=origin.key, secret_key=None))
+        self.feed.set_source(self)
+        self.wishes: list[tuple[int, int]] = []
+        self.peer_count = 1
 
     def deliver(self, *indexes: int) -> None:
-        """Let missing blocks arrive."""
+        """Let these blocks arrive."""
         for index in indexes:
-            self.held.add(index)
-            for listener in list(self.listeners):
-                listener.stored(index, index + 1)
-        self._wake()
+            digest = self.feed.log.digest(index)
+            proof = self.origin.log.proof(index, digest=digest, hash_only=False, remote=RemoteTree())
+            self.feed.put(index, self.origin.log.block(index), proof)
 
-    async def append(self, blocks: Sequence[bytes], *, expected_length: int | None = None) -> BlockIndex:
-        await trio.lowlevel.checkpoint()
-        if self.before_append is not None:
-            self.before_append()
-        if expected_length is not None and expected_length != self.length:
-            raise LengthChanged("somebody else was first")
-        start = self.length
-        self.extend(blocks)
-        self.appends += 1
-        return BlockIndex(start)
+    def deliver_all(self) -> None:
+        """Let everything arrive."""
+        self.deliver(*reversed(range(self.origin.length)))
 
-    def extend(self, blocks: Sequence[bytes]) -> None:
-        """Add blocks as if somebody else had appended them."""
-        self.held.update(range(self.length, self.length + len(blocks)))
-        self.blocks += blocks
-        self._wake()
+    async def serve(self, rounds: list[list[int]]) -> None:
+        """Answer, whenever nothing else happens, all that is wished for at that time; note the blocks per round."""
+        while True:
+            await wait_all_tasks_blocked()
+            wanted = sorted({i for wish in self.wishes for i in range(*wish) if not self.feed.has(i)})
+            if not wanted:
+                await trio.sleep(0.05)
+                continue
+            rounds.append(wanted)
+            self.deliver(*wanted)
 
-    async def wait_length(self, min_length: int) -> int:
-        while self.length < min_length:
-            await self._changed.wait()
-        return self.length
+    def want_blocks(self, start: BlockIndex, end: BlockIndex, *, urgent: bool) -> Callable[[], None]:
+        wish = (start, end)
+        self.wishes.append(wish)
+        return lambda: self.wishes.remove(wish) if wish in self.wishes else None
+
+    def want_offset(self, byte_offset: int, start: BlockIndex, end: BlockIndex) -> Callable[[], None]:
+        raise NotImplementedError
+
+    def want_length(self, min_length: int) -> Callable[[], None]:
+        return lambda: None
 
     async def refresh(self) -> None:
         await trio.lowlevel.checkpoint()
-
-    @contextmanager
-    def _wish(self, indexes: list[int]) -> Iterator[None]:
-        self.wanted += indexes
-        try:
-            yield
-        finally:
-            for index in indexes:
-                self.wanted.remove(index)
-
-    def want(self, start: BlockIndex, end: BlockIndex, *, urgent: bool = False) -> Any:
-        return self._wish(list(range(start, end)))
-
-    def subscribe(self, listener: Any) -> Callable[[], None]:
-        self.listeners.append(listener)
-        return lambda: self.listeners.remove(listener)
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()

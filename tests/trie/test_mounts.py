@@ -1,25 +1,28 @@
 """Tries mounted in tries: the recorded steps of the npm packages, and what they get wrong or leave open."""
 
 import re
+from hashlib import sha256
 from typing import Any
 
 import pytest
 
 from ddrive.dialect import DIALECTS, DWEB, Dialect
 from ddrive.ids import PublicKey
+from ddrive.store.derive import derive_seed
 from ddrive.trie import MountTrie, Trie, open_mount_trie, open_trie
 from tests.support.vectors import vector
-from tests.trie.feeds import FakeFeed
+from tests.trie.feeds import hex_blocks, new_feed
 
+SUBTYPE = "mountable-hypertrie"  # what the npm wrapper gives when it is used by itself
 DATA = {name: vector(f"mount-{name}.json") for name in DIALECTS}
 
 
 class World:
     """Feeds by name, opened as tries by key; counts how often each is opened."""
 
-    def __init__(self, dialect: Dialect, keys: dict[str, bytes]) -> None:
+    def __init__(self, dialect: Dialect, seeds: dict[str, bytes]) -> None:
         self.dialect = dialect
-        self.feeds = {name: FakeFeed(key=key) for name, key in keys.items()}
+        self.feeds = {name: new_feed(seed=seed) for name, seed in seeds.items()}
         self.opened: list[bytes] = []
 
     async def open_mounted(self, key: PublicKey) -> Trie:
@@ -28,15 +31,11 @@ class World:
         return await open_trie(feed, self.dialect)
 
     async def open(self, name: str) -> MountTrie:
-        return await open_mount_trie(self.feeds[name], self.dialect, self.open_mounted)
-
-
-def key(name: str) -> PublicKey:
-    return PublicKey(name.encode() * 32)
+        return await open_mount_trie(self.feeds[name], self.dialect, self.open_mounted, subtype=SUBTYPE)
 
 
 def world(*names: str) -> World:
-    return World(DWEB, {name: key(name) for name in names})
+    return World(DWEB, {name: name.encode() * 32 for name in names})
 
 
 @pytest.fixture(params=sorted(DIALECTS))
@@ -44,10 +43,11 @@ async def replayed(request: pytest.FixtureRequest) -> Any:
     """The recorded world before its last step, whose blocks are compared while it is built."""
     data = DATA[request.param]
     dialect = DIALECTS[request.param]
-    made = World(dialect, {name: bytes.fromhex(entry["key"]) for name, entry in data["headers"].items()})
-    for name, entry in data["headers"].items():
-        made.feeds[name].extend([bytes.fromhex(entry["header"])])
+    master = sha256(b"vector:mount-master").digest()
+    made = World(dialect, {name: derive_seed(master, name.encode(), dialect) for name in data["headers"]})
     tries = {name: await made.open(name) for name in made.feeds}
+    for name, entry in data["headers"].items():
+        assert (tries[name].key.hex(), hex_blocks(made.feeds[name])) == (entry["key"], [entry["header"]])
     for step in data["steps"][:-1]:
         await replay(made, tries, step)
     return data, made, tries
@@ -76,7 +76,7 @@ async def replay(made: World, tries: dict[str, MountTrie], step: dict[str, Any])
     else:
         await tries[name].unmount(texts[0])
     for trie, feed in made.feeds.items():
-        assert [block.hex() for block in feed.blocks[before[trie] :]] == step["appended"].get(trie, []), step
+        assert hex_blocks(feed, before[trie]) == step["appended"].get(trie, []), step
 
 
 async def test_recorded_gets(replayed: Any) -> None:

@@ -10,7 +10,7 @@ from ddrive.trie.lookup import lookup
 from ddrive.trie.node import Header, encode_header
 from ddrive.trie.path import key_path
 from tests.support.vectors import vector
-from tests.trie.feeds import FakeFeed
+from tests.trie.feeds import all_blocks, hex_blocks, new_feed
 
 DATA = {name: vector(f"trie-{name}.json") for name in DIALECTS}
 
@@ -38,7 +38,7 @@ def change(step: dict[str, Any]) -> Put | Delete:
 
 async def final_trie(data: Any, dialect: Dialect) -> Trie:
     blocks = [data["header"], *(block for step in data["ops"] for block in step["appended"])]
-    return await open_trie(FakeFeed([bytes.fromhex(block) for block in blocks]), dialect)
+    return await open_trie(new_feed([bytes.fromhex(block) for block in blocks]), dialect)
 
 
 def pairs(nodes: list[TrieNode]) -> list[list[Any]]:
@@ -47,10 +47,10 @@ def pairs(nodes: list[TrieNode]) -> list[list[Any]]:
 
 async def test_headers(data: Any, dialect: Dialect) -> None:
     for case in data["headers"]:
-        feed = FakeFeed()
+        feed = new_feed()
         metadata = bytes.fromhex(case["metadata"]) if case["metadata"] is not None else None
         trie = await open_trie(feed, dialect, metadata=metadata, subtype=case["subtype"])
-        assert [block.hex() for block in feed.blocks] == [case["block"]]
+        assert hex_blocks(feed) == [case["block"]]
         assert trie.metadata == metadata
     assert encode_header(Header(dialect.trie_type)).hex() == data["headers"][0]["block"]
 
@@ -74,7 +74,7 @@ COLLIDING_BATCHES: dict[int, tuple[str, set[str]]] = {
 
 
 async def test_ops_append_the_same_blocks(data: Any, dialect: Dialect) -> None:
-    feed = FakeFeed([bytes.fromhex(data["header"])])
+    feed = new_feed([bytes.fromhex(data["header"])])
     trie = await open_trie(feed, dialect)
     missed = []
     for step in data["ops"]:
@@ -84,9 +84,9 @@ async def test_ops_append_the_same_blocks(data: Any, dialect: Dialect) -> None:
         if step["op"] == "del" and entry is not None and not step["appended"]:
             missed.append(step["key"])
             assert await trie.get(step["key"]) is None
-            del feed.blocks[before:]
+            feed = new_feed(all_blocks(feed)[:before])
             trie = await open_trie(feed, dialect)
-        assert [block.hex() for block in feed.blocks[before:]] == step["appended"], step
+        assert hex_blocks(feed, before) == step["appended"], step
     assert trie.version == data["version"]
     assert set(missed) == MISSED_DELETES
 
@@ -134,6 +134,7 @@ class Recorder:
         return await self.trie.nodes.node(seq)
 
     def want(self, seqs: Any, first: int = 0, end: int = 0) -> None: ...
+    async def give_way(self) -> None: ...
 
 
 async def test_iterations(data: Any, dialect: Dialect) -> None:
@@ -182,22 +183,38 @@ async def test_histories(data: Any, dialect: Dialect) -> None:
 
 
 async def test_batches(data: Any, dialect: Dialect) -> None:
-    feed = FakeFeed([bytes.fromhex(data["batchHeader"])])
+    feed = new_feed([bytes.fromhex(data["batchHeader"])])
     trie = await open_trie(feed, dialect)
     for number, case in enumerate(data["batches"]):
-        before, appends = feed.length, feed.appends
+        before, grown = feed.length, Grown()
+        leave = feed.subscribe(grown)
         await trie.batch([change(step) for step in case["ops"]])
-        assert feed.appends == appends + bool(case["appended"])
+        leave()
+        assert len(grown.lengths) == bool(case["appended"])
         if number in COLLIDING_BATCHES:
             ours = {node.key for node in await trie.list()}
             deleted, lost = COLLIDING_BATCHES[number]
-            feed.blocks[before:] = replaced_last(feed.blocks[before:], case["appended"])
+            feed = new_feed(all_blocks(feed)[:before] + replaced_last(all_blocks(feed, before), case["appended"]))
             trie = await open_trie(feed, dialect)
             theirs = {node.key for node in await trie.list()}
             assert (ours - theirs, theirs - ours - {deleted}) == (lost, set())
             assert deleted not in ours
-        assert [block.hex() for block in feed.blocks[before:]] == case["appended"], case
+        assert hex_blocks(feed, before) == case["appended"], case
     assert pairs(await trie.list()) == data["batchIteration"]
+
+
+class Grown:
+    """Listener that notes each new length, that is each append."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def grew(self, length: int) -> None:
+        self.lengths.append(length)
+
+    def stored(self, start: int, end: int) -> None: ...
+    def cleared(self, start: int, end: int) -> None: ...
+    def nodes_stored(self) -> None: ...
 
 
 def replaced_last(ours: list[bytes], reference: list[str]) -> list[bytes]:
@@ -209,7 +226,7 @@ def replaced_last(ours: list[bytes], reference: list[str]) -> list[bytes]:
 
 
 async def test_conditions(data: Any, dialect: Dialect) -> None:
-    trie = await open_trie(FakeFeed(), dialect)
+    trie = await open_trie(new_feed(), dialect)
     for case in data["conditions"]:
         calls: list[dict[str, Any]] = []
 
