@@ -183,7 +183,7 @@ class OwnedStore:
     def _open_log(self, key: PublicKey, name: bytes | None, pair: KeyPair | None) -> FeedLog:
         """Open or create the files of a feed, with its secret key when that follows from a stored or given name."""
         folder = self.path / feed_folder(self.discovery_key(key))
-        _make_folders(self.path, folder)
+        _make_folders(folder)
         name_file = folder / "name"
         if pair is None and name_file.exists():
             stored = decode_name(name_file.read_bytes())
@@ -246,7 +246,7 @@ async def open_store(
     Raises: StorageLocked when another process owns it.
     """
     root = Path(path)
-    _make_folders(root.parent if root.parent.exists() else root, root)
+    _make_folders(root)
     lock = _lock(root)
     failure: BaseException | None = None
     try:
@@ -270,10 +270,11 @@ async def open_store(
         raise failure
 
 
-def _make_folders(root: Path, folder: Path) -> None:
-    """Make `folder` and what is missing between it and `root`, for us alone (0700)."""
-    for parent in [*reversed([part for part in folder.parents if root in part.parents or part == root]), folder]:
-        parent.mkdir(mode=0o700, exist_ok=True)
+def _make_folders(folder: Path) -> None:
+    """Make `folder` and what is missing above it, for us alone (0700)."""
+    missing = [folder, *folder.parents]
+    for path in reversed([path for path in missing if not path.exists()]):
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _lock(root: Path) -> int:
