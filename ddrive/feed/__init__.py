@@ -1,8 +1,10 @@
 """Signed append-only feeds: their tree, their files, and waiting for blocks that peers send."""
 
-from ddrive.feed.feed import BlockSource, Feed, FeedListener, open_feed
+from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog, Stored
 from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_LENGTH, Proof, RemoteTree
+from ddrive.feed.opening import open_feed
+from ddrive.feed.source import BlockSource, FeedListener
 from ddrive.feed.storage import Directory, FileDirectory, MemoryDirectory, Storage
 from ddrive.feed.view import FeedView
 

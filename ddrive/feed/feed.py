@@ -5,20 +5,19 @@ The same class stands over the files themselves (`FeedLog`) and over a view of f
 cancelled wait leaves nothing behind. Deadlines are the caller's: cancel scopes.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import trio
 
-from ddrive.crypto import KeyPair
 from ddrive.errors import Closed, CorruptStorage, LengthChanged, NotHeld, NotWritable
 from ddrive.feed.hashing import Buffer
-from ddrive.feed.log import FeedLog, Staged, Stored
+from ddrive.feed.log import FeedLog, Stored
 from ddrive.feed.merkle import MAX_LENGTH, Proof
-from ddrive.feed.storage import KEY, Directory, FileDirectory
+from ddrive.feed.owned import Staged
+from ddrive.feed.source import BlockSource, FeedListener
 from ddrive.feed.view import FeedView
+from ddrive.feed.waiting import Audience
 from ddrive.ids import BlockIndex, PublicKey, short
 
 YIELD_EVERY = 32  # held blocks handed out before other tasks get their turn (a checkpoint costs 6 us)
@@ -26,56 +25,6 @@ AUDIT_BLOCKS = 64  # read between two turns of other tasks
 
 Appender = Callable[[Sequence[Buffer], int | None], Awaitable[BlockIndex]]
 _limiter = trio.CapacityLimiter(8)  # threads waiting for a disk
-
-
-class BlockSource(Protocol):
-    """Who can get what is not held. Each wish is withdrawn by calling what it returned, once or more."""
-
-    def want_blocks(self, start: BlockIndex, end: BlockIndex, *, urgent: bool) -> Callable[[], None]:
-        """Wish for the blocks `start` up to `end`."""
-
-    def want_offset(self, byte_offset: int, start: BlockIndex, end: BlockIndex) -> Callable[[], None]:
-        """Wish for the nodes needed to locate a byte that lies in the blocks `start` up to `end`."""
-
-    def want_length(self, min_length: int) -> Callable[[], None]:
-        """Wish for a proof that the feed has at least `min_length` blocks."""
-
-    async def refresh(self) -> None:
-        """Return when what connected peers announced is proven, or there is nothing newer."""
-
-    @property
-    def peer_count(self) -> int:
-        """How many peers carry this feed now."""
-
-
-class FeedListener(Protocol):
-    """Who is told of changes, by plain calls that must not raise."""
-
-    def stored(self, start: BlockIndex, end: BlockIndex) -> None:
-        """Blocks `start` up to `end` are held now."""
-
-    def grew(self, length: int) -> None:
-        """The feed is proven to have `length` blocks."""
-
-    def cleared(self, start: BlockIndex, end: BlockIndex) -> None:
-        """Blocks `start` up to `end` are not held any more."""
-
-    def nodes_stored(self) -> None:
-        """Proof nodes arrived without a block."""
-
-
-class _RangeWait:
-    """A task that waits until all blocks of a range are held."""
-
-    __slots__ = ("end", "event", "missing", "start")
-
-    def __init__(self, start: int, end: int, missing: int) -> None:
-        self.start, self.end, self.missing, self.event = start, end, missing, trio.Event()
-
-    def stored(self, start: int, end: int) -> None:
-        self.missing -= max(0, min(end, self.end) - max(start, self.start))
-        if self.missing <= 0:
-            self.event.set()
 
 
 class Feed:
@@ -86,11 +35,7 @@ class Feed:
         self.name = name or short(log.key)
         self.appender: Appender = self._append_here
         self._source: BlockSource | None = None
-        self._listeners: list[FeedListener] = []
-        self._arrivals: dict[int, trio.Event] = {}
-        self._ranges: list[_RangeWait] = []
-        self._lengths: list[tuple[int, trio.Event]] = []
-        self._news: trio.Event | None = None
+        self._audience = Audience()
         self._turn = trio.Lock()
         self._closed = False
         self._handed_out = 0
@@ -144,13 +89,7 @@ class Feed:
 
     def subscribe(self, listener: FeedListener) -> Callable[[], None]:
         """Tell `listener` of changes until the returned function is called."""
-        self._listeners.append(listener)
-
-        def leave() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-
-        return leave
+        return self._audience.subscribe(listener)
 
     # -- reading
 
@@ -184,10 +123,10 @@ class Feed:
         try:
             return self.log.block(index)
         except NotHeld:
-            self._tell_cleared(index, index + 1)
+            self._audience.cleared(index, index + 1)
             return None
         except CorruptStorage:
-            self._tell_cleared(index, index + 1)
+            self._audience.cleared(index, index + 1)
             raise
 
     async def get(self, index: int, *, wait: bool = True, urgent: bool = True) -> bytes:
@@ -204,9 +143,9 @@ class Feed:
                 return data
             if not wait:
                 raise NotHeld(f"block {index} of feed {self.name} is not held")
-            arrival = self._arrivals.setdefault(index, trio.Event())
             with self.want(index, index + 1, urgent=urgent):
-                await arrival.wait()
+                if not self.log.has(index):  # the source may have had it at once
+                    await self._audience.waiters.block(index)
 
     async def seek(self, byte_offset: int, *, start: int = 0, end: int | None = None) -> tuple[BlockIndex, int]:
         """Return the block that holds the byte at `byte_offset` and the place in it; the end is (length, 0).
@@ -248,12 +187,7 @@ class Feed:
         with self.want(start, end):
             while missing := max(end - start, 0) - self.log.held(start, end):
                 self._check_open()
-                waiting = _RangeWait(start, end, missing)
-                self._ranges.append(waiting)
-                try:
-                    await waiting.event.wait()
-                finally:
-                    self._ranges.remove(waiting)
+                await self._audience.waiters.blocks(start, end, missing)
 
     async def wait_length(self, min_length: int) -> int:
         """Return the length as soon as it is at least `min_length`.
@@ -263,15 +197,12 @@ class Feed:
         await trio.lowlevel.checkpoint()
         while self.length < min_length:
             self._check_open()
-            entry = (min_length, trio.Event())
             withdraw = self._source.want_length(min_length) if self._source is not None else _nothing
-            self._lengths.append(entry)
             try:
-                await entry[1].wait()
+                if self.length < min_length:  # the source may have had it at once
+                    await self._audience.waiters.length(min_length)
             finally:
                 withdraw()
-                if entry in self._lengths:
-                    self._lengths.remove(entry)
         return self.length
 
     async def refresh(self) -> None:
@@ -291,11 +222,11 @@ class Feed:
         """
         result = self._owned().put(index, value, proof)
         if result.grew:
-            self._tell_grew()
+            self._audience.grew(self.length)
         if result.block:
-            self._tell_stored(index, index + 1)
+            self._audience.stored(index, index + 1)
         else:
-            self._tell_nodes()
+            self._audience.nodes_stored()
         return result
 
     async def append(self, blocks: Sequence[Buffer], *, expected_length: int | None = None) -> BlockIndex:
@@ -310,7 +241,7 @@ class Feed:
     def clear(self, start: int, end: int) -> None:
         """Drop the blocks from `start` up to `end` and free their space; they can be fetched again."""
         for first, last in self._owned().clear(start, end):
-            self._tell_cleared(first, last)
+            self._audience.cleared(first, last)
 
     async def audit(self) -> tuple[int, list[int]]:
         """Read all held blocks again; returns how many are good, and which are not and so are no longer held."""
@@ -320,7 +251,7 @@ class Feed:
             fine, damaged = log.audit(start, min(start + AUDIT_BLOCKS, self.length))
             good, bad = good + fine, bad + damaged
             for index in damaged:
-                self._tell_cleared(index, index + 1)
+                self._audience.cleared(index, index + 1)
             await trio.lowlevel.checkpoint()
         return good, bad
 
@@ -337,14 +268,7 @@ class Feed:
         if self._closed:
             return
         self._closed = True
-        for event in self._arrivals.values():
-            event.set()
-        self._arrivals.clear()
-        for waiting in self._ranges:
-            waiting.event.set()
-        for _, event in self._lengths:
-            event.set()
-        self._wake_seekers()
+        self._audience.waiters.wake_all()
         with trio.CancelScope(shield=True):
             async with self._turn:
                 try:
@@ -358,12 +282,12 @@ class Feed:
     def report_stored(self, start: int, end: int) -> None:
         """The owner holds the blocks `start` up to `end` now."""
         self._viewed().mark_held(start, end)
-        self._tell_stored(start, end)
+        self._audience.stored(start, end)
 
     def report_cleared(self, start: int, end: int) -> None:
         """The owner does not hold the blocks `start` up to `end` any more."""
         self._viewed().mark_cleared(start, end)
-        self._tell_cleared(start, end)
+        self._audience.cleared(start, end)
 
     def report_grew(self, length: int) -> None:
         """The owner has `length` blocks proven.
@@ -372,11 +296,11 @@ class Feed:
         """
         if length > self.length:
             self._viewed().grow(length)
-            self._tell_grew()
+            self._audience.grew(self.length)
 
     def report_nodes(self) -> None:
         """The owner stored proof nodes."""
-        self._tell_nodes()
+        self._audience.nodes_stored()
 
     # -- inside
 
@@ -391,8 +315,8 @@ class Feed:
                 staged = self.log.stage(blocks)
                 await self._secure(self.log, staged)
         if staged.length > staged.start:
-            self._tell_grew()
-            self._tell_stored(staged.start, staged.length)
+            self._audience.grew(self.length)
+            self._audience.stored(staged.start, staged.length)
         return staged.start
 
     async def _secure(self, log: FeedLog, staged: Staged) -> None:
@@ -420,14 +344,12 @@ class Feed:
                 raise
 
     async def _wait_for_nodes(self, byte_offset: int, start: int, end: int) -> None:
-        if self._news is None:
-            self._news = trio.Event()
-        news = self._news
         withdraw = _nothing
         if self._source is not None:
             withdraw = self._source.want_offset(byte_offset, BlockIndex(start), BlockIndex(end))
         try:
-            await news.wait()
+            if self.log.locate(byte_offset) is None:  # the source may have had them at once
+                await self._audience.waiters.news()
         finally:
             withdraw()
 
@@ -436,43 +358,6 @@ class Feed:
         if self._handed_out >= YIELD_EVERY:
             self._handed_out = 0
             await trio.lowlevel.checkpoint()
-
-    def _tell_stored(self, start: int, end: int) -> None:
-        if self._arrivals:
-            if end - start == 1:
-                arrival = self._arrivals.pop(start, None)
-                if arrival is not None:
-                    arrival.set()
-            else:
-                for index in [index for index in self._arrivals if start <= index < end]:
-                    self._arrivals.pop(index).set()
-        for waiting in self._ranges:
-            waiting.stored(start, end)
-        self._wake_seekers()
-        for listener in tuple(self._listeners):
-            listener.stored(BlockIndex(start), BlockIndex(end))
-
-    def _tell_grew(self) -> None:
-        for entry in [entry for entry in self._lengths if entry[0] <= self.length]:
-            self._lengths.remove(entry)
-            entry[1].set()
-        self._wake_seekers()
-        for listener in tuple(self._listeners):
-            listener.grew(self.length)
-
-    def _tell_cleared(self, start: int, end: int) -> None:
-        for listener in tuple(self._listeners):
-            listener.cleared(BlockIndex(start), BlockIndex(end))
-
-    def _tell_nodes(self) -> None:
-        self._wake_seekers()
-        for listener in tuple(self._listeners):
-            listener.nodes_stored()
-
-    def _wake_seekers(self) -> None:
-        if self._news is not None:
-            self._news.set()
-            self._news = None
 
     def _owned(self) -> FeedLog:
         if not isinstance(self.log, FeedLog):
@@ -486,29 +371,6 @@ class Feed:
     def _check_open(self) -> None:
         if self._closed:
             raise Closed(f"feed {self.name} is closed")
-
-
-@asynccontextmanager
-async def open_feed(
-    place: Path | str | Directory, *, key: PublicKey | None = None, secret_key: bytes | None = None
-) -> AsyncIterator[Feed]:
-    """Open the feed in a directory, making it when there is none: a new one of our own when no `key` is given.
-
-    Raises: WrongKey, StorageLocked, CorruptStorage.
-    """
-    directory = FileDirectory(place) if isinstance(place, Path | str) else place
-    if directory.exists(KEY):
-        log = FeedLog.open(directory, key=key, secret_key=secret_key)
-    else:
-        if key is None:
-            pair = KeyPair.generate() if secret_key is None else KeyPair.from_secret_key(secret_key)
-            key, secret_key = pair.public_key, pair.secret_key
-        log = FeedLog.create(directory, key=key, secret_key=secret_key)
-    feed = Feed(log)
-    try:
-        yield feed
-    finally:
-        await feed.aclose()
 
 
 async def _in_thread(log: FeedLog, work: Callable[[], None]) -> None:

@@ -1,40 +1,21 @@
-"""The rules of a feed for the owner of its files: verify, then write, then mark as held.
+"""What an owner does with the blocks of others: verify, then write, then mark as held; and prove them to peers.
 
-Nothing is written before it is verified, nothing is announced before it is durable. Everything here is synchronous and
-therefore atomic between tasks; the parts that wait for a disk (`secure`, `sync_files`) touch only files, so that they
-can run in a thread. Source: feed.md sections 4.4, 4.5, 5 and 7.
+Nothing is written before it is verified. Source: feed.md sections 4.5, 5 and 7.
 """
 
 import errno
-import json
-from collections.abc import Sequence
-from contextlib import suppress
 from logging import getLogger
 from typing import NamedTuple
 
-from ddrive import crypto
-from ddrive.errors import (
-    AlreadyExists,
-    Closed,
-    CorruptStorage,
-    DriveError,
-    Forked,
-    InvalidProof,
-    NotHeld,
-    NotWritable,
-    StorageError,
-    TooLarge,
-    WrongKey,
-)
+from ddrive.errors import CorruptStorage, Forked, InvalidProof, NotHeld
 from ddrive.feed import flat, merkle
-from ddrive.feed.bitfield import Bitfield
-from ddrive.feed.hashing import Buffer, signable
+from ddrive.feed.forks import author_signed, record_fork
+from ddrive.feed.hashing import Buffer
 from ddrive.feed.layout import FeedFiles
-from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_BYTES, MAX_LENGTH, Checked, Proof, RemoteTree
-from ddrive.feed.reading import StoredFeed
-from ddrive.feed.recovery import author_signed, recover, stored_roots
-from ddrive.feed.storage import FORKED, KEY, SECRET_KEY, Directory
-from ddrive.ids import BlockIndex, Node, PublicKey, short
+from ddrive.feed.merkle import MAX_LENGTH, Checked, Proof, RemoteTree
+from ddrive.feed.owned import OwnedFeed
+from ddrive.feed.storage import Directory
+from ddrive.ids import Node, PublicKey, short
 
 MAX_DOUBTS = 1024  # blocks remembered for a proof that failed
 
@@ -49,147 +30,12 @@ class Stored(NamedTuple):
     grew: bool
 
 
-class Staged(NamedTuple):
-    """An append whose data and nodes are written and whose signature is not."""
-
-    start: BlockIndex
-    length: int
-    byte_length: int
-    roots: list[Node]
-
-
-class FeedLog(StoredFeed):
-    """One feed whose files this process owns."""
+class FeedLog(OwnedFeed):
+    """A feed whose files this process owns, with all it can do."""
 
     def __init__(self, directory: Directory, files: FeedFiles, key: PublicKey, secret_key: bytes | None) -> None:
-        bits = Bitfield.load(files.read_pages(), files.page_bytes)
-        super().__init__(directory, files, bits, key)
-        self._secret_key = secret_key
-        self.writable = secret_key is not None
-        self.length, self.roots, self._damaged = recover(files, bits, key, secret_key)
-        self.byte_length = merkle.total_size(self.roots)
-        self.forked = directory.exists(FORKED)
-        self._staged: Staged | None = None
+        super().__init__(directory, files, key, secret_key)
         self._doubts: dict[int, None] = {}
-        self._unsynced = bits.dirty
-        if self._damaged:
-            _log.warning("feed damaged key=%s length=%d", short(key), self.length)
-
-    @classmethod
-    def create(
-        cls, directory: Directory, *, key: PublicKey, secret_key: bytes | None = None, store_secret_key: bool = True
-    ) -> "FeedLog":
-        """Return a new empty feed in `directory`; `store_secret_key` is false where the key can be derived again.
-
-        Raises: AlreadyExists, StorageLocked, WrongKey when the secret key belongs to another feed.
-        """
-        _check_secret_key(key, secret_key)
-        directory.lock()
-        try:
-            if directory.exists(KEY):
-                raise AlreadyExists(f"a feed is stored here already, not {short(key)}")
-            FeedFiles(directory).close()
-            if secret_key is not None and store_secret_key:
-                _write_file(directory, SECRET_KEY, secret_key)
-            _write_file(directory, KEY, key)
-            directory.sync()
-        finally:
-            directory.close()
-        return cls.open(directory, key=key, secret_key=secret_key)
-
-    @classmethod
-    def open(cls, directory: Directory, *, key: PublicKey | None = None, secret_key: bytes | None = None) -> "FeedLog":
-        """Return the feed stored in `directory`; `secret_key` makes it writable where none is stored.
-
-        Raises: StorageError when none is there, StorageLocked, WrongKey, CorruptStorage.
-        """
-        if not directory.exists(KEY):
-            raise StorageError("no feed is stored here")
-        directory.lock()
-        try:
-            stored = PublicKey(_read_file(directory, KEY, crypto.KEY_BYTES))
-            if len(stored) != crypto.KEY_BYTES:
-                raise CorruptStorage("the file with the key of the feed is cut off")
-            if key is not None and key != stored:
-                raise WrongKey(f"feed {short(stored)} is stored here, not {short(key)}")
-            if secret_key is None and directory.exists(SECRET_KEY):
-                secret_key = _read_file(directory, SECRET_KEY, crypto.SECRET_KEY_BYTES) or None
-            _check_secret_key(stored, secret_key)
-            files = FeedFiles(directory)
-            try:
-                return cls(directory, files, stored, secret_key)
-            except BaseException:
-                files.close()
-                raise
-        except BaseException:
-            directory.close()
-            raise
-
-    def close(self) -> None:
-        """Make everything durable and give the files back; further calls do nothing."""
-        if self.closed:
-            return
-        try:
-            self.flush()
-        finally:
-            self.closed = True
-            self._files.close()
-            self._directory.close()
-
-    # -- our own blocks
-
-    def append(self, blocks: Sequence[Buffer]) -> BlockIndex:
-        """Append blocks under one signature and return the index of the first; durable only after `sync`.
-
-        Raises: NotWritable, TooLarge, Forked, CorruptStorage.
-        """
-        staged = self.stage(blocks)
-        self._sign(staged)
-        self.publish(staged)
-        return staged.start
-
-    def stage(self, blocks: Sequence[Buffer]) -> Staged:
-        """Write blocks and their nodes beyond the end of the feed, without signing or announcing them.
-
-        `secure` has to follow, then `publish` or, when it failed, `abandon`.
-        """
-        self._check_appendable(blocks)
-        grown = merkle.grow(self.roots, self.length, blocks)
-        length, byte_length = self.length + len(blocks), self.byte_length + grown.size
-        if length > MAX_LENGTH or byte_length >= MAX_BYTES:
-            raise TooLarge(f"feed {short(self.key)} would become too long")
-        if grown.size:
-            self._files.data.write(self.byte_length, blocks[0] if len(blocks) == 1 else b"".join(blocks))
-        if blocks:
-            self._files.write_tail(2 * self.length, grown.tail)
-            self._files.write_nodes(grown.parents)
-        self._staged = Staged(BlockIndex(self.length), length, byte_length, grown.roots)
-        return self._staged
-
-    def secure(self, staged: Staged) -> None:
-        """Make a staged append durable, its signature last. May run in a thread.
-
-        A signature is written only when what it covers is on disk, so after a crash a signed length is complete.
-        """
-        self._files.sync_content()
-        self._sign(staged)
-        self._files.sync_signatures()
-
-    def publish(self, staged: Staged) -> None:
-        """Count a staged append as part of the feed."""
-        self._staged = None
-        if staged.length == staged.start:
-            return
-        self._bits.set_blocks(staged.start, staged.length, True)
-        self._bits.add_complete(staged.start, staged.length)
-        self._verified.set_blocks(staged.start, staged.length, True)
-        self._unsynced = True
-        self.length, self.byte_length, self.roots = staged.length, staged.byte_length, staged.roots
-
-    def abandon(self) -> None:
-        """Give up a staged append whose `secure` failed: whether it was signed shows only when opened again."""
-        self._staged = None
-        self._damaged = True
 
     # -- blocks from peers
 
@@ -228,8 +74,12 @@ class FeedLog(StoredFeed):
             raise
         if checked.length and self.forked:
             raise Forked(f"feed {short(self.key)} has two histories: nothing new is accepted")
+        self._doubts.pop(index, None)
         if checked.contradicted:
             self._judge(checked)
+        if checked.contradicted or checked.resized:
+            self._starts.clear()
+            self._pairs.clear()
         grew = checked.length > self.length
         if grew and self._staged is not None:
             raise InvalidProof(f"feed {short(self.key)} grew elsewhere during an append")
@@ -285,53 +135,7 @@ class FeedLog(StoredFeed):
         """Return which of `length` blocks from `start` on are held, first one in the highest bit; may be shorter."""
         return self._bits.block_bytes(start, length)
 
-    # -- making it durable
-
-    def sync(self) -> None:
-        """Return when everything is durable."""
-        self.flush()
-        self._files.sync_bitfield()
-
-    def flush(self) -> None:
-        """Make received blocks durable, then write the bits that say so."""
-        pages = self.begin_flush()
-        if pages is not None:
-            self.sync_files()
-            self.end_flush(pages)
-
-    def begin_flush(self) -> list[tuple[int, bytes]] | None:
-        """Return the pages of bits to be written when what they stand for is durable, None when there is nothing."""
-        if not self._unsynced:
-            return None
-        self._unsynced = False
-        return self._bits.take_dirty()
-
-    def sync_files(self) -> None:
-        """Make data, tree and signatures durable. May run in a thread."""
-        self._files.sync_content()
-        self._files.sync_signatures()
-
-    def end_flush(self, pages: list[tuple[int, bytes]]) -> None:
-        """Write the pages that `begin_flush` returned."""
-        self._files.write_pages(pages)
-
-    def cancel_flush(self, pages: list[tuple[int, bytes]]) -> None:
-        """Take back `begin_flush`, because the files could not be made durable."""
-        self._bits.mark_dirty(number for number, _ in pages)
-        self._unsynced = True
-
     # -- inside
-
-    def _node(self, number: int) -> Node | None:
-        return self._files.node(number) if self._bits.known(number) else None
-
-    def _note_verified(self, index: int) -> None:
-        self._verified.add_block(index)
-
-    def _lose(self, index: int) -> DriveError:
-        error = super()._lose(index)
-        self._unsynced = True
-        return CorruptStorage(str(error)) if self.writable else error
 
     def _distrust(self, left: Node, right: Node) -> None:
         if self.writable:
@@ -342,11 +146,6 @@ class FeedLog(StoredFeed):
     def _end_of(self, index: int) -> int | None:
         start, leaf = self.byte_offset(index), self._node(2 * index)
         return None if start is None or leaf is None else start + leaf.size
-
-    def _sign(self, staged: Staged) -> None:
-        if staged.length > staged.start and self._secret_key is not None:
-            text = signable(staged.roots, staged.length)
-            self._files.write_signature(staged.length, crypto.sign(text, self._secret_key))
 
     def _write(self, index: int, value: Buffer | None, checked: Checked) -> None:
         """Write a verified block, then nodes, then the signature."""
@@ -374,7 +173,7 @@ class FeedLog(StoredFeed):
 
     def _start_of(self, index: int, checked: Checked) -> int:
         """Return where a block starts, by nodes that are new or held."""
-        if (known := self._starts.get(index)) is not None and not checked.contradicted:
+        if (known := self._starts.get(index)) is not None:
             return known
         fresh = {node.number: node for node in (*checked.roots, *checked.nodes)}
         start = 0
@@ -388,90 +187,22 @@ class FeedLog(StoredFeed):
     def _judge(self, checked: Checked) -> None:
         """Decide whether stored nodes that a verified proof contradicts are the author's own, or damage on our disk.
 
-        Raises: Forked when they are the author's: the stored history is kept, the evidence recorded.
+        Raises: Forked when they are the author's: the stored history is kept, both are recorded, and from then on
+        nothing of this feed is proven to peers.
         """
         for node in checked.contradicted:
             length = author_signed(self._files, self.key, self._bits, node)
             if length:
-                self._record_fork(node, length, checked)
+                self.forked = True
+                record_fork(self._directory, self._files, length, checked)
+                _log.error("feed forked key=%s node=%d", short(self.key), node.number)
                 raise Forked(f"feed {short(self.key)} has two signed histories, they differ at node {node.number}")
         _log.warning("stored nodes replaced key=%s nodes=%d", short(self.key), len(checked.contradicted))
-        self._starts.clear()
-        self._pairs.clear()
         for node in checked.contradicted:
             self._verified.set_blocks(*flat.span(node.number), False)
-
-    def _record_fork(self, node: Node, length: int, checked: Checked) -> None:
-        """Write both signed histories to the file `forked`; from then on nothing of this feed is proven to peers."""
-        ours = stored_roots(self._files, length) or []
-        evidence = {
-            "stored": _signed(length, ours, self._files.signature(length)),
-            "received": _signed(checked.length, checked.roots, checked.signature),
-            "received_nodes": [_plain(fresh) for fresh in checked.nodes],
-            "differ_at": node.number,
-        }
-        self.forked = True
-        _write_file(self._directory, FORKED, json.dumps(evidence, indent=1).encode())
-        self._directory.sync()
-        _log.error("feed forked key=%s node=%d", short(self.key), node.number)
 
     def _doubt(self, index: int) -> None:
         """Ask for a complete proof of block `index` next time: what is stored may contradict what peers hold."""
         if len(self._doubts) >= MAX_DOUBTS:
             self._doubts.clear()
         self._doubts[index] = None
-
-    def _check_open(self) -> None:
-        if self.closed:
-            raise Closed(f"feed {short(self.key)} is closed")
-
-    def _check_appendable(self, blocks: Sequence[Buffer]) -> None:
-        self._check_open()
-        if not self.writable:
-            raise NotWritable(f"feed {short(self.key)} belongs to somebody else")
-        if self.forked:
-            raise Forked(f"feed {short(self.key)} has two histories: nothing can be appended")
-        if self._damaged:
-            raise CorruptStorage(f"feed {short(self.key)} was signed further than its files show; restore or reopen it")
-        if self._staged is not None:
-            raise StorageError(f"another append to feed {short(self.key)} is under way")
-        for block in blocks:
-            if len(block) > MAX_BLOCK_BYTES:
-                raise TooLarge(f"a block of {len(block)} bytes is over the limit of {MAX_BLOCK_BYTES}")
-
-
-def _check_secret_key(key: PublicKey, secret_key: bytes | None) -> None:
-    if secret_key is not None and crypto.KeyPair.from_secret_key(secret_key).public_key != key:
-        raise WrongKey(f"the secret key is not the one of feed {short(key)}")
-
-
-def _read_file(directory: Directory, name: str, size: int) -> bytes:
-    with suppress(FileNotFoundError):
-        storage = directory.open(name, create=False)
-        try:
-            return storage.read(0, size)
-        finally:
-            storage.close()
-    return b""
-
-
-def _write_file(directory: Directory, name: str, content: bytes) -> None:
-    storage = directory.open(name, create=True)
-    try:
-        storage.write(0, content)
-        storage.truncate(len(content))
-        storage.sync()
-    finally:
-        storage.close()
-
-
-def _plain(node: Node) -> list[object]:
-    return [node.number, node.hash.hex(), node.size]
-
-
-def _signed(length: int, roots: Sequence[Node], signature: bytes | None) -> dict[str, object]:
-    return {
-        "length": length,
-        "roots": [_plain(root) for root in roots],
-        "signature": signature.hex() if signature else None,
-    }

@@ -52,12 +52,14 @@ class Plan(NamedTuple):
 class Checked(NamedTuple):
     """What a verified proof allows to store.
 
-    `nodes` are new or corrected nodes, `contradicted` the stored nodes they differ from. `length`, `roots` and
-    `signature` are those of the signed tree, 0 and empty when the proof ended at a node that was held already.
+    `nodes` are new or corrected nodes, `contradicted` the stored nodes whose hash differs from theirs, `resized` tells
+    whether only the size of stored nodes is corrected. `length`, `roots` and `signature` are those of the signed tree,
+    0 and empty when the proof ended at a node that was held already.
     """
 
     nodes: list[Node]
     contradicted: list[Node]
+    resized: bool
     length: int
     roots: list[Node]
     signature: bytes | None
@@ -248,9 +250,10 @@ def check(block: int, value: Buffer | None, proof: Proof, load: Load, key: Publi
         held = load(top.number)
         if held is not None:
             if held.hash == top.hash:
-                if held.size != top.size and value is not None:
-                    fresh = _corrected(block, top, held, load)
-                return Checked(fresh, contradicted, 0, [], None)
+                resized = held.size != top.size and value is not None
+                if resized:
+                    fresh += _corrected(block, top, load)
+                return Checked(fresh, contradicted, resized, 0, [], None)
             contradicted.append(held)
         fresh.append(top)
         number = flat.sibling(top.number)
@@ -300,7 +303,7 @@ def _check_roots(
         raise InvalidProof(f"block {block}: the proof ends in roots and has no signature")
     if not signed_by(key, roots, length, proof.signature):
         raise InvalidProof(f"block {block}: the signature of length {length} does not verify")
-    return Checked(fresh, contradicted, length, roots, proof.signature)
+    return Checked(fresh, contradicted, False, length, roots, proof.signature)
 
 
 def _prefer_held(received: Node, load: Load, fresh: list[Node], contradicted: list[Node]) -> Node:
@@ -318,14 +321,21 @@ def _prefer_held(received: Node, load: Load, fresh: list[Node], contradicted: li
     return received
 
 
-def _corrected(block: int, leaf: Node, held: Node, load: Load) -> list[Node]:
-    """Return the leaf and its sibling with their true sizes, where a leaf without its block came with a false size."""
-    sibling, parent = load(flat.sibling(leaf.number)), load(flat.parent(leaf.number))
-    if sibling is not None and parent is not None and parent.size >= leaf.size:
-        sibling = sibling._replace(size=parent.size - leaf.size)
-        if parent_node(leaf, sibling) == parent:
-            return [leaf, sibling]
-    raise InvalidProof(f"block {block}: has {leaf.size} bytes, its leaf is stored with {held.size}")
+def _corrected(block: int, top: Node, load: Load) -> list[Node]:
+    """Return a node with its true size in place of the stored one, and its sibling when that was false as well.
+
+    The hash covers the size, so `top`, computed from a block, is true. Both sizes of a pair of leaves are false when a
+    peer sent one of them without its block and shifted bytes between them.
+    """
+    if top.number & 1:
+        return [top]
+    sibling, parent = load(flat.sibling(top.number)), load(flat.parent(top.number))
+    if sibling is None or parent is None:
+        return [top]
+    sibling = sibling._replace(size=max(parent.size - top.size, 0))
+    if parent_node(top, sibling) != parent:
+        raise InvalidProof(f"block {block}: its size does not fit the nodes that are stored")
+    return [top, sibling]
 
 
 def _check_bounds(block: int, value: Buffer | None, proof: Proof) -> None:

@@ -105,16 +105,21 @@ class StoredFeed:
             if rest < node.size:
                 break
             rest -= node.size
-        while node.number & 1:
-            pair = self._pairs.get(node.number) or self._load_pair(node)
-            if pair is None:
+        number: int = node.number
+        certain: Node | None = node
+        while number & 1:
+            # normally both children are stored and checked; below an old root only what lies to the left may be
+            pair = certain and (self._pairs.get(number) or self._load_pair(certain))
+            left_number, right_number = flat.children(number) or (0, 0)
+            left = pair[0] if pair else self._node(left_number)
+            if left is None:
                 return None
-            if rest < pair[0].size:
-                node = pair[0]
+            if rest < left.size:
+                number, certain = left_number, pair and left
             else:
-                rest -= pair[0].size
-                node = pair[1]
-        block = node.number >> 1
+                rest -= left.size
+                number, certain = right_number, pair and pair[1]
+        block = number >> 1
         self._remember_start(block, byte_offset - rest)
         return BlockIndex(block), rest
 

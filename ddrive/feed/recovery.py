@@ -5,7 +5,6 @@ never continued from a shorter length than one that was signed once, because a s
 fork it for ever: an author's feed whose files contradict each other can be read, not appended to.
 """
 
-from itertools import islice
 from typing import NamedTuple
 
 from ddrive import crypto
@@ -14,9 +13,7 @@ from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import leaf_hash, parent_node, signable, signed_by
 from ddrive.feed.layout import FeedFiles
 from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_LENGTH
-from ddrive.ids import Node, NodeIndex, PublicKey
-
-MAX_TRIES = 16  # signatures verified (80 us each) before a node's own signed lengths are given up
+from ddrive.ids import Node, PublicKey
 
 
 class Recovered(NamedTuple):
@@ -123,23 +120,3 @@ def _roll_forward(
         if leaf_hash(files.data.read(offset, leaf.size)) == leaf.hash:
             bits.add_block(block)
         offset += leaf.size
-
-
-def author_signed(files: FeedFiles, key: PublicKey, bits: Bitfield, node: Node) -> int:
-    """Return a length whose stored signature covers the stored `node`, 0 when the files do not prove one.
-
-    Tells a fork from damage on our own disk: only what the author signed can contradict the author.
-    """
-    while True:
-        start, end = flat.span(node.number)
-        if not flat.offset(node.number) & 1:  # only a left node is ever a root
-            for length in islice(files.signed_lengths(end, 2 * end - start), MAX_TRIES):
-                roots = signed_roots(files, key, length)
-                if roots is not None and node in roots:
-                    return length
-        sibling, number = flat.sibling(node.number), flat.parent(node.number)
-        other = files.node(sibling) if bits.known(sibling) else None
-        stored = files.node(number) if bits.known(number) else None
-        if other is None or stored is None or parent_node(node, other) != stored:
-            return 0
-        node = Node(NodeIndex(number), stored.hash, stored.size)

@@ -25,6 +25,29 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
+def read_small(directory: "Directory", name: str, max_bytes: int) -> bytes:
+    """Return the content of a small file, empty when there is none."""
+    try:
+        storage = directory.open(name, create=False)
+    except FileNotFoundError:
+        return b""
+    try:
+        return storage.read(0, max_bytes)
+    finally:
+        storage.close()
+
+
+def write_small(directory: "Directory", name: str, content: bytes) -> None:
+    """Write a small file and return when its content is durable."""
+    storage = directory.open(name, create=True)
+    try:
+        storage.write(0, content)
+        storage.truncate(len(content))
+        storage.sync()
+    finally:
+        storage.close()
+
+
 class Storage(Protocol):
     """One random-access byte file."""
 
@@ -88,8 +111,8 @@ class Directory(Protocol):
 class FileStorage:
     """A file on disk, read and written through its descriptor."""
 
-    def __init__(self, path: Path, flags: int, mode: int) -> None:
-        self._fd = os.open(path, flags | os.O_CLOEXEC, mode)
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`."""
@@ -164,11 +187,11 @@ class FileDirectory:
     def open(self, name: str, *, create: bool) -> FileStorage:
         """Return the file `name`, made when `create` is true."""
         if self._read_only:
-            return FileStorage(self.path / name, os.O_RDONLY, 0)
+            return FileStorage(os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC))
         if create:
             self.path.mkdir(parents=True, exist_ok=True)
-        mode = 0o600 if name == SECRET_KEY else 0o644
-        return FileStorage(self.path / name, os.O_RDWR | (os.O_CREAT if create else 0), mode)
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        return FileStorage(os.open(self.path / name, flags, 0o600 if name == SECRET_KEY else 0o644))
 
     def exists(self, name: str) -> bool:
         """Tell whether there is a file `name`."""

@@ -1,0 +1,260 @@
+"""A feed whose files this process owns: opening them, appending our own blocks, making things durable.
+
+Nothing is announced before it is durable. Everything here is synchronous and therefore atomic between tasks; the parts
+that wait for a disk (`secure`, `sync_files`) touch only files, so that they can run in a thread.
+Source: feed.md sections 4.4 and 4.5.
+"""
+
+from collections.abc import Sequence
+from logging import getLogger
+from typing import NamedTuple, Self
+
+from ddrive import crypto
+from ddrive.errors import (
+    AlreadyExists,
+    Closed,
+    CorruptStorage,
+    DriveError,
+    Forked,
+    NotWritable,
+    StorageError,
+    TooLarge,
+    WrongKey,
+)
+from ddrive.feed import merkle
+from ddrive.feed.bitfield import Bitfield
+from ddrive.feed.hashing import Buffer, signable
+from ddrive.feed.layout import FeedFiles
+from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_BYTES, MAX_LENGTH
+from ddrive.feed.reading import StoredFeed
+from ddrive.feed.recovery import recover
+from ddrive.feed.storage import FORKED, KEY, SECRET_KEY, Directory, read_small, write_small
+from ddrive.ids import BlockIndex, Node, PublicKey, short
+
+MAX_APPEND_BYTES = MAX_BLOCK_BYTES - 8192  # a longer block and its proof would not fit into a frame of 8 MiB
+
+_log = getLogger(__name__)
+
+
+class Staged(NamedTuple):
+    """An append whose data and nodes are written and whose signature is not."""
+
+    start: BlockIndex
+    length: int
+    byte_length: int
+    roots: list[Node]
+
+
+class OwnedFeed(StoredFeed):
+    """One feed whose files this process owns."""
+
+    def __init__(self, directory: Directory, files: FeedFiles, key: PublicKey, secret_key: bytes | None) -> None:
+        bits = Bitfield.load(files.read_pages(), files.page_bytes)
+        super().__init__(directory, files, bits, key)
+        self._secret_key = secret_key
+        self.writable = secret_key is not None
+        self.length, self.roots, self._damaged = recover(files, bits, key, secret_key)
+        self.byte_length = merkle.total_size(self.roots)
+        self.forked = directory.exists(FORKED)
+        self._staged: Staged | None = None
+        self._signing = False  # a signature is on its way to the disk
+        self._unsynced = bits.dirty
+        if self._damaged:
+            _log.warning("feed damaged key=%s length=%d", short(key), self.length)
+
+    @classmethod
+    def create(
+        cls, directory: Directory, *, key: PublicKey, secret_key: bytes | None = None, store_secret_key: bool = True
+    ) -> Self:
+        """Return a new empty feed in `directory`; `store_secret_key` is false where the key can be derived again.
+
+        Raises: AlreadyExists, StorageLocked, WrongKey when the secret key belongs to another feed.
+        """
+        _check_secret_key(key, secret_key)
+        directory.lock()
+        try:
+            if directory.exists(KEY):
+                raise AlreadyExists(f"a feed is stored here already, not {short(key)}")
+            FeedFiles(directory).close()
+            if secret_key is not None and store_secret_key:
+                write_small(directory, SECRET_KEY, secret_key)
+            write_small(directory, KEY, key)
+            directory.sync()
+        finally:
+            directory.close()
+        return cls.open(directory, key=key, secret_key=secret_key)
+
+    @classmethod
+    def open(cls, directory: Directory, *, key: PublicKey | None = None, secret_key: bytes | None = None) -> Self:
+        """Return the feed stored in `directory`; `secret_key` makes it writable where none is stored.
+
+        Raises: StorageError when none is there, StorageLocked, WrongKey, CorruptStorage.
+        """
+        if not directory.exists(KEY):
+            raise StorageError("no feed is stored here")
+        directory.lock()
+        try:
+            stored = PublicKey(read_small(directory, KEY, crypto.KEY_BYTES))
+            if len(stored) != crypto.KEY_BYTES:
+                raise CorruptStorage("the file with the key of the feed is cut off")
+            if key is not None and key != stored:
+                raise WrongKey(f"feed {short(stored)} is stored here, not {short(key)}")
+            if secret_key is None and directory.exists(SECRET_KEY):
+                secret_key = read_small(directory, SECRET_KEY, crypto.SECRET_KEY_BYTES) or None
+            _check_secret_key(stored, secret_key)
+            files = FeedFiles(directory)
+            try:
+                return cls(directory, files, stored, secret_key)
+            except BaseException:
+                files.close()
+                raise
+        except BaseException:
+            directory.close()
+            raise
+
+    def close(self) -> None:
+        """Make everything durable and give the files back; further calls do nothing."""
+        if self.closed:
+            return
+        try:
+            self.flush()
+        finally:
+            self.closed = True
+            self._files.close()
+            self._directory.close()
+
+    # -- our own blocks
+
+    def append(self, blocks: Sequence[Buffer]) -> BlockIndex:
+        """Append blocks under one signature and return the index of the first; durable only after `sync`.
+
+        Raises: NotWritable, TooLarge, Forked, CorruptStorage.
+        """
+        staged = self.stage(blocks)
+        self._sign(staged)
+        self.publish(staged)
+        return staged.start
+
+    def stage(self, blocks: Sequence[Buffer]) -> Staged:
+        """Write blocks and their nodes beyond the end of the feed, without signing or announcing them.
+
+        `secure` has to follow, then `publish` or, when it failed, `abandon`.
+        """
+        self._check_appendable(blocks)
+        grown = merkle.grow(self.roots, self.length, blocks)
+        length, byte_length = self.length + len(blocks), self.byte_length + grown.size
+        if length > MAX_LENGTH or byte_length >= MAX_BYTES:
+            raise TooLarge(f"feed {short(self.key)} would become too long")
+        if grown.size:
+            self._files.data.write(self.byte_length, blocks[0] if len(blocks) == 1 else b"".join(blocks))
+        if blocks:
+            self._files.write_tail(2 * self.length, grown.tail)
+            self._files.write_nodes(grown.parents)
+        self._staged = Staged(BlockIndex(self.length), length, byte_length, grown.roots)
+        return self._staged
+
+    def secure(self, staged: Staged) -> None:
+        """Make a staged append durable, its signature last. May run in a thread.
+
+        A signature is written only when what it covers is on disk, so after a crash a signed length is complete.
+        """
+        self._files.sync_content()
+        self._signing = True
+        self._sign(staged)
+        self._files.sync_signatures()
+        self._signing = False
+
+    def publish(self, staged: Staged) -> None:
+        """Count a staged append as part of the feed."""
+        self._staged = None
+        if staged.length == staged.start:
+            return
+        self._bits.set_blocks(staged.start, staged.length, True)
+        self._bits.add_complete(staged.start, staged.length)
+        self._verified.set_blocks(staged.start, staged.length, True)
+        self._unsynced = True
+        self.length, self.byte_length, self.roots = staged.length, staged.byte_length, staged.roots
+
+    def abandon(self) -> None:
+        """Give up a staged append whose `secure` failed.
+
+        Once its signature may be on disk nothing else may be signed in its place; opening the feed again shows.
+        """
+        self._staged = None
+        self._damaged = self._damaged or self._signing
+
+    # -- making it durable
+
+    def sync(self) -> None:
+        """Return when everything is durable."""
+        self.flush()
+        self._files.sync_bitfield()
+
+    def flush(self) -> None:
+        """Make received blocks durable, then write the bits that say so."""
+        pages = self.begin_flush()
+        if pages is not None:
+            self.sync_files()
+            self.end_flush(pages)
+
+    def begin_flush(self) -> list[tuple[int, bytes]] | None:
+        """Return the pages of bits to be written when what they stand for is durable, None when there is nothing."""
+        if not self._unsynced:
+            return None
+        self._unsynced = False
+        return self._bits.take_dirty()
+
+    def sync_files(self) -> None:
+        """Make data, tree and signatures durable. May run in a thread."""
+        self._files.sync_content()
+        self._files.sync_signatures()
+
+    def end_flush(self, pages: list[tuple[int, bytes]]) -> None:
+        """Write the pages that `begin_flush` returned."""
+        self._files.write_pages(pages)
+
+    def cancel_flush(self, pages: list[tuple[int, bytes]]) -> None:
+        """Take back `begin_flush`, because the files could not be made durable."""
+        self._bits.mark_dirty(number for number, _ in pages)
+        self._unsynced = True
+
+    # -- inside
+
+    def _node(self, number: int) -> Node | None:
+        return self._files.node(number) if self._bits.known(number) else None
+
+    def _note_verified(self, index: int) -> None:
+        self._verified.add_block(index)
+
+    def _lose(self, index: int) -> DriveError:
+        error = super()._lose(index)
+        self._unsynced = True
+        return CorruptStorage(str(error)) if self.writable else error
+
+    def _sign(self, staged: Staged) -> None:
+        if staged.length > staged.start and self._secret_key is not None:
+            text = signable(staged.roots, staged.length)
+            self._files.write_signature(staged.length, crypto.sign(text, self._secret_key))
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise Closed(f"feed {short(self.key)} is closed")
+
+    def _check_appendable(self, blocks: Sequence[Buffer]) -> None:
+        self._check_open()
+        if not self.writable:
+            raise NotWritable(f"feed {short(self.key)} belongs to somebody else")
+        if self.forked:
+            raise Forked(f"feed {short(self.key)} has two histories: nothing can be appended")
+        if self._damaged:
+            raise CorruptStorage(f"feed {short(self.key)} was signed further than its files show; restore or reopen it")
+        if self._staged is not None:
+            raise StorageError(f"another append to feed {short(self.key)} is under way")
+        for block in blocks:
+            if len(block) > MAX_APPEND_BYTES:
+                raise TooLarge(f"a block of {len(block)} bytes is over the limit of {MAX_APPEND_BYTES}")
+
+
+def _check_secret_key(key: PublicKey, secret_key: bytes | None) -> None:
+    if secret_key is not None and crypto.KeyPair.from_secret_key(secret_key).public_key != key:
+        raise WrongKey(f"the secret key is not the one of feed {short(key)}")

@@ -1,0 +1,42 @@
+"""What a feed needs from the layers above it, declared here so that it need not import them."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from ddrive.ids import BlockIndex
+
+
+class BlockSource(Protocol):
+    """Who can get what is not held. Each wish is withdrawn by calling what it returned, once or more."""
+
+    def want_blocks(self, start: BlockIndex, end: BlockIndex, *, urgent: bool) -> Callable[[], None]:
+        """Wish for the blocks `start` up to `end`."""
+
+    def want_offset(self, byte_offset: int, start: BlockIndex, end: BlockIndex) -> Callable[[], None]:
+        """Wish for the nodes needed to locate a byte that lies in the blocks `start` up to `end`."""
+
+    def want_length(self, min_length: int) -> Callable[[], None]:
+        """Wish for a proof that the feed has at least `min_length` blocks."""
+
+    async def refresh(self) -> None:
+        """Return when what connected peers announced is proven, or there is nothing newer."""
+
+    @property
+    def peer_count(self) -> int:
+        """How many peers carry this feed now."""
+
+
+class FeedListener(Protocol):
+    """Who is told of changes, by plain calls that must not raise."""
+
+    def stored(self, start: BlockIndex, end: BlockIndex) -> None:
+        """Blocks `start` up to `end` are held now."""
+
+    def grew(self, length: int) -> None:
+        """The feed is proven to have `length` blocks."""
+
+    def cleared(self, start: BlockIndex, end: BlockIndex) -> None:
+        """Blocks `start` up to `end` are not held any more."""
+
+    def nodes_stored(self) -> None:
+        """Proof nodes arrived without a block."""

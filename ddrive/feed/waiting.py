@@ -1,0 +1,141 @@
+"""Who follows one feed: the tasks that wait for something to happen to it, and the listeners that are told.
+
+A wait says only that looking again is worth while: who wakes up checks, and waits again if need be. Leaving a wait, in
+whatever way, leaves nothing behind.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from ddrive.feed.source import FeedListener
+from ddrive.ids import BlockIndex
+
+
+class _Range:
+    """A task that waits until all blocks of a range are held."""
+
+    __slots__ = ("end", "event", "missing", "start")
+
+    def __init__(self, start: int, end: int, missing: int) -> None:
+        self.start, self.end, self.missing, self.event = start, end, missing, trio.Event()
+
+
+class Waiters:
+    """The waiting tasks of one feed."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, trio.Event] = {}
+        self._ranges: list[_Range] = []
+        self._lengths: list[tuple[int, trio.Event]] = []
+        self._news = trio.Event()
+
+    async def block(self, index: int) -> None:
+        """Return when block `index` was stored."""
+        event = self._blocks.setdefault(index, trio.Event())
+        try:
+            await event.wait()
+        finally:
+            if self._blocks.get(index) is event and event.statistics().tasks_waiting == 0:
+                del self._blocks[index]
+
+    async def blocks(self, start: int, end: int, missing: int) -> None:
+        """Return when `missing` blocks of the range from `start` up to `end` were stored."""
+        waiting = _Range(start, end, missing)
+        self._ranges.append(waiting)
+        try:
+            await waiting.event.wait()
+        finally:
+            self._ranges.remove(waiting)
+
+    async def length(self, min_length: int) -> None:
+        """Return when the feed grew to at least `min_length` blocks."""
+        entry = (min_length, trio.Event())
+        self._lengths.append(entry)
+        try:
+            await entry[1].wait()
+        finally:
+            self._lengths.remove(entry)
+
+    async def news(self) -> None:
+        """Return when anything was stored."""
+        await self._news.wait()
+
+    def stored(self, start: int, end: int) -> None:
+        """Wake who waits for some of the blocks `start` up to `end`."""
+        if self._blocks:
+            reached = [start] if end - start == 1 else [index for index in self._blocks if start <= index < end]
+            for index in reached:
+                event = self._blocks.pop(index, None)
+                if event is not None:
+                    event.set()
+        for waiting in self._ranges:
+            waiting.missing -= max(0, min(end, waiting.end) - max(start, waiting.start))
+            if waiting.missing <= 0:
+                waiting.event.set()
+        self.changed()
+
+    def grew(self, length: int) -> None:
+        """Wake who waits for at most `length` blocks."""
+        for min_length, event in self._lengths:
+            if min_length <= length:
+                event.set()
+        self.changed()
+
+    def changed(self) -> None:
+        """Wake who waits for anything."""
+        if self._news.statistics().tasks_waiting:
+            self._news.set()
+            self._news = trio.Event()
+
+    def wake_all(self) -> None:
+        """Wake everybody: the feed was closed."""
+        for event in self._blocks.values():
+            event.set()
+        self._blocks.clear()
+        for waiting in self._ranges:
+            waiting.event.set()
+        for _, event in self._lengths:
+            event.set()
+        self.changed()
+
+
+class Audience:
+    """The waiting tasks and the listeners of one feed; tasks are woken first, listeners told in order of coming."""
+
+    def __init__(self) -> None:
+        self.waiters = Waiters()
+        self._listeners: list[FeedListener] = []
+
+    def subscribe(self, listener: FeedListener) -> Callable[[], None]:
+        """Tell `listener` of changes until the returned function is called."""
+        self._listeners.append(listener)
+
+        def leave() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return leave
+
+    def stored(self, start: int, end: int) -> None:
+        """Blocks `start` up to `end` are held now."""
+        self.waiters.stored(start, end)
+        for listener in tuple(self._listeners):
+            listener.stored(BlockIndex(start), BlockIndex(end))
+
+    def grew(self, length: int) -> None:
+        """The feed has `length` blocks now."""
+        self.waiters.grew(length)
+        for listener in tuple(self._listeners):
+            listener.grew(length)
+
+    def cleared(self, start: int, end: int) -> None:
+        """Blocks `start` up to `end` are not held any more."""
+        for listener in tuple(self._listeners):
+            listener.cleared(BlockIndex(start), BlockIndex(end))
+
+    def nodes_stored(self) -> None:
+        """Proof nodes arrived."""
+        self.waiters.changed()
+        for listener in tuple(self._listeners):
+            listener.nodes_stored()
