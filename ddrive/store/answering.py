@@ -32,13 +32,16 @@ class Pending(Protocol):
 class Service(Protocol):
     """What a connection offers: one object per connection."""
 
+    def expect(self, method: str, params: dict[str, Any]) -> None:
+        """Take note that `call` comes next with these: whatever else the client sent after it is handled later."""
+
     async def call(self, method: str, params: dict[str, Any]) -> Any:
         """Return the result of `method`. Raises: DriveError, which crosses the socket."""
 
     def notice(self, method: str, params: dict[str, Any]) -> None:
         """Take note of something that needs no answer."""
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Drop all that the client held; called once, when it has gone."""
 
 
@@ -106,7 +109,8 @@ class Answering:
                 await self._read(service, nursery)
                 nursery.cancel_scope.cancel()
         finally:
-            service.close()
+            with trio.CancelScope(shield=True):
+                await service.aclose()
 
     async def _read(self, service: Service, nursery: trio.Nursery) -> None:
         reader = MessageReader()
@@ -134,6 +138,10 @@ class Answering:
             case Call():
                 if message.id in self._running:
                     raise RemoteProtocolError(f"call {message.id} is running already")
+                try:
+                    service.expect(message.method, message.params)
+                except TypeError as error:
+                    raise RemoteProtocolError(f"{message.method}: {error}") from error
                 self._running[message.id] = trio.CancelScope()
                 nursery.start_soon(self._answer, message, service)
             case Cancel(call_id):

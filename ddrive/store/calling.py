@@ -158,6 +158,7 @@ class Calling:
                 stream = None
                 if not reconnect:
                     return
+                await trio.sleep(_RETRY_S)  # an engine that throws us out is not asked without a pause
         finally:
             self._closed = True
             for waiting in list(self._waiting.values()):
@@ -175,9 +176,10 @@ class Calling:
     async def _talk(self, stream: trio.SocketStream) -> None:
         self._queue.clear()
         self.connected = True
+        lasting = list(self._waiting.values())
         for restorer in list(self._restorers):
             restorer.connected()
-        for waiting in list(self._waiting.values()):
+        for waiting in lasting:
             self._send(waiting.call)
         self.began.set()
         self._up.set()

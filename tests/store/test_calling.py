@@ -25,9 +25,13 @@ class Echo:
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
         self.notices: list[tuple[str, dict[str, Any]]] = []
+        self.expected: list[str] = []
         self.ended: list[str] = []
         self.closed = trio.Event()
         self.started = trio.Event()
+
+    def expect(self, method: str, params: dict[str, Any]) -> None:
+        self.expected.append(method)
 
     async def call(self, method: str, params: dict[str, Any]) -> Any:
         match method:
@@ -57,7 +61,7 @@ class Echo:
             raise DriveError("bad notice")
         self.notices.append((method, params))
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         self.closed.set()
 
 

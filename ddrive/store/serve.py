@@ -1,0 +1,278 @@
+"""The feed methods of the control socket: what one attached client has open, wants and hears, on the engine's side.
+
+A client names its open feeds (handles) and its wishes with numbers of its own, so that it can use them at once. All
+of them go when the client goes. Each open feed has at most one change record in the client's outbox; changes gather
+in it until it is written, and when there are too many it tells everything anew.
+
+    feed.open    {handle, dialect, key | name, live} -> {key, path, length, byte_length, writable, forked, runs, peers}
+    feed.append  {handle, blocks, expected_length} -> {index, length}
+    feed.refresh {handle} -> {length}
+    feed.close   {handle} -> {}
+    notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
+        feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}
+    event feed.changed {handle, length, byte_length, forked, peers, nodes, and changes: [[held, start, end]…] or runs}
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from ddrive.errors import BadHandle, Closed, CorruptStorage, DriveError, LocalProtocolError
+from ddrive.feed.feed import Feed
+from ddrive.ids import BlockIndex, PublicKey, short
+from ddrive.store.answering import Outbox
+from ddrive.store.derive import feed_folder
+from ddrive.store.rpc import Event
+from ddrive.store.store import OwnedStore
+
+MAX_CHANGES = 256  # gathered for one feed; with more, all held runs are sent instead
+MAX_WISHES = 100_000  # of one client for one feed
+_DISPUTES = 3  # a block that the client finds unusable so many times is fetched again
+
+_log = logging.getLogger(__name__)
+
+
+class _Served:
+    """One feed as one client sees it: the listener that records its changes, and the client's wishes."""
+
+    def __init__(self, handle: int, store: OwnedStore, feed: Feed, outbox: Outbox) -> None:
+        self.handle, self.feed = handle, feed
+        self._store = store
+        self._outbox = outbox
+        self._queued = self._nodes = self._all = False
+        self._changes: list[tuple[bool, int, int]] = []
+        self._peers = feed.peer_count
+        self._wishes: dict[int, Callable[[], None]] = {}
+        self._disputed: dict[int, int] = {}
+        self._unsubscribe = [feed.subscribe(self), store.session(feed).watch_peers(self._look_at_peers)]
+
+    async def aclose(self) -> None:
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
+        for withdraw in self._wishes.values():
+            withdraw()
+        self._wishes.clear()
+        await self._store.release(self.feed)
+
+    # What the feed tells (FeedListener).
+
+    def stored(self, start: int, end: int) -> None:
+        self._change(True, start, end)
+
+    def cleared(self, start: int, end: int) -> None:
+        self._change(False, start, end)
+
+    def grew(self, length: int) -> None:
+        self._queue()
+
+    def nodes_stored(self) -> None:
+        self._nodes = True
+        self._queue()
+
+    def _look_at_peers(self) -> None:
+        if self.feed.peer_count != self._peers:
+            self._queue()
+
+    def _change(self, held: bool, start: int, end: int) -> None:
+        last = self._changes[-1] if self._changes else None
+        if last and last[0] == held and last[1] <= start <= last[2]:
+            self._changes[-1] = (held, last[1], max(last[2], end))
+        elif len(self._changes) < MAX_CHANGES and not self._all:
+            self._changes.append((held, start, end))
+        else:
+            self._all = True
+            self._changes.clear()
+        self._queue()
+
+    def _queue(self) -> None:
+        if not self._queued:
+            self._queued = True
+            self._outbox.defer(self)
+
+    def render(self) -> Event:
+        params = self.facts()
+        params["handle"] = self.handle
+        params["nodes"] = self._nodes
+        if self._all:
+            params["runs"] = self.feed.runs(0, self.feed.length)
+        else:
+            params["changes"] = self._changes
+        self._queued = self._nodes = self._all = False
+        self._changes = []
+        return Event("feed.changed", params)
+
+    def facts(self) -> dict[str, Any]:
+        feed = self.feed
+        self._peers = feed.peer_count
+        return {
+            "length": feed.length,
+            "byte_length": feed.byte_length,
+            "forked": feed.forked,
+            "peers": self._peers,
+        }
+
+    # What the client wants.
+
+    def want(self, method: str, params: dict[str, Any]) -> None:
+        wish = int(params["wish"])
+        if method == "feed.drop":
+            if withdraw := self._wishes.pop(wish, None):
+                withdraw()
+            return
+        source = self.feed.source
+        if source is None or wish in self._wishes:
+            return
+        if len(self._wishes) >= MAX_WISHES:
+            raise LocalProtocolError(f"more than {MAX_WISHES} wishes for one feed")
+        if method == "feed.want_length":
+            self._wishes[wish] = source.want_length(int(params["min_length"]))
+            return
+        start, end = BlockIndex(params["start"]), BlockIndex(params["end"])
+        if method == "feed.want_offset":
+            self._wishes[wish] = source.want_offset(int(params["byte_offset"]), start, end)
+            return
+        self._tell_held(start, end)
+        self._wishes[wish] = source.want_blocks(start, end, urgent=bool(params["urgent"]))
+
+    def _tell_held(self, start: int, end: int) -> None:
+        """Say again which blocks of [start, end) are held: the client asks because it does not know, or doubts."""
+        if end - start == 1 and self.feed.has(start):
+            doubts = self._disputed[start] = self._disputed.get(start, 0) + 1
+            if doubts >= _DISPUTES:
+                self._settle_dispute(BlockIndex(start))
+                return
+            try:
+                self.feed.get_held(BlockIndex(start))  # verifies it; a bad one is forgotten and fetched again
+            except CorruptStorage as error:
+                _log.error("held block is bad feed=%s block=%d error=%s", short(self.feed.key), start, error)
+        for first, last in self.feed.runs(start, end):
+            self._change(True, first, last)
+
+    def _settle_dispute(self, index: BlockIndex) -> None:
+        _log.error("held block is bad for a view feed=%s block=%d", short(self.feed.key), index)
+        if not self.feed.writable:  # our own block would be lost for ever
+            del self._disputed[index]
+            self.feed.clear(index, index + 1)
+
+
+@dataclass
+class _Opening:
+    """What came for a handle before its feed was open: notices wait here, calls wait for `done`."""
+
+    calls: int = 0
+    notices: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    done: trio.Event = field(default_factory=trio.Event)
+
+
+class FeedService:
+    """The feed methods for one client connection."""
+
+    def __init__(self, stores: Mapping[str, OwnedStore], outbox: Outbox) -> None:
+        self._stores = stores
+        self._outbox = outbox
+        self._served: dict[int, _Served] = {}
+        self._opening: dict[Any, _Opening] = {}
+        self._closed = False
+
+    def owns(self, method: str) -> bool:
+        """Tell whether `method` is one of those answered here."""
+        return method.startswith("feed.")
+
+    def expect(self, method: str, params: dict[str, Any]) -> None:
+        """Take note of a call that is about to run: what comes for its handle waits until the feed is open."""
+        if method == "feed.open":
+            self._opening.setdefault(params.get("handle"), _Opening()).calls += 1
+
+    async def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of a feed method that `expect` was told of. Raises: BadHandle, and what the feed raises."""
+        if method == "feed.open":
+            return await self._open(params)
+        if opening := self._opening.get(params.get("handle")):
+            await opening.done.wait()
+        feed = self._at(params).feed
+        match method:
+            case "feed.append":
+                index = await feed.append(params["blocks"], expected_length=params["expected_length"])
+                return {"index": index, "length": feed.length}
+            case "feed.refresh":
+                await feed.refresh()
+                return {"length": feed.length}
+            case "feed.close":
+                await self._served.pop(params["handle"]).aclose()
+                return {}
+        raise LocalProtocolError(f"{method}: no such method")
+
+    def notice(self, method: str, params: dict[str, Any]) -> None:
+        """Take note of a wish, or of the end of one. Raises: BadHandle."""
+        if opening := self._opening.get(params.get("handle")):
+            opening.notices.append((method, params))
+        elif method in ("feed.want", "feed.want_offset", "feed.want_length", "feed.drop"):
+            self._at(params).want(method, params)
+        else:
+            raise LocalProtocolError(f"{method}: no such notice")
+
+    async def aclose(self) -> None:
+        """Drop all that the client has open."""
+        self._closed = True
+        while self._served:
+            _, served = self._served.popitem()
+            await served.aclose()
+
+    def _at(self, params: dict[str, Any]) -> _Served:
+        try:
+            return self._served[params["handle"]]
+        except (KeyError, TypeError):
+            raise BadHandle(f"feed {params.get('handle')} is not open on this connection") from None
+
+    async def _open(self, params: dict[str, Any]) -> dict[str, Any]:
+        handle = params.get("handle")
+        try:
+            return await self._opened(handle, params)
+        finally:
+            opening = self._opening[handle]
+            opening.calls -= 1
+            if not opening.calls:
+                del self._opening[handle]
+                opening.done.set()
+                if handle in self._served:
+                    self._catch_up(opening.notices)
+
+    def _catch_up(self, notices: list[tuple[str, dict[str, Any]]]) -> None:
+        for method, params in notices:
+            try:
+                self.notice(method, params)
+            except (DriveError, KeyError, TypeError, ValueError) as error:
+                _log.warning("notice refused method=%s error=%r", method, error)
+
+    async def _opened(self, handle: Any, params: dict[str, Any]) -> dict[str, Any]:
+        key, name, store = params.get("key"), params.get("name"), self._stores.get(str(params.get("dialect")))
+        if not isinstance(handle, int) or store is None or (key is None) == (name is None):
+            raise LocalProtocolError("feed.open: handle, a known dialect, and either key or name are needed")
+        feed = await store.open_feed(
+            key=None if key is None else PublicKey(bytes(key)), name=name, live=bool(params.get("live"))
+        )
+        served = await self._serve(handle, store, feed)
+        return served.facts() | {
+            "key": feed.key,
+            "path": str(store.path / feed_folder(store.discovery_key(feed.key))),
+            "writable": feed.writable,
+            "runs": feed.runs(0, feed.length),
+        }
+
+    async def _serve(self, handle: int, store: OwnedStore, feed: Feed) -> _Served:
+        """Return the feed under its handle; one that is open already is released once: it was opened twice."""
+        served = self._served.get(handle)
+        if served and served.feed is feed:
+            await store.release(feed)
+        elif served:
+            await store.release(feed)
+            raise LocalProtocolError(f"feed.open: handle {handle} is another feed")
+        elif self._closed:
+            await store.release(feed)
+            raise Closed("the client went away")
+        else:
+            served = self._served[handle] = _Served(handle, store, feed, self._outbox)
+        return served

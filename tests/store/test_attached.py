@@ -1,0 +1,415 @@
+"""Views over a real socket: held blocks without a message, everything else through the engine, also when it dies."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import memory_stream_pair
+
+from ddrive.dialect import DWEB, HYPERCORE
+from ddrive.errors import BadHandle, DriveError, EngineError, LengthChanged, NotHeld, NotWritable
+from ddrive.feed.feed import Feed
+from ddrive.ids import BlockIndex, PublicKey
+from ddrive.store import attached as attached_module
+from ddrive.store import serve as serve_module
+from ddrive.store.answering import Answering
+from ddrive.store.attached import Attached, open_attached
+from ddrive.store.calling import open_calling
+from ddrive.store.linked import replicate
+from ddrive.store.serve import FeedService
+from ddrive.store.sockets import listen
+from ddrive.store.store import OwnedStore, open_store
+from tests.support.until import until
+
+BLOCKS = [b"block %d" % number for number in range(20)]
+
+
+class CountingService(FeedService):
+    """Remembers what it was asked."""
+
+    heard: list[str]
+
+    async def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        self.heard.append(method)
+        return await super().call(method, params)
+
+    def notice(self, method: str, params: dict[str, Any]) -> None:
+        self.heard.append(method)
+        super().notice(method, params)
+
+
+class Engine:
+    """The part of an engine that matters here: a store behind a socket. `kill` and `start` as often as wanted."""
+
+    def __init__(self, directory: Path, nursery: trio.Nursery) -> None:
+        self.socket = directory / "control.sock"
+        self.directory = directory
+        self.heard: list[str] = []
+        self.services: list[CountingService] = []
+        self._nursery = nursery
+        self._scope = trio.CancelScope()
+        self._gone = trio.Event()
+
+    async def start(self) -> None:
+        self.store: OwnedStore = await self._nursery.start(self._run)
+
+    async def kill(self) -> None:
+        self._scope.cancel()
+        await self._gone.wait()
+
+    async def _run(self, *, task_status: trio.TaskStatus[OwnedStore]) -> None:
+        self._scope, self._gone = trio.CancelScope(), trio.Event()
+        listener = listen(self.socket)
+        with self._scope:
+            async with open_store(self.directory / "dweb", DWEB) as store, trio.open_nursery() as nursery:
+                await nursery.start(lambda task_status: self._accept(store, listener, task_status))
+                task_status.started(store)
+        self.socket.unlink()
+        self._gone.set()
+
+    async def _accept(
+        self, store: OwnedStore, listener: trio.SocketListener, task_status: trio.TaskStatus[None]
+    ) -> None:
+        async def serve(stream: trio.SocketStream) -> None:
+            connection = Answering(stream)
+            service = CountingService({"dweb": store}, connection.outbox)
+            service.heard = self.heard
+            self.services.append(service)
+            await connection.run(service)
+
+        task_status.started()
+        await trio.serve_listeners(serve, [listener])
+
+
+class World:
+    """An engine with a writable feed of `BLOCKS`, and a view of it."""
+
+    def __init__(self, engine: Engine, view: Attached, nursery: trio.Nursery) -> None:
+        self.engine, self.view, self.nursery = engine, view, nursery
+
+    @property
+    def store(self) -> OwnedStore:
+        return self.engine.store
+
+    async def feed(self, **which: Any) -> Feed:
+        return await self.view.store(DWEB).open_feed(**which)
+
+    async def restart(self) -> None:
+        await self.engine.kill()
+        await until(lambda: not self.view.is_connected)
+        await self.engine.start()
+        await self.view.calling.wait_connected()
+
+
+@asynccontextmanager
+async def world(directory: Path) -> AsyncIterator[World]:
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            engine = Engine(directory, nursery)
+            await engine.start()
+            async with open_attached(engine.socket) as view:
+                yield World(engine, view, nursery)
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def remote(directory: Path, world: World) -> AsyncIterator[tuple[Feed, trio.CancelScope]]:
+    """A peer that has a feed of `BLOCKS`, linked to the engine of `world` until the scope is cancelled."""
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(directory, DWEB))
+        feed = await store.open_feed(name="theirs")
+        await feed.append(BLOCKS)
+        scope = trio.CancelScope()
+        world.nursery.start_soon(_link, store, world.store, scope)
+        yield feed, scope
+        scope.cancel()
+
+
+async def _link(theirs: OwnedStore, ours: OwnedStore, scope: trio.CancelScope) -> None:
+    left, right = memory_stream_pair()
+    with scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: replicate(theirs, left, initiator=True))
+            nursery.start_soon(lambda: replicate(ours, right, initiator=False))
+
+
+async def test_held_blocks_are_read_without_a_message(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        own = await at.store.open_feed(name="mine")
+        await own.append(BLOCKS)
+        view = await at.feed(key=own.key)
+        assert (view.length, view.byte_length, view.writable) == (20, own.byte_length, True)
+        at.engine.heard.clear()
+        assert [await view.get(number) for number in range(20)] == BLOCKS
+        assert await view.seek(8) == (BlockIndex(1), 1)
+        await view.download(0, 20)
+        assert at.engine.heard == []
+
+
+async def test_one_object_per_feed_by_key_and_name(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        first = await at.feed(name="mine")
+        second = await at.feed(key=first.key, live=True)
+        third = await at.feed(name="mine")
+        assert first is second is third
+        assert first.key == (await at.store.open_feed(name="mine")).key
+        with pytest.raises(DriveError):
+            await at.view.store(HYPERCORE).open_feed(name="mine")
+        with pytest.raises(DriveError):
+            await at.feed()
+
+
+async def test_a_closed_feed_can_be_opened_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        feed = await at.feed(name="mine")
+        await feed.append(BLOCKS)
+        await feed.aclose()
+        again = await at.feed(key=feed.key)
+        assert again is not feed
+        assert await again.get(19) == BLOCKS[19]
+
+
+async def test_growth_and_clearing_are_seen(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        own = await at.store.open_feed(name="mine")
+        view = await at.feed(key=own.key)
+        at.nursery.start_soon(own.append, BLOCKS)
+        assert await view.wait_length(20) == 20
+        await view.download(0, 20)
+        own.clear(3, 5)
+        await until(lambda: view.runs(0, 20) == [(0, 3), (5, 20)])
+        with pytest.raises(NotHeld):
+            await view.get(3, wait=False)
+
+
+async def test_what_is_missing_comes_from_a_peer(tmp_path: Path) -> None:
+    async with world(tmp_path) as at, remote(tmp_path / "peer", at) as (theirs, _):
+        view = await at.feed(key=theirs.key, live=True)
+        assert not view.writable
+        assert await view.wait_length(20) == 20
+        await until(lambda: view.peer_count == 1)
+        assert await view.seek(8) == (BlockIndex(1), 1)
+        assert await view.get(7) == BLOCKS[7]
+        await view.refresh()
+        assert view.held(0, 20) < 20
+        with view.want(0, 20):
+            await view.download(0, 20)
+        assert [view.get_held(number) for number in range(20)] == BLOCKS
+        await theirs.append([b"more"])
+        assert await view.wait_length(21) == 21
+
+
+async def test_a_withdrawn_wish_is_withdrawn_at_the_engine(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        view = await at.feed(key=PublicKey(bytes(31) + b"\1"))
+        for wait in (lambda: view.get(5), lambda: view.seek(99), lambda: view.wait_length(3)):
+            at.engine.heard.clear()
+            with trio.CancelScope() as scope:
+                at.nursery.start_soon(_cancel_when_heard, at.engine, scope)
+                await wait()
+            await until(lambda: at.engine.heard[-1:] == ["feed.drop"])
+
+
+async def _cancel_when_heard(engine: Engine, scope: trio.CancelScope) -> None:
+    await until(lambda: any(method.startswith("feed.want") for method in engine.heard))
+    scope.cancel()
+
+
+class Wishes:
+    """A source that has nothing and counts the open wishes."""
+
+    peer_count = 0
+
+    def __init__(self) -> None:
+        self.open = 0
+
+    def want_blocks(self, start: BlockIndex, end: BlockIndex, *, urgent: bool) -> Callable[[], None]:
+        return self._wish()
+
+    def want_offset(self, byte_offset: int, start: BlockIndex, end: BlockIndex) -> Callable[[], None]:
+        return self._wish()
+
+    def want_length(self, min_length: int) -> Callable[[], None]:
+        return self._wish()
+
+    async def refresh(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def _wish(self) -> Callable[[], None]:
+        self.open += 1
+
+        def withdraw() -> None:
+            self.open -= 1
+
+        return withdraw
+
+
+async def test_a_client_that_goes_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        owned = await at.store.open_feed(key=PublicKey(bytes(31) + b"\1"))
+        wishes = Wishes()
+        owned.set_source(wishes)
+        async with open_attached(at.engine.socket) as other:
+            feed = await other.store(DWEB).open_feed(key=owned.key)
+            with feed.want(0, 10), feed.want(3, 4):
+                await until(lambda: wishes.open == 2)
+        await until(lambda: wishes.open == 0)
+
+
+async def test_peers_are_counted(tmp_path: Path) -> None:
+    async with world(tmp_path) as at, remote(tmp_path / "peer", at) as (theirs, scope):
+        view = await at.feed(key=theirs.key)
+        await until(lambda: view.peer_count == 1)
+        scope.cancel()
+        await until(lambda: view.peer_count == 0)
+
+
+async def test_appends_are_compare_and_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached_module, "APPEND_BYTES", 20)
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        assert await view.append(BLOCKS, expected_length=0) == 0
+        assert (view.length, view.get_held(19)) == (20, BLOCKS[19])
+        with pytest.raises(LengthChanged):
+            await view.append([b"late"], expected_length=19)
+        assert await view.append([b"a" * 100, memoryview(b"b")]) == 20
+        assert await view.append([]) == 22
+        theirs = await at.feed(key=PublicKey(bytes(31) + b"\1"))
+        with pytest.raises(NotWritable):
+            await theirs.append([b"no"])
+
+
+async def test_several_views_append_in_turns(tmp_path: Path) -> None:
+    async with world(tmp_path) as at, open_attached(at.engine.socket) as other:
+        feeds = [await at.feed(name="mine"), await other.store(DWEB).open_feed(name="mine")]
+        async with trio.open_nursery() as nursery:
+            for number in range(40):
+                nursery.start_soon(feeds[number % 2].append, [b"%d" % number])
+        await until(lambda: {feed.length for feed in feeds} == {40})
+        assert sorted(int(feeds[0].get_held(index) or b"") for index in range(40)) == list(range(40))
+
+
+async def test_held_blocks_are_served_while_the_engine_is_dead(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        await view.append(BLOCKS)
+        await at.engine.kill()
+        await until(lambda: not at.view.is_connected)
+        assert [await view.get(number) for number in range(20)] == BLOCKS
+        assert view.peer_count == 0
+        await view.refresh()
+        with pytest.raises(EngineError):
+            await at.view.call("status")
+        with trio.move_on_after(0.05) as waited:
+            await at.feed(key=PublicKey(bytes(31) + b"\1"))
+        assert waited.cancelled_caught
+
+
+async def test_reading_goes_on_with_the_next_engine(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        async with remote(tmp_path / "peer", at) as (theirs, _):
+            view = await at.feed(key=theirs.key, live=True)
+            await view.get(3)
+        got: list[bytes] = []
+
+        async def read(index: int) -> None:
+            got.append(await view.get(index))
+
+        at.nursery.start_soon(read, 7)
+        await until(lambda: "feed.want" in at.engine.heard)
+        await at.restart()
+        assert await view.get(3) == BLOCKS[3]
+        async with remote(tmp_path / "peer2", at) as (again, _):
+            assert again.key != theirs.key
+        async with open_store(tmp_path / "peer", DWEB) as store:
+            await store.open_feed(name="theirs")
+            scope = trio.CancelScope()
+            at.nursery.start_soon(_link, store, at.store, scope)
+            await until(lambda: got == [BLOCKS[7]])
+            scope.cancel()
+
+
+async def test_appends_survive_the_engine(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        await view.append(BLOCKS)
+        await at.engine.kill()
+        await until(lambda: not at.view.is_connected)
+        done: list[int] = []
+
+        async def append() -> None:
+            done.append(await view.append([b"later"], expected_length=20))
+
+        at.nursery.start_soon(append)
+        await at.engine.start()
+        await until(lambda: done == [20])
+        assert await view.get(20) == b"later"
+
+
+async def test_an_append_whose_answer_was_lost_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        own = await at.store.open_feed(name="mine")
+        real = own.append
+
+        async def append_and_vanish(blocks: Any, *, expected_length: int | None = None) -> BlockIndex:
+            index = await real(blocks, expected_length=expected_length)
+            at.nursery.start_soon(at.restart)
+            await trio.sleep_forever()
+            return index
+
+        monkeypatch.setattr(own, "append", append_and_vanish)
+        assert await view.append(BLOCKS, expected_length=0) == 0
+        assert view.length == 20
+
+
+async def test_a_slow_client_is_told_everything_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_module, "MAX_CHANGES", 3)
+    async with world(tmp_path) as at:
+        own = await at.store.open_feed(name="mine")
+        await own.append(BLOCKS)
+        view = await at.feed(key=own.key)
+        for number in range(0, 20, 2):
+            own.clear(number, number + 1)
+        await until(lambda: view.runs(0, 20) == [(number, number + 1) for number in range(1, 20, 2)])
+
+
+async def test_a_block_that_is_bad_on_disk_is_fetched_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as at, remote(tmp_path / "peer", at) as (theirs, _):
+        view = await at.feed(key=theirs.key, live=True)
+        assert await view.get(7) == BLOCKS[7]
+        path = next((at.engine.directory / "dweb").rglob("data"))
+        with path.open("r+b") as file:
+            file.seek(theirs.byte_offset(7) or 0)
+            file.write(b"X")
+        assert await view.get(7) == BLOCKS[7]
+
+
+async def test_feed_methods_refuse_nonsense(tmp_path: Path) -> None:
+    async with world(tmp_path) as at, open_calling(at.engine.socket) as calling:
+        with pytest.raises(BadHandle):
+            await calling.call("feed.refresh", {"handle": 9})
+        with pytest.raises(DriveError):
+            await calling.call("feed.open", {"handle": 1, "dialect": "none", "key": bytes(32)})
+        with pytest.raises(DriveError):
+            await calling.call("feed.open", {"handle": 1, "dialect": "dweb", "key": b"short"})
+        await calling.call("feed.open", {"handle": 1, "dialect": "dweb", "name": "mine"})
+        with pytest.raises(DriveError):
+            await calling.call("feed.open", {"handle": 1, "dialect": "dweb", "name": "other"})
+        with pytest.raises(DriveError):
+            await calling.call("feed.nothing", {"handle": 1})
+        calling.notice("feed.want", {"handle": [1]})
+        for params in ({}, {"handle": 1}, {"handle": 1, "wish": "x"}, {"handle": 1, "wish": 1, "start": -1}):
+            calling.notice("feed.want", params)
+        assert (await calling.call("feed.refresh", {"handle": 1}))["length"] == 0
+
+
+async def test_a_handle_that_is_no_number_ends_that_connection_only(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        async with open_calling(at.engine.socket, reconnect=False) as calling:
+            with pytest.raises(EngineError):
+                await calling.call("feed.open", {"handle": [1], "dialect": "dweb", "name": "mine"})
+        assert (await at.feed(name="mine")).length == 0
