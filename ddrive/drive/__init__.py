@@ -1,1 +1,38 @@
-"""File trees in feeds: attributes, content, nested drives, versions."""
+"""File trees in feeds: attributes, content, nested drives, versions, and copying trees in and out."""
+
+from ddrive.drive.address import KeyRef, format_url, parse_key
+from ddrive.drive.drive import Drive, open_drive
+from ddrive.drive.exporter import ExportReport, export_tree
+from ddrive.drive.holdings import Usage, clear, download, usage
+from ddrive.drive.importer import ImportReport, import_tree
+from ddrive.drive.mounts import DriveMount
+from ddrive.drive.reader import FileReader
+from ddrive.drive.report import Progress, Refused
+from ddrive.drive.stat import Mount, Stat
+from ddrive.drive.view import Change, DirEntry
+from ddrive.drive.writer import NewEntry
+
+__all__ = [
+    "Change",
+    "DirEntry",
+    "Drive",
+    "DriveMount",
+    "ExportReport",
+    "FileReader",
+    "ImportReport",
+    "KeyRef",
+    "Mount",
+    "NewEntry",
+    "Progress",
+    "Refused",
+    "Stat",
+    "Usage",
+    "clear",
+    "download",
+    "export_tree",
+    "format_url",
+    "import_tree",
+    "open_drive",
+    "parse_key",
+    "usage",
+]

@@ -1,0 +1,104 @@
+"""Which feed holds a drive's bytes, and appending files to it one at a time.
+
+The blocks of a file lie side by side. So within this process a file keeps its feed's lock from its first block until
+its `Stat` is stored; another process appending to the same feed is noticed by the length (compare-and-swap), and what
+was appended of the file so far is appended once more behind the stranger's blocks.
+"""
+
+from collections.abc import Iterator, Sequence
+from weakref import WeakKeyDictionary
+
+import trio
+
+from ddrive.drive.reader import Extent
+from ddrive.errors import LengthChanged, Unsupported
+from ddrive.feed import Feed
+from ddrive.ids import PublicKey, short
+from ddrive.store.store import Store
+
+BLOCK_BYTES = 64 * 1024  # of the files we write
+APPEND_BYTES = 16 * 1024 * 1024  # appended at once, with one signature and one sync
+KEY_BYTES = 32
+
+Block = bytes | memoryview
+
+_locks: WeakKeyDictionary[Feed, trio.Lock] = WeakKeyDictionary()
+
+
+def writing(feed: Feed) -> trio.Lock:
+    """Return the lock of those who append files to `feed`; hold it until the entry that names the blocks is stored."""
+    return _locks.setdefault(feed, trio.Lock())
+
+
+def content_name(metadata_key: PublicKey) -> str:
+    """Return the name from which a store derives the content feed of the drive `metadata_key`."""
+    return f"{metadata_key.hex()}-content"
+
+
+async def content_feed(store: Store, drive_key: PublicKey, header: bytes | None) -> Feed:
+    """Return the content feed of a drive, given the metadata of its trie header.
+
+    Raises: Unsupported when the header names no feed: the feed is no drive.
+    """
+    if header is None or len(header) != KEY_BYTES:
+        raise Unsupported(f"the feed {short(drive_key)} is not a drive: its header names no content feed")
+    return await store.open_feed(key=PublicKey(header))
+
+
+def cut(data: Block, block_bytes: int = BLOCK_BYTES) -> Iterator[memoryview]:
+    """Yield `data` in blocks; nothing when it is empty."""
+    view = memoryview(data)
+    for start in range(0, len(view), block_bytes):
+        yield view[start : start + block_bytes]
+
+
+class FileWriter:
+    """Appends the blocks of one file (or of several files, as one run) to a content feed.
+
+    The caller holds `writing(feed)`.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._start = 0
+        self._byte_start = 0
+        self._blocks = 0
+        self._size = 0
+
+    @property
+    def extent(self) -> Extent:
+        """Where everything written so far is. Without a block: where the feed ends."""
+        if not self._blocks:
+            return Extent(self._feed.length, 0, self._feed.byte_length, 0)
+        return Extent(self._start, self._blocks, self._byte_start, self._size)
+
+    async def write(self, blocks: Sequence[Block]) -> None:
+        """Append `blocks`, durable on return. Raises: NotWritable, TooLarge, OSError of the disk."""
+        while blocks:
+            length, byte_length = self._feed.length, self._feed.byte_length
+            if self._blocks and length != self._start + self._blocks:
+                await self._again(length, byte_length)
+                continue
+            try:
+                await self._feed.append(blocks, expected_length=length)
+            except LengthChanged:
+                await self._feed.wait_length(length + 1)
+                continue
+            if not self._blocks:
+                self._start, self._byte_start = length, byte_length
+            self._blocks += len(blocks)
+            self._size += sum(len(block) for block in blocks)
+            return
+
+    async def _again(self, length: int, byte_length: int) -> None:
+        """Append what was written so far once more at `length`; somebody else appended behind it."""
+        old = range(self._start, self._start + self._blocks)
+        fresh = FileWriter(self._feed)
+        fresh._start, fresh._byte_start = length, byte_length
+        group: list[bytes] = []
+        for index in old:
+            group.append(await self._feed.get(index))
+            if sum(map(len, group)) >= APPEND_BYTES or index == old[-1]:
+                await fresh.write(group)
+                group = []
+        self._start, self._byte_start = fresh._start, fresh._byte_start

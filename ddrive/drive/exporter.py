@@ -1,0 +1,244 @@
+"""Writing a drive's tree, of any version and from any path down, into a directory.
+
+What is there already with the same size and time is left as it is, so an export that was interrupted goes on where it
+stopped. Nested drives are entered like directories, but never in a circle. What cannot be written is listed in the
+report and does not stop the rest; what cannot be *read* (no peer, corrupt) ends the export with its error.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from ddrive.drive.drive import Drive
+from ddrive.drive.paths import DrivePath, drive_path, join, parent
+from ddrive.drive.reader import FileReader
+from ddrive.drive.report import Progress, Refused, Tally
+from ddrive.drive.stat import Stat
+from ddrive.drive.target import Blocked, Directory, File, Output, write_all
+from ddrive.errors import CorruptStorage, InvalidProof
+
+SMALL_BYTES = 1024 * 1024  # files up to that are gathered and written with one hop to a thread
+GATHERED_BYTES = 8 * 1024 * 1024
+GATHERED_FILES = 256
+CHUNK_BYTES = 4 * 1024 * 1024  # of a large file
+DEPTH_MAX = 400  # each level keeps one file open
+
+
+@dataclass(slots=True)
+class ExportReport:
+    """What the target now holds, and what could not be written. `hostile_names` were left out of listings."""
+
+    files: int = 0
+    directories: int = 0
+    links: int = 0
+    bytes: int = 0
+    written: int = 0  # files and links that were not there already
+    removed: int = 0
+    hostile_names: int = 0
+    refused: list[Refused] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Level:
+    """A directory that is being written: where, what is still to come, what gathered so far."""
+
+    path: DrivePath
+    directory: Directory
+    stat: Stat | None  # None: the target itself, whose mode and times stay
+    below: list[tuple[DrivePath, Stat]]  # directories still to be entered, in reverse
+    drives: frozenset[bytes]  # keys of the drives we are inside of
+
+
+async def export_tree(
+    drive: Drive, path: str, dest: Path, *, delete: bool = False, progress: Progress | None = None
+) -> ExportReport:
+    """Write what is at and below `path` into the directory `dest`, which is made if need be.
+
+    A file at `path` is written into `dest` under its name. Without `delete` things are only added and updated; with
+    it, what the drive lacks is removed and a directory in the place of a file is replaced.
+    Modes (without set-user-id and the like), times and link targets are restored, owners are not.
+    Raises: NotFound, OSError when `dest` cannot be used, and what reading raises.
+    """
+    export = _Export(drive, dest, delete=delete)
+    start = drive_path(path)
+    if progress is not None:
+        export.tally = await _tally(drive, start, progress)
+    hostile_before = drive.hostile_names
+    stat = await drive.stat(start)
+    root = await trio.to_thread.run_sync(Directory.root, Path(dest))
+    if stat.is_dir:
+        await export.tree(start, root)
+    else:
+        try:
+            await export.entries(parent(start), root, [(start.rpartition("/")[2], stat)])
+        finally:
+            root.close()
+    export.report.hostile_names = drive.hostile_names - hostile_before
+    return export.report
+
+
+class _Export:
+    """One running export."""
+
+    def __init__(self, drive: Drive, dest: Path, *, delete: bool) -> None:
+        self.report = ExportReport()
+        self.tally = Tally()
+        self._drive = drive
+        self._delete = delete
+
+    async def tree(self, start: DrivePath, root: Directory) -> None:
+        """Write the directory `start` and all below it."""
+        levels = [_Level(start, root, None, [], frozenset([self._drive.key]))]
+        try:
+            levels[0].below = await self._fill(levels[0])
+            while levels:
+                level = levels[-1]
+                if level.below:
+                    deeper = await self._enter(level, *level.below.pop(), depth=len(levels))
+                    if deeper is not None:
+                        levels.append(deeper)
+                        deeper.below = await self._fill(deeper)
+                    continue
+                if level.stat is not None:
+                    await self._finish(level.path, level.directory, level.stat)
+                levels.pop().directory.close()
+        finally:
+            for level in levels:
+                level.directory.close()
+
+    async def _enter(self, level: _Level, path: DrivePath, stat: Stat, *, depth: int) -> _Level | None:
+        """Return the level for a directory of `level`; None when it cannot be entered."""
+        drives = level.drives
+        if stat.mount is not None:
+            if stat.mount.key in drives:
+                self.report.refused.append(Refused(path, "it is a drive that contains itself"))
+                return None
+            drives |= {stat.mount.key}
+        if depth >= DEPTH_MAX:
+            self.report.refused.append(Refused(path, f"it lies more than {DEPTH_MAX} levels deep"))
+            return None
+        name = path.rpartition("/")[2]
+        try:
+            entering = partial(level.directory.enter, name, replace=self._delete)
+            directory = await trio.to_thread.run_sync(entering)
+        except Blocked as problem:
+            self.report.refused.append(Refused(path, str(problem)))
+            return None
+        self.report.directories += 1
+        return _Level(path, directory, stat, [], drives)
+
+    async def _fill(self, level: _Level) -> list[tuple[DrivePath, Stat]]:
+        """Write the files and links of a directory; return the directories in it, in reverse."""
+        entries = await self._drive.list(level.path)
+        below = [(join(level.path, name), stat) for name, stat in entries if stat.is_dir]
+        if self._delete:
+            await self._remove_others(level, {name for name, _ in entries})
+        await self.entries(level.path, level.directory, [(name, stat) for name, stat in entries if not stat.is_dir])
+        return below[::-1]
+
+    async def entries(self, path: DrivePath, directory: Directory, entries: list[tuple[str, Stat]]) -> None:
+        """Write files and links of one directory."""
+        gathered: list[Output] = []
+        size = 0
+        for name, stat in entries:
+            where = join(path, name)
+            if not (stat.is_file or stat.is_symlink):
+                self.report.refused.append(Refused(where, "not a file, directory or symbolic link"))
+            elif directory.is_current(name, stat):
+                self._done(stat, written=False)
+            elif stat.is_symlink:
+                gathered.append(Output(name, stat))
+            elif stat.size > SMALL_BYTES or stat.mount is not None:
+                await self._large(where, directory, name, stat)
+            elif (data := await self._content(where, stat)) is not None:
+                gathered.append(Output(name, stat, data))
+                size += stat.size
+            if size >= GATHERED_BYTES or len(gathered) >= GATHERED_FILES:
+                await self._write(path, directory, gathered)
+                gathered, size = [], 0
+        await self._write(path, directory, gathered)
+
+    async def _content(self, path: DrivePath, stat: Stat) -> bytes | None:
+        """Return the bytes of a small file, None (and a line in the report) when they do not verify."""
+        try:
+            return await self._drive.read_file(path)
+        except (CorruptStorage, InvalidProof) as problem:
+            self.report.refused.append(Refused(path, str(problem)))
+            return None
+
+    async def _large(self, path: DrivePath, directory: Directory, name: str, stat: Stat) -> None:
+        """Write a file piece by piece; one that turns out not to verify is removed again."""
+        try:
+            reader = await self._drive.open(path)
+            try:
+                creating = partial(directory.create, name, replace=self._delete)
+                with await trio.to_thread.run_sync(creating) as file:
+                    await self._copy(reader, file)
+                    await trio.to_thread.run_sync(file.finish, stat)
+            finally:
+                await reader.aclose()
+            self._done(stat, written=True, counted=True)
+        except (CorruptStorage, InvalidProof) as problem:
+            directory.remove(name)
+            self.report.refused.append(Refused(path, str(problem)))
+        except (Blocked, OSError) as problem:
+            self.report.refused.append(Refused(path, getattr(problem, "strerror", None) or str(problem)))
+
+    async def _copy(self, reader: FileReader, file: File) -> None:
+        position = 0
+        while data := await reader.read(position, CHUNK_BYTES):
+            await trio.to_thread.run_sync(file.write, [data])
+            position += len(data)
+            self.tally.add_bytes(len(data))
+
+    async def _write(self, path: DrivePath, directory: Directory, outputs: list[Output]) -> None:
+        """Write what was gathered."""
+        if not outputs:
+            return
+        writing = partial(write_all, directory, outputs, replace=self._delete)
+        refused = dict(await trio.to_thread.run_sync(writing))
+        for output in outputs:
+            if output.name in refused:
+                self.report.refused.append(Refused(join(path, output.name), refused[output.name]))
+            else:
+                self._done(output.stat, written=True)
+
+    async def _remove_others(self, level: _Level, names: set[str]) -> None:
+        """Remove what the drive does not have."""
+        present = await trio.to_thread.run_sync(level.directory.names)
+        for name in sorted(set(present) - names):
+            try:
+                await trio.to_thread.run_sync(level.directory.remove, name)
+                self.report.removed += 1
+            except Blocked as problem:
+                self.report.refused.append(Refused(join(level.path, name), str(problem)))
+
+    async def _finish(self, path: DrivePath, directory: Directory, stat: Stat) -> None:
+        try:
+            directory.finish(stat)
+        except OSError as problem:
+            self.report.refused.append(Refused(path, problem.strerror or str(problem)))
+
+    def _done(self, stat: Stat, *, written: bool, counted: bool = False) -> None:
+        """Count a file or link that is in place."""
+        self.report.written += written
+        if stat.is_symlink:
+            self.report.links += 1
+            return
+        self.report.files += 1
+        self.report.bytes += stat.size
+        self.tally.add_file(0 if counted else stat.size)
+
+
+async def _tally(drive: Drive, start: DrivePath, progress: Progress) -> Tally:
+    """Return a count that knows how much there is to export."""
+    stats = [await drive.stat(start)]
+    if stats[0].is_dir:
+        stats = [stat async for _, stat in drive.walk(start)]
+    sizes = [stat.size for stat in stats if stat.is_file]
+    return Tally(progress, len(sizes), sum(sizes))
+
+
+__all__ = ["ExportReport", "Progress", "Refused", "export_tree"]

@@ -1,0 +1,225 @@
+"""Reading a file's bytes out of the blocks of a content feed.
+
+What is held is read without a single await. What is missing is asked for as blocks: those that hold the bytes of this
+read, and, when reads follow each other, a window ahead of them (`readahead`). The numbers of a `Stat` come from the
+author of the drive and are checked against the verified feed: a reader gets the right bytes or an error, never fewer.
+"""
+
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import trio
+
+from ddrive.drive.readahead import ReadAhead
+from ddrive.drive.stat import Stat
+from ddrive.errors import BadHandle, CorruptStorage
+from ddrive.feed import MAX_LENGTH, Feed
+
+NUMBER_MAX = 1 << 53  # sizes and positions beyond it are nonsense; the peers cannot even count that far
+YIELD_EVERY = 64  # reads without waiting before other tasks get their turn
+_USUAL_BLOCK_BYTES = (65536, 524288)  # what our writers and the npm peers cut files into
+
+
+class Extent(NamedTuple):
+    """Where the bytes of a file are: in `blocks` blocks of a feed from `offset` on, which starts at `byte_offset`."""
+
+    offset: int
+    blocks: int
+    byte_offset: int
+    size: int
+
+
+class _Place(NamedTuple):
+    """A block of the file: its number in the feed, and the position of its first byte in the file."""
+
+    block: int
+    start: int
+
+
+def extent_of(stat: Stat) -> Extent:
+    """Return where `stat` says the bytes are; a file without blocks is empty. Raises: CorruptStorage for nonsense."""
+    size = stat.size if stat.blocks else 0
+    if max(size, stat.byte_offset + size) > NUMBER_MAX or stat.offset + stat.blocks > MAX_LENGTH:
+        raise CorruptStorage(f"the attributes claim {stat.size} bytes in {stat.blocks} blocks, which cannot be")
+    return Extent(stat.offset, stat.blocks, stat.byte_offset, size)
+
+
+class FileReader:
+    """An open file. It keeps showing the content it was opened with. Reads may run at the same time.
+
+    `name` is used in messages only.
+    """
+
+    def __init__(self, feed: Feed, extent: Extent, name: str = "") -> None:
+        self.feed = feed
+        self.extent = extent
+        self.size = extent.size
+        self._name = name
+        self._first = extent.offset
+        self._last = extent.offset + extent.blocks  # exclusive
+        self._block_bytes = _usual_block_bytes(extent)
+        mean_bytes = max(1, self.size // max(1, extent.blocks))
+        self._ahead = ReadAhead(feed, self._last, self._block_bytes or mean_bytes)
+        self._mean_bytes = self._block_bytes or mean_bytes
+        self._place = _Place(self._first, 0)  # of the block read last: sequential reads go on from it
+        self._data: bytes | None = None  # its bytes; None: not read yet
+        self._reads = 0
+        self._checked = False
+        self._closed = False
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Return the bytes `offset` up to `offset + size`; fewer only where the file ends.
+
+        Waits for missing blocks as long as the caller does.
+        Raises: CorruptStorage when the feed does not hold what the entry claims; BadHandle after `aclose`.
+        """
+        if self._closed:
+            raise BadHandle(f"{self._name} is closed")
+        end = min(offset + size, self.size)
+        if offset < 0 or offset >= end:
+            return b""
+        self._reads += 1
+        if not self._reads % YIELD_EVERY:
+            await trio.lowlevel.checkpoint()
+        if not self._checked:
+            await self._check()
+        self._ahead.note(offset, end)
+        parts: list[bytes] = []
+        position = offset
+        while position < end:
+            data = self._read_held(position, end)
+            if data is None:
+                data = await self._fetch(position, end)
+            begin = position - self._place.start
+            taken = data[begin : begin + end - position] if begin or len(data) > end - position else data
+            parts.append(taken)
+            position += len(taken)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def held(self, offset: int, size: int) -> bool:
+        """Tell whether these bytes can be read without asking anybody."""
+        end = min(offset + size, self.size)
+        if offset >= end:
+            return True
+        first, last = self._locate(offset), self._locate(end - 1)
+        if first is None or last is None:
+            return False
+        count = last.block + 1 - first.block
+        return self.feed.held(first.block, last.block + 1) == count
+
+    async def aclose(self) -> None:
+        """Withdraw every wish. Closing twice is fine."""
+        self._closed = True
+        self._data = None
+        self._ahead.stop()
+
+    def _read_held(self, position: int, end: int) -> bytes | None:
+        """Return the block that holds byte `position` when all that is needed is here, and remember it."""
+        if self._data is not None and 0 <= position - self._place.start < len(self._data):
+            return self._data
+        place = self._locate(position)
+        if place is None:
+            return None
+        data = self._block_held(place.block)
+        if not data:  # missing, or an empty block that seeking leaves out
+            return None
+        self._ahead.fetch_from(place.block, end - place.start)
+        return self._remember(place, position, data)
+
+    async def _fetch(self, position: int, end: int) -> bytes:
+        """Return the block that holds byte `position`, waiting for it, and remember it.
+
+        Where it is may be unknown, or told by a peer's nodes that only the block itself proves: so the likely block is
+        fetched first, and when its proof shows that the byte lies elsewhere, the byte is sought.
+        """
+        place = self._locate(position) or self._guess(position)
+        if place is not None:
+            data = await self._get(place, end)
+            if data and self._locate(position) == place:
+                return self._remember(place, position, data)
+        place = await self._seek(position)
+        return self._remember(place, position, await self._get(place, end))
+
+    async def _get(self, place: _Place, end: int) -> bytes:
+        """Return a block of the file; the others that a read up to `end` needs are asked for at the same time."""
+        index = place.block
+        data = self._block_held(index)
+        if data is None:
+            self._ahead.fetch_from(index, end - place.start)
+            needed = min(self._last, index - (place.start - end) // self._mean_bytes)
+            with self.feed.want(index, needed, urgent=True) if needed > index + 1 else nullcontext():
+                data = await self.feed.get(index)
+        return data
+
+    def _block_held(self, index: int) -> bytes | None:
+        """Return a block if it is here; one that was damaged on disk counts as missing while a peer can replace it."""
+        try:
+            return self.feed.get_held(index)
+        except CorruptStorage:
+            if not self.feed.peer_count:
+                raise
+            return None
+
+    def _remember(self, place: _Place, position: int, data: bytes) -> bytes:
+        """Keep a block for the next read and return it. Raises: CorruptStorage when it ends before `position`."""
+        reached = place.start + len(data)
+        if reached <= position or (place.block == self._last - 1 and reached < self.size):
+            raise self._mismatch(f"its blocks end at byte {reached}")
+        self._place, self._data = place, data
+        return data
+
+    def _locate(self, position: int) -> _Place | None:
+        """Return the block of byte `position` if that is known here; an empty block may stand before it.
+
+        Raises: CorruptStorage when it lies outside the blocks of the file.
+        """
+        if position == 0 or self.extent.blocks == 1:
+            return _Place(self._first, 0)
+        if self._data is not None and position == self._place.start + len(self._data):
+            return self._checked_place(self._place.block + 1, position)
+        found = self.feed.locate(self.extent.byte_offset + position)
+        return None if found is None else self._checked_place(found[0], position - found[1])
+
+    def _guess(self, position: int) -> _Place | None:
+        """Return where the byte is if the file was cut as usual: right or not, it saves one round trip mostly."""
+        if not self._block_bytes:
+            return None
+        number = position // self._block_bytes
+        return _Place(self._first + number, number * self._block_bytes)
+
+    async def _seek(self, position: int) -> _Place:
+        """Return the block of byte `position`, never an empty one, asking a peer for what that takes."""
+        index, rest = await self.feed.seek(self.extent.byte_offset + position, start=self._first, end=self._last)
+        return self._checked_place(index, position - rest)
+
+    def _checked_place(self, index: int, start: int) -> _Place:
+        if not self._first <= index < self._last:
+            raise self._mismatch(f"byte {start} is not in its blocks")
+        return _Place(index, start)
+
+    async def _check(self) -> None:
+        """Compare the entry with the lengths that are proven. Raises: CorruptStorage."""
+        feed, extent = self.feed, self.extent
+        if feed.writable and feed.length < self._last:
+            await feed.refresh()  # a view of our own feed may be told a moment late
+            if feed.length < self._last:
+                raise self._mismatch(f"its feed has only {feed.length} blocks")
+        if self._last <= feed.length:
+            if extent.byte_offset + extent.size > feed.byte_length:
+                raise self._mismatch(f"its feed has only {feed.byte_length} bytes")
+            start = feed.locate(extent.byte_offset)
+            if start is not None and (start[1] or not self._first <= start[0] < self._last):
+                raise self._mismatch(f"block {self._first} of its feed starts elsewhere")
+            self._checked = True
+
+    def _mismatch(self, found: str) -> CorruptStorage:
+        extent = self.extent
+        return CorruptStorage(
+            f"{self._name or 'the file'} should be {extent.size} bytes in blocks {extent.offset} to {self._last}"
+            f" from byte {extent.byte_offset} of its feed, but {found}"
+        )
+
+
+def _usual_block_bytes(extent: Extent) -> int:
+    """Return the block size with which `extent` has as many blocks as it has, 0 when it is none of the usual ones."""
+    return next((size for size in _USUAL_BLOCK_BYTES if -(-extent.size // size) == extent.blocks), 0)

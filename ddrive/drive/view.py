@@ -1,0 +1,326 @@
+"""Reading a drive: attributes, listings, files and links, across nested drives, at any version.
+
+A directory needs no entry: anything below a path makes it one. Such a directory shows mode 0755, size 0 and the times
+of the newest entry of its drive. A path may hold a file and have entries below it (no writer of ours does that): then
+the file is what is shown, and the entries can still be listed. `NotFound` is only raised when the trie proves it.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal, NamedTuple
+
+from ddrive.drive.mounts import DriveMount, DriveTree
+from ddrive.drive.paths import DrivePath, drive_path, is_hostile, join, link_target
+from ddrive.drive.reader import Extent, FileReader, extent_of
+from ddrive.drive.stat import DIRECTORY_MODE, Stat, decode_stat
+from ddrive.errors import (
+    CorruptStorage,
+    InvalidPath,
+    IsADirectory,
+    NotADirectory,
+    NotFound,
+    TooManyLinks,
+    Unsupported,
+)
+from ddrive.feed import Feed
+from ddrive.ids import PublicKey
+from ddrive.trie import Entry, MountTrie, Owner, TrieNode
+from ddrive.trie.nodes import Prefetch
+
+LINKS_MAX = 40  # as Linux
+_COMPONENT_DIGITS = 32  # of a trie path; a node's row behind them points at the entry that ends there
+_HEADS_TRIED = 16  # newest blocks looked at for the times of a directory without entry; tags and mounts have none
+_END = 4  # the digit of a path's end
+
+
+class DirEntry(NamedTuple):
+    """A name in a directory and its attributes."""
+
+    name: str
+    stat: Stat
+
+
+DirEntries = list[DirEntry]  # a name of its own: within a class with a method `list` that word means the method
+
+
+class Change(NamedTuple):
+    """A difference between two versions; `stat` is what is there now, `previous` what was there."""
+
+    kind: Literal["put", "del", "mount", "unmount"]
+    path: DrivePath
+    stat: Stat | None
+    previous: Stat | None
+    seq: int | None = None  # block of the metadata feed that holds the entry now
+    previous_seq: int | None = None
+
+
+class DriveView:
+    """What can be read of a drive, the newest version or a fixed one. Base of `Drive`."""
+
+    def __init__(self, tree: DriveTree, version: int | None = None) -> None:
+        self.key: PublicKey = tree.metadata.key
+        self.metadata: Feed = tree.metadata
+        self.hostile_names = 0  # how often a listing left out a name no kernel takes, or an entry without valid Stat
+        self._tree = tree
+        self._version = version
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.key[:4].hex()} version={self.version}>"
+
+    @property
+    def version(self) -> int:
+        """Number of the version that is shown: the known length of the metadata feed, or the fixed one."""
+        return self._version or self.metadata.length
+
+    @property
+    def fixed(self) -> bool:
+        """Whether this is a fixed version, which never changes."""
+        return self._version is not None
+
+    async def trie(self) -> MountTrie:
+        """Return the trie of this view. Waits for the header when the drive is not known yet."""
+        live = await self._tree.live()
+        return live if self._version is None else live.checkout(self._version)
+
+    async def content(self) -> Feed:
+        """Return the feed with the bytes of this drive's own files."""
+        return await self._tree.content(await self.trie())
+
+    # -- attributes
+
+    async def lstat(self, path: str) -> Stat:
+        """Return the attributes of the entry at `path`; of a link itself.
+
+        Raises: NotFound, InvalidPath, CorruptStorage when its author stored something else there.
+        """
+        return (await self._entry(drive_path(path)))[0]
+
+    async def stat(self, path: str) -> Stat:
+        """Return the attributes of what `path` leads to. Raises: as `lstat`, TooManyLinks."""
+        return (await self._resolve(drive_path(path)))[1]
+
+    async def resolve(self, path: str) -> DrivePath:
+        """Return the path of the entry that `path` leads to through links. Raises: as `stat`."""
+        return (await self._resolve(drive_path(path)))[0]
+
+    async def read_link(self, path: str) -> str:
+        """Return the target of a symbolic link, as it was given. Raises: as `lstat`, InvalidPath when it is none."""
+        stat = await self.lstat(path)
+        if not stat.is_symlink or stat.linkname is None:
+            raise InvalidPath(f"{path!r} is not a symbolic link")
+        return stat.linkname
+
+    async def exists(self, path: str) -> bool:
+        """Tell whether there is an entry or an implicit directory at `path`."""
+        try:
+            await self.lstat(path)
+        except NotFound:
+            return False
+        return True
+
+    # -- listings
+
+    async def list(self, path: str = "/") -> DirEntries:
+        """Return what is in a directory, by name. Links are followed to the directory, not those in it.
+
+        Raises: NotFound, NotADirectory, TooManyLinks.
+        """
+        where = drive_path(path)
+        for _ in range(2):
+            owner = await (await self.trie()).owner(where)
+            nodes = await owner.trie.trie.iterate("/" + owner.inner, recursive=False, gt=True).rest()
+            if nodes or not where:
+                return await self._dir_entries(owner, nodes)
+            resolved, stat, _ = await self._resolve(where)
+            if not stat.is_dir:
+                raise NotADirectory(f"{path!r} is not a directory")
+            if resolved == where:
+                break
+            where = resolved
+        return []
+
+    async def walk(self, path: str = "/") -> AsyncIterator[tuple[DrivePath, Stat]]:
+        """Yield everything below a directory: each directory before what is in it, names in order.
+
+        Nested drives are entered, but not one that we are inside of already; links are not followed.
+        """
+        start = drive_path(path)
+        pending = [(start, frozenset([self.key]))]
+        while pending:
+            directory, drives = pending.pop()
+            below = []
+            for name, stat in await self.list(directory):
+                where = join(directory, name)
+                yield where, stat
+                if not stat.is_dir:
+                    continue
+                if stat.mount is None:
+                    below.append((where, drives))
+                elif stat.mount.key not in drives:
+                    below.append((where, drives | {stat.mount.key}))
+            pending += reversed(below)
+
+    async def mounts(self) -> Sequence[DriveMount]:
+        """Return all nested drives, those in nested drives too, but none twice on one way down."""
+        found = await (await self.trie()).mounts(recursive=True)
+        return [DriveMount(DrivePath(path), mount.key, mount.version) for path, mount, _ in found]
+
+    # -- content
+
+    async def open(self, path: str) -> FileReader:
+        """Return a reader of the file that `path` leads to; it keeps that content whatever happens later.
+
+        Raises: NotFound, IsADirectory, TooManyLinks, CorruptStorage when its attributes cannot be true.
+        """
+        where, stat, entry = await self._resolve(drive_path(path))
+        if stat.is_dir or entry is None:
+            raise IsADirectory(f"{path!r} is a directory")
+        if not stat.is_file:
+            raise Unsupported(f"{path!r} is neither a file nor a directory")
+        if stat.mount is not None and stat.mount.feed:
+            return FileReader(*await self._mounted_feed(stat), where)
+        extent = extent_of(stat)
+        if not extent.size:
+            return FileReader(self.metadata, Extent(0, 0, 0, 0), where)  # the content feed is not even opened
+        return FileReader(await self._tree.content(entry.trie), extent, where)
+
+    async def read_file(self, path: str) -> bytes:
+        """Return all bytes of a file. Raises: as `open`."""
+        reader = await self.open(path)
+        try:
+            return await reader.read(0, reader.size)
+        finally:
+            await reader.aclose()
+
+    # -- versions
+
+    async def diff(self, old: int = 1, path: str = "/") -> AsyncIterator[Change]:
+        """Yield what changed from version `old` to this one, at and below `path`; nested drives are not entered.
+
+        Entries that were stored again as they were are left out.
+        """
+        async for kind, key, now, then, _ in (await self.trie()).diff(old, drive_path(path)):
+            if now is not None and then is not None and (now.value, now.flags) == (then.value, then.flags):
+                continue
+            seq, previous_seq = (None if node is None else node.seq for node in (now, then))
+            yield Change(kind, DrivePath(key), _stat_or_none(now), _stat_or_none(then), seq, previous_seq)
+
+    async def changed(self, old: int) -> Sequence[DrivePath]:
+        """Return the paths of this drive itself whose entries are not what they were at version `old`."""
+        return [change.path async for change in self.diff(old)]
+
+    async def follow(self) -> AsyncIterator[int]:
+        """Yield each version that becomes known after the present one; those in between may be left out."""
+        version = self.metadata.length
+        while not self.fixed:
+            version = await self.metadata.wait_length(version + 1)
+            yield version
+
+    # -- inside
+
+    async def _entry(self, path: DrivePath) -> tuple[Stat, Entry | None]:
+        """Return the attributes of an entry, and where it is (None for the root, which has none)."""
+        if not path:
+            return await self._root(), None
+        trie = await self.trie()
+        entry = await trie.get(path)
+        if entry.node is not None:
+            return decode_stat(entry.node.value), entry
+        if await entry.trie.trie.newest("/" + entry.inner) is None:
+            raise NotFound(f"no such file or directory: '/{path}'")
+        return self._implicit(entry.trie), entry
+
+    async def _resolve(self, path: DrivePath) -> tuple[DrivePath, Stat, Entry | None]:
+        """Return where `path` leads to, following a link at its end and, when that is needed, links on the way."""
+        asked = path
+        for _ in range(LINKS_MAX):
+            try:
+                stat, entry = await self._entry(path)
+            except NotFound:
+                link = await self._first_link(path)
+                if link is None:
+                    raise
+                target, rest = link
+                path = drive_path(f"{target}/{rest}")
+                continue
+            if not stat.is_symlink:
+                return path, stat, entry
+            path = link_target(path, stat.linkname or "")
+        raise TooManyLinks(f"'/{asked}' leads through more than {LINKS_MAX} links")
+
+    async def _first_link(self, path: DrivePath) -> tuple[DrivePath, str] | None:
+        """Return the target of the first link among the directories of `path`, and the rest of the path behind it."""
+        trie = await self.trie()
+        names = path.split("/")
+        for count in range(1, len(names)):
+            directory = DrivePath("/".join(names[:count]))
+            entry = await trie.get(directory)
+            if entry.node is not None and (stat := decode_stat(entry.node.value)).is_symlink:
+                return link_target(directory, stat.linkname or ""), "/".join(names[count:])
+        return None
+
+    async def _root(self) -> Stat:
+        """Return the attributes of the drive's root without asking anybody."""
+        return self._implicit(await self.trie()) if self.metadata.has(0) else Stat(DIRECTORY_MODE)
+
+    def _implicit(self, trie: MountTrie) -> Stat:
+        """Return the attributes of a directory of `trie` without entry, with the times of the newest held entry."""
+        newest = trie.version - 1
+        for seq in range(newest, max(0, newest - _HEADS_TRIED), -1):
+            node = trie.trie.nodes.peek(seq)
+            stat = None if node is None or node.hidden else _stat_or_none(node)
+            if stat is not None:
+                return Stat(DIRECTORY_MODE, mtime_ms=stat.mtime_ms, ctime_ms=stat.mtime_ms)
+        return Stat(DIRECTORY_MODE)
+
+    async def _dir_entries(self, owner: Owner, nodes: Sequence[TrieNode]) -> DirEntries:
+        """Return the directory entries that `nodes`, the newest at or below each name, stand for."""
+        level = len(owner.inner.split("/")) + 1 if owner.inner else 1
+        own = await self._own_entries(owner, nodes, level)
+        found: dict[str, Stat] = {}
+        implicit: Stat | None = None
+        for node in nodes:
+            name = node.parts[level - 1]
+            if is_hostile(name):
+                self.hostile_names += 1
+                continue
+            entry = node if len(node.parts) == level else own.get(name)
+            if entry is None:
+                implicit = implicit or self._implicit(owner.trie)
+                found[name] = implicit
+                continue
+            try:
+                found[name] = decode_stat(entry.value)
+            except CorruptStorage:
+                self.hostile_names += 1
+        return [DirEntry(*item) for item in sorted(found.items())]
+
+    async def _own_entries(self, owner: Owner, nodes: Sequence[TrieNode], level: int) -> dict[str, TrieNode]:
+        """Return the entries of the directories among `nodes` in which something newer lies."""
+        row = level * _COMPONENT_DIGITS + 1
+        seqs = [node.pointer(row, _END) for node in nodes if len(node.parts) > level]
+        seqs = [seq for seq in seqs if seq]
+        if not seqs:
+            return {}
+        load = Prefetch(owner.trie.trie.nodes)
+        load.want([seq for seq in seqs if load.peek(seq) is None])
+        entries = [load.peek(seq) or await load.node(seq) for seq in seqs]
+        return {node.parts[-1]: node for node in entries if len(node.parts) == level}
+
+    async def _mounted_feed(self, stat: Stat) -> tuple[Feed, Extent]:
+        """Return a plain feed that is shown as a file, and all that is known of it now."""
+        assert stat.mount is not None
+        feed = await self._tree.plain_feed(stat.mount.key)
+        await feed.refresh()
+        if feed.length:
+            return feed, Extent(0, feed.length, 0, feed.byte_length)
+        return feed, Extent(0, stat.blocks, 0, stat.size)
+
+
+def _stat_or_none(node: TrieNode | None) -> Stat | None:
+    """Return the attributes that `node` holds, None when there is no node or it holds none."""
+    if node is None:
+        return None
+    try:
+        return decode_stat(node.value)
+    except CorruptStorage:
+        return None

@@ -1,0 +1,101 @@
+"""Storing entries: content first, then the attributes that name it.
+
+Whoever sees a `Stat` can rely on its blocks: they are appended, synced and published before it. Everything here works
+on one drive; which one owns a path is found out before.
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES, Block, FileWriter, cut, writing
+from ddrive.drive.reader import Extent
+from ddrive.drive.stat import Stat, encode_stat
+from ddrive.feed import Feed
+from ddrive.trie import Delete, Put, Trie
+
+Content = Block | bytearray | Iterable[Block] | AsyncIterable[Block]
+
+
+class NewEntry(NamedTuple):
+    """An entry to store at `path`; where its content lies is filled in when `blocks` are appended."""
+
+    path: str
+    stat: Stat
+    blocks: Sequence[Block] = ()
+
+
+def located(stat: Stat, extent: Extent) -> Stat:
+    """Return `stat` of a file whose content is at `extent`."""
+    return replace(stat, size=extent.size, blocks=extent.blocks, offset=extent.offset, byte_offset=extent.byte_offset)
+
+
+async def store(trie: Trie, content: Feed, entries: Sequence[NewEntry], removed: Sequence[str] = ()) -> None:
+    """Append the content of all entries at once, then store all entries and remove `removed` as one change.
+
+    Raises: NotWritable, InvalidPath, OSError of the disk.
+    """
+    async with writing(content):
+        written = FileWriter(content)
+        await written.write([block for entry in entries for block in entry.blocks])
+        start = written.extent
+        offset, byte_offset = start.offset, start.byte_offset
+        puts: list[Put | Delete] = [Delete(path) for path in removed]
+        for entry in entries:
+            stat = entry.stat
+            if not stat.is_symlink:
+                size = sum(map(len, entry.blocks))
+                stat = located(stat, Extent(offset, len(entry.blocks), byte_offset, size))
+                offset += len(entry.blocks)
+                byte_offset += size
+            puts.append(Put(entry.path, encode_stat(stat)))
+        await trie.batch(puts)
+
+
+async def store_stream(trie: Trie, content: Feed, path: str, stat: Stat, chunks: AsyncIterable[Block]) -> Stat:
+    """Append a file of any size piece by piece, then store its entry; return its attributes.
+
+    When `chunks` fails nothing is stored. Raises: as `store`, and what `chunks` raises.
+    """
+    async with writing(content):
+        written = FileWriter(content)
+        group: list[Block] = []
+        size = 0
+        async for block in chunks:
+            group.append(block)
+            size += len(block)
+            if size >= APPEND_BYTES:
+                await written.write(group)
+                group, size = [], 0
+        await written.write(group)
+        stat = located(stat, written.extent)
+        await trie.put(path, encode_stat(stat))
+    return stat
+
+
+async def blocks_of(content: Content) -> AsyncIterator[Block]:
+    """Yield the bytes of `content` in blocks of `BLOCK_BYTES`, the last one smaller."""
+    if isinstance(content, bytes | bytearray | memoryview):
+        for block in cut(memoryview(content)):
+            yield block
+        return
+    rest = bytearray()
+    async for chunk in _each(content):
+        rest += chunk
+        if len(rest) >= BLOCK_BYTES:
+            whole = len(rest) - len(rest) % BLOCK_BYTES
+            for block in cut(bytes(rest[:whole])):
+                yield block
+            del rest[:whole]
+    if rest:
+        yield bytes(rest)
+
+
+async def _each(chunks: Iterable[Block] | AsyncIterable[Block]) -> AsyncIterator[Block]:
+    """Yield from either kind of iterable."""
+    if isinstance(chunks, AsyncIterable):
+        async for chunk in chunks:
+            yield chunk
+    else:
+        for chunk in chunks:
+            yield chunk
