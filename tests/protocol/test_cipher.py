@@ -43,5 +43,5 @@ def test_other_provider_is_used_where_libsodium_cannot_be_reached(monkeypatch: p
     monkeypatch.setattr(cipher, "_salsa20", None)
     with pytest.raises(RuntimeError):
         SodiumStream(KEY, NONCE)
-    monkeypatch.setattr(cipher.nacl._sodium, "__file__", "no-such-library.so")
+    monkeypatch.setattr("nacl._sodium.__file__", "no-such-library.so")
     assert cipher._salsa20_of_libsodium() is None
