@@ -38,6 +38,7 @@ class AttachedFeed:
         self.live = live
         self.feed: Feed | None = None
         self.broken: Exception | None = None  # why the feed could not be opened
+        self.users = 0  # calls of `open_feed` without a `release`
         self._calling = calling
         self._peers = 0
         self._wish_ids = itertools.count(1)
@@ -210,15 +211,29 @@ class AttachedStore:
         Raises: what the engine raises; StorageError when its directory cannot be read.
         """
         async with self._turn:
-            known = self._usable(key) if key is not None else None
-            if known and known.feed:
-                if live and not known.live:
-                    known.live = True
-                    known.tell()
-                return known.feed
-            return await self._open(key, name, live)
+            attached = self._usable(key) if key is not None else None
+            if attached is None:
+                attached = await self._open(key, name, live)
+            elif live and not attached.live:
+                attached.live = True
+                attached.tell()
+            attached.users += 1
+            assert attached.feed is not None
+            return attached.feed
 
-    async def _open(self, key: PublicKey | None, name: bytes | str | None, live: bool) -> Feed:
+    async def release(self, feed: Feed) -> None:
+        """Take one `open_feed` back; a feed that nobody uses is closed."""
+        await trio.lowlevel.checkpoint()
+        attached = self._usable(feed.key)
+        if attached is None or attached.feed is not feed:
+            return
+        attached.users -= 1
+        if attached.users <= 0:
+            del self._by_key[feed.key]
+            self._give_back(attached)
+            await feed.aclose()
+
+    async def _open(self, key: PublicKey | None, name: bytes | str | None, live: bool) -> AttachedFeed:
         attached = AttachedFeed(self._attached.calling, self.dialect, self._attached.next_handle(), live=live)
         self._attached.feeds[attached.handle] = attached
         kept = False
@@ -228,12 +243,11 @@ class AttachedStore:
             )
             if attached.feed is None:
                 raise attached.broken or EngineError("the engine did not open the feed")
-            known = self._usable(attached.feed.key)
-            if known and known.feed:
-                return known.feed
+            if known := self._usable(attached.feed.key):
+                return known
             self._by_key[attached.feed.key] = attached
             kept = True
-            return attached.feed
+            return attached
         finally:
             if not kept:
                 self._give_back(attached)

@@ -172,6 +172,20 @@ async def test_a_closed_feed_can_be_opened_again(tmp_path: Path) -> None:
         assert await again.get(19) == BLOCKS[19]
 
 
+async def test_a_feed_is_closed_with_its_last_user(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        store = at.view.store(DWEB)
+        feed = await store.open_feed(name="mine")
+        assert await store.open_feed(key=feed.key) is feed
+        await store.release(feed)
+        assert not feed.closed
+        await store.release(feed)
+        assert feed.closed
+        await store.release(feed)
+        await until(lambda: "feed.close" in at.engine.heard)
+        assert await store.open_feed(key=feed.key) is not feed
+
+
 async def test_growth_and_clearing_are_seen(tmp_path: Path) -> None:
     async with world(tmp_path) as at:
         own = await at.store.open_feed(name="mine")
