@@ -19,6 +19,7 @@ _REVERSE: Final = (4, 0, 1, 2, 3)
 _FORWARD_RANKS: Final = tuple(_FORWARD.index(slot % 5) for slot in range(32))
 _REVERSE_RANKS: Final = tuple(_REVERSE.index(slot % 5) for slot in range(32))
 _ENDLESS: Final = 1 << 62
+STEPS_PER_REQUEST: Final = 2048  # between two requests to the peers; the npm peers do the same
 _CHUNK: Final = 256  # entries found in one go before they are handed out
 
 # (index, seq, node, parent, digit): the digits before index are settled; node is None when it was not held at the time
@@ -53,6 +54,8 @@ class Walk:
         self._end = _ENDLESS if recursive else self._start + COMPONENT_DIGITS
         self._stack: list[_Step] = [(index, seq, None, None, 0) for index, seq in stack or ()]
         self._opened = stack is not None
+        self._steps = 0
+        self._next_request = 0
         self._ready: list[TrieNode] = []  # found, not handed out yet, in reverse
 
     def __aiter__(self) -> "Walk":
@@ -71,8 +74,20 @@ class Walk:
             self._ready.clear()
         return found
 
-    def checkpoint(self) -> bytes:
-        """Return where the walk is, as the replication extension writes it: varint pairs of index and block."""
+    def request_due(self) -> bool:
+        """Tell whether it is time to ask the peers what comes next: at first, then after `STEPS_PER_REQUEST` steps."""
+        if self._steps < self._next_request:
+            return False
+        self._next_request = self._steps + STEPS_PER_REQUEST
+        return True
+
+    def checkpoint(self) -> bytes | None:
+        """Return where the walk is, as the replication extension writes it: varint pairs of index and block.
+
+        None while the place of the prefix is not found.
+        """
+        if not self._opened:
+            return None
         return encode_varints(number for step in self._stack for number in step[:2])
 
     async def open(self) -> None:
@@ -98,6 +113,7 @@ class Walk:
                     break
                 node = await self._load.node(seq)
             stack.pop()
+            self._steps += 1
             if parent is not None:
                 check_child(node, parent, index - 1, digit)
             if not node.key:

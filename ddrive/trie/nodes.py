@@ -7,7 +7,7 @@ costs a few round trips and not one per entry.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import Final, Protocol
 from weakref import ReferenceType, ref
 
 import trio
@@ -20,6 +20,13 @@ CACHE_BYTES: Final = 64 * 1024 * 1024  # per trie; an entry of a drive takes abo
 MAX_WISHES: Final = 512  # blocks that one walk asks for at a time
 
 
+class Asker(Protocol):
+    """Who asks the peers which blocks a read needs; `extension.Assistant`."""
+
+    def ask_get(self, head: int, key: str) -> None: ...
+    def ask_iterator(self, head: int, key: str, flags: int, checkpoint: bytes | None) -> None: ...
+
+
 class Nodes:
     """The nodes of a feed, the recently used ones kept decoded; shared by a trie and all its checkouts.
 
@@ -30,6 +37,7 @@ class Nodes:
     def __init__(self, feed: Feed, *, limit_bytes: int = CACHE_BYTES) -> None:
         self.feed = feed
         self.origin = f"feed {feed.name}"
+        self.assistant: Asker | None = None
         self._limit_bytes = limit_bytes // 2
         self._young: dict[int, TrieNode] = {}
         self._old: dict[int, TrieNode] = {}
@@ -70,17 +78,24 @@ class Nodes:
 
 
 class Prefetch:
-    """A `Load` for one walk that asks for all missing nodes at once. Its wishes end when it is dropped."""
+    """A `Load` for one read that asks for all missing nodes at once. Its wishes end when it is dropped.
 
-    def __init__(self, nodes: Nodes) -> None:
+    `ask`, if set, is called when the read has to wait.
+    """
+
+    def __init__(self, nodes: Nodes, *, limit: int = MAX_WISHES) -> None:
         self.peek = nodes.peek
         self.give_way = nodes.give_way
+        self.ask: Callable[[], None] | None = None
         self._nodes = nodes
+        self._limit = limit
         self._wishes: dict[int, tuple[AbstractContextManager[None], int, int]] = {}
         self._unsubscribe: Callable[[], None] | None = None
 
     async def node(self, seq: int) -> TrieNode:
         """Return node `seq`, waiting for its block."""
+        if self.ask is not None and self.peek(seq) is None:
+            self.ask()
         node = await self._nodes.node(seq)
         self._withdraw(seq)
         return node
@@ -88,7 +103,7 @@ class Prefetch:
     def want(self, seqs: Sequence[int], first: int = 0, end: int = 0) -> None:
         """Ask for these blocks, and when they arrive for those their rows `first` to `end - 1` point at."""
         for seq in seqs:
-            if len(self._wishes) >= MAX_WISHES:
+            if len(self._wishes) >= self._limit:
                 return
             if seq in self._wishes:
                 continue

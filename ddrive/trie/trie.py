@@ -5,7 +5,9 @@ are computed first and appended as a compare-and-swap: when somebody else append
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
+from weakref import ReferenceType, ref
 
 import trio
 
@@ -17,9 +19,9 @@ from ddrive.trie.batch import Condition, Delete, Draft, Put
 from ddrive.trie.diff import Diff
 from ddrive.trie.history import History
 from ddrive.trie.iterate import Walk
-from ddrive.trie.lookup import lookup
+from ddrive.trie.lookup import Load, lookup
 from ddrive.trie.node import Header, TrieNode, decode_header, encode_header
-from ddrive.trie.nodes import Nodes, Prefetch
+from ddrive.trie.nodes import Asker, Nodes, Prefetch
 from ddrive.trie.path import KeyPath, key_path, writable_path
 
 MAX_ATTEMPTS: Final = 16  # of a change while others keep appending
@@ -86,11 +88,11 @@ class Trie:
         self._gets += 1
         if not self._gets % GETS_PER_TURN:
             await self.nodes.give_way()
-        return await lookup(self.nodes, await self.head(), key_path(key, hidden))
+        return await self._lookup(key_path(key, hidden), prefix=False)
 
     async def newest(self, prefix: str, *, hidden: bool = False) -> TrieNode | None:
         """Return the newest entry at or below `prefix`, None when there is none."""
-        return await lookup(self.nodes, await self.head(), key_path(prefix, hidden), prefix=True)
+        return await self._lookup(key_path(prefix, hidden), prefix=True)
 
     def iterate(
         self,
@@ -107,7 +109,12 @@ class Trie:
         itself. The version is that of the first step. `rest()` of the result gives all at once.
         """
         load = Prefetch(self.nodes)
-        return Walk(load, self.head, key_path(prefix, hidden), recursive=recursive, after=gt, reverse=reverse)
+        path = key_path(prefix, hidden)
+        walk = Walk(load, partial(self.head, load), path, recursive=recursive, after=gt, reverse=reverse)
+        if self.nodes.assistant is not None:
+            flags = recursive | reverse << 1 | gt << 2 | hidden << 3
+            load.ask = partial(_ask_for_walk, self.nodes.assistant, ref(walk), self.version - 1, path.key, flags)
+        return walk
 
     async def list(self, prefix: str = "", *, recursive: bool = True, hidden: bool = False) -> list[TrieNode]:
         """Return the entries at and below `prefix`."""
@@ -223,15 +230,41 @@ class Trie:
             self.nodes.add(node)
         return True
 
-    async def head(self) -> TrieNode | None:
-        """Return the newest node of this view, None when the database is empty."""
+    async def head(self, load: Load | None = None) -> TrieNode | None:
+        """Return the newest node of this view, None when the database is empty; `load` gets it when it is missing."""
         length = self._version or self.feed.length
         if not length:
             await self.feed.get(BlockIndex(0))
             length = self.feed.length
         if length < 2:
             return None
-        return self.nodes.peek(length - 1) or await self.nodes.node(length - 1)
+        return self.nodes.peek(length - 1) or await (load or self.nodes).node(length - 1)
+
+    async def _lookup(self, path: KeyPath, *, prefix: bool) -> TrieNode | None:
+        if self.nodes.assistant is None:
+            return await lookup(self.nodes, await self.head(), path, prefix=prefix)
+        load = Prefetch(self.nodes)
+        load.ask = _Once(partial(self.nodes.assistant.ask_get, self.version - 1, path.key))
+        return await lookup(load, await self.head(load), path, prefix=prefix)
+
+
+class _Once:
+    """Calls `action` the first time it is called itself."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action: Callable[[], None] | None = action
+
+    def __call__(self) -> None:
+        action, self._action = self._action, None
+        if action is not None:
+            action()
+
+
+def _ask_for_walk(assistant: Asker, walk: "ReferenceType[Walk]", head: int, prefix: str, flags: int) -> None:
+    """Ask the peers what `walk` needs next, unless it has asked and walked less than `STEPS_PER_REQUEST` since."""
+    present = walk()
+    if present is not None and present.request_due():
+        assistant.ask_iterator(head, prefix, flags, present.checkpoint())
 
 
 def move_changes(nodes: Sequence[TrieNode], source: KeyPath, target: KeyPath) -> list[Put | Delete]:

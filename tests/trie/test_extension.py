@@ -1,0 +1,181 @@
+"""The help between peers: recorded messages, what is answered, and what hostile messages can cost."""
+
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddrive.dialect import DIALECTS, HYPERCORE
+from ddrive.errors import RemoteProtocolError
+from ddrive.trie import Put, Trie, open_trie
+from ddrive.trie.extension import (
+    MAX_BLOCKS,
+    MESSAGE_BLOCKS,
+    Assistant,
+    CacheHint,
+    GetRequest,
+    IteratorRequest,
+    answer,
+    decode,
+    encode_get,
+    encode_hint,
+    encode_iterator,
+)
+from ddrive.trie.node import encode_varints
+from tests.support.vectors import vector
+from tests.trie.feeds import Reader, new_feed
+
+
+def recorded(name: str) -> Any:
+    return vector(f"trie-{name}.json")
+
+
+async def recorded_source(data: Any, name: str) -> Trie:
+    blocks = [data["header"], *(block for step in data["ops"] for block in step["appended"])]
+    return await open_trie(new_feed([bytes.fromhex(block) for block in blocks]), DIALECTS[name])
+
+
+async def filled(count: int) -> Trie:
+    trie = await open_trie(new_feed(), HYPERCORE)
+    await trie.batch([Put(f"d{number % 7}/f{number}", b"x") for number in range(count)])
+    return trie
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+async def test_recorded_requests_get_the_recorded_answers(name: str) -> None:
+    data = recorded(name)
+    source = await recorded_source(data, name)
+    assistant = Assistant(source.nodes, lambda payload: None)
+    messages = data["extension"]["firstGetMessages"] + data["extension"]["laterMessages"]
+    sent: list[bytes] = []
+    for message in messages[:4]:
+        if message["receivedBy"] == "source":
+            assistant.received(bytes.fromhex(message["bytes"]), sent.append)
+        else:
+            assert sent.pop(0).hex() == message["bytes"]
+    assert not sent
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_recorded_messages_decode_and_encode(name: str) -> None:
+    data = recorded(name)["extension"]
+    for recording in data["firstGetMessages"] + data["laterMessages"]:
+        payload = bytes.fromhex(recording["bytes"])
+        message = decode(payload)
+        if isinstance(message, GetRequest):
+            assert encode_get(message.head, message.key) == payload
+            assert recording["message"] == {"get": {"head": message.head, "key": message.key}}
+        elif isinstance(message, IteratorRequest):
+            checkpoint = None
+            if message.stack is not None:
+                checkpoint = encode_varints(number for pair in message.stack for number in pair)
+            assert encode_iterator(message.head, message.key, message.flags, checkpoint) == payload
+        else:
+            assert isinstance(message, CacheHint)
+            assert encode_hint(message.blocks) == payload
+            assert list(message.blocks) == recording["message"]["cache"]["blocks"]
+
+
+async def test_a_lookup_with_help_waits_twice() -> None:
+    source = await filled(400)
+    reader, rounds = Reader(source.feed), []
+    reader.deliver(0, source.version - 1)
+    trie = await open_trie(reader.feed, HYPERCORE)
+    helper = Assistant(source.nodes, lambda payload: None)
+    asked: list[bytes] = []
+
+    def broadcast(payload: bytes) -> None:
+        asked.append(payload)
+        helper.received(payload, lambda answer: assistant.received(answer, lambda _: None))
+
+    assistant = Assistant(trie.nodes, broadcast)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.serve, rounds)
+        for key in ("d3/f3", "d4/f102"):
+            rounds.clear()
+            asked.clear()
+            node = await trie.get(key)
+            assert node is not None
+            assert len(rounds) == 1
+            assert len(asked) == 1
+        nursery.cancel_scope.cancel()
+    assistant.close()
+    assert reader.wishes == []
+
+
+async def test_an_iteration_asks_once_and_after_many_steps() -> None:
+    source = await filled(3000)
+    reader, rounds = Reader(source.feed), []
+    reader.deliver(0, source.version - 1)
+    trie = await open_trie(reader.feed, HYPERCORE)
+    asked: list[Any] = []
+    Assistant(trie.nodes, lambda payload: asked.append(decode(payload)))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.serve, rounds)
+        assert len(await trie.list()) == 3000
+        nursery.cancel_scope.cancel()
+    assert asked[0].stack is not None
+    assert [request.key for request in asked] == [""] * len(asked)
+    assert 1 <= len(asked) <= 3
+
+
+async def test_answers_come_in_messages_of_bounded_size_and_end() -> None:
+    source = await filled(3000)
+    messages = answer(source.nodes, IteratorRequest(source.version - 1, ""))
+    assert [len(blocks) for blocks in messages] == [MESSAGE_BLOCKS] * (MAX_BLOCKS // MESSAGE_BLOCKS)
+    assert answer(source.nodes, GetRequest(source.version - 1, "")) == []
+    assert answer(source.nodes, GetRequest(1 << 60, "d1/f1")) == []
+    head = source.version - 1
+    assert answer(source.nodes, IteratorRequest(head, "", stack=((0, head + 1),))) == []
+
+
+async def test_a_stack_that_names_one_block_again_and_again_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = await filled(50)
+    head = source.version - 1
+    looked_at = 0
+    peek = source.nodes.peek
+
+    def counted(seq: int) -> Any:
+        nonlocal looked_at
+        looked_at += 1
+        return peek(seq)
+
+    monkeypatch.setattr(source.nodes, "peek", counted)
+    answer(source.nodes, IteratorRequest(head, "", stack=((0, head),) * MAX_BLOCKS))
+    assert looked_at <= 4 * MAX_BLOCKS
+
+
+async def test_hints_nobody_asked_for_and_numbers_out_of_range_are_ignored() -> None:
+    source = await filled(20)
+    reader = Reader(source.feed)
+    reader.deliver(0, source.version - 1)
+    trie = await open_trie(reader.feed, HYPERCORE)
+    assistant = Assistant(trie.nodes, lambda payload: None)
+    assistant.received(encode_hint([3, 4]), lambda _: None)
+    assert reader.wishes == []
+    assistant.ask_get(source.version - 1, "a")
+    assistant.received(encode_hint([0, 3, 1 << 62, source.version, source.version - 1]), lambda _: None)
+    assert reader.wishes == [(3, 4)]
+    assistant.close()
+    assert reader.wishes == []
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_decode_or_are_refused(payload: bytes) -> None:
+    try:
+        decode(payload)
+    except RemoteProtocolError:
+        return
+
+
+@pytest.mark.parametrize("checkpoint", [b"\x01", b"\x80", b"\xff" * 11 + b"\x01\x01", b"\x01" * (4 * MAX_BLOCKS + 2)])
+def test_a_broken_stack_is_refused(checkpoint: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode(encode_iterator(1, "", 1, checkpoint))
+
+
+def test_a_giant_message_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode(encode_get(1, "k" * 70_000))
