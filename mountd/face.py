@@ -3,11 +3,11 @@
 `ddrive.drive.Drive` fits; tests use a drive in memory. Nothing here does anything.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from ddrive.drive.stat import Stat
-from ddrive.ids import PublicKey
+from ddrive.ids import BlockIndex, PublicKey
 
 
 class EntryFace(Protocol):
@@ -25,8 +25,11 @@ class FeedFace(Protocol):
     @property
     def peer_count(self) -> int: ...
 
-    def held(self, start: int, end: int) -> int:
+    def held(self, start: BlockIndex, end: BlockIndex) -> int:
         """Return how many of the blocks `start` to `end` (not included) are held here."""
+
+    async def wait_length(self, min_length: int) -> int:
+        """Return the length as soon as it is proven to be at least `min_length`."""
 
 
 class ExtentFace(Protocol):
@@ -81,8 +84,5 @@ class DriveFace(Protocol):
     async def open(self, path: str) -> ReaderFace:
         """Return a reader of the file at `path`."""
 
-    async def changed(self, old_version: int) -> Sequence[str]:
-        """Return the paths that differ between `old_version` and now."""
-
-    def follow(self) -> AsyncIterator[int]:
-        """Return each newer version as soon as it is proven."""
+    async def changed(self, old: int) -> Sequence[str]:
+        """Return the paths that differ between version `old` and now."""

@@ -6,6 +6,7 @@ attributes: dropping it would make it "deleted" for every process that works in 
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -18,6 +19,7 @@ from mountd.vfs import Vfs
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
+EMPTY_VERSION = 1  # a drive with its header only; before it, nothing is known of a drive
 COMPARE_LIMIT_S = 1.0  # a change has to be seen within two seconds: when it cannot be told what changed, all may have
 
 
@@ -43,12 +45,14 @@ class Follower:
         drive = await self._open(open_drive)
         known = drive.version
         self._vfs.set_drive(drive)
+        await self._show_root(drive)
         log.info("drive is open: version=%d", known)
         while not self._vfs.fixed:
             try:
                 known = await self._catch_up(drive, known)
                 self._vfs.followed = True
-                async for _ in drive.follow():
+                while True:
+                    await drive.metadata.wait_length(known + 1)
                     known = await self._catch_up(drive, known)
             except Exception:
                 log.exception("following the drive failed, trying again: version=%d", known)
@@ -72,17 +76,30 @@ class Follower:
         version = drive.version
         if version == known:
             return known
-        paths: Iterable[str] | None = None
-        with trio.move_on_after(COMPARE_LIMIT_S):
-            try:
-                paths = await drive.changed(known)
-            except DriveError as problem:
-                log.info("changes unknown, dropping all caches: from=%d to=%d why=%s", known, version, problem)
+        paths = await self._compare(drive, known) if known > EMPTY_VERSION else None
         if paths is None:
             self._forget_all()
         else:
             await self._forget(drive, paths)
+        await self._show_root(drive)
         return version
+
+    async def _compare(self, drive: DriveFace, known: int) -> Iterable[str] | None:
+        """Return which paths changed since version `known`, None when that takes too long to find out."""
+        with trio.move_on_after(COMPARE_LIMIT_S):
+            try:
+                return await drive.changed(known)
+            except DriveError as problem:
+                log.info("changes unknown, dropping all caches: since=%d why=%s", known, problem)
+        return None
+
+    async def _show_root(self, drive: DriveFace) -> None:
+        """Give the root the times that the drive has for it, if that is known without waiting."""
+        with trio.move_on_after(COMPARE_LIMIT_S), suppress(DriveError):
+            stat = await drive.lstat("/")
+            if stat.mtime_ms:
+                self._vfs.set_root(stat)
+                self._kernel.drop_attributes(self._vfs.inodes.root.number)
 
     async def _forget(self, drive: DriveFace, paths: Iterable[str]) -> None:
         """Drop what is known about `paths` and the directories above them."""

@@ -27,6 +27,7 @@ from ddrive.errors import (
     NotWritable,
     TimedOut,
 )
+from ddrive.ids import BlockIndex
 from mountd.face import DriveFace, EntryFace, FeedFace, ReaderFace
 from mountd.handles import DirHandle, FileHandle, HandleTable
 from mountd.inodes import Inode, InodeTable, Listing, to_bytes
@@ -90,7 +91,7 @@ class Vfs:
         self._dirs: HandleTable[DirHandle] = HandleTable()
         self._waiting_reads = 0
         now_ms = int(time.time() * 1000)
-        self.inodes.remember(self.inodes.root, Stat(DIRECTORY_MODE, mtime_ms=now_ms, ctime_ms=now_ms), math.inf)
+        self.set_root(Stat(DIRECTORY_MODE, mtime_ms=now_ms, ctime_ms=now_ms))
 
     # What the world tells
 
@@ -110,6 +111,10 @@ class Vfs:
     def connected(self) -> bool:
         """Tell whether a peer of this drive is connected."""
         return self.metadata is not None and self.metadata.peer_count > 0
+
+    def set_root(self, stat: Stat) -> None:
+        """The root has these attributes from now on."""
+        self.inodes.remember(self.inodes.root, stat, math.inf)
 
     # Attributes
 
@@ -209,7 +214,7 @@ class Vfs:
             return None
         if name == "held":
             reader = await self._ask(drive.open(inode.path), inode, caller)
-            held = reader.feed.held(reader.extent.offset, reader.extent.offset + reader.extent.blocks)
+            held = reader.feed.held(BlockIndex(stat.offset), BlockIndex(stat.offset + stat.blocks))
             await reader.aclose()
             return str(held).encode()
         number = {"blocks": stat.blocks, "offset": stat.offset}.get(name)
@@ -396,6 +401,9 @@ class Vfs:
 
 def _reads(reader: ReaderFace, stat: Stat) -> bool:
     """Tell whether `reader` gives the content that `stat` is about; a plain feed shown as a file may grow."""
+    if stat.mount is not None:
+        return True
+    size = stat.size if stat.blocks else 0
     extent = reader.extent
-    same_place = (extent.offset, extent.blocks, extent.byte_offset) == (stat.offset, stat.blocks, stat.byte_offset)
-    return stat.mount is not None or (same_place and reader.size == (stat.size if stat.blocks else 0))
+    place, expected = (extent.offset, extent.blocks, extent.byte_offset), (stat.offset, stat.blocks, stat.byte_offset)
+    return reader.size == size and (not size or place == expected)

@@ -1,13 +1,13 @@
 """A drive in memory that a mount can show: any of it can be missing, slow, broken or changed by its author."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import trio
 
 from ddrive.drive.stat import DIRECTORY_MODE, FILE_MODE, LINK_MODE, Mount, Stat
 from ddrive.errors import NotFound
-from ddrive.ids import PublicKey
+from ddrive.ids import BlockIndex, PublicKey
 
 KEY = PublicKey(bytes(range(32)))
 BLOCK_BYTES = 65536
@@ -29,9 +29,16 @@ class Feed:
 
     def __init__(self) -> None:
         self.peer_count = 1
+        self.length = 2  # the header and one entry
+        self.grown = trio.Event()
 
-    def held(self, start: int, end: int) -> int:
+    def held(self, start: BlockIndex, end: BlockIndex) -> int:
         return end - start
+
+    async def wait_length(self, min_length: int) -> int:
+        while self.length < min_length:
+            await self.grown.wait()
+        return self.length
 
 
 class Reader:
@@ -60,7 +67,6 @@ class MemoryDrive:
 
     def __init__(self) -> None:
         self.key = KEY
-        self.version = 1
         self.metadata = Feed()
         self.stats: dict[str, Stat] = {}
         self.contents: dict[int, bytes] = {0: b""}
@@ -71,8 +77,11 @@ class MemoryDrive:
         self.readers: list[Reader] = []
         self._changes: dict[int, set[str]] = {}
         self._arrived = trio.Event()
-        self._grown = trio.Event()
-        self._next = 1
+        self._next = 1  # block of the next content
+
+    @property
+    def version(self) -> int:
+        return self.metadata.length
 
     # What an author does
 
@@ -114,10 +123,11 @@ class MemoryDrive:
         self._changed(path)
 
     def _changed(self, path: str) -> None:
-        self.version += 1
-        self._changes[self.version] = {path}
-        self._grown.set()
-        self._grown = trio.Event()
+        feed = self.metadata
+        feed.length += 1
+        self._changes[feed.length] = {path}
+        feed.grown.set()
+        feed.grown = trio.Event()
 
     # What peers do
 
@@ -151,18 +161,9 @@ class MemoryDrive:
         self.readers.append(Reader(self, path, self.stats[path]))
         return self.readers[-1]
 
-    async def changed(self, old_version: int) -> list[str]:
+    async def changed(self, old: int) -> list[str]:
         await self.reach("*", "changed")
-        return sorted({path for version in range(old_version, self.version) for path in self._changes[version + 1]})
-
-    async def follow(self) -> AsyncIterator[int]:
-        seen = self.version
-        while True:
-            grown = self._grown
-            if self.version == seen:
-                await grown.wait()
-            seen = self.version
-            yield seen
+        return sorted({path for version in range(old, self.version) for path in self._changes[version + 1]})
 
     async def list(self, path: str) -> list[Entry]:
         await self.reach(path, "list")

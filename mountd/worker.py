@@ -1,0 +1,94 @@
+"""One process for one mountpoint: a view of the engine's feeds, a drive, a mount. Started as `python -m mountd.worker`.
+
+The engine gives the options as one line of JSON on stdin and reads one line of JSON from stdout: `{"ready": true}` once
+a stat of the mountpoint is answered, or `{"error": {"code", "message"}}`. The process ends with code 0 when the mount
+is gone, whoever ended it; SIGTERM and SIGINT detach it at once, busy or not.
+"""
+
+import json
+import logging
+import os
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ddrive.dialect import DIALECTS
+from ddrive.drive import open_drive
+from ddrive.errors import DriveError, MountFailed
+from ddrive.ids import PublicKey
+from ddrive.store.attached import Attached, open_attached
+from mountd.face import DriveFace
+from mountd.logs import configure, open_log
+from mountd.session import MountOptions, serve_mount
+from mountd.vfs import Vfs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions(MountOptions):
+    """What the engine asks for. `socket` is where it listens; without `log` or with `foreground` stderr is the log."""
+
+    socket: str
+    dialect: str
+    log: str | None = None
+    foreground: bool = False
+
+    @classmethod
+    def from_json(cls, text: str) -> "WorkerOptions":
+        """Return the options in `text`; names that are not known are left out.
+
+        Raises: MountFailed when one that is needed is absent, ValueError when `text` is no JSON.
+        """
+        given: dict[str, Any] = json.loads(text)
+        known = {field.name for field in fields(cls)}
+        try:
+            return cls(**{name: value for name, value in given.items() if name in known})
+        except TypeError as problem:
+            raise MountFailed(f"the options of the mount are incomplete: {problem}") from None
+
+
+def main() -> int:
+    """Serve the mount that stdin describes; return the exit code."""
+    try:
+        options = WorkerOptions.from_json(sys.stdin.readline())
+        _log_to(options)
+        trio.run(run_worker, options)
+    except (DriveError, OSError, ValueError) as error:
+        log.error("mount failed: why=%s", error)
+        _say({"error": {"code": type(error).__name__, "message": str(error)}})
+        return 1
+    return 0
+
+
+async def run_worker(options: WorkerOptions) -> None:
+    """Serve one mount of a drive of the engine until the mount ends."""
+    async with open_attached(Path(options.socket)) as attached:
+        await serve_mount(options, lambda vfs: _open(options, attached, vfs), lambda: _say({"ready": True}))
+
+
+async def _open(options: WorkerOptions, attached: Attached, vfs: Vfs) -> DriveFace:
+    """Return the drive; waits for its first block as long as it takes."""
+    store = attached.store(DIALECTS[options.dialect])
+    key = PublicKey(bytes.fromhex(options.key))
+    vfs.metadata = await store.open_feed(key=key, live=not vfs.fixed)
+    return await open_drive(store, key=key, version=options.version)
+
+
+def _log_to(options: WorkerOptions) -> None:
+    if options.log is not None and not options.foreground:
+        descriptor = open_log(Path(options.log))
+        os.dup2(descriptor, sys.stderr.fileno())
+        os.close(descriptor)
+    configure()
+
+
+def _say(value: dict[str, Any]) -> None:
+    print(json.dumps(value), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
