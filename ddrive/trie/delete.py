@@ -53,14 +53,13 @@ def _relative(node: TrieNode, first: int, stop: int) -> int:
 
     Its lowest slot of another digit is taken; a slot of the node's own digit (an equal hash) when there is no other.
     """
-    places, seqs = node.pointers()
-    end = bisect_left(places, stop << 5)
-    if not end or places[end - 1] < first << 5:
+    rows, starts = node.rows()
+    last = bisect_left(rows, stop) - 1
+    if last < 0 or rows[last] < first:
         return 0
-    row = places[end - 1] >> 5
-    own = node.digit(row)
-    start = bisect_left(places, row << 5)
-    for position in range(start, end):
-        if places[position] & 31 != own:
-            return seqs[position]
-    return seqs[start]
+    own = node.digit(rows[last])
+    pointers = node.pointers_at(starts[last])
+    for slot, seq in pointers:
+        if slot != own:
+            return seq
+    return pointers[0][1] if pointers else 0

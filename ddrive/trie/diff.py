@@ -140,10 +140,10 @@ def _next_row(pair: _Pair) -> int:
     row = _ENDLESS
     for node in (left, right):
         if node is not None:
-            places, _ = node.pointers()
-            position = bisect_left(places, index << 5)
-            if position < len(places):
-                row = min(row, places[position] >> 5)
+            rows, _ = node.rows()
+            position = bisect_left(rows, index)
+            if position < len(rows):
+                row = min(row, rows[position])
     if left is not None and right is not None:
         stop = divergence(left, right)
         if stop < left.length:

@@ -160,9 +160,13 @@ class Assistant:
 
 
 def answer(nodes: Nodes, request: GetRequest | IteratorRequest) -> list[list[int]]:
-    """Return the blocks that the request needs as far as they are held here, in messages of `MESSAGE_BLOCKS`."""
+    """Return the blocks that the request needs as far as they are held here, in messages of `MESSAGE_BLOCKS`.
+
+    What its stack names is left out: the peer knows that it needs those.
+    """
     local = _Local(nodes)
     path = key_path(request.key)
+    waited_for: set[int] = set()
     try:
         if isinstance(request, GetRequest):
             if path.key:
@@ -174,10 +178,11 @@ def answer(nodes: Nodes, request: GetRequest | IteratorRequest) -> list[list[int
             stack = request.stack
             if stack is not None and not all(0 < seq <= head for _, seq in stack):
                 return []
+            waited_for = {seq for _, seq in stack or ()}
             _at_once(_iterate(local, head, path, stack, leave_out_opening=False))
     except (_Enough, DriveError):
         pass  # what was visited until then is the answer
-    blocks = list(local.visited)
+    blocks = [seq for seq in local.visited if seq not in waited_for]
     return [blocks[start : start + MESSAGE_BLOCKS] for start in range(0, len(blocks), MESSAGE_BLOCKS)]
 
 

@@ -133,19 +133,18 @@ class Walk:
 
         Tells whether several of them have the same digit, so that their order depends on their keys.
         """
-        places, seqs = node.pointers()
-        position = bisect_left(places, index << 5)
-        if position == len(places):
+        rows, starts = node.rows()
+        position = bisect_left(rows, index)
+        if position == len(rows):
             return False
-        row = places[position] >> 5
+        row = rows[position]
         if row >= self._end:
             return False
-        last = bisect_left(places, (row + 1) << 5, position)
         own = node.digit(row)
         ranks = self._ranks
         order = [(ranks[own], -1, node.seq)]
-        for place, seq in zip(places[position:last], seqs[position:last], strict=True):
-            order.append((ranks[place & 31], place & 31, seq))
+        for slot, seq in node.pointers_at(starts[position]):
+            order.append((ranks[slot], slot, seq))
         order.sort()
         row += 1
         tied, before, missing = False, -1, []

@@ -7,10 +7,8 @@ handed in; a hop to a block that is there already is a plain call.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from ddrive.trie.node import MAX_SLOT, TrieNode
+from ddrive.trie.node import TrieNode
 from ddrive.trie.path import COMPONENT_DIGITS, END, KeyPath, divergence, is_check_point
-
-_BASE = END + 1  # slots of one digit lie this far apart
 
 
 class Load(Protocol):
@@ -82,12 +80,10 @@ async def collision_step(load: Load, node: TrieNode, index: int, path: KeyPath) 
 
 def digit_seqs(node: TrieNode, row: int, digit: int) -> list[int]:
     """Return the pointers of `row` for one digit, up to the first free slot."""
-    found = []
-    for slot in range(digit, MAX_SLOT + 1, _BASE):
-        seq = node.pointer(row, slot)
-        if not seq:
-            break
-        found.append(seq)
+    found: list[int] = []
+    for slot, seq in node.pointers(row):
+        if slot == digit + len(found) * (END + 1):
+            found.append(seq)
     return found
 
 

@@ -8,21 +8,18 @@ Source: `hypertrie@5`, records in `schema.proto`.
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from ddrive.errors import InvalidProof
 from ddrive.trie import schema_pb2
-from ddrive.trie.path import END, KeyPath
+from ddrive.trie.path import KeyPath, split
 
-MAX_TABLE_BYTES: Final = 1024 * 1024  # a 4 KiB key of one-letter components with a full row at every digit needs less
+MAX_NUMBERS: Final = 1 << 20  # in one table; a 4 KiB key of one-letter components needs less
 MAX_SLOT: Final = 30  # the peers keep the slots of a row in a signed 32-bit field
-_SLOT_BITS: Final = 5  # row and slot are kept as one number, row << 5 | slot
-_MAX_VARINT_BITS: Final = 63
 _HIDDEN: Final = 1  # internal flag; user flags start at bit 8
-_NODE_BYTES: Final = 500  # objects of a decoded node without its text, value and table
+_NODE_BYTES: Final = 700  # objects of a decoded node without its text, value and table
 
 
 class InvalidNode(InvalidProof):
@@ -59,11 +56,11 @@ def decode_header(block: bytes, origin: str) -> Header:
 class TrieNode(KeyPath):
     """One entry as the block `seq` states it: key, value (None is not the same as empty), user flags, half.
 
-    `origin` names the feed in messages. Pointers are kept as two parallel lists in ascending order: where
-    (row << 5 | slot) and to which block.
+    `origin` names the feed in messages. `numbers` is the table as it is on the wire: a hint at the highest row, then
+    for each row in ascending order its number, the bits of its used slots, and the block index for each of them.
     """
 
-    __slots__ = ("_places", "_seqs", "_table", "flags", "origin", "seq", "value")
+    __slots__ = ("_rows", "_starts", "flags", "numbers", "origin", "seq", "value")
 
     def __init__(
         self,
@@ -73,17 +70,19 @@ class TrieNode(KeyPath):
         flags: int = 0,
         hidden: bool = False,
         *,
-        table: bytes = b"\0",
+        numbers: list[int] | None = None,
         origin: str = "",
     ) -> None:
-        super().__init__(key, hidden)
+        self.key = key
+        self.hidden = hidden
+        self.parts = split(key)
         self.seq = seq
         self.value = value
         self.flags = flags
         self.origin = origin
-        self._table: bytes | None = table
-        self._places: list[int] = []
-        self._seqs: list[int] = []
+        self.numbers: list[int] = [0] if numbers is None else numbers
+        self._rows: list[int] | None = None
+        self._starts: list[int] = []
 
     def __repr__(self) -> str:
         return f"TrieNode(seq={self.seq}, key={self.key!r}, flags={self.flags}, hidden={self.hidden})"
@@ -91,8 +90,7 @@ class TrieNode(KeyPath):
     @property
     def size_bytes(self) -> int:
         """About how much memory the node takes."""
-        table = 16 * len(self._seqs) if self._table is None else 20 * len(self._table)
-        return _NODE_BYTES + 8 * len(self.key) + len(self.value or b"") + table
+        return _NODE_BYTES + 8 * len(self.key) + len(self.value or b"") + 40 * len(self.numbers)
 
     def moved(self, key: str) -> "TrieNode":
         """Return the same entry under another key, without pointers: how an entry of a mounted trie is shown."""
@@ -102,69 +100,64 @@ class TrieNode(KeyPath):
         """Return the error that names this block."""
         return InvalidNode(f"block {self.seq} of {self.origin}: {reason}")
 
-    def point(self, pointers: Iterable[tuple[int, int]]) -> None:
-        """Set the pointers, (place, seq) each in any order, of a node that is being made."""
-        ordered = sorted(pointers)
-        self._table = None
-        self._places = [place for place, _ in ordered]
-        self._seqs = [seq for _, seq in ordered]
+    def rows(self) -> tuple[list[int], list[int]]:
+        """Return the used rows, ascending, and for each where in `numbers` its bits are. Raises: InvalidNode."""
+        if self._rows is None:
+            return self._index()
+        return self._rows, self._starts
 
-    def pointers(self) -> tuple[list[int], list[int]]:
-        """Return places and block indexes, parallel, ascending by place. Raises: InvalidNode."""
-        if self._table is not None:
-            self._decode(self._table)
-        return self._places, self._seqs
+    def pointers(self, row: int) -> list[tuple[int, int]]:
+        """Return (slot, block index) of a row, ascending. Raises: InvalidNode."""
+        rows, starts = self.rows()
+        found = bisect_left(rows, row)
+        return self.pointers_at(starts[found]) if found < len(rows) and rows[found] == row else []
+
+    def pointers_at(self, start: int) -> list[tuple[int, int]]:
+        """Return (slot, block index) of the row whose bits are at `start`. Raises: InvalidNode."""
+        bits = self.numbers[start]
+        result = []
+        while bits:
+            lowest = bits & -bits
+            start += 1
+            seq = self.numbers[start]
+            if not 0 < seq < self.seq:
+                raise self.fault("it points to no older block")
+            result.append((lowest.bit_length() - 1, seq))
+            bits ^= lowest
+        return result
 
     def pointer(self, row: int, slot: int) -> int:
-        """Return the block index at that place, 0 when there is none. Raises: InvalidNode."""
-        places, seqs = self.pointers()
-        place = row << _SLOT_BITS | slot
-        found = bisect_left(places, place)
-        return seqs[found] if found < len(places) and places[found] == place else 0
+        """Return the block index in that slot, 0 when there is none. Raises: InvalidNode."""
+        rows, starts = self.rows()
+        found = bisect_left(rows, row)
+        if found == len(rows) or rows[found] != row:
+            return 0
+        start = starts[found]
+        bits = self.numbers[start]
+        if not bits >> slot & 1:
+            return 0
+        seq = self.numbers[start + 1 + (bits & ((1 << slot) - 1)).bit_count()]
+        if not 0 < seq < self.seq:
+            raise self.fault("it points to no older block")
+        return seq
 
-    def _decode(self, table: bytes) -> None:
-        if len(table) > MAX_TABLE_BYTES:
-            raise self.fault(f"its table has {len(table)} bytes")
-        values = self._varints(table)
-        places: list[int] = []
-        seqs: list[int] = []
-        position, last, length = 1, -1, self.length
-        while position < len(values):
-            row = values[position]
-            bits = values[position + 1] if position + 1 < len(values) else 0
+    def _index(self) -> tuple[list[int], list[int]]:
+        rows: list[int] = []
+        starts: list[int] = []
+        numbers = self.numbers
+        count, position, last, length = len(numbers), 1, -1, self.length
+        while position < count - 1:
+            row, bits = numbers[position], numbers[position + 1]
             if not last < row < length or bits >> (MAX_SLOT + 1):
                 raise self.fault(f"row {row} of its table is out of order or range")
-            base = row << _SLOT_BITS
-            slots = _slots(bits)
-            position += 2
-            places += [base | slot for slot in slots]
-            seqs += values[position : position + len(slots)]
-            position += len(slots)
+            rows.append(row)
+            starts.append(position + 1)
+            position += 2 + bits.bit_count()
             last = row
-        if len(seqs) != len(places) or (seqs and not 0 < min(seqs) <= max(seqs) < self.seq):
-            raise self.fault("its table points to no older node")
-        self._table, self._places, self._seqs = None, places, seqs
-
-    def _varints(self, table: bytes) -> list[int]:
-        values: list[int] = []
-        value = shift = 0
-        for byte in table:
-            if byte < 0x80:
-                values.append(value | byte << shift)
-                value = shift = 0
-            else:
-                value |= (byte & 0x7F) << shift
-                shift += 7
-                if shift > _MAX_VARINT_BITS:
-                    raise self.fault("a number in its table is too long")
-        if shift:
+        if count and position != count:
             raise self.fault("its table is cut short")
-        return values
-
-
-@lru_cache(1024)
-def _slots(bits: int) -> tuple[int, ...]:
-    return tuple(slot for slot in range(MAX_SLOT + 1) if bits >> slot & 1)
+        self._rows, self._starts = rows, starts
+        return rows, starts
 
 
 def decode_node(seq: int, block: bytes, origin: str) -> TrieNode:
@@ -174,48 +167,25 @@ def decode_node(seq: int, block: bytes, origin: str) -> TrieNode:
     """
     try:
         fields = schema_pb2.Node.FromString(block)
-        flags = fields.flags
-        return TrieNode(
-            seq,
-            fields.key,
-            fields.value if fields.HasField("value") else None,
-            flags >> 8,
-            bool(flags & _HIDDEN),
-            table=fields.trie,
-            origin=origin,
-        )
+        key, flags, numbers = fields.key, fields.flags, fields.trie[:]
     except (DecodeError, UnicodeDecodeError) as error:
         raise InvalidNode(f"block {seq} of {origin} is no trie node: {error}") from error
+    if len(numbers) > MAX_NUMBERS:
+        raise InvalidNode(f"the table in block {seq} of {origin} has {len(numbers)} numbers")
+    value = fields.value if fields.HasField("value") else None
+    return TrieNode(seq, key, value, flags >> 8, bool(flags & _HIDDEN), numbers=numbers, origin=origin)
 
 
 def encode_node(node: TrieNode) -> bytes:
     """Return the block that states `node`, byte for byte as the npm peers write it."""
     fields = schema_pb2.Node(
         key=node.key,
-        trie=encode_table(*node.pointers()),
+        value=node.value,
+        trie=node.numbers,
         seq=node.seq,
         flags=node.flags << 8 | (_HIDDEN if node.hidden else 0),
     )
-    if node.value is not None:
-        fields.value = node.value
     return fields.SerializeToString()
-
-
-def encode_table(places: list[int], seqs: list[int]) -> bytes:
-    """Return the table: a hint at the highest row, then per row its number, the bits of its slots, the pointers."""
-    if not places:
-        return b"\0"
-    numbers = [(places[-1] >> _SLOT_BITS) + 1]
-    start, count = 0, len(places)
-    while start < count:
-        row = places[start] >> _SLOT_BITS
-        end, bits = start, 0
-        while end < count and places[end] >> _SLOT_BITS == row:
-            bits |= 1 << (places[end] & 31)
-            end += 1
-        numbers += [row, bits, *seqs[start:end]]
-        start = end
-    return encode_varints(numbers)
 
 
 def encode_varints(numbers: Iterable[int]) -> bytes:
@@ -227,8 +197,3 @@ def encode_varints(numbers: Iterable[int]) -> bytes:
             number >>= 7
         out.append(number)
     return bytes(out)
-
-
-def slot_digit(slot: int) -> int:
-    """Return the digit of the node that a slot points at."""
-    return slot % (END + 1)

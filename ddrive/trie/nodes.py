@@ -119,10 +119,11 @@ class Prefetch:
         node = self._nodes.peek(seq) if found else None
         if found is None or node is None:
             return
-        places, seqs = node.pointers()
-        for place, child in zip(places, seqs, strict=True):
-            if found[0] <= place >> 5 < found[1] and self._nodes.peek(child) is None:
-                self.want([child], (place >> 5) + 1, found[1])
+        first, end = found
+        for row, start in zip(*node.rows(), strict=True):
+            if first <= row < end:
+                missing = [child for _, child in node.pointers_at(start) if self._nodes.peek(child) is None]
+                self.want(missing, row + 1, end)
 
     def wanted_within(self, start: int, end: int) -> list[int]:
         """Return the wishes for blocks of that range."""

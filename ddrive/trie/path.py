@@ -16,7 +16,7 @@ from ddrive.errors import InvalidName, InvalidPath, NameTooLong
 COMPONENT_DIGITS: Final = 32  # two bits each of a 64-bit hash
 END: Final = 4  # the digit behind the last component
 MAX_KEY_BYTES: Final = 4096 + 64  # the longest path of a drive plus the prefix of a mount record or tag
-_CACHED_COMPONENT_CHARS = 255  # longer ones are hashed each time, so that the cache stays small
+_CACHED_CHARS = 255  # longer ones are hashed each time, so that the cache stays small
 _CACHED_COMPONENTS = 1 << 16
 
 
@@ -44,7 +44,13 @@ _cached_hash = lru_cache(_CACHED_COMPONENTS)(_hash)
 
 def component_hash(component: str) -> int:
     """Return the 64-bit hash of `component`; its digit k (of 32) is the bits 2k and 2k + 1."""
-    return _cached_hash(component) if len(component) <= _CACHED_COMPONENT_CHARS else _hash(component)
+    return _cached_hash(component) if len(component) <= _CACHED_CHARS else _hash(component)
+
+
+@lru_cache(_CACHED_COMPONENTS // 4)
+def _component_digits(component: str) -> bytes:
+    number = component_hash(component)
+    return bytes(number >> shift & 3 for shift in range(0, 2 * COMPONENT_DIGITS, 2))
 
 
 class KeyPath:
@@ -71,6 +77,10 @@ class KeyPath:
         if depth >= len(self.parts):
             return END
         return (component_hash(self.parts[depth]) >> ((index & 31) << 1)) & 3
+
+    def digits(self) -> bytes:
+        """Return all digits; for a path that is about to be stored, as it is of bounded length."""
+        return b"".join([b"\1" if self.hidden else b"\0", *map(_component_digits, self.parts), b"\4"])
 
 
 def key_path(key: str, hidden: bool = False) -> KeyPath:
@@ -108,12 +118,18 @@ def divergence(left: KeyPath, right: KeyPath) -> int:
     """
     if left.hidden is not right.hidden:
         return 0
-    depth = 0
-    for a, b in zip(left.parts, right.parts, strict=False):
+    ours, theirs = left.parts, right.parts
+    depth, count = 0, len(theirs)
+    for a in ours:
+        if depth == count:
+            break
+        b = theirs[depth]
         if a != b:
-            difference = component_hash(a) ^ component_hash(b)
+            difference = (_cached_hash(a) if len(a) <= _CACHED_CHARS else _hash(a)) ^ (
+                _cached_hash(b) if len(b) <= _CACHED_CHARS else _hash(b)
+            )
             if not difference:
                 return (depth + 1) << 5
-            return (depth << 5) + 1 + (((difference & -difference).bit_length() - 1) >> 1)
+            return (depth << 5) + (((difference & -difference).bit_length() + 1) >> 1)
         depth += 1
-    return (depth << 5) + (2 if len(left.parts) == len(right.parts) else 1)
+    return (depth << 5) + (2 if len(ours) == count else 1)

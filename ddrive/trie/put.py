@@ -5,36 +5,14 @@ written into the new table, so that the new node alone reaches all that the old 
 """
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from ddrive.errors import Unsupported
 from ddrive.trie.lookup import Load, collision_step, misplaced
 from ddrive.trie.node import MAX_SLOT, TrieNode
-from ddrive.trie.path import divergence, is_check_point
+from ddrive.trie.path import END, divergence, is_check_point
 
-_BASE = 5  # slots of one digit lie this far apart
-
-
-@dataclass(slots=True)
-class _Table:
-    """The pointers of the node that is being made."""
-
-    drop: int  # a block that must not be pointed at, 0 for none
-    places: dict[int, int] = field(default_factory=dict)
-
-    def add(self, row: int, digit: int, seq: int) -> None:
-        """Point at `seq` from the first free slot of `digit`, unless the row does so already."""
-        if seq == self.drop:
-            return
-        base = row << 5
-        slot = digit
-        while base | slot in self.places:
-            if self.places[base | slot] == seq:
-                return
-            slot += _BASE
-            if slot > MAX_SLOT:
-                raise Unsupported("too many keys share one hash")
-        self.places[base | slot] = seq
+_SLOT_STEP = END + 1  # slots of one digit lie this far apart
 
 
 async def put(load: Load, head: TrieNode | None, node: TrieNode, *, drop: int = 0) -> TrieNode | None:
@@ -42,10 +20,10 @@ async def put(load: Load, head: TrieNode | None, node: TrieNode, *, drop: int = 
 
     `drop` is the block of an entry that is being deleted: nothing will point at it. The closest node is where the walk
     ended: the previous value when its key is the same; None when there was no head or the walk ended between keys of
-    equal hashes. Raises: InvalidNode.
+    equal hashes. Raises: InvalidNode, Unsupported when too many keys share one hash.
     """
-    table = _Table(drop)
-    length = node.length
+    table = _Table(node, drop)
+    length = len(table.digits)
     old = head
     closest = None
     index = 0
@@ -53,52 +31,96 @@ async def put(load: Load, head: TrieNode | None, node: TrieNode, *, drop: int = 
         stop = divergence(old, node)
         if stop < index:
             raise misplaced(old)
-        await _take_over(load, old, node, index, stop, table)
+        await table.take_over(load, old, index, stop)
         if stop >= length:
             closest = old
             break
         if is_check_point(stop):
             old = await collision_step(load, old, stop, node)
         else:
-            seq = old.pointer(stop, node.digit(stop))
+            seq = old.pointer(stop, table.digits[stop])
             if not seq:
                 closest = old
                 break
             old = load.peek(seq) or await load.node(seq)
         index = stop + 1
-    node.point(table.places.items())
+    node.numbers = table.numbers
     return closest
 
 
-async def _take_over(load: Load, old: TrieNode, node: TrieNode, first: int, stop: int, table: _Table) -> None:
-    """Copy the pointers of rows `first` to `stop` that lead off the path of `node`, and `old` itself at `stop`."""
-    places, seqs = old.pointers()
-    position = bisect_left(places, first << 5)
-    end = bisect_left(places, (stop + 1) << 5, position)
-    parted = old.seq if stop < node.length else 0
-    while position < end:
-        place = places[position]
-        row, slot = place >> 5, place & 31
-        if is_check_point(row):
-            if parted and row == stop:
-                table.add(stop, old.digit(stop), parted)
-                parted = 0
-            if slot % _BASE != node.digit(row) or await _collides(load, seqs[position], node, row):
-                table.add(row, slot % _BASE, seqs[position])
-        elif slot != node.digit(row):
-            table.add(row, slot % _BASE, seqs[position])
-        position += 1
-    if parted:
-        table.add(stop, old.digit(stop), parted)
+class _Table:
+    """The pointers of the node that is being made, row after row, in the form of `TrieNode.numbers`."""
 
+    def __init__(self, node: TrieNode, drop: int) -> None:
+        self.digits = node.digits()
+        self.numbers = [0]
+        self._node = node
+        self._drop = drop
 
-async def _collides(load: Load, seq: int, node: TrieNode, row: int) -> bool:
-    """Tell whether block `seq`, which shares all digits with `node` up to the check point `row`, is another component.
+    async def take_over(self, load: Load, old: TrieNode, first: int, stop: int) -> None:
+        """Add the pointers of `old` in rows `first` to `stop` that lead off the new path, and `old` itself at `stop`.
 
-    Raises: InvalidNode.
-    """
-    other = load.peek(seq) or await load.node(seq)
-    shared = divergence(other, node)
-    if shared < row:
-        raise misplaced(other)
-    return shared == row
+        Raises: InvalidNode.
+        """
+        rows, starts = old.rows()
+        position = bisect_left(rows, first)
+        count = len(rows)
+        while position < count and (row := rows[position]) < stop:
+            start = starts[position]
+            bits = old.numbers[start]
+            position += 1
+            if row & 31 and bits < 1 << _SLOT_STEP and not bits >> self.digits[row] & 1 and not self._drop:
+                end = starts[position] - 1 if position < count else len(old.numbers)
+                self.numbers += old.numbers[start - 1 : end]
+                self.numbers[0] = row + 1
+            else:
+                self._add_row(row, await self._leading_off(load, row, old.pointers_at(start)))
+        if stop < len(self.digits):
+            pointers = await self._leading_off(load, stop, old.pointers(stop))
+            itself = (old.digit(stop), old.seq)
+            self._add_row(stop, [itself, *pointers] if is_check_point(stop) else [*pointers, itself])
+
+    async def _leading_off(self, load: Load, row: int, pointers: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return (digit, block) of those pointers (slot, block) that do not lie on the new path."""
+        own = self.digits[row]
+        if not is_check_point(row):
+            return [(slot % _SLOT_STEP, seq) for slot, seq in pointers if slot != own]
+        result = []
+        for slot, seq in pointers:
+            digit = slot % _SLOT_STEP
+            if digit != own or await self._is_other_component(load, seq, row):
+                result.append((digit, seq))
+        return result
+
+    async def _is_other_component(self, load: Load, seq: int, row: int) -> bool:
+        """Tell whether block `seq`, of the same digits up to the check point `row`, differs in its component there.
+
+        Raises: InvalidNode.
+        """
+        other = load.peek(seq) or await load.node(seq)
+        shared = divergence(other, self._node)
+        if shared < row:
+            raise misplaced(other)
+        return shared == row
+
+    def _add_row(self, row: int, pointers: Sequence[tuple[int, int]]) -> None:
+        """Add pairs (digit, block): each goes to the first free slot of its digit, no block goes twice.
+
+        Raises: Unsupported when the slots of a digit are used up.
+        """
+        slots: dict[int, int] = {}
+        for digit, seq in pointers:
+            if seq == self._drop or seq in slots.values():
+                continue
+            slot = digit
+            while slot in slots:
+                slot += _SLOT_STEP
+            if slot > MAX_SLOT:
+                raise Unsupported("too many keys share one hash")
+            slots[slot] = seq
+        if slots:
+            bits = 0
+            for slot in slots:
+                bits |= 1 << slot
+            self.numbers += [row, bits, *[slots[slot] for slot in sorted(slots)]]
+            self.numbers[0] = row + 1

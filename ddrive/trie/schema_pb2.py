@@ -24,27 +24,29 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64\x64rive/trie/schema.proto\x12\x0b\x64\x64rive.trie\"9\n\x06Header\x12\x0c\n\x04type\x18\x01 \x02(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\x12\x0f\n\x07subtype\x18\x03 \x01(\t\"L\n\x04Node\x12\x0b\n\x03key\x18\x01 \x02(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x0c\n\x04trie\x18\x03 \x01(\x0c\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\r\n\x05\x66lags\x18\x05 \x01(\x04\"\xb9\x02\n\tExtension\x12+\n\x05\x63\x61\x63he\x18\x01 \x01(\x0b\x32\x1c.ddrive.trie.Extension.Cache\x12\x31\n\x08iterator\x18\x02 \x01(\x0b\x32\x1f.ddrive.trie.Extension.Iterator\x12\'\n\x03get\x18\x03 \x01(\x0b\x32\x1a.ddrive.trie.Extension.Get\x1a\x37\n\x05\x43\x61\x63he\x12\r\n\x05start\x18\x01 \x02(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x02(\x04\x12\x12\n\x06\x62locks\x18\x03 \x03(\x04\x42\x02\x10\x01\x1aH\n\x08Iterator\x12\x0c\n\x04head\x18\x01 \x01(\x04\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05\x66lags\x18\x03 \x01(\x04\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\x1a \n\x03Get\x12\x0c\n\x04head\x18\x01 \x01(\x04\x12\x0b\n\x03key\x18\x02 \x01(\t\"Z\n\x05Mount\x12\x0b\n\x03key\x18\x01 \x02(\x0c\x12\x11\n\tlocalPath\x18\x02 \x02(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x12\n\nremotePath\x18\x04 \x01(\t\x12\x0c\n\x04hash\x18\x05 \x01(\x0c')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64\x64rive/trie/schema.proto\x12\x0b\x64\x64rive.trie\"9\n\x06Header\x12\x0c\n\x04type\x18\x01 \x02(\t\x12\x10\n\x08metadata\x18\x02 \x01(\x0c\x12\x0f\n\x07subtype\x18\x03 \x01(\t\"P\n\x04Node\x12\x0b\n\x03key\x18\x01 \x02(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x10\n\x04trie\x18\x03 \x03(\x04\x42\x02\x10\x01\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\r\n\x05\x66lags\x18\x05 \x01(\x04\"\xb9\x02\n\tExtension\x12+\n\x05\x63\x61\x63he\x18\x01 \x01(\x0b\x32\x1c.ddrive.trie.Extension.Cache\x12\x31\n\x08iterator\x18\x02 \x01(\x0b\x32\x1f.ddrive.trie.Extension.Iterator\x12\'\n\x03get\x18\x03 \x01(\x0b\x32\x1a.ddrive.trie.Extension.Get\x1a\x37\n\x05\x43\x61\x63he\x12\r\n\x05start\x18\x01 \x02(\x04\x12\x0b\n\x03\x65nd\x18\x02 \x02(\x04\x12\x12\n\x06\x62locks\x18\x03 \x03(\x04\x42\x02\x10\x01\x1aH\n\x08Iterator\x12\x0c\n\x04head\x18\x01 \x01(\x04\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\r\n\x05\x66lags\x18\x03 \x01(\x04\x12\x12\n\ncheckpoint\x18\x04 \x01(\x0c\x1a \n\x03Get\x12\x0c\n\x04head\x18\x01 \x01(\x04\x12\x0b\n\x03key\x18\x02 \x01(\t\"Z\n\x05Mount\x12\x0b\n\x03key\x18\x01 \x02(\x0c\x12\x11\n\tlocalPath\x18\x02 \x02(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x12\n\nremotePath\x18\x04 \x01(\t\x12\x0c\n\x04hash\x18\x05 \x01(\x0c')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ddrive.trie.schema_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_NODE'].fields_by_name['trie']._loaded_options = None
+  _globals['_NODE'].fields_by_name['trie']._serialized_options = b'\020\001'
   _globals['_EXTENSION_CACHE'].fields_by_name['blocks']._loaded_options = None
   _globals['_EXTENSION_CACHE'].fields_by_name['blocks']._serialized_options = b'\020\001'
   _globals['_HEADER']._serialized_start=41
   _globals['_HEADER']._serialized_end=98
   _globals['_NODE']._serialized_start=100
-  _globals['_NODE']._serialized_end=176
-  _globals['_EXTENSION']._serialized_start=179
-  _globals['_EXTENSION']._serialized_end=492
-  _globals['_EXTENSION_CACHE']._serialized_start=329
-  _globals['_EXTENSION_CACHE']._serialized_end=384
-  _globals['_EXTENSION_ITERATOR']._serialized_start=386
-  _globals['_EXTENSION_ITERATOR']._serialized_end=458
-  _globals['_EXTENSION_GET']._serialized_start=460
-  _globals['_EXTENSION_GET']._serialized_end=492
-  _globals['_MOUNT']._serialized_start=494
-  _globals['_MOUNT']._serialized_end=584
+  _globals['_NODE']._serialized_end=180
+  _globals['_EXTENSION']._serialized_start=183
+  _globals['_EXTENSION']._serialized_end=496
+  _globals['_EXTENSION_CACHE']._serialized_start=333
+  _globals['_EXTENSION_CACHE']._serialized_end=388
+  _globals['_EXTENSION_ITERATOR']._serialized_start=390
+  _globals['_EXTENSION_ITERATOR']._serialized_end=462
+  _globals['_EXTENSION_GET']._serialized_start=464
+  _globals['_EXTENSION_GET']._serialized_end=496
+  _globals['_MOUNT']._serialized_start=498
+  _globals['_MOUNT']._serialized_end=588
 # @@protoc_insertion_point(module_scope)

@@ -58,19 +58,22 @@ class Node(_message.Message):
     FLAGS_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     value: _builtins.bytes
-    trie: _builtins.bytes
     seq: _builtins.int
     flags: _builtins.int
+    @_builtins.property
+    def trie(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The peers declare bytes; as those bytes are nothing but varints, this is the same on the wire."""
+
     def __init__(
         self,
         *,
         key: _builtins.str | None = ...,
         value: _builtins.bytes | None = ...,
-        trie: _builtins.bytes | None = ...,
+        trie: _abc.Iterable[_builtins.int] | None = ...,
         seq: _builtins.int | None = ...,
         flags: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "key", b"key", "seq", b"seq", "trie", b"trie", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "key", b"key", "seq", b"seq", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["flags", b"flags", "key", b"key", "seq", b"seq", "trie", b"trie", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
