@@ -9,7 +9,7 @@ from ddrive.drive.mounts import DriveMount
 from ddrive.drive.reader import FileReader
 from ddrive.drive.report import Progress, Refused
 from ddrive.drive.stat import Mount, Stat
-from ddrive.drive.view import Change, DirEntry
+from ddrive.drive.walks import Change, DirEntry
 from ddrive.drive.writer import NewEntry
 
 __all__ = [

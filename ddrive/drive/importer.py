@@ -6,7 +6,7 @@ was interrupted goes on where it stopped.
 """
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -223,7 +223,7 @@ class _Import:
             return
         self._refuse(found.path, why)
 
-    async def _chunks(self, file: OpenFile) -> AsyncIterator[Block]:
+    async def _chunks(self, file: OpenFile) -> AsyncGenerator[Block, None]:
         """Yield the blocks of a large file, then check that it stayed what it was."""
         while blocks := await trio.to_thread.run_sync(file.read, CHUNK_BYTES):
             for block in blocks:

@@ -5,13 +5,13 @@ of the newest entry of its drive. A path may hold a file and have entries below 
 the file is what is shown, and the entries can still be listed. `NotFound` is only raised when the trie proves it.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
 
 from ddrive.drive.mounts import DriveMount, DriveTree
-from ddrive.drive.paths import DrivePath, drive_path, is_hostile, join, link_target
+from ddrive.drive.paths import DrivePath, drive_path, is_hostile, link_target
 from ddrive.drive.reader import Extent, FileReader, extent_of
 from ddrive.drive.stat import DIRECTORY_MODE, Stat, decode_stat
+from ddrive.drive.walks import Changes, DirEntry, Versions, Walk, stat_or_none
 from ddrive.errors import (
     CorruptStorage,
     InvalidPath,
@@ -32,25 +32,7 @@ _HEADS_TRIED = 16  # newest blocks looked at for the times of a directory withou
 _END = 4  # the digit of a path's end
 
 
-class DirEntry(NamedTuple):
-    """A name in a directory and its attributes."""
-
-    name: str
-    stat: Stat
-
-
 DirEntries = list[DirEntry]  # a name of its own: within a class with a method `list` that word means the method
-
-
-class Change(NamedTuple):
-    """A difference between two versions; `stat` is what is there now, `previous` what was there."""
-
-    kind: Literal["put", "del", "mount", "unmount"]
-    path: DrivePath
-    stat: Stat | None
-    previous: Stat | None
-    seq: int | None = None  # block of the metadata feed that holds the entry now
-    previous_seq: int | None = None
 
 
 class DriveView:
@@ -138,26 +120,13 @@ class DriveView:
             where = resolved
         return []
 
-    async def walk(self, path: str = "/") -> AsyncIterator[tuple[DrivePath, Stat]]:
-        """Yield everything below a directory: each directory before what is in it, names in order.
+    def walk(self, path: str = "/") -> Walk:
+        """Return an asynchronous iterator over (path, attributes) of everything below a directory.
 
-        Nested drives are entered, but not one that we are inside of already; links are not followed.
+        Each directory comes before what is in it, names in order. Nested drives are entered, but not one that the walk
+        is inside of already; links are not followed. The iterator raises what `list` raises.
         """
-        start = drive_path(path)
-        pending = [(start, frozenset([self.key]))]
-        while pending:
-            directory, drives = pending.pop()
-            below = []
-            for name, stat in await self.list(directory):
-                where = join(directory, name)
-                yield where, stat
-                if not stat.is_dir:
-                    continue
-                if stat.mount is None:
-                    below.append((where, drives))
-                elif stat.mount.key not in drives:
-                    below.append((where, drives | {stat.mount.key}))
-            pending += reversed(below)
+        return Walk(self.list, drive_path(path), self.key)
 
     async def mounts(self) -> Sequence[DriveMount]:
         """Return all nested drives, those in nested drives too, but none twice on one way down."""
@@ -178,10 +147,7 @@ class DriveView:
             raise Unsupported(f"{path!r} is neither a file nor a directory")
         if stat.mount is not None and stat.mount.feed:
             return FileReader(*await self._mounted_feed(stat), where)
-        extent = extent_of(stat)
-        if not extent.size:
-            return FileReader(self.metadata, Extent(0, 0, 0, 0), where)  # the content feed is not even opened
-        return FileReader(await self._tree.content(entry.trie), extent, where)
+        return FileReader(await self._tree.content(entry.trie), extent_of(stat), where)
 
     async def read_file(self, path: str) -> bytes:
         """Return all bytes of a file. Raises: as `open`."""
@@ -193,27 +159,20 @@ class DriveView:
 
     # -- versions
 
-    async def diff(self, old: int = 1, path: str = "/") -> AsyncIterator[Change]:
-        """Yield what changed from version `old` to this one, at and below `path`; nested drives are not entered.
+    def diff(self, old: int = 1, path: str = "/") -> Changes:
+        """Return an asynchronous iterator over what changed from version `old` to this one, at and below `path`.
 
-        Entries that were stored again as they were are left out.
+        Nested drives are not entered. Entries that were stored again as they were are left out.
         """
-        async for kind, key, now, then, _ in (await self.trie()).diff(old, drive_path(path)):
-            if now is not None and then is not None and (now.value, now.flags) == (then.value, then.flags):
-                continue
-            seq, previous_seq = (None if node is None else node.seq for node in (now, then))
-            yield Change(kind, DrivePath(key), _stat_or_none(now), _stat_or_none(then), seq, previous_seq)
+        return Changes(self.trie, old, drive_path(path))
 
     async def changed(self, old: int) -> Sequence[DrivePath]:
         """Return the paths of this drive itself whose entries are not what they were at version `old`."""
         return [change.path async for change in self.diff(old)]
 
-    async def follow(self) -> AsyncIterator[int]:
-        """Yield each version that becomes known after the present one; those in between may be left out."""
-        version = self.metadata.length
-        while not self.fixed:
-            version = await self.metadata.wait_length(version + 1)
-            yield version
+    def follow(self) -> Versions:
+        """Return an asynchronous iterator over the versions that become known from now on; a fixed one has none."""
+        return Versions(self.metadata, ended=self.fixed)
 
     # -- inside
 
@@ -267,7 +226,7 @@ class DriveView:
         newest = trie.version - 1
         for seq in range(newest, max(0, newest - _HEADS_TRIED), -1):
             node = trie.trie.nodes.peek(seq)
-            stat = None if node is None or node.hidden else _stat_or_none(node)
+            stat = None if node is None or node.hidden else stat_or_none(node)
             if stat is not None:
                 return Stat(DIRECTORY_MODE, mtime_ms=stat.mtime_ms, ctime_ms=stat.mtime_ms)
         return Stat(DIRECTORY_MODE)
@@ -314,13 +273,3 @@ class DriveView:
         if feed.length:
             return feed, Extent(0, feed.length, 0, feed.byte_length)
         return feed, Extent(0, stat.blocks, 0, stat.size)
-
-
-def _stat_or_none(node: TrieNode | None) -> Stat | None:
-    """Return the attributes that `node` holds, None when there is no node or it holds none."""
-    if node is None:
-        return None
-    try:
-        return decode_stat(node.value)
-    except CorruptStorage:
-        return None

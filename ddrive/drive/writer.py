@@ -4,7 +4,8 @@ Whoever sees a `Stat` can rely on its blocks: they are appended, synced and publ
 on one drive; which one owns a path is found out before.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -52,12 +53,12 @@ async def store(trie: Trie, content: Feed, entries: Sequence[NewEntry], removed:
         await trie.batch(puts)
 
 
-async def store_stream(trie: Trie, content: Feed, path: str, stat: Stat, chunks: AsyncIterable[Block]) -> Stat:
+async def store_stream(trie: Trie, content: Feed, path: str, stat: Stat, chunks: AsyncGenerator[Block, None]) -> Stat:
     """Append a file of any size piece by piece, then store its entry; return its attributes.
 
-    When `chunks` fails nothing is stored. Raises: as `store`, and what `chunks` raises.
+    `chunks` is closed at the end. When it fails nothing is stored. Raises: as `store`, and what `chunks` raises.
     """
-    async with writing(content):
+    async with aclosing(chunks), writing(content):
         written = FileWriter(content)
         group: list[Block] = []
         size = 0
@@ -73,25 +74,26 @@ async def store_stream(trie: Trie, content: Feed, path: str, stat: Stat, chunks:
     return stat
 
 
-async def blocks_of(content: Content) -> AsyncIterator[Block]:
+async def blocks_of(content: Content) -> AsyncGenerator[Block, None]:
     """Yield the bytes of `content` in blocks of `BLOCK_BYTES`, the last one smaller."""
     if isinstance(content, bytes | bytearray | memoryview):
         for block in cut(memoryview(content)):
             yield block
         return
     rest = bytearray()
-    async for chunk in _each(content):
-        rest += chunk
-        if len(rest) >= BLOCK_BYTES:
-            whole = len(rest) - len(rest) % BLOCK_BYTES
-            for block in cut(bytes(rest[:whole])):
-                yield block
-            del rest[:whole]
+    async with aclosing(_each(content)) as chunks:
+        async for chunk in chunks:
+            rest += chunk
+            if len(rest) >= BLOCK_BYTES:
+                whole = len(rest) - len(rest) % BLOCK_BYTES
+                for block in cut(bytes(rest[:whole])):
+                    yield block
+                del rest[:whole]
     if rest:
         yield bytes(rest)
 
 
-async def _each(chunks: Iterable[Block] | AsyncIterable[Block]) -> AsyncIterator[Block]:
+async def _each(chunks: Iterable[Block] | AsyncIterable[Block]) -> AsyncGenerator[Block, None]:
     """Yield from either kind of iterable."""
     if isinstance(chunks, AsyncIterable):
         async for chunk in chunks:

@@ -1,0 +1,117 @@
+"""Asynchronous iterators over a drive. Each can be dropped before its end without any clean-up."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, NamedTuple, Self
+
+from ddrive.drive.paths import DrivePath, join
+from ddrive.drive.stat import Stat, decode_stat
+from ddrive.errors import CorruptStorage
+from ddrive.feed import Feed
+from ddrive.ids import PublicKey
+from ddrive.trie import MountTrie, TrieNode
+from ddrive.trie.mountwalk import MountDiff
+
+
+class DirEntry(NamedTuple):
+    """A name in a directory and its attributes."""
+
+    name: str
+    stat: Stat
+
+
+class Change(NamedTuple):
+    """A difference between two versions; `stat` is what is there now, `previous` what was there."""
+
+    kind: Literal["put", "del", "mount", "unmount"]
+    path: DrivePath
+    stat: Stat | None
+    previous: Stat | None
+    seq: int | None = None  # block of the metadata feed that holds the entry now
+    previous_seq: int | None = None
+
+
+class Walk:
+    """Everything below a directory: each directory before what is in it, names in order.
+
+    Nested drives are entered, but not one that the walk is inside of already.
+    """
+
+    def __init__(
+        self, listing: Callable[[str], Awaitable[Sequence[DirEntry]]], start: DrivePath, key: PublicKey
+    ) -> None:
+        self._list = listing
+        self._pending = [(start, frozenset([key]))]  # directories still to come, in reverse
+        self._ready: list[tuple[DrivePath, Stat]] = []  # in reverse
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[DrivePath, Stat]:
+        while not self._ready:
+            if not self._pending:
+                raise StopAsyncIteration
+            await self._next_directory()
+        return self._ready.pop()
+
+    async def _next_directory(self) -> None:
+        directory, drives = self._pending.pop()
+        below = []
+        for name, stat in await self._list(directory):
+            path = join(directory, name)
+            self._ready.append((path, stat))
+            if stat.is_dir and stat.mount is None:
+                below.append((path, drives))
+            elif stat.is_dir and stat.mount is not None and stat.mount.key not in drives:
+                below.append((path, drives | {stat.mount.key}))
+        self._ready.reverse()
+        self._pending += reversed(below)
+
+
+class Changes:
+    """What differs between two versions; entries that were stored again as they were are left out."""
+
+    def __init__(self, trie: Callable[[], Awaitable[MountTrie]], old: int, path: DrivePath) -> None:
+        self._trie = trie
+        self._old = old
+        self._path = path
+        self._diff: MountDiff[MountTrie] | None = None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Change:
+        if self._diff is None:
+            self._diff = (await self._trie()).diff(self._old, self._path)
+        while True:
+            kind, key, now, then, _ = await anext(self._diff)
+            if now is None or then is None or (now.value, now.flags) != (then.value, then.flags):
+                seq, previous_seq = (None if node is None else node.seq for node in (now, then))
+                return Change(kind, DrivePath(key), stat_or_none(now), stat_or_none(then), seq, previous_seq)
+
+
+class Versions:
+    """Each version of a feed that becomes known after the present one; those in between may be left out."""
+
+    def __init__(self, feed: Feed, *, ended: bool) -> None:
+        self._feed = feed
+        self._version = feed.length
+        self._ended = ended
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        if self._ended:
+            raise StopAsyncIteration
+        self._version = await self._feed.wait_length(self._version + 1)
+        return self._version
+
+
+def stat_or_none(node: TrieNode | None) -> Stat | None:
+    """Return the attributes that `node` holds, None when there is no node or it holds none."""
+    if node is None:
+        return None
+    try:
+        return decode_stat(node.value)
+    except CorruptStorage:
+        return None
