@@ -27,7 +27,7 @@ from ddrive.feed.hashing import Buffer, signable
 from ddrive.feed.layout import FeedFiles
 from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_BYTES, MAX_LENGTH
 from ddrive.feed.reading import StoredFeed
-from ddrive.feed.recovery import recover
+from ddrive.feed.recovery import UNSYNCED_BATCHES, recover
 from ddrive.feed.storage import FORKED, KEY, SECRET_KEY, Directory, read_small, write_small
 from ddrive.ids import BlockIndex, Node, PublicKey, short
 
@@ -57,6 +57,7 @@ class OwnedFeed(StoredFeed):
         self.byte_length = merkle.total_size(self.roots)
         self.forked = directory.exists(FORKED)
         self._staged: Staged | None = None
+        self._unsynced_batches = UNSYNCED_BATCHES  # appends since the bits were made durable: none known
         self._signing = False  # a signature is on its way to the disk
         self._unsynced = bits.dirty
         if self._damaged:
@@ -158,6 +159,9 @@ class OwnedFeed(StoredFeed):
 
         A signature is written only when what it covers is on disk, so after a crash a signed length is complete.
         """
+        if self._unsynced_batches >= UNSYNCED_BATCHES:
+            self._files.sync_bitfield()
+            self._unsynced_batches = 0
         self._files.sync_content()
         self._signing = True
         self._sign(staged)
@@ -173,6 +177,7 @@ class OwnedFeed(StoredFeed):
         self._bits.add_complete(staged.start, staged.length)
         self._verified.set_blocks(staged.start, staged.length, True)
         self._unsynced = True
+        self._unsynced_batches += 1
         self.length, self.byte_length, self.roots = staged.length, staged.byte_length, staged.roots
 
     def abandon(self) -> None:

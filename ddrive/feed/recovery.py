@@ -5,15 +5,20 @@ never continued from a shorter length than one that was signed once, because a s
 fork it for ever: an author's feed whose files contradict each other can be read, not appended to.
 """
 
+from collections.abc import Iterator
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from ddrive import crypto
 from ddrive.feed import flat, merkle
-from ddrive.feed.bitfield import Bitfield
+from ddrive.feed.bitfield import DATA_BYTES, Bitfield
 from ddrive.feed.hashing import leaf_hash, parent_node, signable, signed_by
-from ddrive.feed.layout import FeedFiles
+from ddrive.feed.layout import HEADER_BYTES, FeedFiles
 from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_LENGTH
 from ddrive.ids import Node, PublicKey
+
+UNSYNCED_BATCHES = 64  # appends whose bits may not be on disk yet; the batches looked at when a feed is opened
+SECTOR_BYTES = 512  # written to the disk entirely or not at all
 
 
 class Recovered(NamedTuple):
@@ -34,8 +39,8 @@ def recover(files: FeedFiles, bits: Bitfield, key: PublicKey, secret_key: bytes 
         files.write_signature(length, crypto.sign(signable(roots, length), secret_key))
     if length < marked:
         bits.forget_after(length)
-    elif length > marked:
-        _roll_forward(files, bits, key, marked, length, roots)
+    elif length > marked or secret_key is not None:
+        _restore_bits(files, bits, key, marked, length, roots)
     return Recovered(length, roots, length < marked or skipped)
 
 
@@ -100,23 +105,52 @@ def _complete(files: FeedFiles, start: int, roots: list[Node], end: int) -> list
     return stack if stack == stored_roots(files, end) else None
 
 
-def _roll_forward(
+def _restore_bits(
     files: FeedFiles, bits: Bitfield, key: PublicKey, marked: int, length: int, roots: list[Node]
 ) -> None:
-    """Mark what the files hold of the blocks from `marked` on, after a crash before the bits were written."""
-    start_roots = signed_roots(files, key, marked) if marked else []
-    if start_roots is None:
-        marked, start_roots = 0, []
-    if _complete(files, marked, start_roots, length) != roots:
+    """Mark what the files hold of the last batches, where a power loss kept their bits from the disk.
+
+    Bits are lost by the sector: a batch that has one bit left in a sector has lost none in it, others were cleared.
+    """
+    borders = [length, *islice(files.signed_lengths(1, length), UNSYNCED_BATCHES + 1)]
+    if borders[-1] > marked:
+        borders += islice(files.signed_lengths(1, marked + 1), 1)
+    complete = len(borders) < UNSYNCED_BATCHES + 2
+    start_roots = None if complete else signed_roots(files, key, borders[-1])
+    if start_roots is None or borders[-1] > marked:
+        borders, start_roots = [*borders, 0], []
+    lost = [
+        piece
+        for end, start in pairwise(borders)
+        for piece in _sectors(start, end)
+        if not bits.held(*piece) or end > marked
+    ]
+    if not lost:
+        return
+    start = borders[-1]
+    if _complete(files, start, start_roots, length) != roots:
         for root in roots:
             bits.add_node(root.number)
         return
-    bits.add_complete(marked, length)
+    bits.add_complete(start, length)
+    looked_for = Bitfield()
+    for piece in lost:
+        looked_for.set_blocks(*piece, True)
     offset = merkle.total_size(start_roots)
-    for block in range(marked, length):
+    for block in range(start, length):
         leaf = files.node(2 * block)
         if leaf is None or leaf.size > MAX_BLOCK_BYTES:
             return
-        if leaf_hash(files.data.read(offset, leaf.size)) == leaf.hash:
+        if looked_for.has(block) and leaf_hash(files.data.read(offset, leaf.size)) == leaf.hash:
             bits.add_block(block)
         offset += leaf.size
+
+
+def _sectors(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the blocks `start` up to `end` in pieces whose bits lie in one sector of the bitfield file."""
+    while start < end:
+        page, byte = divmod(start >> 3, DATA_BYTES)
+        place = (HEADER_BYTES + byte) % SECTOR_BYTES  # pages are a whole number of sectors long
+        stop = min(end, (start >> 3 << 3) + 8 * (SECTOR_BYTES - place), (page + 1) * 8 * DATA_BYTES)
+        yield start, stop
+        start = stop

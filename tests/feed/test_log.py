@@ -208,17 +208,16 @@ def test_a_reader_follows_growth():
 
 
 def test_bytes_are_located_with_the_nodes_of_older_lengths():
-    source, target = writer(BLOCKS[:7]), reader()
+    blocks = main_blocks()[:16]
+    source, target = writer(blocks[:7]), reader()
     copy(source, target, [6])
-    source.append(BLOCKS[7:16])
-    target.put(15 % len(BLOCKS), *_block_and_proof(source, 15 % len(BLOCKS), target))
+    source.append(blocks[7:])
+    copy(source, target, [15])
     start = source.byte_offset(6)
-    assert target.locate(start) == (6, 0)
-    assert target.block(6) == BLOCKS[6]
-
-
-def _block_and_proof(source, index, target):
-    return source.block(index), proof_of(source, index, target.digest(index))
+    assert target.locate(start + 1) == (6, 1)
+    assert target.locate(source.byte_offset(10)) is None
+    assert target.locate(source.byte_offset(15)) == (15, 0)
+    assert content(target) == {6: blocks[6], 15: blocks[15]}
 
 
 def test_a_leaf_without_its_block_is_stored_and_then_counts_as_known():
@@ -433,7 +432,6 @@ def test_opening_the_wrong_thing(directory):
     storage.close()
     with pytest.raises(CorruptStorage):
         FeedLog.open(directory)
-    FeedLog.open  # the lock was given back each time
 
 
 def test_a_derived_secret_key_stays_out_of_the_directory(directory):

@@ -1,0 +1,208 @@
+"""What is left of a feed after damage and after power losses: never a wrong block, never a second signature."""
+
+import random
+
+import pytest
+
+from ddrive.errors import CorruptStorage
+from ddrive.feed import FeedLog, MemoryDirectory
+from tests.feed.samples import (
+    PAIR,
+    Crashed,
+    CrashingDirectory,
+    content,
+    copy,
+    main_blocks,
+    reader,
+    writer,
+)
+
+BLOCKS = main_blocks()[:7]  # small ones
+SIX = BLOCKS[:6]
+
+
+def damaged(change, *, author=True):
+    """Return the feed of a batch of 5 and one of 1, after `change` was made to its files."""
+    source = writer(SIX[:5])
+    target = source if author else reader()
+    if not author:
+        copy(source, target, range(5))
+    source.append(SIX[5:])
+    if not author:
+        copy(source, target, [5])
+    target.close()
+    files = target._directory.files
+    change(files)
+    return FeedLog.open(MemoryDirectory(files))
+
+
+def cut(name, size):
+    def change(files):
+        del files[name][size:]
+
+    return change
+
+
+def lose_last_signature(files):
+    del files["signatures"][32 + 5 * 64 :]
+
+
+def lose_bits(files):
+    del files["bitfield"][:]
+
+
+def tear_last_signature(files):
+    files["signatures"][32 + 5 * 64 + 32 :] = bytes(32)
+
+
+@pytest.mark.parametrize("change", [lose_bits, cut("bitfield", 32 + 1), cut("bitfield", 32), lose_last_signature])
+def test_an_authors_feed_survives_the_loss_of_what_can_be_computed(change):
+    log = damaged(change)
+    assert log.length == 6
+    assert content(log) == dict(enumerate(SIX))
+    assert log.append([b"next"]) == 6
+    log.close()
+    again = FeedLog.open(log._directory)
+    assert content(again) == dict(enumerate([*SIX, b"next"]))
+
+
+def test_half_a_signature_is_completed():
+    log = damaged(tear_last_signature)
+    assert log.append([b"next"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "length"),
+    [
+        (cut("tree", 32 + 40 * 9), 5),  # root 9 of 6 blocks, not the roots of 5
+        (cut("tree", 32 + 40 * 8), 0),
+        (cut("signatures", 32 + 64 * 5), 5),
+        (cut("signatures", 32 + 64 * 4), 0),
+        (cut("signatures", 40), 0),
+        (cut("tree", 10), 0),
+    ],
+)
+def test_a_reader_steps_back_to_what_is_proven_and_fetches_the_rest(change, length):
+    log = damaged(change, author=False)
+    assert log.length == length
+    copy(writer(SIX), log, [index for index in range(6) if not log.has(index)])
+    assert content(log) == dict(enumerate(SIX))
+    log.close()
+    assert FeedLog.open(log._directory).length == 6
+
+
+@pytest.mark.parametrize("change", [cut("tree", 32 + 40 * 9), cut("tree", 33), lambda files: files.pop("tree")])
+def test_an_author_never_signs_again_what_was_signed(change):
+    log = damaged(change)
+    assert log.length < 6
+    with pytest.raises(CorruptStorage):
+        log.append([b"other"])
+    log.close()
+    with pytest.raises(CorruptStorage):
+        FeedLog.open(log._directory).append([b"other"])
+
+
+def test_bits_without_a_key_are_nobodys():
+    log = damaged(lambda files: None)
+    log.close()
+    files = log._directory.files
+    del files["key"]
+    found = FeedLog.create(MemoryDirectory(files), key=PAIR.public_key, secret_key=PAIR.secret_key)
+    assert content(found) == dict(enumerate(SIX)), "the signatures show whose they are"
+
+
+def durable_append(log, blocks):
+    """Append as `Feed.append` does."""
+    staged = log.stage(blocks)
+    log.secure(staged)
+    log.publish(staged)
+    log.end_flush(log.begin_flush() or [])
+
+
+BATCHES = [[b"one"], [b"two", b"", b"three" * 200], [b"4", b"5"], [b"six" * 300], [b"7"] * 9, [b"eight"]]
+ALL = [block for batch in BATCHES for block in batch]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("changes", range(72))
+def test_a_power_loss_while_appending_loses_only_what_was_not_acknowledged(changes, seed):
+    disk, acknowledged = CrashingDirectory(changes), 0
+    try:
+        log = writer(directory=disk)
+        for batch in BATCHES:
+            durable_append(log, batch)
+            acknowledged += len(batch)
+    except Crashed:
+        pass
+    directory = disk.after_restart(seed)
+    if not directory.exists("key") or len(directory.files["key"]) < 32:
+        assert acknowledged == 0
+        return
+    log = FeedLog.open(directory, secret_key=PAIR.secret_key)
+    assert acknowledged <= log.length <= len(ALL)
+    assert content(log) == dict(enumerate(ALL[: log.length]))
+    log.append([b"after"])  # only possible where nothing longer can have been signed
+    log.close()
+    assert content(FeedLog.open(directory))[log.length - 1] == b"after"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("changes", range(0, 90, 2))
+def test_a_power_loss_while_downloading_never_invents_a_block(changes, seed):
+    blocks = main_blocks()[:20]
+    source, order = writer(blocks, batch=6), list(range(20))
+    random.Random(seed).shuffle(order)
+    disk = CrashingDirectory(changes)
+    try:
+        log = reader(disk)
+        for count, index in enumerate(order):
+            copy(source, log, [index])
+            if count % 4 == 3:
+                log.flush()
+            if count % 6 == 5:
+                log.clear(order[count - 2], order[count - 2] + 1)
+    except Crashed:
+        pass
+    directory = disk.after_restart(seed)
+    if not directory.exists("key") or len(directory.files["key"]) < 32:
+        return
+    log = FeedLog.open(directory)
+    assert log.length in (0, 20)
+    log.audit()
+    assert all(blocks[index] == block for index, block in content(log).items())
+    copy(source, log, [index for index in range(20) if not log.has(index)])
+    assert content(log) == dict(enumerate(blocks))
+
+
+def test_flushed_blocks_survive_a_power_loss():
+    source, disk = writer(SIX), CrashingDirectory(10_000)
+    log = reader(disk)
+    copy(source, log, [1, 4])
+    log.sync()
+    copy(source, log, [2])
+    found = FeedLog.open(disk.after_restart(0))
+    assert {1, 4} <= set(content(found))
+
+
+def test_after_a_failed_sync_nothing_else_is_signed_in_that_place():
+    class Failing(MemoryDirectory):
+        def open(self, name, *, create):
+            storage = super().open(name, create=create)
+            if name == "signatures":
+                storage.sync = self.fail
+            return storage
+
+        def fail(self):
+            raise OSError(5, "the disk is broken")
+
+    directory = Failing()
+    log = FeedLog.create(directory, key=PAIR.public_key, secret_key=PAIR.secret_key)
+    staged = log.stage([b"one"])
+    with pytest.raises(OSError, match="broken"):
+        log.secure(staged)
+    log.abandon()
+    assert log.length == 0
+    with pytest.raises(CorruptStorage):
+        log.append([b"two"])
+    again = FeedLog.open(MemoryDirectory(directory.files))
+    assert content(again) == {0: b"one"}
