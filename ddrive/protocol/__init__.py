@@ -12,6 +12,7 @@ from ddrive.protocol.connection import (
     Event,
     Received,
 )
+from ddrive.protocol.handshake import static_public_key
 from ddrive.protocol.link import Link, LinkEnd, LinkHandler, run_link
 from ddrive.protocol.messages import (
     Cancel,
@@ -54,4 +55,5 @@ __all__ = [
     "Unwant",
     "Want",
     "run_link",
+    "static_public_key",
 ]

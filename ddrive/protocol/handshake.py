@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 from google.protobuf.message import DecodeError
+from nacl import bindings
 from noise.connection import Keypair, NoiseConnection
 from noise.exceptions import NoiseHandshakeError, NoiseInvalidMessage, NoiseValueError
 
@@ -32,6 +33,11 @@ class SessionKeys:
     rx_nonce: bytes  # 24 bytes, the peer's
     remote_public_key: bytes  # 32 bytes, X25519: the peer's static key
     handshake_hash: bytes  # 64 bytes, equal on both sides
+
+
+def static_public_key(static_secret: bytes) -> bytes:
+    """Return the X25519 public key (32 bytes) by which peers know the holder of `static_secret` (32 bytes)."""
+    return bytes(bindings.crypto_scalarmult_base(static_secret))
 
 
 class Handshake:

@@ -1,0 +1,275 @@
+"""Links to peers: dial the given addresses, take in who comes, keep one link per peer.
+
+What travels on the links is the business of the handler. A peer is known by its static key; two links to the same
+peer collapse to the one that the side with the smaller key began, so that both sides keep the same one.
+"""
+
+import logging
+import math
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from ddrive.ids import ChannelId, DiscoveryKey, short
+from ddrive.protocol import Link, LinkEnd, LinkHandler, Message, run_link, static_public_key
+from ddrive.swarm.dialing import DialPlan
+from ddrive.swarm.static import Address
+
+MAX_LINKS = 64  # up or coming up, both directions
+MAX_INCOMING = 48  # of these; strangers cannot take the place of peers that we were told to dial
+MAX_INCOMING_HANDSHAKES = 32  # of these, not yet done with the handshake
+DIAL_TIMEOUT_S = 5.0  # until the stream is there
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An address that was given, or a peer that came by itself."""
+
+    address: str
+    key: bytes | None  # static key, 32 bytes, once somebody has answered
+    connected: bool
+    last_error: str | None  # why there is no link, if it was tried
+    link: Link | None = None
+    given: bool = True  # False: the peer came by itself, and `address` is where it came from
+
+
+class _Member:
+    """The `LinkHandler` of one link: lets the swarm decide whether it stays, then hands all on."""
+
+    def __init__(self, swarm: "Swarm", handler: LinkHandler, address: Address | None) -> None:
+        self.address = address  # where we dialled; None for a peer that came
+        self.link: Link | None = None  # once the handshake is done
+        self.key: bytes | None = None  # once admitted
+        self.since_s = math.inf  # when it was admitted
+        self._swarm = swarm
+        self._handler = handler
+
+    @property
+    def we_began(self) -> bool:
+        """Whether we dialled."""
+        return self.address is not None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the link was admitted and has not ended."""
+        return self.key is not None and self.link is not None and self.link.end is None
+
+    def disconnect(self, reason: str) -> None:
+        """End the link, if the handshake is done."""
+        if self.link is not None:
+            self.link.disconnect(reason)
+
+    def established(self, link: Link) -> None:
+        self.link = link
+        reason = self._swarm._admit(self, link)
+        if reason is not None:
+            link.disconnect(reason)
+            return
+        self.key, self.since_s = link.remote_public_key, trio.current_time()
+        self._handler.established(link)
+
+    def channel_requested(self, link: Link, discovery_key: DiscoveryKey) -> None:
+        self._handler.channel_requested(link, discovery_key)
+
+    def channel_opened(self, link: Link, channel: ChannelId) -> None:
+        self._handler.channel_opened(link, channel)
+
+    def channel_closed(self, link: Link, channel: ChannelId) -> None:
+        self._handler.channel_closed(link, channel)
+
+    def received(self, link: Link, channel: ChannelId, message: Message) -> None:
+        self._handler.received(link, channel, message)
+
+    def drained(self, link: Link) -> None:
+        if self.key is not None:
+            self._handler.drained(link)
+
+    def closed(self, link: Link) -> None:
+        if self.key is not None:
+            self._handler.closed(link)
+
+
+class Swarm:
+    """The links of one engine. Made by `open_swarm`."""
+
+    def __init__(
+        self,
+        handler: LinkHandler,
+        static_secret: bytes,
+        listeners: list[trio.SocketListener],
+        nursery: trio.Nursery,
+    ) -> None:
+        self._handler = handler
+        self._static_secret = static_secret
+        self._nursery = nursery
+        self._plan = DialPlan()
+        self._members: set[_Member] = set()
+        self._changed = trio.Event()
+        self.public_key = static_public_key(static_secret)  # by which peers know us, 32 bytes
+        self.listen_addresses = [str(Address(*listener.socket.getsockname()[:2])) for listener in listeners]
+
+    @property
+    def links(self) -> list[Link]:
+        """The links that are up."""
+        return [member.link for member in self._members if member.link is not None and member.is_up]
+
+    def add_peer(self, address: str) -> None:
+        """Dial `address` (`host:port`) now, and keep a link to whoever is there.
+
+        Raises: ValueError when this is no address.
+        """
+        self._plan.add(Address.parse(address), trio.current_time())
+        self._wake()
+
+    def remove_peer(self, address: str) -> None:
+        """Dial `address` no more, and end the link to whoever was there.
+
+        Raises: ValueError when this is no address.
+        """
+        parsed = Address.parse(address)
+        target = self._plan.targets.get(parsed)
+        self._plan.remove(parsed)
+        for member in self._members:
+            known = target is not None and target.key is not None and member.key == target.key
+            if known or member.address == parsed:
+                member.disconnect("the peer was removed")
+
+    def peers(self) -> list[Peer]:
+        """Return the given addresses in the order given, then the peers that came by themselves."""
+        by_key = {link.remote_public_key: link for link in self.links}
+        found = []
+        for address, target in self._plan.targets.items():
+            link = by_key.get(target.key) if target.key is not None else None
+            found.append(Peer(str(address), target.key, link is not None, target.last_error, link))
+        given = {peer.key for peer in found}
+        found += [
+            Peer(link.address, key, True, None, link, given=False) for key, link in by_key.items() if key not in given
+        ]
+        return found
+
+    def _wake(self) -> None:
+        self._changed.set()
+
+    async def _keep_dialing(self) -> None:
+        """Dial what is due, whenever there is room for a link."""
+        while True:
+            self._changed = trio.Event()
+            for address in self._plan.due(trio.current_time()):
+                if len(self._members) >= MAX_LINKS:
+                    break
+                self._plan.began(address)
+                member = _Member(self, self._handler, address)
+                self._members.add(member)
+                self._nursery.start_soon(self._dial, member, address)
+            has_room = len(self._members) < MAX_LINKS
+            with trio.move_on_at(self._plan.next_s() if has_room else math.inf):
+                await self._changed.wait()
+
+    async def _dial(self, member: _Member, address: Address) -> None:
+        end = LinkEnd("no answer")
+        try:
+            with trio.move_on_after(DIAL_TIMEOUT_S):
+                stream: trio.SocketStream | None = None
+                stream = await trio.open_tcp_stream(address.host, address.port)
+            if stream is not None:
+                end = await self._run(member, stream, str(address))
+        except (OSError, UnicodeError) as error:
+            end = LinkEnd(getattr(error, "strerror", None) or str(error))
+        finally:
+            self._leave(member, end)
+
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        incoming = [member for member in self._members if not member.we_began]
+        shaking = sum(member.link is None for member in incoming)
+        full = len(incoming) >= MAX_INCOMING or len(self._members) >= MAX_LINKS or shaking >= MAX_INCOMING_HANDSHAKES
+        if full:
+            logger.info("turned away a peer links=%d handshakes=%d", len(self._members), shaking)
+            await trio.aclose_forcefully(stream)
+            return
+        member = _Member(self, self._handler, None)
+        self._members.add(member)
+        end = LinkEnd("cancelled")
+        try:
+            address = str(Address(*stream.socket.getpeername()[:2]))
+            end = await self._run(member, stream, address)
+        except OSError:  # gone before we could ask who it is
+            await trio.aclose_forcefully(stream)
+        finally:
+            self._leave(member, end)
+
+    async def _run(self, member: _Member, stream: trio.SocketStream, address: str) -> LinkEnd:
+        return await run_link(
+            stream,
+            initiator=member.we_began,
+            handler=member,
+            static_secret=self._static_secret,
+            address=address,
+        )
+
+    def _admit(self, member: _Member, link: Link) -> str | None:
+        """Return why the link of `member` must not stay, or None when it may."""
+        key, now = link.remote_public_key, trio.current_time()
+        if key == self.public_key:
+            if member.address is not None:
+                self._plan.found_ourselves(member.address)
+            return "this is our own address"
+        if member.address is not None:
+            if member.address not in self._plan.targets:
+                return "the peer was removed"
+            self._plan.answered(member.address, key)
+        if self._plan.refuses(key, now):
+            return "the peer broke the protocol lately"
+        others = [other for other in self._members if other.key == key and other.is_up]
+        begun_otherwise = [other for other in others if other.we_began != member.we_began]
+        if len(begun_otherwise) < len(others) and member.we_began:
+            return "a link to this peer is up already"  # of two that the peer began, it alone knows which is alive
+        if begun_otherwise and member.we_began != (self.public_key < key):
+            return "a link to this peer is up already"
+        for other in begun_otherwise:
+            other.disconnect("another link to this peer is up")
+        self._plan.linked(key)
+        logger.info("peer connected key=%s address=%s", short(key), link.address)
+        return None
+
+    def _leave(self, member: _Member, end: LinkEnd) -> None:
+        self._members.discard(member)
+        now, jitter = trio.current_time(), random.random()
+        if member.key is not None:
+            lived_s = now - member.since_s
+            logger.info("peer gone key=%s lived_s=%.0f reason=%s", short(member.key), lived_s, end.reason)
+            self._plan.ended(
+                member.key, now, jitter, end.reason, lived_s=lived_s, lied=end.lied, address=member.address
+            )
+        elif member.address is not None:
+            logger.info("peer not reached address=%s reason=%s", member.address, end.reason)
+            self._plan.failed(member.address, now, jitter, end.reason, lied=end.lied)
+        self._wake()
+
+
+@asynccontextmanager
+async def open_swarm(handler: LinkHandler, *, listen: str, static_secret: bytes) -> AsyncIterator[Swarm]:
+    """Give a swarm that listens on `listen` (`host:port`, port 0 = any free one); leaving the block ends all links.
+
+    `static_secret` is our X25519 secret key (32 bytes): peers tell us by it, so it should outlive the process.
+    Raises: ValueError when `listen` is no address; OSError when it cannot be listened on.
+    """
+    host, port = Address.parse(listen, lowest_port=0)
+    listeners = await trio.open_tcp_listeners(port, host=host)
+    failure: Exception | None = None  # raised below, as it is: not in a group of the nursery
+    async with trio.open_nursery() as nursery:
+        swarm = Swarm(handler, static_secret, listeners, nursery)
+        nursery.start_soon(swarm._keep_dialing)
+        nursery.start_soon(partial(trio.serve_listeners, swarm._accept, listeners, handler_nursery=nursery))
+        try:
+            yield swarm
+        except Exception as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

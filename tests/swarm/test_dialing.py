@@ -1,0 +1,202 @@
+"""Whom to dial when: back-off, peers known by several addresses, liars."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddrive.swarm.dialing import LIAR_DELAY_S, MAX_LIARS, STEADY_S, DialPlan, delay_s
+from ddrive.swarm.static import Address
+
+HERE, THERE = Address("127.0.0.1", 4000), Address("::1", 4000)
+KEY, OTHER = b"k" * 32, b"o" * 32
+
+
+def dialled(plan: DialPlan, address: Address = HERE, key: bytes = KEY) -> None:
+    """Play a dial that leads to a link."""
+    plan.began(address)
+    plan.answered(address, key)
+    plan.linked(key)
+
+
+def end(
+    plan: DialPlan, now: float, *, lived_s: float = 0.0, lied: bool = False, address: Address | None = HERE
+) -> None:
+    """Play the end of a link to KEY."""
+    plan.ended(KEY, now, 0.0, "gone", lived_s=lived_s, lied=lied, address=address)
+
+
+def test_delays_double_up_to_five_minutes() -> None:
+    assert [delay_s(failures, 0.0) for failures in (1, 2, 3, 9, 10, 1000)] == [1, 2, 4, 256, 300, 300]
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_jitter_shortens_by_half_at_most(failures: int, jitter: float) -> None:
+    assert max(1.0, delay_s(failures, 0.0) / 2) <= delay_s(failures, jitter) <= delay_s(failures, 0.0) <= 300
+
+
+def test_given_address_is_due_at_once() -> None:
+    plan = DialPlan()
+    assert (plan.due(5.0), plan.next_s()) == ([], math.inf)
+    plan.add(HERE, 5.0)
+    assert (plan.due(5.0), plan.next_s()) == ([HERE], 5.0)
+
+
+def test_address_being_dialled_is_not_due() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    plan.began(HERE)
+    assert (plan.due(100.0), plan.next_s()) == ([], math.inf)
+
+
+def test_failures_are_repeated_ever_later() -> None:
+    plan, now, waits = DialPlan(), 0.0, []
+    plan.add(HERE, now)
+    for _ in range(11):
+        plan.began(HERE)
+        plan.failed(HERE, now, 0.0, "refused")
+        waits.append(plan.next_s() - now)
+        assert plan.due(plan.next_s() - 0.001) == []
+        now = plan.next_s()
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert plan.targets[HERE].last_error == "refused"
+
+
+def test_asking_again_resets_the_delay() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    for _ in range(5):
+        plan.failed(HERE, 0.0, 0.0, "refused")
+    plan.add(HERE, 1.0)
+    assert plan.due(1.0) == [HERE]
+    plan.failed(HERE, 1.0, 0.0, "refused")
+    assert plan.next_s() == 2.0
+
+
+def test_those_that_waited_longest_come_first() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 3.0)
+    plan.add(THERE, 2.0)
+    assert plan.due(10.0) == [THERE, HERE]
+
+
+def test_connected_peer_is_not_dialled_at_any_address() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    plan.add(THERE, 0.0)
+    dialled(plan, HERE)
+    plan.began(THERE)
+    plan.answered(THERE, KEY)
+    plan.failed(THERE, 0.0, 0.0, "a link to this peer is up already")
+    assert plan.next_s() == math.inf
+    assert plan.targets[THERE].last_error is None
+    end(plan, 1.0)
+    assert sorted(plan.due(2.0)) == sorted([HERE, THERE])
+
+
+def test_peer_that_came_by_itself_is_not_dialled_where_it_is_known() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    dialled(plan)
+    end(plan, 1.0)
+    plan.linked(KEY)
+    assert plan.next_s() == math.inf
+    end(plan, 9.0, address=None)
+    assert plan.next_s() < math.inf
+
+
+def test_second_link_keeps_the_address_quiet() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    dialled(plan)
+    plan.linked(KEY)
+    end(plan, 1.0)
+    assert plan.next_s() == math.inf
+    assert plan.targets[HERE].failures == 0
+
+
+def test_link_that_lasted_resets_the_delay() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    for _ in range(6):
+        plan.failed(HERE, 0.0, 0.0, "refused")
+    dialled(plan)
+    end(plan, 100.0, lived_s=STEADY_S)
+    assert plan.next_s() == 101.0
+
+
+def test_link_that_did_not_last_is_a_failure() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    for now in (1.0, 2.0, 3.0):
+        dialled(plan)
+        end(plan, now, lived_s=0.5)
+    assert plan.next_s() == 3.0 + 4.0
+
+
+def test_liar_is_refused_for_ten_minutes_wherever_it_is() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    dialled(plan)
+    end(plan, 1.0, lied=True)
+    assert plan.next_s() == 1.0 + LIAR_DELAY_S
+    assert plan.refuses(KEY, LIAR_DELAY_S)
+    assert not plan.refuses(KEY, 1.0 + LIAR_DELAY_S)
+    assert not plan.refuses(OTHER, 1.0)
+    plan.add(THERE, 2.0)
+    plan.began(THERE)
+    plan.answered(THERE, KEY)
+    plan.failed(THERE, 2.0, 0.0, "lied lately")
+    assert plan.next_s() == 1.0 + LIAR_DELAY_S
+
+
+def test_asking_for_a_liar_forgives_it() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    dialled(plan)
+    end(plan, 1.0, lied=True)
+    plan.add(HERE, 2.0)
+    assert not plan.refuses(KEY, 2.0)
+    assert plan.due(2.0) == [HERE]
+
+
+def test_address_where_nobody_speaks_the_protocol_is_left_alone() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    plan.failed(HERE, 0.0, 0.0, "no handshake", lied=True)
+    assert plan.next_s() == LIAR_DELAY_S
+
+
+def test_memory_of_liars_is_bounded() -> None:
+    plan = DialPlan()
+    for number in range(MAX_LIARS + 10):
+        key = number.to_bytes(32, "big")
+        plan.linked(key)
+        plan.ended(key, 0.0, 0.0, "lied", lived_s=0.0, lied=True, address=None)
+    assert not plan.refuses((9).to_bytes(32, "big"), 1.0)
+    assert plan.refuses((10).to_bytes(32, "big"), 1.0)
+
+
+def test_own_address_is_never_dialled_again_unless_asked_for() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    plan.began(HERE)
+    plan.found_ourselves(HERE)
+    plan.failed(HERE, 0.0, 0.0, "this is our own address")
+    assert plan.next_s() == math.inf
+    plan.add(HERE, 5.0)
+    assert plan.due(5.0) == [HERE]
+
+
+def test_removed_address_is_forgotten_whatever_comes_later() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    plan.began(HERE)
+    plan.remove(HERE)
+    plan.remove(HERE)
+    plan.answered(HERE, KEY)
+    plan.found_ourselves(HERE)
+    plan.failed(HERE, 0.0, 0.0, "refused")
+    plan.linked(KEY)
+    end(plan, 1.0)
+    assert plan.targets == {}
