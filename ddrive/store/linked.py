@@ -27,8 +27,8 @@ logger = logging.getLogger(__name__)
 class Replicator:
     """The `LinkHandler` of all links that carry the feeds of `stores`.
 
-    `serves(discovery_key)` may refuse a feed that is held but not open; `remember(key, dialect, link)` is told of each
-    feed that a peer has proven to know.
+    `serves(discovery_key)` may refuse a feed, which is then neither offered nor agreed to; `remember(key, dialect,
+    link)` is told of each feed that a peer has proven to know.
     """
 
     def __init__(
@@ -60,6 +60,18 @@ class Replicator:
         for link in self.links:
             link.disconnect("we are leaving")
 
+    def reconsider(self, store: OwnedStore, feed: Feed) -> None:
+        """Ask `serves` again about an open feed: offer it on all links, or leave its channels at once."""
+        if self._serves(store.discovery_key(feed.key)):
+            self.feed_opened(store, feed)
+            return
+        session = store.session(feed)
+        for link, channels in self._channels.items():
+            for channel in [number for number, (_, user) in channels.items() if user is session]:
+                link.close_channel(channel)
+                del channels[channel]
+                session.remove_peer(link)
+
     # -- what stores tell us ---------------------------------------------------------------------------------------
 
     def feed_opened(self, store: OwnedStore, feed: Feed) -> None:
@@ -68,7 +80,9 @@ class Replicator:
             self._open(link, store, feed)
 
     def _open(self, link: Link, store: OwnedStore, feed: Feed) -> None:
-        """Ask for, or agree to, a channel about `feed` on one link."""
+        """Ask for, or agree to, a channel about `feed` on one link, if it is served."""
+        if not self._serves(store.discovery_key(feed.key)):
+            return
         session = store.session(feed)
         try:
             channel = link.open_channel(feed.key, store.dialect)

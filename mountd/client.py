@@ -1,0 +1,108 @@
+"""Reaching the engine of a state directory, and starting one in the background when none runs.
+
+Of several starters at once one starts an engine, the others wait for it: `start.lock` is held by whoever starts.
+"""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from ddrive.errors import EngineError, StorageError
+from ddrive.store.attached import Attached, open_attached
+from mountd import owning
+from mountd.config import Config, load_config, package_environment
+from mountd.logs import last_line, open_log
+
+START_LIMIT_S = 15.0  # until a new engine answers
+STORAGE_EXIT = 7  # of an engine that found another one in its place, or cannot use the directory
+
+_POLL_S = 0.05
+
+
+@asynccontextmanager
+async def connect_engine(state: Path | str | None = None, *, start: bool = True) -> AsyncIterator[Attached]:
+    """Give a connection to the engine of `state` (None: the usual directory), which is started if that is wanted.
+
+    Raises: EngineError when there is none and none may be started, or it does not come up; StorageError when the
+    directory cannot be used.
+    """
+    config = load_config({"state": state})
+    if not await _answers(config):
+        if not start:
+            raise EngineError(f"no engine runs in {config.state}: start it with `ddrive daemon --state {config.state}`")
+        await _start(config)
+    async with open_attached(config.socket, reconnect=False) as attached:
+        yield attached
+
+
+async def _start(config: Config) -> None:
+    """Return when an engine answers that we or somebody else started."""
+    owning.prepare(config.state)
+    with trio.move_on_after(START_LIMIT_S):
+        while True:
+            with owning.try_lock(config.state / "start.lock") as is_ours:
+                if is_ours:
+                    if await _answers(config) or await _start_here(config):
+                        return
+                elif await _answers(config):
+                    return
+            await trio.sleep(_POLL_S)
+    why = last_line(config.log_directory / "engine.log")
+    raise EngineError(f"the engine in {config.state} did not answer within {START_LIMIT_S:g} s: {why or 'no message'}")
+
+
+async def _start_here(config: Config) -> bool:
+    """Return whether the engine that is started here answers; False when another one was in its place.
+
+    Raises: EngineError, StorageError when it ends otherwise, with the last line of its log.
+    """
+    log = config.log_directory / "engine.log"
+    engine = _spawn(config, log)
+    while (code := _exit_code(engine)) is None:
+        if await _answers(config):
+            return True
+        await trio.sleep(_POLL_S)
+    why = last_line(log)
+    if code == STORAGE_EXIT:
+        if "another engine" in why:
+            return False
+        raise StorageError(why.removeprefix("ddrive: "))
+    raise EngineError(f"the engine in {config.state} ended: {why.removeprefix('ddrive: ') or 'no message'}")
+
+
+def _spawn(config: Config, log: Path) -> int:
+    """Start an engine that outlives us, in a session of its own, and return its pid."""
+    descriptor = open_log(log)
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-P", "-m", "mountd.engine", "--state", str(config.state)],
+            package_environment(),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, descriptor, 1),
+                (os.POSIX_SPAWN_DUP2, descriptor, 2),
+            ],
+            setsid=True,
+        )
+    finally:
+        os.close(descriptor)
+
+
+def _exit_code(child: int) -> int | None:
+    """Return how a child has ended, None while it runs."""
+    pid, status = os.waitpid(child, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if pid else None
+
+
+async def _answers(config: Config) -> bool:
+    try:
+        async with open_attached(config.socket, reconnect=False) as attached:
+            await attached.call("status")
+    except EngineError:
+        return False
+    return True

@@ -1,0 +1,362 @@
+"""The drives of an engine: opened and kept open, found among peers, made, described.
+
+A drive is kept open by a task of its own, which finds out its dialect when nobody said (both stores ask for the first
+block; whoever delivers it decides), then follows the drive and opens its content feed. Nothing here waits for a peer
+unless its caller asked to wait.
+"""
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from ddrive.dialect import DIALECTS, Dialect
+from ddrive.drive import open_drive
+from ddrive.errors import AlreadyExists, DriveError, InvalidKey, NoPeers
+from ddrive.feed import Feed
+from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey, short
+from ddrive.store.store import OwnedStore
+from mountd.drives import DriveTable, KnownDrive
+
+_log = logging.getLogger(__name__)
+
+
+class OpenDrive:
+    """A known drive that is kept open, and the task that does so."""
+
+    def __init__(self, known: KnownDrive) -> None:
+        self.known = known
+        self.is_found = False  # its first block is here
+        self.settled = trio.Event()  # it is found, or the task has ended
+        self.leave = trio.CancelScope()
+        self.ended = trio.Event()
+
+
+class Collection:
+    """All drives that an engine knows. Its tasks run in `nursery`.
+
+    `on_found` hears of each dialect that was found, `reconsider` of each feed for which `serves` answers differently.
+    """
+
+    def __init__(
+        self,
+        table: DriveTable,
+        stores: Mapping[str, OwnedStore],
+        nursery: trio.Nursery,
+        *,
+        is_mounted: Callable[[PublicKey], bool],
+        reconsider: Callable[[OwnedStore, Feed], None],
+        on_found: Callable[[KnownDrive], None],
+    ) -> None:
+        self.table = table
+        self._stores = stores
+        self._nursery = nursery
+        self._is_mounted = is_mounted
+        self._reconsider = reconsider
+        self._on_found = on_found
+        self._open: dict[PublicKey, OpenDrive] = {}
+        self._topics: dict[DiscoveryKey, KnownDrive] = {}
+        for known in table:
+            self._note_topics(known)
+
+    # Opening
+
+    def start(self) -> None:
+        """Open all drives that are to be served or are mounted."""
+        for known in self.table:
+            if self.is_seeding(known):
+                self.keep(known)
+
+    def keep(self, known: KnownDrive) -> OpenDrive:
+        """Keep a drive open from now on; return at once."""
+        drive = self._open.get(known.key)
+        if drive is None or drive.ended.is_set():
+            drive = self._open[known.key] = OpenDrive(known)
+            self._nursery.start_soon(self._follow, drive)
+        return drive
+
+    async def look_up(self, key: PublicKey, dialect: Dialect | None) -> KnownDrive:
+        """Return the drive with this key, known from now on and kept open. Does not wait for it to be found.
+
+        Raises: InvalidKey when it is known to be of another dialect.
+        """
+        known = self.table.get(key)
+        if known is None:
+            known = KnownDrive(key, dialect, created=time.time())
+            self._note_topics(known)
+            self.table.add(known)
+        elif dialect is not None and known.dialect is not dialect:
+            if known.dialect is not None and await self._holds_header(known):
+                raise InvalidKey(f"drive {short(key)} is of the dialect {known.dialect.name}: use {known.url}")
+            await self._close(key)
+            known.dialect = dialect
+            self._note_topics(known)
+            self.table.save()
+            await self._forget_elsewhere(known)
+        self.keep(known)
+        return known
+
+    async def wait_found(self, known: KnownDrive, wait_s: float) -> bool:
+        """Return whether the first block of the drive is here, after waiting up to `wait_s` seconds for it."""
+        drive = self.keep(known)
+        with trio.move_on_after(wait_s):
+            await drive.settled.wait()
+        return drive.is_found
+
+    async def give_up(self, known: KnownDrive) -> None:
+        """Forget a drive of which nobody had anything."""
+        await self._close(known.key)
+        for store in self._stores.values():
+            await self._forget_empty(store, known.key)
+        self.table.remove(known.key)
+
+    async def create(self, name: str | None, dialect: Dialect, *, private: bool) -> KnownDrive:
+        """Return a new, empty drive of our own.
+
+        Raises: AlreadyExists when there is one called `name`.
+        """
+        store = self._stores[dialect.name]
+        feed = await store.open_feed(name=name or os.urandom(32).hex())
+        try:
+            if feed.length:
+                raise AlreadyExists(f"there is a drive called {name!r} already: {feed.key.hex()}")
+            drive = await open_drive(store, key=feed.key, create=True)
+            content = await drive.content()
+            known = KnownDrive(
+                feed.key,
+                dialect,
+                name=name,
+                writable=True,
+                seeding=False if private else None,
+                content=content.key,
+                created=time.time(),
+            )
+            self._note_topics(known)
+            self.table.add(known)
+            self.keep(known)
+            await drive.close()
+        finally:
+            await store.release(feed)
+        return known
+
+    async def _follow(self, drive: OpenDrive) -> None:
+        try:
+            with drive.leave:
+                if drive.known.dialect is None:
+                    await self._find(drive.known)
+                await self._hold(drive)
+        except (DriveError, OSError) as error:
+            _log.error("drive not open drive=%s error=%s", short(drive.known.key), error)
+        except Exception:
+            _log.exception("drive not open drive=%s", short(drive.known.key))
+        finally:
+            drive.settled.set()
+            drive.ended.set()
+
+    async def _hold(self, drive: OpenDrive) -> None:
+        """Open the drive as soon as its first block is here, and keep it open until cancelled."""
+        known = drive.known
+        assert known.dialect is not None
+        view = await open_drive(self._stores[known.dialect.name], key=known.key)
+        try:
+            await view.metadata.get(BlockIndex(0))
+            drive.is_found = True
+            drive.settled.set()
+            content = await view.content()
+            if (known.content, known.writable) != (content.key, view.writable):
+                known.content, known.writable = content.key, view.writable
+                self._note_topics(known)
+                self.table.save()
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await view.close()
+
+    async def _find(self, known: KnownDrive) -> None:
+        """Return when a peer has proven of which dialect the drive is; the other store forgets it."""
+        winner: list[OwnedStore] = []
+        async with trio.open_nursery() as nursery:
+
+            async def ask(store: OwnedStore) -> None:
+                feed = await store.open_feed(key=known.key, live=True)
+                try:
+                    await feed.get(BlockIndex(0))
+                    winner.append(store)
+                    nursery.cancel_scope.cancel()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await store.release(feed)
+
+            for store in self._stores.values():
+                nursery.start_soon(ask, store)
+        known.dialect = winner[0].dialect
+        _log.info("drive found drive=%s dialect=%s", short(known.key), known.dialect.name)
+        self._note_topics(known)
+        self.table.save()
+        await self._forget_elsewhere(known)
+        self._on_found(known)
+
+    async def _holds_header(self, known: KnownDrive) -> bool:
+        assert known.dialect is not None
+        store = self._stores[known.dialect.name]
+        feed = await store.open_feed(key=known.key)
+        try:
+            return feed.length > 0
+        finally:
+            await store.release(feed)
+
+    async def _forget_elsewhere(self, known: KnownDrive) -> None:
+        for store in self._stores.values():
+            if store.dialect is not known.dialect:
+                await self._forget_empty(store, known.key)
+
+    async def _forget_empty(self, store: OwnedStore, key: PublicKey) -> None:
+        feed = await store.open_feed(key=key)
+        is_empty = not feed.length and not feed.writable
+        await store.release(feed)
+        if is_empty:
+            await store.forget(key)
+
+    async def _close(self, key: PublicKey) -> None:
+        if drive := self._open.pop(key, None):
+            drive.leave.cancel()
+            await drive.ended.wait()
+
+    # Serving
+
+    def is_seeding(self, known: KnownDrive) -> bool:
+        """Tell whether the drive is served to peers."""
+        if known.seeding is not None:
+            return known.seeding
+        return known.writable or self._is_mounted(known.key)
+
+    async def set_seeding(self, known: KnownDrive, seeding: bool) -> None:
+        """Serve a drive to peers, or not, from now on; remembered."""
+        known.seeding = seeding
+        self.table.save()
+        if seeding:
+            self.keep(known)
+        async with self.feeds(known) as found:
+            if found:
+                for feed in found[1]:
+                    self._reconsider(found[0], feed)
+
+    def serves(self, topic: DiscoveryKey) -> bool:
+        """Tell whether peers may exchange the feed with this discovery key; what belongs to no known drive they may."""
+        known = self._topics.get(topic)
+        if known is None or self.is_seeding(known):
+            return True
+        return known.seeding is None and known.key in self._open
+
+    def _note_topics(self, known: KnownDrive) -> None:
+        for name, store in self._stores.items():
+            if known.dialect is None or known.dialect.name == name:
+                self._topics[store.discovery_key(known.key)] = known
+                if known.content is not None:
+                    self._topics[store.discovery_key(known.content)] = known
+
+    # Describing
+
+    @asynccontextmanager
+    async def feeds(self, known: KnownDrive) -> AsyncIterator[tuple[OwnedStore, list[Feed]] | None]:
+        """Give the store and the feeds (metadata, then content) of a drive, as far as they are known; asks no peer."""
+        if known.dialect is None:
+            yield None
+            return
+        store = self._stores[known.dialect.name]
+        keys = [key for key in (known.key, known.content) if key is not None]
+        feeds = [await store.open_feed(key=key) for key in keys]
+        try:
+            yield store, feeds
+        finally:
+            with trio.CancelScope(shield=True):
+                for feed in feeds:
+                    await store.release(feed)
+
+    async def version(self, known: KnownDrive) -> int:
+        """Return the newest known version of a drive, 0 when nothing is known of it."""
+        async with self.feeds(known) as found:
+            return found[1][0].length if found else 0
+
+    async def line(self, known: KnownDrive) -> dict[str, Any]:
+        """Return the drive as `list` shows it."""
+        value: dict[str, Any] = {
+            "key": known.key.hex(),
+            "url": known.url,
+            "name": known.name,
+            "dialect": known.dialect.name if known.dialect else None,
+            "writable": known.writable,
+            "version": 0,
+            "seeding": self.is_seeding(known),
+            "byte_length": 0,
+            "held": 0,
+        }
+        async with self.feeds(known) as found:
+            if found:
+                value["version"] = found[1][0].length
+                for feed in found[1][1:]:
+                    value["byte_length"] = feed.byte_length
+                    value["held"] = await held_bytes(feed)
+        return value
+
+    async def info(self, known: KnownDrive) -> dict[str, Any]:
+        """Return the drive as `info` shows it, without its mounts."""
+        value: dict[str, Any] = {
+            "key": known.key.hex(),
+            "url": known.url,
+            "dialect": known.dialect.name if known.dialect else None,
+            "version": 0,
+            "writable": known.writable,
+            "peers": 0,
+            "metadata": dict(_NOTHING),
+            "content": dict(_NOTHING) | {"bytes_downloaded": 0},
+            "forked": False,
+        }
+        async with self.feeds(known) as found:
+            if found:
+                store, feeds = found
+                value["version"] = feeds[0].length
+                value["peers"] = store.session(feeds[0]).peer_count
+                value["forked"] = any(feed.forked for feed in feeds)
+                for name, feed in zip(("metadata", "content"), feeds, strict=False):
+                    value[name] |= {
+                        "length": feed.length,
+                        "downloaded": feed.held(0, feed.length),
+                        "byte_length": feed.byte_length,
+                    }
+                for feed in feeds[1:]:
+                    value["content"]["bytes_downloaded"] = await held_bytes(feed)
+        return value
+
+    def no_peers(self, known: KnownDrive) -> NoPeers:
+        """Return the error that says that nobody had the drive."""
+        return NoPeers(f"no peer has drive {short(known.key)}: name one with --peer HOST:PORT, or try again")
+
+
+_NOTHING = {"length": 0, "downloaded": 0, "byte_length": 0}
+_RUNS_AT_ONCE = 200  # then other tasks get their turn
+
+
+async def held_bytes(feed: Feed) -> int:
+    """Return how many bytes of the feed are held here; runs whose place is not known yet are left out."""
+    total = 0
+    for number, (start, end) in enumerate(feed.runs(0, feed.length)):
+        first, last = feed.byte_offset(start), feed.byte_offset(end)
+        if first is not None and last is not None:
+            total += last - first
+        if number % _RUNS_AT_ONCE == 0:
+            await trio.lowlevel.checkpoint()
+    return total
+
+
+def dialect_named(name: str | None) -> Dialect | None:
+    """Return the dialect called `name`, None for None. Raises: DriveError."""
+    if name is None:
+        return None
+    if name not in DIALECTS:
+        raise DriveError(f"{name!r} is no dialect: use {' or '.join(DIALECTS)}")
+    return DIALECTS[name]

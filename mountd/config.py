@@ -1,0 +1,132 @@
+"""The settings of an engine: flags before environment (`DDRIVE_*`) before the TOML file before defaults.
+
+Empty text counts as not given. The file is `$XDG_CONFIG_HOME/ddrive/config.toml`; its names are those of `Config`.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ddrive.errors import DriveError
+from ddrive.swarm import Address
+
+READ_TIMEOUT_S = 30.0  # a mount without its own `--timeout` gives up on a call after this long
+ROOT_STATE = Path("/var/lib/ddrive")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What an engine is told at its start.
+
+    `listen` is `HOST:PORT`; port 0 picks a free one each time; None stands for every address and a port that is
+    picked once and remembered in the state directory.
+    """
+
+    state: Path
+    listen: str | None = None
+    discovery: bool = True
+    timeout_s: float = READ_TIMEOUT_S
+    log_level: str = "info"
+
+    @property
+    def socket(self) -> Path:
+        """Where the engine of this state directory listens for commands."""
+        return self.state / "control.sock"
+
+    @property
+    def log_directory(self) -> Path:
+        """Where the logs of a background engine and of its mounts go."""
+        return self.state / "log"
+
+
+def load_config(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str, str] | None = None) -> Config:
+    """Return the settings; flags that are None are not given.
+
+    Raises: DriveError when a value or the file is unusable.
+    """
+    environ = os.environ if environ is None else environ
+    names = {item.name for item in fields(Config)}
+    values = _from_file(_config_file(environ), names)
+    for name in names:
+        if text := environ.get(f"DDRIVE_{name.upper()}"):
+            values[name] = text
+    if environ.get("DDRIVE_NO_DISCOVERY"):
+        values["discovery"] = not _boolean("no_discovery", environ["DDRIVE_NO_DISCOVERY"])
+    values |= {name: value for name, value in (flags or {}).items() if value is not None}
+    state = values.pop("state", None) or default_state(environ)
+    return Config(state=Path(os.path.abspath(state)), **{name: _checked(name, value) for name, value in values.items()})
+
+
+def default_state(environ: Mapping[str, str]) -> Path:
+    """Return the state directory that is used when none is named."""
+    if home := environ.get("XDG_DATA_HOME"):
+        return Path(home) / "ddrive"
+    return ROOT_STATE if os.geteuid() == 0 else _home(environ) / ".local" / "share" / "ddrive"
+
+
+def _config_file(environ: Mapping[str, str]) -> Path:
+    base = environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else _home(environ) / ".config") / "ddrive" / "config.toml"
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or os.path.expanduser("~"))
+
+
+def _from_file(path: Path, names: set[str]) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DriveError(f"{path}: not a TOML file: {error}") from error
+    if unknown := sorted(values.keys() - names):
+        raise DriveError(f"{path}: unknown setting {unknown[0]!r}: use {', '.join(sorted(names))}")
+    return values
+
+
+def _checked(name: str, value: Any) -> Any:
+    match name:
+        case "listen":
+            try:
+                return str(Address.parse(str(value), lowest_port=0))
+            except ValueError as error:
+                raise DriveError(f"listen: {error}") from error
+        case "timeout_s":
+            return _seconds(name, value)
+        case "log_level":
+            if str(value).lower() not in LOG_LEVELS:
+                raise DriveError(f"log_level: {value!r} is none of {', '.join(LOG_LEVELS)}")
+            return str(value).lower()
+        case _:
+            return _boolean(name, value)
+
+
+def _seconds(name: str, value: Any) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise DriveError(f"{name}: {value!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _boolean(name: str, value: Any) -> bool:
+    text = str(value).lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off", ""):
+        return False
+    raise DriveError(f"{name}: {value!r} is neither true nor false")
+
+
+def package_environment() -> dict[str, str]:
+    """Return our environment, from which a child finds this package whatever its directory is."""
+    package = str(Path(__file__).resolve().parent.parent)
+    path = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{path}" if path else package}

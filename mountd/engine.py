@@ -1,0 +1,202 @@
+"""The engine: the one owner of a state directory. It holds the stores, the links to peers, the mounts and the socket.
+
+`run_engine` is its whole life. What it owns ends in the reverse order: mounts first, while their workers can still ask
+it for something, then the socket, the drives, the links, the stores; in 10 s at the most. When it is killed, the
+workers go on without it, and the next engine finds them.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from ddrive.dialect import DIALECTS
+from ddrive.errors import DriveError
+from ddrive.ids import PublicKey
+from ddrive.store.linked import STATIC_SECRET_BYTES, Replicator
+from ddrive.store.store import OwnedStore, open_store
+from ddrive.swarm import Swarm, open_swarm
+from mountd import owning
+from mountd.collection import Collection
+from mountd.config import Config, load_config
+from mountd.control import Control
+from mountd.drives import DriveTable, KnownDrive
+from mountd.errnos import to_exit_code
+from mountd.files import load_json, save_bytes, save_json
+from mountd.logs import configure
+from mountd.mountpoints import Mountpoints
+from mountd.mounts import MountTable
+from mountd.peers import Peers
+from mountd.verbs import Verbs
+from mountd.workers import WorkerPool
+
+MOUNTS_END_S = 7.0  # for all mounts together, when the engine ends; then their workers are left behind
+ALL_ADDRESSES = "0.0.0.0"
+
+_log = logging.getLogger(__name__)
+
+
+async def run_engine(config: Config, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Be the engine of `config.state` until SIGTERM, SIGINT or the verb `stop`.
+
+    Raises: StorageLocked when there is one already; StorageError, DriveError when it cannot start.
+    """
+    owning.prepare(config.state)
+    descriptor = await owning.lock(config)
+    try:
+        async with AsyncExitStack() as stack:
+            stores = {
+                name: await stack.enter_async_context(open_store(config.state / name, dialect))
+                for name, dialect in DIALECTS.items()
+            }
+            await _serve(config, stores, task_status)
+    finally:
+        os.close(descriptor)
+    _log.info("engine ended state=%s", config.state)
+
+
+async def _serve(config: Config, stores: dict[str, OwnedStore], task_status: trio.TaskStatus[None]) -> None:
+    drives = DriveTable(config.state / "drives.json")
+    mounts = MountTable(config.state / "mounts.json")
+    failure: Exception | None = None  # raised below, as it is: not in a group of the nursery
+    async with trio.open_nursery() as nursery:
+        engine = Engine(config, stores, drives, mounts, nursery)
+        try:
+            async with _swarm(config, engine.replicator) as swarm:
+                await engine.run(Peers(config.state / "peers.json", swarm, engine.replicator, drives), task_status)
+        except (DriveError, OSError) as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+class Engine:
+    """The parts of a running engine, and its end."""
+
+    def __init__(
+        self,
+        config: Config,
+        stores: dict[str, OwnedStore],
+        drives: DriveTable,
+        mounts: MountTable,
+        nursery: trio.Nursery,
+    ) -> None:
+        self._config = config
+        self._stores = stores
+        self._nursery = nursery
+        self._stopping = trio.Event()
+        self._mounts_ended = trio.Event()
+        self.replicator = Replicator(list(stores.values()), serves=lambda topic: self._collection.serves(topic))
+        self._collection = Collection(
+            drives,
+            stores,
+            nursery,
+            is_mounted=lambda key: bool(mounts.of(key)),
+            reconsider=self.replicator.reconsider,
+            on_found=self._found,
+        )
+        self._workers = WorkerPool(config, mounts, nursery, on_unmounted=lambda mount: self._mountpoints.forget(mount))
+        self._mountpoints = Mountpoints(mounts, self._workers)
+
+    async def run(self, peers: Peers, task_status: trio.TaskStatus[None]) -> None:
+        """Do the work of an engine until it is told to stop, then end the mounts and the socket."""
+        verbs = Verbs(self._config, self._stores, self._collection, self._mountpoints, peers, self._stop)
+        control = Control(self._config.socket, self._stores, verbs.table())
+        await self._nursery.start(control.serve)
+        self._nursery.start_soon(self._stop_on_signal)
+        self._collection.start()
+        for mount in self._mountpoints.table:
+            self._restore(mount.key)
+            self._nursery.start_soon(self._mountpoints.restore, mount)
+        _log.info("engine ready pid=%d state=%s listen=%s", os.getpid(), self._config.state, ",".join(peers.listening))
+        owning.notify("READY=1")
+        task_status.started()
+        await self._stopping.wait()
+        owning.notify("STOPPING=1")
+        with trio.move_on_after(MOUNTS_END_S) as limit:
+            await self._workers.stop_all()
+        if limit.cancelled_caught:
+            _log.error("mounts did not end in time")
+        self._mounts_ended.set()
+        await control.flush()
+
+    async def _stop(self) -> None:
+        """Begin the end, and return when the mounts have ended."""
+        self._stopping.set()
+        await self._mounts_ended.wait()
+
+    async def _stop_on_signal(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                _log.info("engine stops signal=%s", signal.Signals(number).name)
+                self._stopping.set()
+
+    def _restore(self, key: PublicKey) -> None:
+        """Keep the drive of a mount open, whatever its seeding says."""
+        if known := self._collection.table.get(key):
+            self._collection.keep(known)
+
+    def _found(self, known: KnownDrive) -> None:
+        """Serve mounts of a drive whose dialect was only guessed by workers that know it."""
+        for mount in self._mountpoints.table.of(known.key):
+            if mount.dialect is None:
+                mount.dialect = known.dialect
+                self._nursery.start_soon(self._mountpoints.renew, mount)
+
+
+@asynccontextmanager
+async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]:
+    """Listen where we are told to; else at the port of the last run, or at a new one when that is taken."""
+    remembered = config.state / "listen.json"
+    port = load_json(remembered, {}).get("port", 0)
+    choices = [config.listen] if config.listen else [f"{ALL_ADDRESSES}:{port}", f"{ALL_ADDRESSES}:0"]
+    secret = _identity(config.state / "identity")
+    async with AsyncExitStack() as stack:
+        for number, choice in enumerate(choices):
+            try:
+                swarm = await stack.enter_async_context(open_swarm(replicator, listen=choice, static_secret=secret))
+                break
+            except (OSError, ValueError) as error:
+                if number == len(choices) - 1:
+                    raise DriveError(f"cannot listen on {choice} ({error}): choose another --listen") from error
+        if not config.listen:
+            save_json(remembered, {"port": int(swarm.listen_addresses[0].rpartition(":")[2])})
+        yield swarm
+
+
+def _identity(path: Path) -> bytes:
+    """Return the secret by whose public half peers know us, made when there is none."""
+    try:
+        secret = path.read_bytes()
+    except FileNotFoundError:
+        secret = b""
+    if len(secret) != STATIC_SECRET_BYTES:
+        secret = os.urandom(STATIC_SECRET_BYTES)
+        save_bytes(path, secret)
+    return secret
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run an engine as a process of its own and return the exit code; its log goes to stderr."""
+    parser = argparse.ArgumentParser(prog="python -m mountd.engine")
+    parser.add_argument("--state", required=True)
+    try:
+        config = load_config({"state": parser.parse_args(arguments).state})
+        os.chdir("/")  # keeps no file system busy
+        configure(config.log_level)
+        trio.run(run_engine, config)
+    except (DriveError, OSError) as error:
+        sys.stderr.write(f"ddrive: {error}\n")
+        return to_exit_code(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

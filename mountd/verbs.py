@@ -1,0 +1,266 @@
+"""The methods of the control socket that are no feed methods: parameters in, the command line's JSON shapes out."""
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import trio
+
+from ddrive.dialect import DWEB
+from ddrive.drive.address import parse_key
+from ddrive.errors import NotFound
+from ddrive.ids import PublicKey, short
+from ddrive.protocol.link import Link
+from ddrive.replication.peer import PeerStats
+from ddrive.replication.session import FeedSession
+from ddrive.store.store import OwnedStore
+from mountd.collection import Collection, dialect_named
+from mountd.config import Config
+from mountd.control import Params, Tell, Verb
+from mountd.drives import KnownDrive
+from mountd.mountpoints import Mountpoints, wanted_mount
+from mountd.mounts import Mount
+from mountd.peers import Peers
+
+MOUNT_WAIT_S = 10.0  # a mount waits so long for the first block of a drive that was never seen before
+
+
+class Verbs:
+    """What an engine can be asked to do."""
+
+    def __init__(
+        self,
+        config: Config,
+        stores: Mapping[str, OwnedStore],
+        collection: Collection,
+        mountpoints: Mountpoints,
+        peers: Peers,
+        stop: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._config = config
+        self._stores = stores
+        self._collection = collection
+        self._mountpoints = mountpoints
+        self._peers = peers
+        self._stop = stop
+        self._started = trio.current_time()
+
+    def table(self) -> dict[str, Verb]:
+        """Return the methods by name."""
+        return {
+            "status": self.status,
+            "stop": self.stop,
+            "list": self.list_drives,
+            "create": self.create,
+            "drive.open": self.open_drive,
+            "mount": self.mount,
+            "unmount": self.unmount,
+            "info": self.info,
+            "stats": self.stats,
+            "seed": self.seed,
+            "unseed": self.unseed,
+            "peer.add": self.add_peer,
+            "peer.rm": self.remove_peer,
+            "peer.ls": self.list_peers,
+        }
+
+    async def status(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Describe the engine."""
+        return {
+            "version": version("ddrive"),
+            "pid": os.getpid(),
+            "state": str(self._config.state),
+            "listen": self._peers.listening,
+            "uptime_s": round(trio.current_time() - self._started, 3),
+            "drives": len(self._collection.table),
+            "mounts": [await self._shown(mount) for mount in self._mountpoints.table],
+            "peers": self._peers.connected,
+            "discovery": {"lan": False, "dht": False, "mainline": False},
+        }
+
+    async def stop(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """End the engine; the answer comes when its mounts have ended."""
+        await self._stop()
+        return {}
+
+    # Drives
+
+    async def list_drives(self, params: Params, tell: Tell) -> list[dict[str, Any]]:
+        """Describe all known drives."""
+        return [await self._collection.line(known) for known in self._collection.table]
+
+    async def create(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Make a new drive of our own."""
+        dialect = dialect_named(params.get("dialect")) or DWEB
+        known = await self._collection.create(params.get("name"), dialect, private=bool(params.get("private")))
+        return {"key": known.key.hex(), "url": known.url} | await self._opened(known)
+
+    async def open_drive(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Make a drive known, dial its peers, and find out its dialect: for that the call may wait `wait_s`.
+
+        Raises: NoPeers when nobody told the dialect in time; the drive is forgotten again if it was new.
+        """
+        key, is_new = _key(params), self._collection.table.get(_key(params)) is None
+        known = await self._known(key, params)
+        if known.dialect is None:
+            wait_s = params.get("wait_s")
+            try:
+                found = await self._collection.wait_found(known, self._config.timeout_s if wait_s is None else wait_s)
+            finally:
+                if is_new and known.dialect is None and not self._mountpoints.table.of(key):
+                    with trio.CancelScope(shield=True):
+                        await self._collection.give_up(known)
+            if not found:
+                raise self._collection.no_peers(known)
+        return {"key": known.key.hex(), "url": known.url} | await self._opened(known)
+
+    async def info(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Describe one drive, given by key or by a path in a mount."""
+        known = self._find(params)
+        mounts = [mount.mountpoint for mount in self._mountpoints.table.of(known.key)]
+        return await self._collection.info(known) | {"mounts": mounts}
+
+    async def seed(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Serve a drive from now on."""
+        known = await self._known(_key(params), params)
+        await self._collection.set_seeding(known, True)
+        return {"key": known.key.hex(), "seeding": True}
+
+    async def unseed(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Serve a drive no longer."""
+        known = self._find(params)
+        await self._collection.set_seeding(known, False)
+        return {"key": known.key.hex(), "seeding": False}
+
+    async def stats(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Count what was exchanged since the engine started: for one drive, or for all."""
+        if params.get("key") is None and params.get("path") is None:
+            sessions = [store.session(feed) for store in self._stores.values() for feed in store.feeds()]
+            return _counted(sessions)
+        async with self._collection.feeds(self._find(params)) as found:
+            return _counted([found[0].session(feed) for feed in found[1]] if found else [])
+
+    # Mounts
+
+    async def mount(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Mount a drive; one that was never seen is waited for, but mounted all the same unless a peer is required."""
+        options = dict(params.get("options") or {})
+        place, mount_options = wanted_mount(str(params["mountpoint"]), options)
+        key = _key(params)
+        await self._mountpoints.check(place, key)
+        known = await self._known(key, params)
+        wait_s = params.get("wait_s")
+        if not await self._collection.wait_found(known, 0):
+            tell(f"waiting for a peer that has drive {short(key)}")
+            if not await self._collection.wait_found(known, MOUNT_WAIT_S if wait_s is None else wait_s):
+                if options.get("require_peer"):
+                    raise self._collection.no_peers(known)
+                tell("nobody has it yet: the mount fills in as soon as somebody does")
+        number = params.get("version")
+        mount = await self._mountpoints.mount(
+            Mount(
+                place,
+                key,
+                known.dialect,
+                version=None if number is None else int(number),
+                options=mount_options,
+                writable=False,  # mounts only show drives so far
+            )
+        )
+        return await self._shown(mount)
+
+    async def unmount(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """End a mount."""
+        place = str(params["mountpoint"])
+        await self._mountpoints.unmount(place, force=bool(params.get("force")))
+        return {"mountpoint": place}
+
+    # Peers
+
+    async def add_peer(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Know a peer for all drives."""
+        return {"address": self._peers.add(str(params["address"]))}
+
+    async def remove_peer(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Forget a peer."""
+        return {"address": self._peers.remove(str(params["address"]))}
+
+    async def list_peers(self, params: Params, tell: Tell) -> list[dict[str, Any]]:
+        """Describe all peers."""
+        return self._peers.listing()
+
+    # Inside
+
+    async def _known(self, key: PublicKey, params: Params) -> KnownDrive:
+        known = await self._collection.look_up(key, dialect_named(params.get("dialect")))
+        self._peers.add_for(key, params.get("peers") or [])
+        return known
+
+    def _find(self, params: Params) -> KnownDrive:
+        path = params.get("path")
+        if path is None:
+            return self._collection.table.find(_key(params))
+        mount = self._mountpoints.table.get(path) or self._mountpoints.table.above(path)
+        if mount is None:
+            raise NotFound(f"{path} is in no mount of this engine: ddrive status shows the mounts")
+        return self._collection.table.find(mount.key)
+
+    async def _opened(self, known: KnownDrive) -> dict[str, Any]:
+        return {
+            "dialect": known.dialect.name if known.dialect else None,
+            "version": await self._collection.version(known),
+            "writable": known.writable,
+        }
+
+    async def _shown(self, mount: Mount) -> dict[str, Any]:
+        newest = self._collection.table.get(mount.key)
+        number = mount.version
+        if number is None and newest is not None:
+            number = await self._collection.version(newest)
+        return {
+            "mountpoint": mount.mountpoint,
+            "key": mount.key.hex(),
+            "url": mount.url,
+            "version": number,
+            "pinned": mount.version is not None,
+            "writable": mount.writable,
+            "state": mount.state,
+            "pid": mount.pid,
+        }
+
+
+def _key(params: Params) -> PublicKey:
+    return parse_key(str(params["key"])).key
+
+
+def _counted(sessions: list[FeedSession]) -> dict[str, Any]:
+    """Return the sums of what the exchanges counted, in all and per peer."""
+    peers: dict[Link, list[PeerStats]] = {}
+    for session in sessions:
+        for link, stats in session.peer_stats().items():
+            peers.setdefault(link, []).append(stats)
+    totals = [session.stats for session in sessions]
+    return {
+        **_exchanged(totals),
+        "cache": {"hits": None, "misses": None},  # whoever reads a held block reads it himself: nobody counts
+        "timeouts": sum(stats.timeouts for stats in totals),
+        "verify_failures": sum(stats.verify_failures for stats in totals),
+        "peers": [
+            {"key": link.remote_public_key.hex(), "address": link.address, **_exchanged(stats)}
+            for link, stats in peers.items()
+        ],
+    }
+
+
+def _exchanged(stats: list[PeerStats]) -> dict[str, dict[str, int]]:
+    return {
+        "uploaded": {
+            "bytes": sum(item.uploaded_bytes for item in stats),
+            "blocks": sum(item.uploaded_blocks for item in stats),
+        },
+        "downloaded": {
+            "bytes": sum(item.downloaded_bytes for item in stats),
+            "blocks": sum(item.downloaded_blocks for item in stats),
+        },
+    }

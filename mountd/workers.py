@@ -1,0 +1,327 @@
+"""The mount workers of an engine: started, watched, restarted, and found again by the next engine.
+
+A worker outlives its engine and serves what is held meanwhile. The next engine knows it by pid, start time and command
+line, and watches it through a pidfd like its own children. A worker that leaves a dead mount behind, or ends with an
+error, is replaced; one that ends with its mount gone was unmounted by somebody.
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ddrive.dialect import DWEB
+from ddrive.errors import DriveError, MountFailed
+from ddrive.ids import short
+from ddrive.store.rpc import Failure, exception
+from mountd.config import Config, package_environment
+from mountd.logs import last_line, open_log
+from mountd.mountinfo import FILE_SYSTEM, mounted_at
+from mountd.mounts import Mount, MountTable
+from mountd.unmounting import Busy, detach_dead, holders, unmount
+
+START_LIMIT_S = 20.0  # a worker's own limit for the first stat is 10 s
+END_LIMIT_S = 3.0  # for a worker whose mount has ended, then it is told; as long again, then it is killed
+TRIES = 5  # restarts within TRIES_S, then the mount is left dead
+TRIES_S = 60.0
+PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each of them
+SETTLE_S = 1.0  # a worker may be told to end just before its engine is: wait before calling that an unmount
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Worker:
+    """One running worker process."""
+
+    mount: Mount
+    pid: int
+    pidfd: int
+    process: trio.Process | None  # None: the child of an earlier engine
+    is_stopping: bool = False
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if it is still alive."""
+        if not self.ended.is_set():
+            try:
+                signal.pidfd_send_signal(self.pidfd, number)
+            except ProcessLookupError:
+                return
+
+
+class WorkerPool:
+    """The workers of all mounts in `table`. Its tasks run in `nursery`."""
+
+    def __init__(
+        self,
+        config: Config,
+        table: MountTable,
+        nursery: trio.Nursery,
+        *,
+        command: tuple[str, ...] = (sys.executable, "-P", "-m", "mountd.worker"),
+        on_unmounted: Callable[[Mount], None] = lambda mount: None,
+    ) -> None:
+        self._config = config
+        self._table = table
+        self._nursery = nursery
+        self._command = command
+        self._on_unmounted = on_unmounted
+        self._workers: dict[str, Worker] = {}
+        self._restarts: dict[str, deque[float]] = {}
+
+    def running(self, mountpoint: str) -> bool:
+        """Tell whether a worker serves this place."""
+        return mountpoint in self._workers
+
+    async def start(self, mount: Mount) -> None:
+        """Start the worker of `mount` and return when the mountpoint answers.
+
+        Raises: MountFailed, or what else kept the worker from mounting.
+        """
+        mount.state = "starting"
+        worker = await self._spawn(mount)
+        self._nursery.start_soon(self._watch, worker)
+        try:
+            with trio.move_on_after(START_LIMIT_S) as limit:
+                await self._ready(worker)
+            if limit.cancelled_caught:
+                raise MountFailed(f"{mount.mountpoint} did not answer within {START_LIMIT_S:g} s: try again")
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._end(worker)
+            raise
+        mount.state = "ok"
+        self._table.save()
+
+    async def adopt(self, mount: Mount) -> bool:
+        """Watch the worker that an earlier engine started for `mount`, if it lives and serves; tell whether it does."""
+        worker = self._find(mount)
+        if worker is None:
+            return False
+        self._workers[mount.mountpoint] = worker
+        self._nursery.start_soon(self._watch, worker)
+        if mounted_at(mount.mountpoint) is None:
+            await self._end(worker)
+            return False
+        mount.state = "ok"
+        _log.info("worker found mountpoint=%s pid=%d", mount.mountpoint, worker.pid)
+        return True
+
+    async def stop(self, mount: Mount, *, force: bool) -> None:
+        """End the mount and its worker, in bounded time and without asking the network.
+
+        Raises: Busy, naming who uses it, unless `force`.
+        """
+        worker = self._workers.get(mount.mountpoint)
+        if worker:
+            worker.is_stopping = True
+        try:
+            await unmount(mount.mountpoint)
+        except Busy as error:
+            if not force:
+                if worker:
+                    worker.is_stopping = False
+                with trio.move_on_after(END_LIMIT_S):
+                    if names := await holders(mount.mountpoint):
+                        raise Busy(f"{error} ({', '.join(names)}): close it there, or use --force") from None
+                raise Busy(f"{error}: close what uses it, or use --force") from None
+            await unmount(mount.mountpoint, detach=True)
+            if worker:
+                worker.signal(signal.SIGTERM)
+        if worker:
+            await self._end(worker)
+
+    async def stop_all(self) -> None:
+        """End all mounts; they stay in the table, for the next engine."""
+        async with trio.open_nursery() as nursery:
+            for worker in list(self._workers.values()):
+                nursery.start_soon(self._stop_quietly, worker)
+        for mount in self._table:
+            mount.pid = mount.started = None
+        self._table.save()
+
+    async def _stop_quietly(self, worker: Worker) -> None:
+        try:
+            await self.stop(worker.mount, force=True)
+        except DriveError as error:
+            _log.warning("mount not ended mountpoint=%s error=%s", worker.mount.mountpoint, error)
+            await self._end(worker)
+
+    async def _end(self, worker: Worker) -> None:
+        """Return when the process has ended and its mount is gone."""
+        worker.is_stopping = True
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None:
+                worker.signal(number)
+            with trio.move_on_after(END_LIMIT_S if mounted_at(worker.mount.mountpoint) is None else 0.1):
+                await worker.ended.wait()
+                break
+        try:
+            await detach_dead(worker.mount.mountpoint)
+        except DriveError as error:
+            _log.warning("dead mount stays mountpoint=%s error=%s", worker.mount.mountpoint, error)
+
+    # Starting
+
+    async def _spawn(self, mount: Mount) -> Worker:
+        log = self._log_path(mount)
+        descriptor = open_log(log)
+        try:
+            process = await trio.lowlevel.open_process(
+                [*self._command, "--mountpoint", mount.mountpoint],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=descriptor,
+                start_new_session=True,
+                cwd="/",
+                env=package_environment(),
+            )
+        finally:
+            os.close(descriptor)
+        worker = Worker(mount, process.pid, os.pidfd_open(process.pid), process)
+        self._workers[mount.mountpoint] = worker
+        mount.pid, mount.started = process.pid, _start_time(process.pid)
+        self._table.save()
+        return worker
+
+    async def _ready(self, worker: Worker) -> None:
+        process = worker.process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        line = b""
+        try:
+            await process.stdin.send_all(json.dumps(self._options(worker.mount)).encode() + b"\n")
+            await process.stdin.aclose()
+            while b"\n" not in line and (chunk := await process.stdout.receive_some()):
+                line += chunk
+            await process.stdout.aclose()
+        except trio.BrokenResourceError:
+            pass
+        answer = _parsed(line)
+        if "error" in answer:
+            error = answer["error"]
+            raise exception(Failure(0, str(error.get("code")), str(error.get("message"))))
+        if not answer.get("ready"):
+            why = last_line(self._log_path(worker.mount)) or "it left no message"
+            raise MountFailed(f"{worker.mount.mountpoint}: the mount process ended: {why}")
+
+    def _options(self, mount: Mount) -> dict[str, Any]:
+        options = mount.options
+        return {
+            "state": str(self._config.state),
+            "socket": str(self._config.socket),
+            "key": mount.key.hex(),
+            "dialect": (mount.dialect or DWEB).name,  # a guess serves an empty root as well; it is replaced once known
+            "version": mount.version,
+            "mountpoint": mount.mountpoint,
+            "read_only": options.read_only or not mount.writable,
+            "allow_other": options.allow_other,
+            "timeout_s": self._config.timeout_s if options.timeout_s is None else options.timeout_s,
+            "log": None,  # stderr, which is the log file
+            "foreground": False,
+        }
+
+    def _log_path(self, mount: Mount) -> Path:
+        name = mount.mountpoint.strip("/").replace("/", "-")[-80:] or "root"
+        return self._config.log_directory / f"mount-{name}.log"
+
+    def _find(self, mount: Mount) -> Worker | None:
+        """Return the worker that `mount` names, if that process is still the same one."""
+        if mount.pid is None or mount.pid <= 0 or mount.started is None:
+            return None
+        try:
+            pidfd = os.pidfd_open(mount.pid)
+        except OSError:
+            return None
+        if mount.started == _start_time(mount.pid) and _is_worker(mount.pid, mount.mountpoint):
+            return Worker(mount, mount.pid, pidfd, None)
+        os.close(pidfd)
+        return None
+
+    # Watching
+
+    async def _watch(self, worker: Worker) -> None:
+        """Wait for the end of a worker, then do what has to be done about it."""
+        try:
+            await trio.lowlevel.wait_readable(worker.pidfd)
+        finally:
+            trio.lowlevel.notify_closing(worker.pidfd)
+        status = await worker.process.wait() if worker.process else None
+        os.close(worker.pidfd)
+        worker.ended.set()
+        mount = worker.mount
+        if self._workers.get(mount.mountpoint) is worker:
+            del self._workers[mount.mountpoint]
+        _log.info("worker ended mountpoint=%s pid=%d status=%s", mount.mountpoint, worker.pid, status)
+        if worker.is_stopping or mount.state == "starting":
+            return
+        if mounted_at(mount.mountpoint) is None and not status:
+            await trio.sleep(SETTLE_S)
+            if self._table.get(mount.mountpoint) is mount and not self.running(mount.mountpoint):
+                _log.info("unmounted from outside mountpoint=%s", mount.mountpoint)
+                self._on_unmounted(mount)
+            return
+        await self._restart(mount)
+
+    async def _restart(self, mount: Mount) -> None:
+        times = self._restarts.setdefault(mount.mountpoint, deque(maxlen=TRIES))
+        while self._table.get(mount.mountpoint) is mount and not self.running(mount.mountpoint):
+            now = trio.current_time()
+            while times and now - times[0] > TRIES_S:
+                times.popleft()
+            if len(times) == TRIES:
+                _log.error("mount left dead mountpoint=%s log=%s", mount.mountpoint, self._log_path(mount))
+                mount.state = "dead"
+                return
+            mount.state = "starting"
+            await trio.sleep(PAUSES_S[len(times)])
+            times.append(now)
+            _log.warning("worker restarts mountpoint=%s drive=%s", mount.mountpoint, short(mount.key))
+            try:
+                await detach_dead(mount.mountpoint)
+                await self.start(mount)
+                return
+            except (DriveError, OSError) as error:
+                _log.error("worker does not start mountpoint=%s error=%s", mount.mountpoint, error)
+
+
+def is_ours(mountpoint: str) -> bool:
+    """Tell whether a drive is mounted at `mountpoint`, by whichever engine."""
+    found = mounted_at(mountpoint)
+    return found is not None and found.kind == FILE_SYSTEM
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot: with the pid it names one process only."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+        return int(status.rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _is_worker(pid: int, mountpoint: str) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return os.fsencode(mountpoint) in words and any(word.endswith(b"mountd.worker") for word in words)
