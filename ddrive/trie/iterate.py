@@ -12,7 +12,7 @@ from typing import Final
 
 from ddrive.trie.lookup import Head, Load, lookup, misplaced
 from ddrive.trie.node import TrieNode, encode_varints
-from ddrive.trie.path import COMPONENT_DIGITS, KeyPath, divergence
+from ddrive.trie.path import COMPONENT_DIGITS, KeyPath, divergence, parting
 
 _FORWARD: Final = (3, 2, 1, 0, 4)  # order of stacking the digits of a row; the last one is visited first
 _REVERSE: Final = (4, 0, 1, 2, 3)
@@ -118,28 +118,25 @@ class Walk:
                 check_child(node, parent, index - 1, digit)
             if not node.key:
                 continue
-            mark = len(stack)
-            tied = self._expand(index, node)
-            if tied:
-                await self._settle(mark)
-            elif len(stack) == mark and not (self._after and len(node.parts) == len(self._prefix.parts)):
+            rows, _ = node.rows()
+            position = bisect_left(rows, index)
+            if position < len(rows) and rows[position] < self._end:
+                mark = len(stack)
+                if self._expand(node, position):
+                    await self._settle(mark)
+            elif not (self._after and len(node.parts) == len(self._prefix.parts)):
                 found.append(node)
         found.reverse()
         self._ready = found
         return bool(found)
 
-    def _expand(self, index: int, node: TrieNode) -> bool:
-        """Stack what the next used row of `node` points at, and the node itself; nothing when no row is left.
+    def _expand(self, node: TrieNode, position: int) -> bool:
+        """Stack what the row at `position` of `node` points at, and the node itself.
 
         Tells whether several of them have the same digit, so that their order depends on their keys.
         """
         rows, starts = node.rows()
-        position = bisect_left(rows, index)
-        if position == len(rows):
-            return False
         row = rows[position]
-        if row >= self._end:
-            return False
         own = node.digit(row)
         ranks = self._ranks
         order = [(ranks[own], -1, node.seq)]
@@ -189,5 +186,5 @@ class Walk:
 
 def check_child(node: TrieNode, parent: TrieNode, row: int, digit: int) -> None:
     """Check that `node` lies where row `row` of `parent` says. Raises: InvalidNode."""
-    if not node.key or divergence(node, parent) != row or node.digit(row) != digit:
+    if not node.key or parting(parent, node) != row << 3 | digit:
         raise misplaced(node)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from ddrive.trie.node import TrieNode
-from ddrive.trie.path import COMPONENT_DIGITS, END, KeyPath, divergence, is_check_point
+from ddrive.trie.path import COMPONENT_DIGITS, END, KeyPath, divergence, is_check_point, parting
 
 
 class Load(Protocol):
@@ -45,19 +45,21 @@ async def lookup(
     goal = path.length - 1 if prefix else path.length
     node = head
     index = 0
+    peek = load.peek
     while node is not None and node.key:
-        stop = divergence(node, path)
+        place = parting(node, path)
+        stop = place >> 3
         if stop >= goal:
             return node
         if stop < index:
             raise misplaced(node)
-        if is_check_point(stop):
-            node = await collision_step(load, node, stop, path)
-        else:
-            seq = node.pointer(stop, path.digit(stop))
+        if stop & 31 or not stop:
+            seq = node.pointer(stop, place & 7)
             if not seq:
                 return node if closest else None
-            node = load.peek(seq) or await load.node(seq)
+            node = peek(seq) or await load.node(seq)
+        else:
+            node = await collision_step(load, node, stop, path)
         index = stop + 1
     return None
 

@@ -128,11 +128,13 @@ class TrieNode(KeyPath):
 
     def pointer(self, row: int, slot: int) -> int:
         """Return the block index in that slot, 0 when there is none. Raises: InvalidNode."""
-        rows, starts = self.rows()
+        rows = self._rows
+        if rows is None:
+            rows, _ = self._index()
         found = bisect_left(rows, row)
         if found == len(rows) or rows[found] != row:
             return 0
-        start = starts[found]
+        start = self._starts[found]
         bits = self.numbers[start]
         if not bits >> slot & 1:
             return 0

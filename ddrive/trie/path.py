@@ -111,25 +111,29 @@ def is_check_point(index: int) -> bool:
     return index > 0 and not index & 31
 
 
-def divergence(left: KeyPath, right: KeyPath) -> int:
-    """Return the first digit index at which the two paths part, or their common length when they never do.
+def parting(left: KeyPath, right: KeyPath) -> int:
+    """Return where the two paths part and how `right` goes on there: index << 3 | digit of `right` at index.
 
-    Different components with equal hashes part at their check point.
+    The index is the first at which the digits differ, or the common length when they never do. Different components
+    with equal hashes part at their check point.
     """
     if left.hidden is not right.hidden:
-        return 0
+        return 1 if right.hidden else 0
     ours, theirs = left.parts, right.parts
-    depth, count = 0, len(theirs)
-    for a in ours:
+    depth, count = 0, len(ours)
+    for theirs_here in theirs:
         if depth == count:
-            break
-        b = theirs[depth]
-        if a != b:
-            difference = (_cached_hash(a) if len(a) <= _CACHED_CHARS else _hash(a)) ^ (
-                _cached_hash(b) if len(b) <= _CACHED_CHARS else _hash(b)
-            )
-            if not difference:
-                return (depth + 1) << 5
-            return (depth << 5) + (((difference & -difference).bit_length() + 1) >> 1)
+            return (depth << 8) + 8 + (component_hash(theirs_here) & 3)
+        ours_here = ours[depth]
+        if theirs_here != ours_here:
+            number = _cached_hash(theirs_here) if len(theirs_here) <= _CACHED_CHARS else _hash(theirs_here)
+            difference = number ^ (_cached_hash(ours_here) if len(ours_here) <= _CACHED_CHARS else _hash(ours_here))
+            shift = ((difference & -difference).bit_length() - 1) & 62 if difference else 62
+            return (depth << 8) + 8 + (shift << 2) + (number >> shift & 3)
         depth += 1
-    return (depth << 5) + (2 if len(ours) == count else 1)
+    return (depth << 8) + (16 if depth == count else 8) + END
+
+
+def divergence(left: KeyPath, right: KeyPath) -> int:
+    """Return the index of `parting` alone."""
+    return parting(left, right) >> 3

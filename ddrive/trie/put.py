@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ddrive.errors import Unsupported
 from ddrive.trie.lookup import Load, collision_step, misplaced
 from ddrive.trie.node import MAX_SLOT, TrieNode
-from ddrive.trie.path import END, divergence, is_check_point
+from ddrive.trie.path import END, divergence, is_check_point, parting
 
 _SLOT_STEP = END + 1  # slots of one digit lie this far apart
 
@@ -28,7 +28,8 @@ async def put(load: Load, head: TrieNode | None, node: TrieNode, *, drop: int = 
     closest = None
     index = 0
     while old is not None and old.key:
-        stop = divergence(old, node)
+        place = parting(old, node)
+        stop = place >> 3
         if stop < index:
             raise misplaced(old)
         await table.take_over(load, old, index, stop)
@@ -38,7 +39,7 @@ async def put(load: Load, head: TrieNode | None, node: TrieNode, *, drop: int = 
         if is_check_point(stop):
             old = await collision_step(load, old, stop, node)
         else:
-            seq = old.pointer(stop, table.digits[stop])
+            seq = old.pointer(stop, place & 7)
             if not seq:
                 closest = old
                 break
@@ -75,10 +76,33 @@ class _Table:
                 self.numbers[0] = row + 1
             else:
                 self._add_row(row, await self._leading_off(load, row, old.pointers_at(start)))
-        if stop < len(self.digits):
-            pointers = await self._leading_off(load, stop, old.pointers(stop))
+        if stop >= len(self.digits):
+            return
+        start = starts[position] if position < count and rows[position] == stop else 0
+        if not self._swap_into_row(old, stop, start):
+            pointers = await self._leading_off(load, stop, old.pointers_at(start) if start else [])
             itself = (old.digit(stop), old.seq)
             self._add_row(stop, [itself, *pointers] if is_check_point(stop) else [*pointers, itself])
+
+    def _swap_into_row(self, old: TrieNode, row: int, start: int) -> bool:
+        """Add the row with the pointer of our digit replaced by one to `old`, and tell so, if it is as simple as that.
+
+        `start` is where the bits of the row are in the table of `old`, 0 when it has no such row.
+        """
+        if self._drop or not row & 31:
+            return False
+        bits = old.numbers[start] if start else 0
+        own, other = self.digits[row], old.digit(row)
+        if bits >> _SLOT_STEP or bits >> other & 1:
+            return False
+        seqs = old.numbers[start + 1 : start + 1 + bits.bit_count()] if start else []
+        if bits >> own & 1:
+            del seqs[(bits & ((1 << own) - 1)).bit_count()]
+            bits ^= 1 << own
+        seqs.insert((bits & ((1 << other) - 1)).bit_count(), old.seq)
+        self.numbers += [row, bits | 1 << other, *seqs]
+        self.numbers[0] = row + 1
+        return True
 
     async def _leading_off(self, load: Load, row: int, pointers: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         """Return (digit, block) of those pointers (slot, block) that do not lie on the new path."""
