@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import npm, tree
+from tests.support import author, npm, tree
 from tests.support.program import Program, program
 
 both = pytest.mark.parametrize("dialect", npm.DIALECTS)
@@ -21,6 +21,19 @@ def test_npm_reads_an_imported_tree(dialect: str, ddrive: Program, tmp_path: Pat
     assert made["files"] == sum(entry["type"] == "file" for entry in wanted.values())
     assert made["refused"] == []
     seen = npm.read(dialect, made["key"], ddrive.address, tmp_path / "npm")
+    assert tree.differences(seen, wanted) == []
+
+
+@both
+async def test_npm_reads_nested_drives(dialect: str, ddrive: Program, tmp_path: Path) -> None:
+    steps = tree.nested_steps()
+    wanted = tree.expected(steps) | {"/gone": {"type": "directory"}}  # we keep a directory whose last entry is removed
+    ddrive.state.mkdir(mode=0o700)
+    made = await author.make(dialect, ddrive.state / dialect, steps)
+    shutil.copytree(ddrive.state / dialect, tmp_path / "copy")
+    key = made["root"]["key"]
+    assert tree.differences(npm.dump(dialect, tmp_path / "copy", key)["manifest"], wanted) == []
+    seen = npm.read(dialect, key, ddrive.address, tmp_path / "npm")
     assert tree.differences(seen, wanted) == []
 
 

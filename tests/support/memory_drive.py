@@ -70,7 +70,8 @@ class MemoryDrive:
         self.metadata = Feed()
         self.stats: dict[str, Stat] = {}
         self.contents: dict[int, bytes] = {0: b""}
-        self.missing: set[str] = set()  # paths whose data no peer has
+        self.missing: set[str] = set()  # paths of which no peer has anything
+        self.withheld: set[str] = set()  # paths whose content no peer has
         self.faults: dict[str, Exception] = {}  # path -> what touching it raises
         self.short_reads = 0
         self.calls: list[str] = []
@@ -134,6 +135,7 @@ class MemoryDrive:
     def arrive(self, *paths: str) -> None:
         """The data of `paths`, or of everything, is here now."""
         self.missing -= set(paths) or set(self.missing)
+        self.withheld -= set(paths) or set(self.withheld)
         self._arrived.set()
         self._arrived = trio.Event()
 
@@ -142,7 +144,7 @@ class MemoryDrive:
         self.calls.append(f"{call} {path}")
         if path in self.faults:
             raise self.faults[path]
-        while path in self.missing:
+        while path in self.missing or (call == "read" and path in self.withheld):
             await self._arrived.wait()
 
     # What a mount asks

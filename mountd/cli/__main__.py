@@ -1,0 +1,5 @@
+"""`python -m mountd.cli` and `python -m ddrive` are the `ddrive` command."""
+
+from mountd.cli.app import main
+
+main()

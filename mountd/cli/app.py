@@ -1,0 +1,93 @@
+"""The `ddrive` command: its verbs, and what happens when one fails."""
+
+import io
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+from mountd.cli import drives, engine, look, mounting, peers, report, transfer
+
+PARSER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # typer exports no base class of all wrong calls
+
+app = typer.Typer(
+    name="ddrive",
+    help="Mount drives by their key and read them on demand; make, serve and copy drives.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+peer = typer.Typer(help="Known addresses of peers.", pretty_exceptions_enable=False)
+
+VERBS: dict[str, Callable[..., None]] = {
+    "daemon": engine.daemon,
+    "status": engine.status,
+    "stop": engine.stop,
+    "list": drives.list_drives,
+    "create": drives.create,
+    "import": transfer.import_,
+    "export": transfer.export,
+    "mount": mounting.mount,
+    "unmount": mounting.unmount,
+    "info": drives.info,
+    "stats": drives.stats,
+    "ls": look.ls,
+    "cat": look.cat,
+    "seed": drives.seed,
+    "unseed": drives.unseed,
+}
+for name, verb in VERBS.items():
+    app.command(name)(verb)
+app.command("umount", hidden=True)(mounting.unmount)
+peer.command("add")(peers.add)
+peer.command("rm")(peers.rm)
+peer.command("ls")(peers.ls)
+app.add_typer(peer, name="peer")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"ddrive {version('ddrive')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _ddrive(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Mount drives by their key and read them on demand; make, serve and copy drives."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process with its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Return the exit code of one call."""
+    as_json = "--json" in arguments
+    command: Any = typer.main.get_command(app)
+    try:
+        code = command.main(args=list(arguments), prog_name="ddrive", standalone_mode=False)
+        sys.stdout.flush()
+    except PARSER_ERROR as error:
+        return _wrong_call(error, as_json=as_json)
+    except typer.Abort:
+        return report.fail(KeyboardInterrupt(), as_json=as_json)
+    except (Exception, KeyboardInterrupt) as error:
+        return report.fail(error, as_json=as_json)
+    return code if isinstance(code, int) else 0
+
+
+def _wrong_call(error: Any, *, as_json: bool) -> int:
+    path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "ddrive"
+    message = " ".join(str(error.format_message()).split()).rstrip(".") or "a verb is missing"
+    return report.fail_usage(f"{message}: see {path} --help", as_json=as_json, code=error.exit_code)

@@ -1,0 +1,139 @@
+"""`ls` and `cat`: look into a drive without mounting it."""
+
+import posixpath
+import stat
+import sys
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from ddrive.drive.address import KeyRef
+from ddrive.drive.drive import Drive
+from ddrive.drive.reader import FileReader
+from ddrive.drive.stat import Stat
+from mountd.cli import options, report
+from mountd.cli.options import Common
+from mountd.cli.session import Session, named_drive, patience, run
+
+PIECE_BYTES = 1024 * 1024  # one read and one write to stdout
+LONG_READ_BYTES = 8 * 1024 * 1024  # a larger file shows its progress
+
+DriveText = Annotated[
+    str, typer.Argument(metavar="DRIVE", help="Key, URL, or a path inside a mount.", show_default=False)
+]
+PathText = Annotated[str | None, typer.Argument(metavar="[PATH]", help="Path in the drive.", show_default=False)]
+
+
+def ls(
+    drive: DriveText,
+    path: PathText = None,
+    long: Annotated[bool, typer.Option("--long", "-l", envvar="DDRIVE_LONG", help="Mode, size and time too.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-R", envvar="DDRIVE_RECURSIVE", help="Everything below too.")
+    ] = False,
+    peer: options.Peers = None,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """List a directory of a drive, or show one file."""
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        place = joined(ref, path)
+        async with (
+            patience(session, timeout, f"{short_name(ref)}, {place}"),
+            session.drive(ref, peers=peer, wait_s=timeout) as opened,
+        ):
+            found = await _listed(opened, place, recursive=recursive)
+        rows = [_long_row(entry) if long else [str(entry["name"])] for entry in found]
+        session.say(found, [_shown(line) for line in report.columns(rows)])
+
+    named = named_drive(drive)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def cat(
+    drive: DriveText,
+    path: PathText = None,
+    peer: options.Peers = None,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Write a file of a drive to stdout; with --json only tell what would be written."""
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        place = joined(ref, path)
+        name = f"{short_name(ref)}, {place}"
+        async with patience(session, timeout, name), session.drive(ref, peers=peer, wait_s=timeout) as opened:
+            reader = await opened.open(place)
+            try:
+                if as_json:
+                    session.say({"path": place, "size": reader.size}, [])
+                else:
+                    await _copy(reader, posixpath.basename(place))
+            finally:
+                await reader.aclose()
+
+    named = named_drive(drive)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def joined(ref: KeyRef, path: str | None) -> str:
+    """Return the path in the drive: that of the URL, then the one given beside it."""
+    return posixpath.normpath(posixpath.join("/", ref.path.lstrip("/"), (path or "").lstrip("/")))
+
+
+def short_name(ref: KeyRef) -> str:
+    """Return the drive as messages name it."""
+    return f"drive {ref.key.hex()[:8]}"
+
+
+async def _copy(reader: FileReader, name: str) -> None:
+    """Write a whole file to stdout."""
+    quiet = reader.size < LONG_READ_BYTES or sys.stdout.isatty()
+    with report.meter(name, total=reader.size, quiet=quiet) as meter:
+        done = 0
+        while piece := await reader.read(done, PIECE_BYTES):
+            sys.stdout.buffer.write(piece)
+            done += len(piece)
+            meter.update(done)
+    sys.stdout.buffer.flush()
+
+
+async def _listed(drive: Drive, path: str, *, recursive: bool) -> list[dict[str, Any]]:
+    """Return the entries of the directory `path`, or the one file that it names."""
+    here = await drive.stat(path)
+    if not here.is_dir:
+        return [_entry(posixpath.basename(path), here)]
+    if recursive:
+        start = path.rstrip("/") + "/"
+        return [_entry(full.removeprefix(start), about) async for full, about in drive.walk(path)]
+    return [_entry(entry.name, entry.stat) for entry in await drive.list(path)]
+
+
+def _entry(name: str, about: Stat) -> dict[str, Any]:
+    kind = "directory" if about.is_dir else "link" if about.is_symlink else "file"
+    entry = {"name": name, "type": kind, "size": about.size, "mode": about.mode & 0o7777, "mtime": about.mtime_ms}
+    if about.is_symlink:
+        entry["target"] = about.linkname
+    if about.mount is not None:
+        entry["mount"] = about.mount.key.hex()
+    return entry
+
+
+def _long_row(entry: dict[str, Any]) -> list[str]:
+    kinds = {"directory": stat.S_IFDIR, "link": stat.S_IFLNK, "file": stat.S_IFREG}
+    when = datetime.fromtimestamp(entry["mtime"] / 1000).strftime("%Y-%m-%d %H:%M")
+    arrow = f" -> {entry['target']}" if "target" in entry else ""
+    return [stat.filemode(kinds[entry["type"]] | entry["mode"]), f"{entry['size']:>12}", when, entry["name"] + arrow]
+
+
+def _shown(line: str) -> str:
+    """Return `line` as it is safe to print: names come from strangers, a terminal obeys control characters."""
+    return report.printable(line) if sys.stdout.isatty() else line

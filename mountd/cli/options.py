@@ -1,0 +1,104 @@
+"""The options that several verbs share; each can be given as `DDRIVE_<OPTION>` in the environment too."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from ddrive.dialect import DIALECTS
+from mountd.cli import values
+
+Parsed = TypeVar("Parsed")
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What every verb is told: which state directory, how to answer, whether an engine may be started."""
+
+    state: Path | None
+    as_json: bool
+    start: bool = True
+
+
+def _option_parser(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
+    def parse_option(text: str) -> Parsed:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return parse_option
+
+
+address = _option_parser(values.parse_address)
+
+
+def _listen_address(text: str) -> str:
+    return values.parse_address(text, any_port=True)
+
+
+def _dialect(text: str) -> str:
+    if text not in DIALECTS:
+        raise ValueError(f"{text!r} is not a dialect: choose {' or '.join(DIALECTS)}")
+    return text
+
+
+State = Annotated[
+    Path | None,
+    typer.Option("--state", envvar="DDRIVE_STATE", metavar="DIR", help="Directory of the engine.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", envvar="DDRIVE_JSON", help="Answer with JSON on stdout.")]
+NoStart = Annotated[
+    bool, typer.Option("--no-start", envvar="DDRIVE_NO_START", help="Do not start an engine when none runs.")
+]
+Peers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--peer",
+        envvar="DDRIVE_PEER",
+        metavar="HOST:PORT",
+        parser=address,
+        help="Address of a peer that has the drive; may be repeated.",
+        show_default=False,
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        envvar="DDRIVE_TIMEOUT",
+        metavar="DURATION",
+        parser=_option_parser(values.parse_duration),
+        help="Give up after this long without progress (default 30s).",
+        show_default=False,
+    ),
+]
+DialectName = Annotated[
+    str | None,
+    typer.Option(
+        "--dialect",
+        envvar="DDRIVE_DIALECT",
+        metavar="|".join(DIALECTS),
+        parser=_option_parser(_dialect),
+        help="Family of peers that can read the new drive (default dweb).",
+        show_default=False,
+    ),
+]
+Name = Annotated[
+    str | None,
+    typer.Option("--name", envvar="DDRIVE_NAME", metavar="NAME", help="Name of the drive here.", show_default=False),
+]
+Listen = Annotated[
+    str | None,
+    typer.Option(
+        "--listen",
+        envvar="DDRIVE_LISTEN",
+        metavar="HOST:PORT",
+        parser=_option_parser(_listen_address),
+        help="Address to accept peers on; port 0 picks a free one.",
+        show_default=False,
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", envvar="DDRIVE_DRY_RUN", help="Only tell what would be done.")]

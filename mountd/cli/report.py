@@ -1,0 +1,152 @@
+"""What the command line says: results to stdout, errors and progress to stderr, and the exit code that goes with them.
+
+With `--json` stdout carries JSON alone. Colours, progress bars and questions appear on terminals only.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from ddrive import errors
+from mountd.errnos import EXIT_OTHER, is_expected, to_exit_code
+
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as `cat` ends when its reader has gone
+DEBUG = "DDRIVE_DEBUG"  # set in the environment: internal errors show their traceback
+
+ADVICE: dict[type[BaseException], str] = {
+    errors.NoPeers: "start a peer that has it, or name one with --peer HOST:PORT",
+    errors.TimedOut: "check that a peer that has it is running (ddrive peer ls), then try again",
+    errors.NotHeld: "start a peer that has it, or name one with --peer HOST:PORT",
+    errors.NotFound: "check the spelling; ddrive list shows the known drives",
+    errors.InvalidKey: "give 64 hex digits or a URL such as dweb://KEY/",
+    errors.NotWritable: "only the one who made the drive can change it; export or import makes a copy",
+    errors.Forked: "its author's key signed two histories; do not trust it",
+    errors.InvalidProof: "a peer sent wrong bytes; nothing of it was kept, try again",
+    errors.CorruptStorage: "bytes on this disk are damaged; reading with a peer connected fetches them again",
+    errors.StorageLocked: "another program uses this state directory; end it, or choose another with --state",
+    errors.EngineError: "see engine.log in the log folder of the state directory",
+    errors.MountFailed: "see the mount's log in the log folder of the state directory",
+    errors.Closed: "the engine ended meanwhile; try again",
+}
+
+
+def say(value: Any, lines: Iterable[str], *, as_json: bool) -> None:
+    """Write a result to stdout: `value` as one line of JSON, else `lines` for a person."""
+    text = json.dumps(value) + "\n" if as_json else "".join(f"{line}\n" for line in lines)
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Tell a person something that is neither result nor error, on stderr."""
+    sys.stderr.write(f"ddrive: {printable(text)}\n")
+    sys.stderr.flush()
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return `rows` as lines with aligned columns; the last one is left as it is."""
+    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]) - 1)] if rows else []
+    return [
+        "  ".join([cell.ljust(width) for cell, width in zip(row, widths, strict=False)] + [row[-1]]) for row in rows
+    ]
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line and without characters that would steer a terminal."""
+    return "".join(character if character.isprintable() else " " if character.isspace() else "?" for character in text)
+
+
+def fail(error: BaseException, *, as_json: bool) -> int:
+    """Report `error` in one line (with JSON: as one value on stdout too); return the exit code."""
+    error = first_cause(error)
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        silence_stdout()
+        return EXIT_BROKEN_PIPE
+    message = _message(error)
+    code = to_exit_code(error) if is_expected(error) else EXIT_OTHER
+    if as_json:
+        say({"error": {"code": type(error).__name__, "message": message, "exit": code}}, [], as_json=True)
+    note(message)
+    if not is_expected(error) and os.environ.get(DEBUG):
+        traceback.print_exception(error)
+    return code
+
+
+def fail_usage(message: str, *, as_json: bool, code: int) -> int:
+    """Report a wrong call in one line; return its exit code."""
+    if as_json:
+        say({"error": {"code": "Usage", "message": message, "exit": code}}, [], as_json=True)
+    note(message)
+    return code
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return the one error that an exception group carries; an interrupt goes before anything else."""
+    while isinstance(error, BaseExceptionGroup):
+        found = error.subgroup(KeyboardInterrupt) or error
+        error = found.exceptions[0]
+    return error
+
+
+def silence_stdout() -> None:
+    """Send what is still buffered for a reader that has gone nowhere, so that the interpreter ends quietly."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
+        return printable(f"{error.strerror}{place}")
+    text = " ".join(str(error).split())
+    if not is_expected(error):
+        return printable(f"internal error ({type(error).__name__}: {text}): set {DEBUG}=1 for details and report it")
+    advice = next((ADVICE[kind] for kind in type(error).__mro__ if kind in ADVICE), "")
+    text = text or (type(error).__doc__ or type(error).__name__).split("\n")[0].rstrip(".")
+    return printable(text if ": " in text or not advice else f"{text}: {advice}")
+
+
+class Meter:
+    """Shows how many bytes a long verb has moved, on a terminal; counts silently elsewhere."""
+
+    def __init__(self, progress: Progress | None, label: str, total: int | None) -> None:
+        self._progress = progress
+        self._task = progress.add_task(label, total=total) if progress else None
+
+    def update(self, done: int, total: int | None = None) -> None:
+        """Show that `done` bytes have been moved, of `total` when that is known by now."""
+        if self._progress is None or self._task is None:
+            return
+        if total is None:
+            self._progress.update(self._task, completed=done)
+        else:
+            self._progress.update(self._task, completed=done, total=total)
+
+
+@contextmanager
+def meter(label: str, *, total: int | None = None, quiet: bool = False) -> Iterator[Meter]:
+    """Show a progress bar on stderr while the block runs, when stderr is a terminal and `quiet` is not set."""
+    if quiet or not sys.stderr.isatty():
+        yield Meter(None, label, total)
+        return
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        yield Meter(bar, label, total)

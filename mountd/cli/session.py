@@ -1,0 +1,132 @@
+"""One run of a verb: the connection to the engine, the drive that the caller names, and the deadline."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ddrive.dialect import DIALECTS
+from ddrive.drive.address import KeyRef, parse_key
+from ddrive.drive.drive import Drive, open_drive
+from ddrive.errors import EngineError, InvalidKey, NotFound, TimedOut
+from ddrive.ids import PublicKey
+from ddrive.store.attached import Attached
+from mountd.cli import report
+from mountd.cli.options import Common
+from mountd.client import connect_engine
+
+POLL_S = 1.0  # between two looks at whether anything arrives
+PATIENCE_S = 30.0  # a verb gives up after this long without progress; `--timeout` changes it
+
+
+class Session:
+    """What a verb works with."""
+
+    def __init__(self, common: Common, engine: Attached) -> None:
+        self.common = common
+        self.engine = engine
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """Return the engine's answer; parameters that are None are left out."""
+        return await self.engine.call(method, {name: value for name, value in params.items() if value is not None})
+
+    def say(self, value: Any, lines: list[str]) -> None:
+        """Write the result of the verb to stdout."""
+        report.say(value, lines, as_json=self.common.as_json)
+
+    async def find(self, named: KeyRef | Path) -> KeyRef:
+        """Return the drive at a path inside one of the engine's mounts; a key is returned as it is.
+
+        Raises: NotFound when the path lies in no mount.
+        """
+        if not isinstance(named, Path):
+            return named
+        mounts = (await self.call("status"))["mounts"]
+        for mount in sorted(mounts, key=lambda mount: len(mount["mountpoint"]), reverse=True):
+            if named.is_relative_to(mount["mountpoint"]):
+                inner = named.relative_to(mount["mountpoint"])
+                return parse_key(mount["url"])._replace(path=f"/{inner}" if inner.parts else "/")
+        raise NotFound(f"not a path in a mount of this engine ({named}): ddrive status shows the mounts")
+
+    @asynccontextmanager
+    async def drive(
+        self, ref: KeyRef, *, peers: list[str] | None = None, wait_s: float | None = None
+    ) -> AsyncIterator[Drive]:
+        """Open the drive at the version that `ref` names, in this process: the engine fetches what is missing."""
+        opened = await self.call("drive.open", key=ref.key.hex(), dialect=ref.dialect, peers=peers or [], wait_s=wait_s)
+        store = self.engine.store(DIALECTS[opened["dialect"]])
+        drive = await open_drive(store, key=PublicKey(ref.key), version=ref.version)
+        try:
+            yield drive if ref.tag is None else drive.checkout(await drive.tags.get(ref.tag))
+        finally:
+            with trio.CancelScope(shield=True):
+                await drive.close()
+
+
+@asynccontextmanager
+async def patience(session: Session, seconds: float | None, waiting_for: str) -> AsyncIterator[None]:
+    """Give up on the block when nothing arrives over the network for `seconds`.
+
+    Raises: TimedOut, which names what it was `waiting_for`.
+    """
+    limit = PATIENCE_S if seconds is None else seconds
+    with trio.move_on_after(limit) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_extend, session, scope, limit)
+            yield
+            nursery.cancel_scope.cancel()
+    if scope.cancelled_caught:
+        raise TimedOut(
+            f"nothing arrived for {limit:g} s ({waiting_for}): "
+            "is a peer that has it running? name one with --peer HOST:PORT, or try again"
+        )
+
+
+async def _extend(session: Session, scope: trio.CancelScope, limit: float) -> None:
+    """Move the deadline on as long as bytes arrive."""
+    before = -1
+    while True:
+        with suppress(EngineError):
+            arrived = (await session.call("stats"))["downloaded"]["bytes"]
+            if arrived != before:
+                before = arrived
+                scope.deadline = trio.current_time() + limit
+        await trio.sleep(min(POLL_S, limit / 4))
+
+
+def run(common: Common, verb: Callable[[Session], Awaitable[None]]) -> None:
+    """Run `verb` with a connection to the engine, which is started when it may be and none runs."""
+    trio.run(_run, common, verb)
+
+
+async def _run(common: Common, verb: Callable[[Session], Awaitable[None]]) -> None:
+    async with (
+        connect_engine(common.state, start=common.start) as engine,
+        engine.events("progress") as remarks,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(_pass_on, remarks)
+        await verb(Session(common, engine))
+        nursery.cancel_scope.cancel()
+
+
+async def _pass_on(remarks: trio.MemoryReceiveChannel[dict[str, Any]]) -> None:
+    """Show what the engine has to say while a verb runs."""
+    async for remark in remarks:
+        report.note(str(remark["text"]))
+
+
+def named_drive(text: str) -> KeyRef | Path:
+    """Return the drive that `text` names by key or URL, or the absolute path that it is otherwise.
+
+    Raises: InvalidKey when it looks like a key or URL and is none.
+    """
+    try:
+        return parse_key(text)
+    except InvalidKey:
+        if "://" in text or not (os.sep in text or text in (".", "..") or os.path.lexists(text)):
+            raise
+    return Path(os.path.abspath(text))
