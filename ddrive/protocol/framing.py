@@ -43,8 +43,7 @@ class FrameReader:
     """Cuts a byte stream into frames. Holds at most one unfinished frame; nothing is allocated for a declared size."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []  # of the unfinished frame, its length varint included
-        self._held = 0  # bytes in `_parts`
+        self._held = bytearray()  # the beginning of a frame, its length varint included
         self._needed = 1  # no frame can end before this many bytes
 
     def feed(self, chunk: bytes) -> list[Frame]:
@@ -52,18 +51,15 @@ class FrameReader:
 
         Raises: RemoteProtocolError when the length is over the limit or not well formed.
         """
-        if self._held + len(chunk) < self._needed:
-            if chunk:
-                self._parts.append(chunk)
-                self._held += len(chunk)
+        if not self._held:
+            return self._cut(chunk)
+        self._held += chunk
+        if len(self._held) < self._needed:
             return []
-        if self._parts:
-            self._parts.append(chunk)
-            chunk = b"".join(self._parts)
-            self._parts = []
-        return self._cut(chunk)
+        data, self._held = self._held, bytearray()
+        return self._cut(data)
 
-    def _cut(self, data: bytes) -> list[Frame]:
+    def _cut(self, data: bytes | bytearray) -> list[Frame]:
         frames: list[Frame] = []
         view = memoryview(data)
         offset, end = 0, len(data)
@@ -84,12 +80,11 @@ class FrameReader:
                 frames.append(_frame(data, view, start, stop))
             offset = stop
         if offset < end:
-            self._parts.append(data[offset:])
-        self._held = end - offset
+            self._held += view[offset:]
         return frames
 
 
-def _frame(data: bytes, view: memoryview, start: int, stop: int) -> Frame:
+def _frame(data: bytes | bytearray, view: memoryview, start: int, stop: int) -> Frame:
     """Return the frame whose header and body are `data[start:stop]`."""
     found = decode_varint(data, start, stop)
     if found is None:
