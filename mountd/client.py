@@ -17,6 +17,8 @@ from mountd import owning
 from mountd.config import Config, load_config, package_environment
 from mountd.logs import last_line, open_log
 
+__all__ = ["connect_engine", "package_environment"]
+
 START_LIMIT_S = 15.0  # until a new engine answers
 STORAGE_EXIT = 7  # of an engine that found another one in its place, or cannot use the directory
 
