@@ -7,6 +7,7 @@ cancelled wait leaves nothing behind. Deadlines are the caller's: cancel scopes.
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from logging import getLogger
 
 import trio
 
@@ -22,6 +23,8 @@ from ddrive.ids import BlockIndex, PublicKey, short
 
 YIELD_EVERY = 32  # held blocks handed out before other tasks get their turn (a checkpoint costs 6 us)
 AUDIT_BLOCKS = 64  # read between two turns of other tasks
+
+_log = getLogger(__name__)
 
 Appender = Callable[[Sequence[Buffer], int | None], Awaitable[BlockIndex]]
 _limiter = trio.CapacityLimiter(8)  # threads waiting for a disk
@@ -327,9 +330,12 @@ class Feed:
             log.abandon()
             raise
         log.publish(staged)
-        pages = log.begin_flush()
-        if pages is not None:
+        pages = log.begin_flush() or []
+        try:
             log.end_flush(pages)
+        except OSError as error:  # the blocks are on disk and signed: their bits can be restored from that
+            log.cancel_flush(pages)
+            _log.warning("bits not written feed=%s error=%s", self.name, error)
 
     async def _flush(self, log: FeedLog) -> None:
         pages = log.begin_flush()

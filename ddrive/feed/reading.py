@@ -8,13 +8,13 @@ from ddrive.errors import Closed, DriveError, NotHeld
 from ddrive.feed import flat, merkle
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import leaf_hash
-from ddrive.feed.layout import FeedFiles
+from ddrive.feed.layout import HIGH_NODE, FeedFiles
 from ddrive.feed.merkle import MAX_BLOCK_BYTES
 from ddrive.feed.storage import Directory
 from ddrive.ids import BlockIndex, Node, PublicKey, short
 
 MAX_STARTS = 8192  # remembered byte offsets of blocks
-MAX_PAIRS = 4096  # remembered pairs of nodes that were checked against their parent
+MAX_PAIRS = 16384  # remembered pairs of nodes that were checked against their parent, of high parents only
 
 
 class StoredFeed:
@@ -151,9 +151,10 @@ class StoredFeed:
             if left is None or right is None:
                 return None
             if merkle.fits(parent, left, right):
-                if len(self._pairs) >= MAX_PAIRS:
-                    self._pairs.clear()
-                self._pairs[parent.number] = (left, right)
+                if parent.number & HIGH_NODE == HIGH_NODE:
+                    if len(self._pairs) >= MAX_PAIRS:
+                        self._pairs.clear()
+                    self._pairs[parent.number] = (left, right)
                 return left, right
             self._files.forget_nodes()
             if attempt:

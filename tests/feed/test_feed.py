@@ -343,6 +343,24 @@ async def test_a_failed_append_publishes_nothing():
     assert await feed.append([b"y"]) == 1
 
 
+async def test_an_append_whose_bits_cannot_be_written_still_counts(caplog):
+    directory = MemoryDirectory()
+    log = writer([b"a"], directory)
+    feed = Feed(log)
+
+    def fail(pages):
+        raise OSError(28, "no space left")
+
+    log.end_flush = fail
+    assert await feed.append([b"x"]) == 1
+    assert "bits not written" in caplog.text
+    copied = MemoryDirectory({name: bytearray(file) for name, file in directory.files.items()})
+    assert FeedLog.open(copied).block(1) == b"x"
+    del log.end_flush
+    await feed.aclose()
+    assert FeedLog.open(directory).block(1) == b"x"
+
+
 async def test_closing_ends_all_waits(feed, autojump_clock):
     ended = []
 
