@@ -11,12 +11,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyfuse3
+import trio
 
 from ddrive.errors import MountFailed
+from mountd.mountinfo import mounted_at
 from mountd.operations import Operations
 
 log = logging.getLogger(__name__)
 
+DEVICE = "/dev/fuse"
+CONTROL = "/sys/fs/fuse/connections"
+CHILD_LIMIT_S = 5.0
 MIN_TASKS = 4  # idle tasks that are kept; each takes one request at a time
 MAX_TASKS = 1024  # requests in progress; reads that wait are capped well below (`Limits.max_waiting_reads`)
 MAX_BACKGROUND = (
@@ -41,9 +46,9 @@ def mounted(operations: Operations, mountpoint: str, options: set[str]) -> Itera
 
     Raises: MountFailed with the reason and the next step.
     """
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        why = "cannot be opened" if os.path.exists("/dev/fuse") else "is missing"
-        raise MountFailed(f"/dev/fuse {why}: load the fuse module or install fuse3, and check its permissions")
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        why = "cannot be opened" if os.path.exists(DEVICE) else "is missing"
+        raise MountFailed(f"{DEVICE} {why}: load the fuse module or install fuse3, and check its permissions")
     before = _fuse_descriptors()
     try:
         pyfuse3.init(operations, mountpoint, options)
@@ -51,12 +56,12 @@ def mounted(operations: Operations, mountpoint: str, options: set[str]) -> Itera
         raise MountFailed(
             f"{mountpoint} cannot be mounted ({problem}): check that it is an empty directory of yours"
         ) from None
+    place = None
     try:
-        descriptor = max(_fuse_descriptors() - before)
-        _tune(mountpoint)
-        yield descriptor
+        place = mounted_at(mountpoint)
+        yield max(_fuse_descriptors() - before)
     finally:
-        pyfuse3.close(unmount=True)
+        pyfuse3.close(unmount=place is not None and mounted_at(mountpoint) == place)  # never what came after us
         log.info("unmounted: mountpoint=%s", mountpoint)
 
 
@@ -78,38 +83,49 @@ class SessionCache:
             pyfuse3.invalidate_inode(number, attr_only=True)
 
 
-def device_of(mountpoint: str) -> str | None:
-    """Return `major:minor` of the file system mounted at `mountpoint`, None when there is none; asks only /proc."""
-    found = None
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
-        fields = line.split(" ")
-        place = fields[4].encode("utf-8", "surrogateescape").decode("unicode_escape").encode("latin-1")
-        if place == os.fsencode(mountpoint):
-            found = fields[2]
-    return found
-
-
 def _fuse_descriptors() -> set[int]:
     found: set[int] = set()
     for name in os.listdir("/proc/self/fd"):
         with suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{name}") == "/dev/fuse":
+            if os.readlink(f"/proc/self/fd/{name}") == DEVICE:
                 found.add(int(name))
     return found
 
 
-def _tune(mountpoint: str) -> None:
-    """Raise limits of the kernel where we may; everything works without, a little slower."""
-    device = device_of(mountpoint)
-    if device is None:
+async def tune(mountpoint: str) -> None:
+    """Raise limits of the kernel where we may; everything works without, but reads that wait may stop others."""
+    place = mounted_at(mountpoint)
+    if place is None:
         return
-    minor = device.partition(":")[2]
-    for path, value in (
-        (f"/sys/fs/fuse/connections/{minor}/max_background", MAX_BACKGROUND),
-        (f"/sys/fs/fuse/connections/{minor}/congestion_threshold", MAX_BACKGROUND * 3 // 4),
-        (f"/sys/class/bdi/{device}/read_ahead_kb", READ_AHEAD_KIB),
-    ):
+    connection = f"{CONTROL}/{place.device.partition(':')[2]}"
+    settings = {
+        f"{connection}/max_background": MAX_BACKGROUND,
+        f"{connection}/congestion_threshold": MAX_BACKGROUND * 3 // 4,
+        f"/sys/class/bdi/{place.device}/read_ahead_kb": READ_AHEAD_KIB,
+    }
+    missed = {path: value for path, value in settings.items() if not _set(path, value)}
+    if missed and os.geteuid() == 0:
+        await _set_in_namespace(missed)
+
+
+def _set(path: str, value: int) -> bool:
+    try:
+        Path(path).write_text(str(value))
+    except OSError as problem:
+        log.debug("kernel limit left as it is: path=%s why=%s", path, problem)
+        return False
+    return True
+
+
+async def _set_in_namespace(settings: dict[str, int]) -> None:
+    """Set limits where the control file system is not mounted: a child mounts it, for itself alone."""
+    steps = [f"mount -t fusectl fusectl {CONTROL}", *(f"echo {value} > {path}" for path, value in settings.items())]
+    command = ["unshare", "--mount", "sh", "-c", " && ".join(steps)]
+    with trio.move_on_after(CHILD_LIMIT_S):
         try:
-            Path(path).write_text(str(value))
+            done = await trio.run_process(command, check=False, capture_stdout=True, capture_stderr=True, cwd="/")
         except OSError as problem:
-            log.debug("kernel limit left as it is: path=%s why=%s", path, problem)
+            log.info("kernel limits left as they are: why=%s", problem)
+            return
+        if done.returncode:
+            log.info("kernel limits left as they are: why=%s", done.stderr.decode(errors="replace").strip())

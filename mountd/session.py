@@ -12,7 +12,8 @@ from ddrive.errors import MountFailed
 from mountd.callers import ProcessTable
 from mountd.face import DriveFace
 from mountd.follower import Follower
-from mountd.fuse import SessionCache, device_of, mount_options, mounted, serve_fuse
+from mountd.fuse import SessionCache, mount_options, mounted, serve_fuse, tune
+from mountd.mountinfo import mounted_at
 from mountd.operations import Operations
 from mountd.vfs import Limits, Vfs
 
@@ -67,6 +68,7 @@ async def serve_mount(
             nursery.start_soon(_leave_on_signal, vfs, nursery.cancel_scope)
             nursery.start_soon(vfs.waits.watch)
             nursery.start_soon(follower.run, lambda: opener(vfs))
+            await tune(mountpoint)
             answered = await _answers(mountpoint)
             if answered:
                 ready()
@@ -108,7 +110,7 @@ async def _answers(mountpoint: str) -> bool:
 def _checked(mountpoint: str) -> str:
     """Return the mountpoint without symbolic links. Raises: MountFailed when nothing can be mounted there."""
     place = os.path.realpath(mountpoint)
-    if device_of(place) is not None:
+    if mounted_at(place) is not None:
         raise MountFailed(f"{place} has a file system mounted already: unmount that first")
     if not os.path.isdir(place):
         raise MountFailed(f"{place} is not a directory: create it first")

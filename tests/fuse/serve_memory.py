@@ -1,12 +1,14 @@
 """Serves a mount of a drive in memory: a process of its own, driven by lines on stdin.
 
-Run as `python -m tests.fuse.serve_memory OPTIONS`; each line is a Python expression over `drive`, `fault` and `errors`,
-answered by the line `ok`.
+Run as `python -m tests.fuse.serve_memory OPTIONS`; each line is a Python statement over `drive`, `fault`, `errors` and
+`ready`, answered by the line `ok`, or, after a question mark, an expression, answered by its value.
 """
 
 import json
 import logging
+import os
 import sys
+from collections.abc import AsyncIterator
 
 import trio
 
@@ -25,12 +27,24 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
+    """Yield the lines of a stream; unlike a thread that reads a file, this can be cancelled."""
+    text = b""
+    async for chunk in stream:
+        *complete, text = (text + chunk).split(b"\n")
+        for line in complete:
+            yield line.decode()
+
+
 async def obey(drive: MemoryDrive, ready: trio.Event) -> None:
-    """Evaluate what stdin says."""
+    """Do what stdin says."""
     names = {"drive": drive, "fault": fault, "errors": errors, "ready": ready}
-    async for line in trio.wrap_file(sys.stdin):
-        exec(line, names)
-        say("ok")
+    async for line in lines(trio.lowlevel.FdStream(os.dup(0))):
+        if line.startswith("?"):
+            say(repr(eval(line[1:], names)))
+        else:
+            exec(line, names)
+            say("ok")
 
 
 async def serve() -> None:

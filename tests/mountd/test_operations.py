@@ -1,0 +1,128 @@
+"""No handler lets an exception out that pyfuse3 does not know; everything that would change the drive is refused."""
+
+import errno
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import pyfuse3
+import pytest
+import trio
+
+from ddrive import errors
+from mountd.operations import CHANGING, Operations
+from mountd.vfs import Vfs
+
+CONTEXT = SimpleNamespace(pid=1)
+CALLS: dict[str, tuple[Any, ...]] = {
+    "lookup": (1, b"name", CONTEXT),
+    "getattr": (1, CONTEXT),
+    "readlink": (1, CONTEXT),
+    "opendir": (1, CONTEXT),
+    "readdir": (1, 0, None),
+    "releasedir": (1,),
+    "open": (1, 0, CONTEXT),
+    "read": (1, 0, 10),
+    "release": (1,),
+    "statfs": (CONTEXT,),
+    "getxattr": (1, b"user.name", CONTEXT),
+    "listxattr": (1, CONTEXT),
+}
+
+
+class Raising:
+    """A Vfs of which every method raises."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        if inspect.iscoroutinefunction(getattr(Vfs, name)):
+
+            async def fail(*_: Any) -> None:
+                raise self._error
+
+        else:
+
+            def fail(*_: Any) -> None:  # type: ignore[misc]
+                raise self._error
+
+        return fail
+
+
+def operations(error: BaseException) -> Operations:
+    return Operations(Raising(error), uid=0, gid=0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (errors.NotFound("x"), errno.ENOENT),
+        (errors.NoPeers("x"), errno.EHOSTUNREACH),
+        (OSError(errno.EINTR, "x"), errno.EINTR),
+        (OSError(errno.ENOSPC, "x"), errno.EIO),
+    ],
+    ids=["NotFound", "NoPeers", "interrupted", "disk full"],
+)
+async def test_errors_become_their_errno(
+    name: str, error: Exception, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await getattr(operations(error), name)(*CALLS[name])
+    assert caught.value.errno == number
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("error", [KeyError("x"), ExceptionGroup("x", [OSError()]), AssertionError()], ids=repr)
+async def test_faults_of_ours_become_eio_with_a_traceback(
+    name: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await getattr(operations(error), name)(*CALLS[name])
+    assert caught.value.errno == errno.EIO
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_cancellation_passes_through(name: str) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as cancelled:
+            with pytest.raises(trio.Cancelled):
+                await getattr(operations(cancelled), name)(*CALLS[name])
+            raise
+    assert scope.cancelled_caught
+
+
+async def test_forget_never_raises(caplog: pytest.LogCaptureFixture) -> None:
+    await operations(KeyError("x")).forget([(1, 1)])
+    assert "operation=forget" in caplog.text
+
+
+@pytest.mark.parametrize("name", CHANGING)
+async def test_changes_are_refused(name: str) -> None:
+    arguments = inspect.signature(getattr(pyfuse3.Operations, name)).parameters
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await getattr(operations(KeyError()), name)(*arguments.values())
+    assert caught.value.errno == errno.EROFS
+
+
+async def test_attributes_of_other_kinds_are_answered_without_asking() -> None:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await operations(KeyError()).getxattr(1, b"security.capability", CONTEXT)  # type: ignore[arg-type]
+    assert caught.value.errno == errno.ENODATA
+
+
+async def test_a_name_that_is_not_text_is_an_illegal_name() -> None:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await operations(KeyError()).lookup(1, b"\xff", CONTEXT)  # type: ignore[arg-type]
+    assert caught.value.errno == errno.EILSEQ
+
+
+def test_every_handler_is_tried_here() -> None:
+    own = {name for name in vars(Operations) if not name.startswith("_") and callable(getattr(Operations, name))}
+    assert own == set(CALLS) | set(CHANGING) | {"forget", "access"}
