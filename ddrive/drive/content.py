@@ -84,6 +84,7 @@ class FileWriter:
             except LengthChanged:
                 await self._feed.wait_length(length + 1)
                 continue
+            await self._feed.wait_length(length + len(blocks))  # a view may be told of it a moment later
             if not self._blocks:
                 self._start, self._byte_start = length, byte_length
             self._blocks += len(blocks)

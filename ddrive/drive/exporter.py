@@ -5,6 +5,8 @@ stopped. Nested drives are entered like directories, but never in a circle. What
 report and does not stop the rest; what cannot be *read* (no peer, corrupt) ends the export with its error.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,11 +14,13 @@ from pathlib import Path
 import trio
 
 from ddrive.drive.drive import Drive
+from ddrive.drive.holdings import wanting
 from ddrive.drive.paths import DrivePath, drive_path, join, parent
 from ddrive.drive.reader import FileReader
 from ddrive.drive.report import Progress, Refused, Tally
 from ddrive.drive.stat import Stat
 from ddrive.drive.target import Blocked, Directory, File, Output, write_all
+from ddrive.drive.walks import DirEntry
 from ddrive.errors import CorruptStorage, InvalidProof
 
 SMALL_BYTES = 1024 * 1024  # files up to that are gathered and written with one hop to a thread
@@ -72,7 +76,7 @@ async def export_tree(
         await export.tree(start, root)
     else:
         try:
-            await export.entries(parent(start), root, [(start.rpartition("/")[2], stat)])
+            await export.entries(parent(start), root, [DirEntry(start.rpartition("/")[2], stat)])
         finally:
             root.close()
     export.report.hostile_names = drive.hostile_names - hostile_before
@@ -96,35 +100,34 @@ class _Export:
             while levels:
                 level = levels[-1]
                 if level.below:
-                    deeper = await self._enter(level, *level.below.pop(), depth=len(levels))
+                    deeper = self._enter(level, *level.below.pop(), depth=len(levels))
                     if deeper is not None:
                         levels.append(deeper)
                         deeper.below = await self._fill(deeper)
                     continue
                 if level.stat is not None:
-                    await self._finish(level.path, level.directory, level.stat)
+                    self._finish(level.path, level.directory, level.stat)
                 levels.pop().directory.close()
         finally:
             for level in levels:
                 level.directory.close()
 
-    async def _enter(self, level: _Level, path: DrivePath, stat: Stat, *, depth: int) -> _Level | None:
+    def _enter(self, level: _Level, path: DrivePath, stat: Stat, *, depth: int) -> _Level | None:
         """Return the level for a directory of `level`; None when it cannot be entered."""
         drives = level.drives
         if stat.mount is not None:
             if stat.mount.key in drives:
-                self.report.refused.append(Refused(path, "it is a drive that contains itself"))
+                self._refuse(path, "it is a drive that contains itself")
                 return None
             drives |= {stat.mount.key}
         if depth >= DEPTH_MAX:
-            self.report.refused.append(Refused(path, f"it lies more than {DEPTH_MAX} levels deep"))
+            self._refuse(path, f"it lies more than {DEPTH_MAX} levels deep")
             return None
         name = path.rpartition("/")[2]
         try:
-            entering = partial(level.directory.enter, name, replace=self._delete)
-            directory = await trio.to_thread.run_sync(entering)
+            directory = level.directory.enter(name, replace=self._delete)
         except Blocked as problem:
-            self.report.refused.append(Refused(path, str(problem)))
+            self._refuse(path, str(problem))
             return None
         self.report.directories += 1
         return _Level(path, directory, stat, [], drives)
@@ -135,56 +138,68 @@ class _Export:
         below = [(join(level.path, name), stat) for name, stat in entries if stat.is_dir]
         if self._delete:
             await self._remove_others(level, {name for name, _ in entries})
-        await self.entries(level.path, level.directory, [(name, stat) for name, stat in entries if not stat.is_dir])
+        await self.entries(level.path, level.directory, [entry for entry in entries if not entry.stat.is_dir])
         return below[::-1]
 
-    async def entries(self, path: DrivePath, directory: Directory, entries: list[tuple[str, Stat]]) -> None:
+    async def entries(self, path: DrivePath, directory: Directory, entries: list[DirEntry]) -> None:
         """Write files and links of one directory."""
-        gathered: list[Output] = []
+        gathered: list[DirEntry] = []
         size = 0
         for name, stat in entries:
-            where = join(path, name)
             if not (stat.is_file or stat.is_symlink):
-                self.report.refused.append(Refused(where, "not a file, directory or symbolic link"))
+                self._refuse(join(path, name), "not a file, directory or symbolic link")
             elif directory.is_current(name, stat):
                 self._done(stat, written=False)
-            elif stat.is_symlink:
-                gathered.append(Output(name, stat))
             elif stat.size > SMALL_BYTES or stat.mount is not None:
-                await self._large(where, directory, name, stat)
-            elif (data := await self._content(where, stat)) is not None:
-                gathered.append(Output(name, stat, data))
+                await self._large(join(path, name), directory, name, stat)
+            else:
+                gathered.append(DirEntry(name, stat))
                 size += stat.size
             if size >= GATHERED_BYTES or len(gathered) >= GATHERED_FILES:
-                await self._write(path, directory, gathered)
+                await self._small(path, directory, gathered)
                 gathered, size = [], 0
-        await self._write(path, directory, gathered)
+        await self._small(path, directory, gathered)
 
-    async def _content(self, path: DrivePath, stat: Stat) -> bytes | None:
-        """Return the bytes of a small file, None (and a line in the report) when they do not verify."""
-        try:
-            return await self._drive.read_file(path)
-        except (CorruptStorage, InvalidProof) as problem:
-            self.report.refused.append(Refused(path, str(problem)))
-            return None
+    async def _small(self, path: DrivePath, directory: Directory, entries: list[DirEntry]) -> None:
+        """Write small files and links: all that is missing of them is asked for at once."""
+        outputs = [Output(name, stat) for name, stat in entries if stat.is_symlink]
+        readers: list[tuple[DirEntry, FileReader]] = []
+        for entry in entries:
+            if entry.stat.is_file:
+                with self._verifying(join(path, entry.name)):
+                    readers.append((entry, await self._drive.open(join(path, entry.name))))
+        with wanting(reader for _, reader in readers):
+            for entry, reader in readers:
+                with self._verifying(join(path, entry.name)):
+                    outputs.append(Output(entry.name, entry.stat, await reader.read(0, reader.size)))
+        if outputs:
+            await self._write(path, directory, outputs)
 
     async def _large(self, path: DrivePath, directory: Directory, name: str, stat: Stat) -> None:
         """Write a file piece by piece; one that turns out not to verify is removed again."""
-        try:
+        with self._verifying(path):
             reader = await self._drive.open(path)
             try:
                 creating = partial(directory.create, name, replace=self._delete)
                 with await trio.to_thread.run_sync(creating) as file:
                     await self._copy(reader, file)
                     await trio.to_thread.run_sync(file.finish, stat)
+                self._done(stat, written=True, counted=True)
+            except (CorruptStorage, InvalidProof):
+                directory.remove(name)
+                raise
+            except (Blocked, OSError) as problem:
+                self._refuse(path, getattr(problem, "strerror", None) or str(problem))
             finally:
                 await reader.aclose()
-            self._done(stat, written=True, counted=True)
+
+    @contextmanager
+    def _verifying(self, path: DrivePath) -> Iterator[None]:
+        """Turn what does not verify into a line of the report."""
+        try:
+            yield
         except (CorruptStorage, InvalidProof) as problem:
-            directory.remove(name)
-            self.report.refused.append(Refused(path, str(problem)))
-        except (Blocked, OSError) as problem:
-            self.report.refused.append(Refused(path, getattr(problem, "strerror", None) or str(problem)))
+            self._refuse(path, str(problem))
 
     async def _copy(self, reader: FileReader, file: File) -> None:
         position = 0
@@ -201,7 +216,7 @@ class _Export:
         refused = dict(await trio.to_thread.run_sync(writing))
         for output in outputs:
             if output.name in refused:
-                self.report.refused.append(Refused(join(path, output.name), refused[output.name]))
+                self._refuse(join(path, output.name), refused[output.name])
             else:
                 self._done(output.stat, written=True)
 
@@ -213,13 +228,16 @@ class _Export:
                 await trio.to_thread.run_sync(level.directory.remove, name)
                 self.report.removed += 1
             except Blocked as problem:
-                self.report.refused.append(Refused(join(level.path, name), str(problem)))
+                self._refuse(join(level.path, name), str(problem))
 
-    async def _finish(self, path: DrivePath, directory: Directory, stat: Stat) -> None:
+    def _finish(self, path: DrivePath, directory: Directory, stat: Stat) -> None:
         try:
             directory.finish(stat)
         except OSError as problem:
-            self.report.refused.append(Refused(path, problem.strerror or str(problem)))
+            self._refuse(path, problem.strerror or str(problem))
+
+    def _refuse(self, path: str, why: str) -> None:
+        self.report.refused.append(Refused(path, why))
 
     def _done(self, stat: Stat, *, written: bool, counted: bool = False) -> None:
         """Count a file or link that is in place."""

@@ -4,10 +4,13 @@ A path that is a file means that file, a directory means every file below it, ne
 content and plain feeds that are mounted as files are left out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from typing import NamedTuple
 
 from ddrive.drive.paths import DrivePath, drive_path
+from ddrive.drive.reader import FileReader
 from ddrive.drive.view import DriveView
 from ddrive.feed import Feed
 
@@ -33,10 +36,12 @@ async def download(drive: DriveView, path: str = "/", *, done: Done | None = Non
 
     Raises: NotFound, what the feeds raise.
     """
-    for content in await _contents(drive, path):
-        await content.feed.download(content.start, content.end)
-        if done is not None:
-            done(content.path, content.usage())
+    contents = await _contents(drive, path)
+    with wanting(content.reader for content in contents):
+        for content in contents:
+            await content.feed.download(content.start, content.end)
+            if done is not None:
+                done(content.path, content.usage())
 
 
 async def clear(drive: DriveView, path: str = "/") -> int:
@@ -53,30 +58,55 @@ async def clear(drive: DriveView, path: str = "/") -> int:
     return dropped
 
 
+@contextmanager
+def wanting(readers: Iterable[FileReader]) -> Iterator[None]:
+    """Wish for all blocks of these files while the context lasts; files that lie side by side make one wish."""
+    with ExitStack() as wishes:
+        located = sorted((reader.feed.key, reader.extent, id(reader), reader) for reader in readers if reader.size)
+        for _, group in groupby(located, key=lambda entry: entry[0]):
+            extents = [(reader.feed, extent.offset, extent.offset + extent.blocks) for _, extent, _, reader in group]
+            feed, start, end = extents[0]
+            for _, next_start, next_end in extents[1:]:
+                if next_start > end:
+                    wishes.enter_context(feed.want(start, end))
+                    start = next_start
+                end = max(end, next_end)
+            wishes.enter_context(feed.want(start, end))
+        yield
+
+
 class _Content(NamedTuple):
-    """The blocks `start` up to `end` of a feed, which are the `size` bytes of a file."""
+    """An open file with content."""
 
     path: DrivePath
-    feed: Feed
-    start: int
-    end: int
-    size: int
+    reader: FileReader
+
+    @property
+    def feed(self) -> Feed:
+        """The feed that holds it."""
+        return self.reader.feed
+
+    @property
+    def start(self) -> int:
+        """Its first block."""
+        return self.reader.extent.offset
+
+    @property
+    def end(self) -> int:
+        """The block behind its last one."""
+        return self.start + self.reader.extent.blocks
 
     def usage(self) -> Usage:
-        return Usage(self.size, self.end - self.start, self.feed.held(self.start, self.end))
+        """How much of it is held."""
+        return Usage(self.reader.size, self.end - self.start, self.feed.held(self.start, self.end))
 
 
 async def _contents(drive: DriveView, path: str) -> list[_Content]:
-    """Return where the content of the files at or below `path` is."""
+    """Return the files with content at or below `path`."""
     start = drive_path(path)
     if not (await drive.stat(start)).is_dir:
         files = [start]
     else:
         files = [where async for where, stat in drive.walk(start) if stat.is_file and stat.blocks and not stat.mount]
-    found = []
-    for where in files:
-        reader = await drive.open(where)
-        if reader.size:
-            extent = reader.extent
-            found.append(_Content(where, reader.feed, extent.offset, extent.offset + extent.blocks, extent.size))
-    return found
+    opened = [_Content(where, await drive.open(where)) for where in files]
+    return [content for content in opened if content.reader.size]

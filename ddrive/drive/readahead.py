@@ -25,6 +25,10 @@ class ReadAhead:
         self._reached = -1  # byte that the run of reads has come to
         self._run_bytes = 0
 
+    def blocks_to(self, block: int, size: int) -> int:
+        """Return the end of the blocks that hold about `size` bytes from `block` on."""
+        return min(self._last, block + -(-size // self._mean_bytes))
+
     def note(self, offset: int, end: int) -> None:
         """Take note of a read of the bytes `offset` up to `end`, before it is done."""
         running = self._run_bytes > 0
@@ -42,9 +46,9 @@ class ReadAhead:
         if not self._run_bytes:
             return
         window = min(WINDOW_MAX_BYTES, max(WINDOW_MIN_BYTES, 2 * self._run_bytes))
-        if self._blocks_to(block, bytes_wanted + window // 2) <= self._wished:
+        if self.blocks_to(block, bytes_wanted + window // 2) <= self._wished:
             return
-        end = self._blocks_to(block, bytes_wanted + window)
+        end = self.blocks_to(block, bytes_wanted + window)
         self._wished = end
         if self._feed.held(block, end) == end - block:
             return
@@ -59,7 +63,3 @@ class ReadAhead:
         self._wished = 0
         self._run_bytes = 0
         self._reached = -1
-
-    def _blocks_to(self, block: int, size: int) -> int:
-        """Return the end of the blocks that hold about `size` bytes from `block` on."""
-        return min(self._last, block + -(-size // self._mean_bytes))

@@ -60,7 +60,6 @@ class FileReader:
         self._block_bytes = _usual_block_bytes(extent)
         mean_bytes = max(1, self.size // max(1, extent.blocks))
         self._ahead = ReadAhead(feed, self._last, self._block_bytes or mean_bytes)
-        self._mean_bytes = self._block_bytes or mean_bytes
         self._place = _Place(self._first, 0)  # of the block read last: sequential reads go on from it
         self._data: bytes | None = None  # its bytes; None: not read yet
         self._reads = 0
@@ -146,7 +145,7 @@ class FileReader:
         data = self._block_held(index)
         if data is None:
             self._ahead.fetch_from(index, end - place.start)
-            needed = min(self._last, index - (place.start - end) // self._mean_bytes)
+            needed = self._ahead.blocks_to(index, end - place.start)
             with self.feed.want(index, needed, urgent=True) if needed > index + 1 else nullcontext():
                 data = await self.feed.get(index)
         return data

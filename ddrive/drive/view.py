@@ -7,6 +7,8 @@ the file is what is shown, and the entries can still be listed. `NotFound` is on
 
 from collections.abc import Sequence
 
+import trio
+
 from ddrive.drive.mounts import DriveMount, DriveTree
 from ddrive.drive.paths import DrivePath, drive_path, is_hostile, link_target
 from ddrive.drive.reader import Extent, FileReader, extent_of
@@ -28,6 +30,7 @@ from ddrive.trie.nodes import Prefetch
 
 LINKS_MAX = 40  # as Linux
 _COMPONENT_DIGITS = 32  # of a trie path; a node's row behind them points at the entry that ends there
+_ENTRIES_PER_TURN = 2048  # of a listing (about 10 ms) before other tasks get their turn
 _HEADS_TRIED = 16  # newest blocks looked at for the times of a directory without entry; tags and mounts have none
 _END = 4  # the digit of a path's end
 
@@ -237,7 +240,9 @@ class DriveView:
         own = await self._own_entries(owner, nodes, level)
         found: dict[str, Stat] = {}
         implicit: Stat | None = None
-        for node in nodes:
+        for number, node in enumerate(nodes):
+            if number % _ENTRIES_PER_TURN == _ENTRIES_PER_TURN - 1:
+                await trio.lowlevel.checkpoint()
             name = node.parts[level - 1]
             if is_hostile(name):
                 self.hostile_names += 1

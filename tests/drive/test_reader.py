@@ -7,6 +7,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ddrive.drive.holdings import wanting
 from ddrive.drive.reader import Extent, FileReader, extent_of
 from ddrive.drive.stat import Stat
 from ddrive.errors import BadHandle, CorruptStorage, DriveError
@@ -247,3 +248,12 @@ async def test_a_cleared_block_is_fetched_again_from_a_peer() -> None:
     assert not reader.held(BLOCK, 1)
     fresh = FileReader(loopback.copy, reader.extent)
     assert await fresh.read(BLOCK, 10) == data[BLOCK : BLOCK + 10]
+
+
+async def test_files_side_by_side_are_wished_for_together() -> None:
+    loopback = await sparse_copy([bytes([number]) for number in range(20)])
+    loopback.serving = False
+    extents = [Extent(3, 2, 3, 2), Extent(7, 1, 7, 1), Extent(5, 1, 5, 1), Extent(1, 0, 1, 0), Extent(12, 1, 12, 1)]
+    with wanting(FileReader(loopback.copy, extent) for extent in extents):
+        assert sorted(loopback.wishes) == [(3, 6, False), (7, 8, False), (12, 13, False)]
+    assert loopback.wishes == []

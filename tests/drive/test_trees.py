@@ -372,11 +372,14 @@ async def test_attributes_of_strangers_do_no_harm(own: Drive, tmp_path: Path) ->
             "no-target": Stat(0o120777),
         },
     )
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/impossible").write_bytes(b"was here before")
     report = await export_tree(own, "/", tmp_path / "out")
     assert {refused.path for refused in report.refused} == {
         *["device", "lying-size", "lying-large", "impossible", "nul-link", "no-target"]
     }
-    assert sorted(os.listdir(tmp_path / "out")) == ["far-future", "ok", "setuid"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["far-future", "impossible", "ok", "setuid"]
+    assert (tmp_path / "out/impossible").read_bytes() == b"was here before"
     assert (tmp_path / "out/setuid").stat().st_mode == 0o100755
 
 
