@@ -82,7 +82,7 @@ def _run(arguments: Sequence[str]) -> int:
         return _wrong_call(error, as_json=as_json)
     except typer.Abort:
         return report.fail(KeyboardInterrupt(), as_json=as_json)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         return report.fail(error, as_json=as_json)
     return code if isinstance(code, int) else 0
 

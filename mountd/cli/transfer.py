@@ -15,7 +15,7 @@ from ddrive.drive.exporter import ExportReport, export_tree
 from ddrive.drive.importer import ImportReport, import_tree
 from ddrive.drive.report import Progress
 from ddrive.drive.source import Ignore
-from ddrive.errors import NotADirectory, NotFound
+from ddrive.errors import NotADirectory, NotFound, NotWritable
 from mountd.cli import options, report
 from mountd.cli.look import DriveText, joined, short_name
 from mountd.cli.options import Common
@@ -49,6 +49,8 @@ def import_(
         else:
             ref = await session.find(named)
         async with session.drive(ref) as opened:
+            if not opened.writable:
+                raise NotWritable(f"{short_name(ref)} was not made here: import into a new drive, without KEY")
             with report.meter("importing", quiet=as_json) as meter:
                 done = await import_tree(opened, source, ignore=ignore, progress=_shown(meter))
             version = opened.version
