@@ -2,6 +2,7 @@
 
 from ddrive.trie.batch import Condition, Delete, Put
 from ddrive.trie.diff import Change
+from ddrive.trie.extension import Assistant
 from ddrive.trie.mountpoint import MOUNT_FLAG, MountPoint
 from ddrive.trie.mounts import Entry, MountTrie, OpenTrie, Owner, open_mount_trie
 from ddrive.trie.mountwalk import MountChange
@@ -10,6 +11,7 @@ from ddrive.trie.trie import Trie, open_trie
 
 __all__ = [
     "MOUNT_FLAG",
+    "Assistant",
     "Change",
     "Condition",
     "Delete",

@@ -6,15 +6,17 @@ npm peers mix them up there). The order is that of the peers: descending digits.
 """
 
 from bisect import bisect_left
+from contextlib import suppress
 from typing import NamedTuple
 
 from ddrive.trie.iterate import check_child
 from ddrive.trie.lookup import Head, Load, digit_seqs, lookup, misplaced
-from ddrive.trie.node import TrieNode
+from ddrive.trie.node import InvalidNode, TrieNode
 from ddrive.trie.path import KeyPath, divergence, is_check_point
 
 _ENDLESS = 1 << 62
 _STEPS_PER_TURN = 64  # about a millisecond
+_PAIRS_AHEAD = 256  # looked at before a wait, a few milliseconds
 
 
 class Change(NamedTuple):
@@ -71,15 +73,37 @@ class Diff:
         while not self._late:
             if not self._stack:
                 raise StopAsyncIteration
+            self._steps += 1
+            if not self._steps % _STEPS_PER_TURN:
+                await self._load.give_way()
             pair = self._stack.pop()
             if self._equal_or_skipped(pair):
                 continue
             row = _next_row(pair)
-            if row < _ENDLESS:
-                await self._expand(pair, row)
-            else:
+            if row == _ENDLESS:
                 self._late += reversed(self._changes(pair))
+                continue
+            pairs, missing = self._below(pair, row)
+            if missing:
+                self._stack.append(pair)
+                self._look_ahead()
+                for seq in missing:
+                    await self._load.node(seq)
+            self._stack += pairs
         return self._late.pop()
+
+    def _look_ahead(self) -> None:
+        """Ask for all that is missing next, now that the walk has to wait: the first missing nodes on every branch."""
+        todo = list(self._stack)
+        with suppress(InvalidNode):  # it is reported when the walk comes to it
+            for _ in range(_PAIRS_AHEAD):
+                if not todo:
+                    return
+                pair = todo.pop()
+                if not self._equal_or_skipped(pair) and (row := _next_row(pair)) != _ENDLESS:
+                    pairs, missing = self._below(pair, row)
+                    self._load.want(missing)
+                    todo += pairs
 
     def _equal_or_skipped(self, pair: _Pair) -> bool:
         _, left, right = pair
@@ -97,34 +121,37 @@ class Diff:
         node = left or right
         return [Change(node.key, left, right)] if node is not None else []
 
-    async def _expand(self, pair: _Pair, row: int) -> None:
-        """Stack the pairs below the digit at `row`. Raises: InvalidNode."""
-        self._steps += 1
-        if not self._steps % _STEPS_PER_TURN:
-            await self._load.give_way()
-        _, left, right = pair
-        ours, theirs = _branches(left, row), _branches(right, row)
-        common = [{*a} & {*b} for a, b in zip(ours, theirs, strict=True)]
-        ours = [[seq for seq in seqs if seq not in same] for seqs, same in zip(ours, common, strict=True)]
-        theirs = [[seq for seq in seqs if seq not in same] for seqs, same in zip(theirs, common, strict=True)]
-        peek = self._load.peek
-        missing = [seq for seqs in (*ours, *theirs) for seq in seqs if peek(seq) is None]
-        if missing:
-            self._load.want(missing, row + 1, _ENDLESS)
-        for digit in range(5):
-            lefts = await self._children(left, row, digit, ours[digit])
-            rights = await self._children(right, row, digit, theirs[digit])
-            for name in {**lefts, **rights}:
-                self._stack.append(_Pair(row + 1, lefts.get(name), rights.get(name)))
-
-    async def _children(self, parent: TrieNode | None, row: int, digit: int, seqs: list[int]) -> dict[str, TrieNode]:
-        """Return the nodes `seqs` by their component where hashes can be equal, by "" elsewhere.
+    def _below(self, pair: _Pair, row: int) -> tuple[list[_Pair], list[int]]:
+        """Return the pairs below the digit at `row`, or if that needs blocks that are not held, those.
 
         Raises: InvalidNode.
         """
+        _, left, right = pair
+        ours, theirs = _branches(left, row), _branches(right, row)
+        missing: list[int] = []
+        pairs: list[_Pair] = []
+        for digit in range(5):
+            common = {*ours[digit]} & {*theirs[digit]}
+            lefts = self._children(left, row, digit, ours[digit], common, missing)
+            rights = self._children(right, row, digit, theirs[digit], common, missing)
+            pairs += [_Pair(row + 1, lefts.get(name), rights.get(name)) for name in {**lefts, **rights}]
+        return ([], missing) if missing else (pairs, missing)
+
+    def _children(
+        self, parent: TrieNode | None, row: int, digit: int, seqs: list[int], common: set[int], missing: list[int]
+    ) -> dict[str, TrieNode]:
+        """Return the nodes `seqs` but `common` by their component where hashes can be equal, by "" elsewhere.
+
+        Those that are not held go to `missing`. Raises: InvalidNode.
+        """
         children: dict[str, TrieNode] = {}
         for seq in seqs:
-            node = self._load.peek(seq) or await self._load.node(seq)
+            if seq in common:
+                continue
+            node = self._load.peek(seq)
+            if node is None:
+                missing.append(seq)
+                continue
             if parent is not None and seq != parent.seq:
                 check_child(node, parent, row, digit)
             name = node.parts[(row - 1) >> 5] if is_check_point(row) else ""

@@ -18,7 +18,7 @@ from ddrive.errors import DriveError, NotHeld, RemoteProtocolError
 from ddrive.trie import schema_pb2
 from ddrive.trie.iterate import Walk
 from ddrive.trie.lookup import lookup
-from ddrive.trie.node import TrieNode
+from ddrive.trie.node import TrieNode, is_text
 from ddrive.trie.nodes import Nodes, Prefetch
 from ddrive.trie.path import KeyPath, key_path
 
@@ -84,16 +84,18 @@ def decode(payload: bytes) -> Message | None:
         raise RemoteProtocolError(f"a trie message of {len(payload)} bytes")
     try:
         message = schema_pb2.Extension.FromString(payload)
-        if message.HasField("get"):
-            return GetRequest(message.get.head, message.get.key)
-        if message.HasField("iterator"):
-            request = message.iterator
-            stack = _pairs(request.checkpoint) if request.HasField("checkpoint") else None
-            return IteratorRequest(request.head, request.key, request.flags, stack)
-        if message.HasField("cache"):
-            return CacheHint(tuple(islice(message.cache.blocks, MAX_BLOCKS)))
-    except (DecodeError, UnicodeDecodeError) as error:
+    except DecodeError as error:
         raise RemoteProtocolError(f"not a trie message: {error}") from error
+    if not is_text(message.get.key) or not is_text(message.iterator.key):
+        raise RemoteProtocolError("the key in a trie message is no text")
+    if message.HasField("get"):
+        return GetRequest(message.get.head, message.get.key)
+    if message.HasField("iterator"):
+        request = message.iterator
+        stack = _pairs(request.checkpoint) if request.HasField("checkpoint") else None
+        return IteratorRequest(request.head, request.key, request.flags, stack)
+    if message.HasField("cache"):
+        return CacheHint(tuple(islice(message.cache.blocks, MAX_BLOCKS)))
     return None
 
 

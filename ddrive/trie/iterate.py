@@ -7,11 +7,12 @@ the walk with an error. So the time is bounded by the number of entries, whateve
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import combinations
 from typing import Final
 
 from ddrive.trie.lookup import Head, Load, lookup, misplaced
-from ddrive.trie.node import TrieNode, encode_varints
+from ddrive.trie.node import InvalidNode, TrieNode, encode_varints
 from ddrive.trie.path import COMPONENT_DIGITS, KeyPath, divergence, parting
 
 _FORWARD: Final = (3, 2, 1, 0, 4)  # order of stacking the digits of a row; the last one is visited first
@@ -20,6 +21,7 @@ _FORWARD_RANKS: Final = tuple(_FORWARD.index(slot % 5) for slot in range(32))
 _REVERSE_RANKS: Final = tuple(_REVERSE.index(slot % 5) for slot in range(32))
 _ENDLESS: Final = 1 << 62
 STEPS_PER_REQUEST: Final = 2048  # between two requests to the peers; the npm peers do the same
+_NODES_AHEAD: Final = 1024  # looked at before a wait, about a millisecond
 _CHUNK: Final = 256  # entries found in one go before they are handed out
 
 # (index, seq, node, parent, digit): the digits before index are settled; node is None when it was not held at the time
@@ -109,6 +111,7 @@ class Walk:
             index, seq, known, parent, digit = stack[-1]
             node = known or peek(seq)
             if node is None:
+                self._look_ahead()
                 if found:
                     break
                 node = await self._load.node(seq)
@@ -144,20 +147,33 @@ class Walk:
             order.append((ranks[slot], slot, seq))
         order.sort()
         row += 1
-        tied, before, missing = False, -1, []
+        tied, before = False, -1
+        peek = self._load.peek
         for rank, slot, seq in order:
             tied = tied or rank == before
             before = rank
             if slot < 0:
                 self._stack.append((row, seq, node, None, own))
-                continue
-            child = self._load.peek(seq)
-            if child is None:
-                missing.append(seq)
-            self._stack.append((row, seq, child, node, slot % 5))
-        if missing:
-            self._load.want(missing, row, self._end)
+            else:
+                self._stack.append((row, seq, peek(seq), node, slot % 5))
         return tied
+
+    def _look_ahead(self) -> None:
+        """Ask for all that is missing next, now that the walk has to wait: the first missing nodes on every branch."""
+        todo = [(index, seq, node) for index, seq, node, _, _ in self._stack]
+        with suppress(InvalidNode):  # it is reported when the walk comes to it
+            for _ in range(_NODES_AHEAD):
+                if not todo:
+                    return
+                index, seq, known = todo.pop()
+                node = known or self._load.peek(seq)
+                if node is None:
+                    self._load.want([seq], index, self._end)
+                    continue
+                rows, starts = node.rows()
+                for position in range(len(rows) - 1, bisect_left(rows, index) - 1, -1):
+                    if rows[position] < self._end:
+                        todo += [(rows[position] + 1, seq, None) for _, seq in node.pointers_at(starts[position])]
 
     async def _settle(self, mark: int) -> None:
         """Put the steps stacked since `mark` that share a digit in the order of their keys, smallest on top."""

@@ -44,13 +44,17 @@ def decode_header(block: bytes, origin: str) -> Header:
     """Return what block 0 of the feed `origin` says. Raises: InvalidNode."""
     try:
         header = schema_pb2.Header.FromString(block)
-        return Header(
-            header.type,
-            header.metadata if header.HasField("metadata") else None,
-            header.subtype if header.HasField("subtype") else None,
-        )
-    except (DecodeError, UnicodeDecodeError) as error:
+    except DecodeError as error:
         raise InvalidNode(f"block 0 of {origin} is no trie header: {error}") from error
+    subtype = header.subtype if header.HasField("subtype") else None
+    if not header.HasField("type") or not is_text(header.type) or not (subtype is None or is_text(subtype)):
+        raise InvalidNode(f"block 0 of {origin} is no trie header: its type is missing or no text")
+    return Header(header.type, header.metadata if header.HasField("metadata") else None, subtype)
+
+
+def is_text(value: object) -> bool:
+    """Tell whether a string field was text: protobuf hands out the bytes when they are not UTF-8."""
+    return type(value) is str
 
 
 class TrieNode(KeyPath):
@@ -169,9 +173,11 @@ def decode_node(seq: int, block: bytes, origin: str) -> TrieNode:
     """
     try:
         fields = schema_pb2.Node.FromString(block)
-        key, flags, numbers = fields.key, fields.flags, fields.trie[:]
-    except (DecodeError, UnicodeDecodeError) as error:
+    except DecodeError as error:
         raise InvalidNode(f"block {seq} of {origin} is no trie node: {error}") from error
+    key, flags, numbers = fields.key, fields.flags, fields.trie[:]
+    if not is_text(key) or (not key and not fields.HasField("key")):
+        raise InvalidNode(f"block {seq} of {origin} is no trie node: its key is missing or no text")
     if len(numbers) > MAX_NUMBERS:
         raise InvalidNode(f"the table in block {seq} of {origin} has {len(numbers)} numbers")
     value = fields.value if fields.HasField("value") else None

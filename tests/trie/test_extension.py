@@ -176,6 +176,13 @@ def test_a_broken_stack_is_refused(checkpoint: bytes) -> None:
         decode(encode_iterator(1, "", 1, checkpoint))
 
 
+@pytest.mark.parametrize("name", ["get", "iterator"])
+def test_a_key_that_is_no_text_is_refused(name: str) -> None:
+    valid = encode_get(1, "ab") if name == "get" else encode_iterator(1, "ab", 1, None)
+    with pytest.raises(RemoteProtocolError):
+        decode(valid.replace(b"ab", b"\xff\xfe"))
+
+
 def test_a_giant_message_is_refused() -> None:
     with pytest.raises(RemoteProtocolError):
         decode(encode_get(1, "k" * 70_000))

@@ -5,11 +5,14 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+import trio
 
 from ddrive.dialect import DIALECTS, DWEB, Dialect
+from ddrive.errors import CrossesMount, InvalidKey, InvalidPath, NotFound, NotWritable, TooManyLinks
 from ddrive.ids import PublicKey
 from ddrive.store.derive import derive_seed
-from ddrive.trie import MountTrie, Trie, open_mount_trie, open_trie
+from ddrive.trie import MOUNT_FLAG, InvalidNode, MountPoint, MountTrie, Trie, TrieNode, open_mount_trie, open_trie
+from ddrive.trie.mountpoint import decode_mount, encode_mount
 from tests.support.vectors import vector
 from tests.trie.feeds import hex_blocks, new_feed
 
@@ -119,3 +122,242 @@ async def test_recorded_mounts_and_unmount(replayed: Any) -> None:
     await replay(made, tries, data["steps"][-1])
     after = [[entry.node.key, entry.node.seq, entry.node.flags] async for entry in tries["A"].iterate()]
     assert after == data["afterUnmount"]
+
+
+# -- beyond the recordings
+
+
+async def tree() -> tuple[World, MountTrie]:
+    """A with a mount of B at `m/b`, B with a mount of C at `c`, some entries in each."""
+    made = world("A", "B", "C")
+    a, b, c = [await made.open(name) for name in "ABC"]
+    await a.put("m/own", b"a")
+    await b.put("x", b"b")
+    await c.put("y", b"c")
+    await a.mount("m/b", made.feeds["B"].key, value=b"stat")
+    await b.mount("c", made.feeds["C"].key)
+    return made, a
+
+
+async def keys(walk: Any) -> list[str]:
+    return sorted([entry.node.key async for entry in walk])
+
+
+async def test_entries_are_shown_with_their_owner() -> None:
+    made, a = await tree()
+    entry = await a.get("/m/b/c/y")
+    assert entry.node is not None
+    assert (entry.node.key, entry.node.value, entry.inner) == ("m/b/c/y", b"c", "y")
+    assert entry.trie.key == made.feeds["C"].key
+    assert entry.mount == MountPoint("c", made.feeds["C"].key)
+    place = await a.owner("m/b/c")
+    assert (place.base, place.inner, place.trie.key) == ("m/b/c", "", made.feeds["C"].key)
+    place = await a.place("m/b/c")
+    assert (place.base, place.inner, place.trie.key) == ("m/b", "c", made.feeds["B"].key)
+    assert (await a.get("m/b")).node.value == b"stat"  # type: ignore[union-attr]
+    assert (await a.get("m/b/nothing")).node is None
+    assert (await a.get("")).node is None
+
+
+async def test_each_trie_is_opened_once() -> None:
+    made, a = await tree()
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(a.get, "m/b/c/y")
+    await a.snapshot().get("m/b/c/y")
+    assert sorted(made.opened) == sorted(made.feeds[name].key for name in "BC")
+
+
+async def test_changes_land_in_the_trie_that_owns_the_path() -> None:
+    made, a = await tree()
+    lengths = {name: feed.length for name, feed in made.feeds.items()}
+    await a.put("m/b/c/new", b"1")
+    assert (await a.delete("m/b/x")) is not None
+    assert {name: feed.length - lengths[name] for name, feed in made.feeds.items()} == {"A": 0, "B": 1, "C": 1}
+    assert await keys(a.iterate(enter_mounts=True)) == ["m/b", "m/b/c", "m/b/c/new", "m/b/c/y", "m/own"]
+
+
+async def test_entries_that_were_there_before_a_mount_are_covered_by_it() -> None:
+    made = world("A", "B")
+    a, b = [await made.open(name) for name in "AB"]
+    await a.put("m/old", b"covered")
+    await b.put("new", b"")
+    await a.mount("m", made.feeds["B"].key)
+    await a.put("m/old", b"in B")
+    assert (await a.get("m/old")).node.value == b"in B"  # type: ignore[union-attr]
+    assert await keys(a.iterate("m")) == ["m/new", "m/old"]
+    await a.unmount("m")
+    assert (await a.get("m/old")).node.value == b"covered"  # type: ignore[union-attr]
+
+
+async def test_the_outer_of_two_mounts_in_one_trie_counts() -> None:
+    made = world("A", "B", "C")
+    a, b = [await made.open(name) for name in "AB"]
+    await b.put("deep/x", b"b")
+    await a.mount("m/deep", made.feeds["C"].key)
+    await a.mount("m", made.feeds["B"].key)
+    assert (await a.get("m/deep/x")).trie.key == made.feeds["B"].key
+
+
+async def test_a_record_without_its_visible_entry_is_no_mount() -> None:
+    made, a = await tree()
+    await a.trie.delete("m/b")
+    assert (await a.get("m/b/x")).node is None
+    assert (await a.owner("m/b/x")).trie.key == made.feeds["A"].key
+    assert await a.mounts(recursive=True) == []
+
+
+async def test_deleting_or_replacing_a_mount_point_removes_its_record() -> None:
+    made, a = await tree()
+    await a.delete("m/b")
+    assert await a.trie.list("mounts", hidden=True) == []
+    await a.mount("m/b", made.feeds["B"].key)
+    await a.put("m/b", b"changed", flags=MOUNT_FLAG)
+    assert (await a.get("m/b/x")).node is not None
+    await a.put("m/b", b"a file now")
+    assert await a.trie.list("mounts", hidden=True) == []
+    assert (await a.get("m/b/x")).node is None
+
+
+async def test_a_pinned_mount_shows_its_version_and_cannot_be_changed() -> None:
+    made = world("A", "B")
+    a, b = [await made.open(name) for name in "AB"]
+    await b.put("x", b"old")
+    await a.mount("pin", made.feeds["B"].key, version=b.version)
+    await b.put("x", b"new")
+    assert (await a.get("pin/x")).node.value == b"old"  # type: ignore[union-attr]
+    with pytest.raises(NotWritable):
+        await a.put("pin/x", b"")
+
+
+async def test_a_mounted_trie_is_shown_at_its_newest() -> None:
+    made, a = await tree()
+    past = a.snapshot()
+    b = await made.open("B")
+    await b.put("later", b"")
+    assert (await a.get("m/b/later")).node is not None
+    assert (await past.get("m/b/later")).node is not None
+
+
+async def test_circles_end() -> None:
+    made = world("A", "B")
+    a, b = [await made.open(name) for name in "AB"]
+    await a.put("file", b"")
+    await a.mount("b", made.feeds["B"].key)
+    await a.mount("self", made.feeds["A"].key)
+    await a.mount("past", made.feeds["A"].key, version=2)
+    await b.mount("a", made.feeds["A"].key)
+    assert await keys(a.iterate(enter_mounts=True)) == ["b", "b/a", "file", "past", "self"]
+    assert sorted(path for path, _, _ in await a.mounts(recursive=True)) == ["b", "b/a", "past", "self"]
+    assert (await a.get("b/a/b/a/file")).node.key == "b/a/b/a/file"  # type: ignore[union-attr]
+    assert (await a.get("self/" * 40 + "file")).node is not None
+    with pytest.raises(TooManyLinks):
+        await a.get("self/" * 70 + "file")
+    assert await keys(a.iterate("b/a", enter_mounts=True)) == ["b/a/b", "b/a/b/a", "b/a/file", "b/a/past", "b/a/self"]
+
+
+async def test_diff_names_mounts_and_stays_in_one_trie() -> None:
+    made, a = await tree()
+    before = a.snapshot()
+    await a.unmount("m/b")
+    await a.mount("n", made.feeds["C"].key)
+    await a.put("m/own", b"2")
+    changes = {change.key: change async for change in a.diff(before)}
+    assert {key: change.kind for key, change in changes.items()} == {"m/b": "unmount", "n": "mount", "m/own": "put"}
+    assert changes["m/b"].mount == MountPoint("m/b", made.feeds["B"].key)
+    assert changes["n"].mount == MountPoint("n", made.feeds["C"].key)
+    assert ("mount", "n") in [(change.kind, change.key) async for change in a.diff()]
+    with pytest.raises(CrossesMount):
+        [change async for change in a.diff(before, "m/b")]
+
+
+async def test_diff_below_a_mount_compares_the_mounted_trie() -> None:
+    made = world("A", "B")
+    a, b = [await made.open(name) for name in "AB"]
+    await b.put("x", b"1")
+    await a.mount("p", made.feeds["B"].key, version=b.version)
+    before = a.snapshot()
+    await b.put("y", b"2")
+    await a.mount("p", made.feeds["B"].key, version=b.version)
+    assert [(c.kind, c.key) async for c in a.diff(before, "p")] == [("put", "p/y")]
+
+
+async def test_rename_takes_mounts_along() -> None:
+    made, a = await tree()
+    assert await a.rename("m", "moved/to") == 2
+    assert await keys(a.iterate(enter_mounts=True)) == [
+        "moved/to/b",
+        "moved/to/b/c",
+        "moved/to/b/c/y",
+        "moved/to/b/x",
+        "moved/to/own",
+    ]
+    assert [(path, mount.path) for path, mount, _ in await a.mounts()] == [("moved/to/b", "moved/to/b")]
+    assert (await a.get("moved/to/b/x")).trie.key == made.feeds["B"].key
+    assert await a.rename("moved/to/b", "b") == 1
+    assert (await a.get("b/c/y")).node is not None
+    assert await a.rename("b/x", "b/z") == 1
+    with pytest.raises(CrossesMount):
+        await a.rename("b/z", "z")
+    with pytest.raises(InvalidPath):
+        await a.rename("moved", "moved/again")
+
+
+async def test_mounts_are_refused_for_bad_keys_and_paths() -> None:
+    made, a = await tree()
+    with pytest.raises(InvalidKey):
+        await a.mount("k", PublicKey(b"short"))
+    with pytest.raises(InvalidPath):
+        await a.mount("/", made.feeds["B"].key)
+    with pytest.raises(NotFound):
+        await a.unmount("m/own")
+    with pytest.raises(NotFound):
+        await a.unmount("m")
+
+
+async def test_a_mount_made_while_a_put_waits_is_respected() -> None:
+    made = world("A", "B")
+    a, other = await made.open("A"), await made.open("A")
+    feed = made.feeds["A"]
+    inner = feed.appender
+    mounted = False
+
+    async def late(blocks: Any, expected_length: int | None) -> Any:
+        nonlocal mounted
+        if not mounted:
+            mounted = True
+            await other.mount("m", made.feeds["B"].key)
+        return await inner(blocks, expected_length)
+
+    feed.appender = late
+    await a.put("m/x", b"1")
+    assert await keys((await made.open("B")).iterate()) == ["x"]
+    assert await keys(a.iterate()) == ["m"]
+
+
+async def test_conditions_reach_the_owner() -> None:
+    _, a = await tree()
+    seen: list[Any] = []
+
+    def note(old: TrieNode | None, new: TrieNode | None) -> bool:
+        seen.append((old and old.key, new and new.key))
+        return False
+
+    assert await a.put("m/b/x", b"", condition=note) is None
+    assert await a.delete("m/b/x", condition=note) is None
+    assert seen == [("x", "x"), ("x", None)]
+
+
+@pytest.mark.parametrize("value", [b"", b"\xff", b"\x0a\x01k\x12\x01p"])
+async def test_a_broken_mount_record_is_reported(value: bytes) -> None:
+    _, a = await tree()
+    await a.trie.put("mounts/m/b", value, flags=MOUNT_FLAG, hidden=True)
+    with pytest.raises(InvalidNode, match="mount record"):
+        await a.get("m/b/x")
+
+
+def test_a_record_holds_key_and_version() -> None:
+    for version in (None, 1, 1 << 40):
+        mount = MountPoint("a/b", PublicKey(b"k" * 32), version)
+        node = TrieNode(1, mount.record_key, encode_mount(mount), MOUNT_FLAG, True)
+        assert decode_mount(node) == mount
