@@ -34,17 +34,21 @@ class Reader:
 
     def __init__(self, origin: Feed) -> None:
         self.origin = origin
-        self.feed = Feed(FeedLog.create(MemoryDirectory(), key=origin.key, secret_key=None))
+        self.held = FeedLog.create(MemoryDirectory(), key=origin.key, secret_key=None)
+        self.feed = Feed(self.held)
         self.feed.set_source(self)
         self.wishes: list[tuple[int, int]] = []
         self.peer_count = 1
 
     def deliver(self, *indexes: int) -> None:
         """Let these blocks arrive."""
+        log = self.origin.log
+        assert isinstance(log, FeedLog)
         for index in indexes:
-            digest = self.feed.log.digest(index)
-            proof = self.origin.log.proof(index, digest=digest, hash_only=False, remote=RemoteTree())
-            self.feed.put(index, self.origin.log.block(index), proof)
+            digest = self.held.digest(index)
+            proof = log.proof(index, digest=digest, hash_only=False, remote=RemoteTree())
+            assert proof is not None
+            self.feed.put(index, log.block(index), proof)
 
     def deliver_all(self) -> None:
         """Let everything arrive."""

@@ -80,7 +80,8 @@ def test_recorded_messages_decode_and_encode(name: str) -> None:
 
 async def test_a_lookup_with_help_waits_twice() -> None:
     source = await filled(400)
-    reader, rounds = Reader(source.feed), []
+    reader = Reader(source.feed)
+    rounds: list[list[int]] = []
     reader.deliver(0, source.version - 1)
     trie = await open_trie(reader.feed, HYPERCORE)
     helper = Assistant(source.nodes, lambda payload: None)
@@ -107,7 +108,8 @@ async def test_a_lookup_with_help_waits_twice() -> None:
 
 async def test_an_iteration_asks_once_and_after_many_steps() -> None:
     source = await filled(3000)
-    reader, rounds = Reader(source.feed), []
+    reader = Reader(source.feed)
+    rounds: list[list[int]] = []
     reader.deliver(0, source.version - 1)
     trie = await open_trie(reader.feed, HYPERCORE)
     asked: list[Any] = []
