@@ -4,9 +4,9 @@ The table knows neither peers nor our own blocks. It only remembers, per wish an
 next block to ask for has come, so that a range of a million blocks costs one object.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import chain
 
 from ddrive.ids import PeerId
 from ddrive.replication.blocks import REGION_BLOCKS
@@ -61,7 +61,7 @@ class DemandTable:
         self._blocks: dict[tuple[int, int, Level], BlockWish] = {}
         self._singles: dict[int, list[BlockWish]] = {}
         self._waiting: tuple[dict[int, BlockWish], ...] = tuple({} for _ in Level)  # singles asked of nobody yet
-        self._ranges: list[BlockWish] = []
+        self._ranges: tuple[list[BlockWish], ...] = tuple([] for _ in Level)
         self.far = 0  # wishes that reach past the first region of Want
         self.offsets: dict[tuple[int, int, int], OffsetWish] = {}
         self.lengths: dict[int, LengthWish] = {}
@@ -77,8 +77,7 @@ class DemandTable:
                 self._singles.setdefault(start, []).append(wish)
                 self._waiting[level][start] = wish
             else:
-                self._ranges.append(wish)
-                self._ranges.sort(key=lambda wish: wish.level)  # stable: older first within a level
+                self._ranges[level].append(wish)
         wish.count += 1
         return wish
 
@@ -112,7 +111,7 @@ class DemandTable:
         del self._blocks[wish.start, wish.end, wish.level]
         self.far -= wish.end > REGION_BLOCKS
         if wish.end - wish.start > 1:
-            self._ranges.remove(wish)
+            self._ranges[wish.level].remove(wish)
             return
         others = self._singles[wish.start]
         others.remove(wish)
@@ -122,15 +121,17 @@ class DemandTable:
 
     def wants(self, index: int) -> bool:
         """Tell whether a wish covers block `index`."""
-        return index in self._singles or any(wish.start <= index < wish.end for wish in self._ranges)
+        return index in self._singles or any(
+            wish.start <= index < wish.end for ranges in self._ranges for wish in ranges
+        )
 
     def waiting(self, level: Level) -> dict[int, BlockWish]:
         """Return the single blocks of a level that are asked of nobody; the caller must not change it."""
         return self._waiting[level]
 
-    def ranges(self, level: Level) -> Iterator[BlockWish]:
-        """Yield the ranges of a level, oldest first."""
-        return (wish for wish in self._ranges if wish.level == level)
+    def ranges(self, level: Level) -> list[BlockWish]:
+        """Return the ranges of a level, oldest first; the caller must not change the list."""
+        return self._ranges[level]
 
     @property
     def blocks(self) -> list[BlockWish]:
@@ -145,7 +146,7 @@ class DemandTable:
 
     def released(self, start: int, end: int) -> None:
         """Note that the blocks [start, end) have to be looked for again, from any peer."""
-        for wish in self._ranges:
+        for wish in chain.from_iterable(self._ranges):
             if wish.start < end and start < wish.end:
                 low = max(start, wish.start)
                 for peer, cursor in wish.cursors.items():
@@ -161,11 +162,11 @@ class DemandTable:
 
     def announced(self, peer: PeerId, start: int) -> None:
         """Note that `peer` has new blocks from `start` on."""
-        for wish in self._ranges:
+        for wish in chain.from_iterable(self._ranges):
             if wish.cursors.get(peer, 0) > start:
                 wish.cursors[peer] = max(start, wish.start)
 
     def forget_peer(self, peer: PeerId) -> None:
         """Drop what is remembered about `peer`."""
-        for wish in self._ranges:
+        for wish in chain.from_iterable(self._ranges):
             wish.cursors.pop(peer, None)

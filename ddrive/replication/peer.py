@@ -7,7 +7,7 @@ from ddrive.replication.blocks import REGION_BLOCKS, BlockSet
 
 START_REQUESTS = 16  # in flight to a new peer
 MIN_REQUESTS = 2  # in flight to a peer that has been silent
-MAX_REQUESTS = 64  # in flight to one peer
+MAX_REQUESTS = 192  # in flight to one peer, when its blocks are small; fewer than 256, which we queue ourselves
 URGENT_REQUESTS = 16  # more of them for blocks that somebody waits for
 MAX_IN_FLIGHT_BYTES = 4 * 1024 * 1024  # to one peer, by the average size of its blocks
 MAX_LATE = 1024  # overdue or cancelled requests remembered per peer
@@ -81,7 +81,7 @@ class PeerState:
     heard_at: float = 0.0  # last answer or bytes of one
     stalled: bool = False  # it let a request time out and has given nothing since
     beyond: int = 0  # requests in flight for blocks past our length: each answer brings a whole proof
-    average_size: float = 0.0  # bytes of its blocks, a running mean
+    average_size: int = 0  # bytes of its blocks, a running mean
     doubted: int = 0  # announced lengths up to here were asked for and never proven
     last_seek: int = 0  # byte offset it was asked for last: npm peers answer the same one only once
     stats: PeerStats = field(default_factory=PeerStats)
@@ -89,9 +89,10 @@ class PeerState:
     @property
     def limit(self) -> int:
         """How many requests may be in flight now."""
-        if self.average_size * self.slots > MAX_IN_FLIGHT_BYTES:
-            return max(MIN_REQUESTS, int(MAX_IN_FLIGHT_BYTES / self.average_size))
-        return self.slots
+        size = self.average_size
+        return (
+            self.slots if size * self.slots <= MAX_IN_FLIGHT_BYTES else max(MIN_REQUESTS, MAX_IN_FLIGHT_BYTES // size)
+        )
 
     @property
     def load(self) -> float:
@@ -127,7 +128,7 @@ class PeerState:
             if len(self.asked) + 1 >= self.limit and self.slots < MAX_REQUESTS:
                 self.slots += 1
             self.answered_serial = max(self.answered_serial, asked.serial)
-            self.average_size += (size - self.average_size) / 16 if self.average_size else size
+            self.average_size += (size - self.average_size) // 16 if self.average_size else size
         self.data_at = self.heard_at = now
         self.stalled = False
 

@@ -41,6 +41,11 @@ class Prober:
         self._peers = peers
         self._attempts: dict[int, int] = {}  # byte offset -> requests sent to locate it
 
+    @property
+    def has_work(self) -> bool:
+        """Tell whether `requests` may have something to ask."""
+        return bool(self.eager or self._demand.lengths or self._demand.offsets)
+
     def requests(self, now: float) -> Iterator[tuple[PeerState, Request]]:
         """Yield what to ask now; a request without `hash` is for the last block of an eager feed."""
         if self.eager or self._demand.lengths:

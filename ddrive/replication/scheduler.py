@@ -17,6 +17,8 @@ from ddrive.replication.probing import LocalTree, Prober
 
 REQUEST_TIMEOUT_S = 5.0  # a silent request is asked elsewhere
 DROP_AFTER_S = 20.0  # a peer that owes answers and stays silent is dropped
+PAUSE_S = 5.0  # when what arrives cannot be stored
+LEVELS = tuple(Level)
 LATE_S = 30.0  # a peer that left a request unanswered may be asked for the block again
 BEYOND_REQUESTS = 1  # at a time for blocks past our length, as each answer repeats the proof of the new length
 BEYOND_URGENT = 4  # the same when somebody waits: a round trip costs more than a proof
@@ -68,6 +70,7 @@ class Scheduler:
         self._asked: dict[int, PeerId] = {}  # block -> the one peer that it is asked of
         self._tips: set[int] = set()  # blocks asked for without a wish, to follow the length
         self._prober = Prober(local, self.demand, self.peers, eager=eager_length)
+        self._paused_until = 0.0
         self._last_id = 0
 
     @property
@@ -213,6 +216,12 @@ class Scheduler:
         grew = asked is not None and asked.beyond
         return actions + self._fill(now, None if grew or actions else peer)
 
+    def failed(self, peer: PeerState, index: int, now: float) -> None:
+        """Note that an answer could not be stored: nothing is asked of anybody for a while."""
+        self._paused_until = now + PAUSE_S
+        if index in peer.asked:
+            self._release(peer, index, cancelled=True)
+
     def stored(self, start: int, end: int) -> list[Action]:
         """Note that [start, end) came to be held in another way; requests for it are cancelled."""
         actions: list[Action] = []
@@ -287,19 +296,14 @@ class Scheduler:
 
     def _fill(self, now: float, only: PeerState | None = None) -> list[Action]:
         """Use free slots, of all peers or of one: the least busy peer gets the next block."""
-        if not self.downloading:
+        if not self.downloading or now < self._paused_until:
             return []
-        actions: list[Action] = []
-        for peer, request in self._prober.requests(now):
-            if request.hash:
-                actions.append(Send(peer.id, request))
-            elif self._askable(peer, request.index, Level.URGENT):
-                self._tips.add(request.index)
-                actions.append(self._ask(peer, request.index, now))
+        actions = self._probe(now) if self._prober.has_work else []
         if only is not None:
-            ready = [only] if only.uploading else []
-        else:
-            ready = [peer for peer in self.peers.values() if peer.uploading]
+            while only.uploading and (index := self._next_block(only)) is not None:
+                actions.append(self._ask(only, index, now))
+            return actions
+        ready = [peer for peer in self.peers.values() if peer.uploading]
         while ready:
             peer = ready[0] if len(ready) == 1 else min(ready, key=lambda peer: (peer.stalled, peer.load))
             index = self._next_block(peer)
@@ -307,6 +311,17 @@ class Scheduler:
                 ready.remove(peer)
             else:
                 actions.append(self._ask(peer, index, now))
+        return actions
+
+    def _probe(self, now: float) -> list[Action]:
+        """Ask for what tells lengths and the places of bytes."""
+        actions: list[Action] = []
+        for peer, request in self._prober.requests(now):
+            if request.hash:
+                actions.append(Send(peer.id, request))
+            elif self._askable(peer, request.index, Level.URGENT):
+                self._tips.add(request.index)
+                actions.append(self._ask(peer, request.index, now))
         return actions
 
     def _ask(self, peer: PeerState, index: int, now: float) -> Send:
@@ -322,12 +337,12 @@ class Scheduler:
 
     def _next_block(self, peer: PeerState) -> int | None:
         """Return the block to ask this peer for next, or None when it is busy or has nothing that is wished."""
-        in_flight, limit = len(peer.asked), peer.limit
-        for level in Level:
-            if in_flight >= limit + (URGENT_REQUESTS if level is Level.URGENT else 0):
+        free = peer.limit - len(peer.asked)
+        for level in LEVELS:
+            if free <= (-URGENT_REQUESTS if level is Level.URGENT else 0):
                 return None
             for index in self.demand.waiting(level):
-                if self._askable(peer, index, level):
+                if peer.remote.has(index) and not self._local.has(index) and self._askable(peer, index, level):
                     return index
             for wish in self.demand.ranges(level):
                 found = self._search(wish, peer)
@@ -342,10 +357,12 @@ class Scheduler:
             index = peer.remote.next(position, wish.end)
             if index is None:
                 break
-            if self._local.has(index):
+            if index in self._asked:
+                position = index + 1
+            elif self._local.has(index):
                 position = self._local.next_missing(index, wish.end)
             elif self._askable(peer, index, wish.level):
-                wish.cursors[peer.id] = index
+                wish.cursors[peer.id] = index + 1
                 return index
             elif self._held_back(peer, index, wish.level):
                 wish.cursors[peer.id] = index
@@ -356,10 +373,10 @@ class Scheduler:
         return None
 
     def _askable(self, peer: PeerState, index: int, level: Level) -> bool:
-        """Tell whether `index` may be asked of `peer` now."""
-        if index in self._asked or not peer.remote.has(index) or self._local.has(index):
+        """Tell whether `index`, which the peer announced and we lack, may be asked of it now."""
+        if index in self._asked:
             return False
-        late = peer.late.get(index)
+        late = peer.late.get(index) if peer.late else None
         if late is not None and not late.cancelled:
             return False
         return not self._held_back(peer, index, level)

@@ -1,22 +1,20 @@
 """One feed and all the links that carry it: messages in, verified blocks into the feed, answers out.
 
 Everything here is a plain call, so that no lock is needed. Which block is asked of whom is decided by `scheduler`; the
-feed verifies and stores; this module connects the two with the links and keeps the counts.
+feed verifies and stores; this module connects the two with the links and keeps the counts. The wishes are in `asking`.
 """
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
 
-from ddrive.errors import Forked, InvalidProof, LocalProtocolError, RemoteProtocolError
+from ddrive.errors import Forked, InvalidProof, RemoteProtocolError
 from ddrive.feed import rle
 from ddrive.feed.feed import Feed
-from ddrive.feed.log import FeedLog
 from ddrive.feed.merkle import Proof
-from ddrive.ids import BlockIndex, ChannelId, PeerId, short
+from ddrive.ids import BlockIndex, ChannelId, short
 from ddrive.protocol.link import Link
 from ddrive.protocol.messages import (
     Cancel,
@@ -31,63 +29,32 @@ from ddrive.protocol.messages import (
     Want,
 )
 from ddrive.replication.announcing import Announcer
+from ddrive.replication.asking import Asking, LinkedPeer
 from ddrive.replication.blocks import REGION_BLOCKS
-from ddrive.replication.demand import Wish
 from ddrive.replication.extensions import Extensions
-from ddrive.replication.local import HeldBlocks
-from ddrive.replication.peer import PeerState, PeerStats
-from ddrive.replication.scheduler import REQUEST_TIMEOUT_S, Action, Drop, Scheduler
+from ddrive.replication.peer import PeerStats
+from ddrive.replication.scheduler import REQUEST_TIMEOUT_S
 from ddrive.replication.serving import Uploads
 
-REFRESH_S = 5.0  # the longest wait for peers to prove what they announced
 EXPECTED_S = 5.0  # how long a channel that we asked for counts as about to open
-ENDLESS = 1 << 52  # longer than any feed
 PROGRESS_BYTES = 256  # between two ticks: more than signs of life, so an answer is on its way
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class _Peer:
-    """One link of the session."""
-
-    link: Link
-    channel: ChannelId
-    state: PeerState
-    uploads: Uploads
-    wants_receipts: bool = False
-    bytes_seen: int = 0
-
-    def send(self, message: Message) -> None:
-        """Queue a message to the peer."""
-        self.link.send(self.channel, message)
-
-
-class FeedSession:
+class FeedSession(Asking):
     """The exchange of one feed; it is the feed's `BlockSource` and one of its listeners.
 
     `eager_length`: the last block of each peer is fetched as soon as it is announced, so that the feed follows.
     """
 
     def __init__(self, feed: Feed, *, eager_length: bool = False, request_timeout_s: float = REQUEST_TIMEOUT_S) -> None:
-        if not isinstance(feed.log, FeedLog):
-            raise LocalProtocolError("only the owner of a feed's files exchanges it with peers")
-        self.feed = feed
+        super().__init__(feed, eager_length=eager_length, request_timeout_s=request_timeout_s)
         self.stats = PeerStats()
-        self._log = feed.log
-        self._scheduler = Scheduler(
-            HeldBlocks(self._log),
-            downloading=not feed.writable,
-            eager_length=eager_length,
-            request_timeout_s=request_timeout_s,
-        )
-        self._peers: dict[Link, _Peer] = {}
-        self._by_id: dict[PeerId, _Peer] = {}
-        self._expected: dict[Link, float] = {}  # links on which we asked for the feed -> until when we hope
+        self._peers: dict[Link, LinkedPeer] = {}
         self._uploading = True
         self._finished = False
-        self._giver: _Peer | None = None  # whose Data is being stored
-        self._changed = trio.Event()
+        self._giver: LinkedPeer | None = None  # whose Data is being stored
         self._watchers: list[Callable[[], None]] = []
         self._announcer = Announcer(self._log, lambda: self._peers.values())
         self._extensions = Extensions(self)
@@ -132,7 +99,7 @@ class FeedSession:
         self.remove_peer(link)
         now = trio.current_time()
         state, actions = self._scheduler.add_peer(now)
-        peer = _Peer(link, channel, state, Uploads(lambda message: peer.send(message), (state.stats, self.stats)))
+        peer = LinkedPeer(link, channel, state, Uploads(lambda message: peer.send(message), (state.stats, self.stats)))
         peer.bytes_seen = link.bytes_received
         self._peers[link] = self._by_id[state.id] = peer
         options = self._extensions.options()
@@ -183,7 +150,7 @@ class FeedSession:
         for watcher in list(self._watchers):
             watcher()
 
-    def _leave(self, peer: _Peer) -> None:
+    def _leave(self, peer: LinkedPeer) -> None:
         """End a channel on which nobody wants anything. Source: wire.md section 10."""
         peer.send(Status(uploading=False, downloading=False))
         peer.link.close_channel(peer.channel)
@@ -223,55 +190,6 @@ class FeedSession:
         if peer is not None:
             peer.send(message)
 
-    # -- wishes ----------------------------------------------------------------------------------------------------
-
-    def set_eager_length(self) -> None:
-        """Fetch from now on the last block of each peer as soon as it is announced."""
-        if not self._scheduler.eager_length:
-            self._run(self._scheduler.set_eager_length(trio.current_time()))
-
-    def want_blocks(self, start: BlockIndex, end: BlockIndex, *, urgent: bool) -> Callable[[], None]:
-        """Wish for the blocks [start, end) until the result is called."""
-        wish, actions = self._scheduler.want_blocks(start, end, trio.current_time(), urgent=urgent)
-        self._run(actions)
-        return self._withdrawal(wish)
-
-    def want_offset(self, byte_offset: int, start: BlockIndex, end: BlockIndex) -> Callable[[], None]:
-        """Wish for the nodes that tell which block holds a byte until the result is called."""
-        wish, actions = self._scheduler.want_offset(byte_offset, start, end, trio.current_time())
-        self._run(actions)
-        return self._withdrawal(wish)
-
-    def want_length(self, min_length: int) -> Callable[[], None]:
-        """Wish for a proof of `min_length` blocks until the result is called."""
-        wish, actions = self._scheduler.want_length(min_length, trio.current_time())
-        self._run(actions)
-        return self._withdrawal(wish)
-
-    async def refresh(self) -> None:
-        """Return when every announced length is proven or nobody has news, after 5 s at the latest."""
-        if self.feed.writable:
-            return
-        withdraw = self.want_length(ENDLESS)
-        try:
-            with trio.move_on_after(REFRESH_S):
-                while self._expected or not self._scheduler.settled():
-                    await self._changed.wait()
-        finally:
-            withdraw()
-
-    def _withdrawal(self, wish: Wish) -> Callable[[], None]:
-        """Return a call that takes the wish back, once."""
-        is_open = True
-
-        def withdraw() -> None:
-            nonlocal is_open
-            if is_open:
-                is_open = False
-                self._run(self._scheduler.withdraw(wish, trio.current_time()))
-
-        return withdraw
-
     # -- messages --------------------------------------------------------------------------------------------------
 
     def received(self, link: Link, message: Message) -> None:
@@ -284,7 +202,7 @@ class FeedSession:
         if peer is not None and handle is not None:
             handle(self, peer, message)
 
-    def _on_data(self, peer: _Peer, data: Data) -> None:
+    def _on_data(self, peer: LinkedPeer, data: Data) -> None:
         if not self._scheduler.expects(peer.state, data):
             if data.value is not None and not self._log.has(data.index):
                 peer.send(Unhave(data.index))
@@ -298,6 +216,11 @@ class FeedSession:
             if isinstance(error, Forked):
                 self.uploading = False
             raise RemoteProtocolError(f"feed {short(self.feed.key)}: {error}") from error
+        except OSError as error:
+            # the disk is full or fails: the peer is not to blame, and asking others at once would not help
+            logger.error("cannot store block feed=%s block=%d error=%s", short(self.feed.key), data.index, error)
+            self._scheduler.failed(peer.state, data.index, trio.current_time())
+            return
         finally:
             self._giver = None
         size = None
@@ -311,16 +234,16 @@ class FeedSession:
         self._run(self._scheduler.answered(peer.state, data.index, size, trio.current_time()))
         self._notify()
 
-    def _on_request(self, peer: _Peer, request: Request) -> None:
+    def _on_request(self, peer: LinkedPeer, request: Request) -> None:
         peer.state.asks = True
         if self._uploading:
             peer.uploads.add(request)
             self._serve(peer)
 
-    def _on_cancel(self, peer: _Peer, cancel: Cancel) -> None:
+    def _on_cancel(self, peer: LinkedPeer, cancel: Cancel) -> None:
         peer.uploads.cancel(cancel)
 
-    def _on_have(self, peer: _Peer, have: Have) -> None:
+    def _on_have(self, peer: LinkedPeer, have: Have) -> None:
         if have.ack:
             return
         now = trio.current_time()
@@ -332,17 +255,17 @@ class FeedSession:
         self._run(actions)
         self._notify()
 
-    def _on_unhave(self, peer: _Peer, unhave: Unhave) -> None:
+    def _on_unhave(self, peer: LinkedPeer, unhave: Unhave) -> None:
         end = unhave.start + unhave.length
         self._run(self._scheduler.lacks(peer.state, unhave.start, end, trio.current_time()))
         self._notify()
 
-    def _on_want(self, peer: _Peer, want: Want) -> None:
+    def _on_want(self, peer: LinkedPeer, want: Want) -> None:
         peer.state.asks = True
         if self._uploading:
             self._announcer.wanted(peer, want)
 
-    def _on_status(self, peer: _Peer, status: Status) -> None:
+    def _on_status(self, peer: LinkedPeer, status: Status) -> None:
         was_downloading = peer.state.downloading
         self._run(self._scheduler.status(peer.state, status, trio.current_time()))
         self._notify()
@@ -352,20 +275,20 @@ class FeedSession:
         if self._has_no_use_for(peer):
             self._leave(peer)
 
-    def _on_options(self, peer: _Peer, options: Options) -> None:
+    def _on_options(self, peer: LinkedPeer, options: Options) -> None:
         peer.wants_receipts = options.ack
         self._extensions.learn(peer.link, options)
 
-    def _on_extension(self, peer: _Peer, message: Extension) -> None:
+    def _on_extension(self, peer: LinkedPeer, message: Extension) -> None:
         self._extensions.received(peer.link, message)
 
-    def _has_no_use_for(self, peer: _Peer) -> bool:
+    def _has_no_use_for(self, peer: LinkedPeer) -> bool:
         """Tell whether nothing may be asked of a peer that asks nothing either."""
         if not self._downloading:
             return True
         return not self._scheduler.eager_length and not self._scheduler.demand.blocks
 
-    def _serve(self, peer: _Peer) -> None:
+    def _serve(self, peer: LinkedPeer) -> None:
         peer.uploads.serve(self.feed, self._log, lambda: peer.link.room)
 
     # -- what the feed tells us ------------------------------------------------------------------------------------
@@ -406,29 +329,8 @@ class FeedSession:
         self.stats.timeouts += sum(peer.state.stats.timeouts for peer in self._peers.values()) - timeouts
         self._notify()
 
-    def _notify(self) -> None:
-        """Let `refresh` look again."""
-        if self._changed.statistics().tasks_waiting:
-            self._changed.set()
-            self._changed = trio.Event()
 
-    def _run(self, actions: list[Action]) -> None:
-        """Do what the scheduler decided; all requests of one call leave in one piece."""
-        for action in actions:
-            peer = self._by_id.get(action.peer)
-            if peer is None:
-                continue
-            if isinstance(action, Drop):
-                logger.info("peer dropped feed=%s address=%s", short(self.feed.key), peer.link.address)
-                peer.link.disconnect(action.reason)
-            elif isinstance(action.message, Request):
-                digest = self._log.digest(action.message.index)
-                peer.send(replace(action.message, nodes=digest))
-            else:
-                peer.send(action.message)
-
-
-_HANDLERS: dict[type[Message], Callable[[FeedSession, _Peer, Any], None]] = {
+_HANDLERS: dict[type[Message], Callable[[FeedSession, LinkedPeer, Any], None]] = {
     Data: FeedSession._on_data,
     Request: FeedSession._on_request,
     Cancel: FeedSession._on_cancel,

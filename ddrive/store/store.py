@@ -74,6 +74,7 @@ class OwnedStore:
         self.dialect = dialect
         self.master_key = master_key
         self._entries: dict[DiscoveryKey, _Entry] = {}
+        self._closing: dict[DiscoveryKey, trio.Event] = {}  # feeds whose files are not given back yet
         self._listeners: list[StoreListener] = []
         self._is_closed = False
 
@@ -87,14 +88,17 @@ class OwnedStore:
         `live`: follow it, fetching the last block as soon as a peer announces it.
         Raises: InvalidKey without key or name, StorageLocked when another process has the feed open.
         """
-        await trio.lowlevel.checkpoint()
+        pair = None
         if name is not None:
-            pair = derive_pair(self.master_key, name_bytes(name), self.dialect)
-            entry = self._entry(pair.public_key, name=name_bytes(name), pair=pair)
-        elif key is not None and len(key) == KEY_BYTES:
-            entry = self._entry(key)
-        else:
+            name = name_bytes(name)
+            pair = derive_pair(self.master_key, name, self.dialect)
+            key = pair.public_key
+        if key is None or len(key) != KEY_BYTES:
             raise InvalidKey(f"a feed is opened by its name or its key of {KEY_BYTES} bytes")
+        await trio.lowlevel.checkpoint()
+        while (closing := self._closing.get(self.discovery_key(key))) is not None:
+            await closing.wait()
+        entry = self._entry(key, name=name, pair=pair)
         entry.users += 1
         if live:
             entry.session.set_eager_length()
@@ -115,10 +119,8 @@ class OwnedStore:
     async def forget(self, key: PublicKey) -> None:
         """Close the feed and delete its files; what was written under a name can be written again under it."""
         found = self.discovery_key(key)
-        entry = self._entries.pop(found, None)
-        if entry is not None:
-            await self._close_entry(entry)
-        await trio.to_thread.run_sync(shutil.rmtree, self.path / feed_folder(found), True)
+        async with self._taken_out(found):
+            await trio.to_thread.run_sync(shutil.rmtree, self.path / feed_folder(found), True)
 
     def feeds(self) -> list[Feed]:
         """Return the feeds that are open."""
@@ -170,6 +172,8 @@ class OwnedStore:
             raise Closed(f"the store {self.path} is closed")
         found = self.discovery_key(key)
         entry = self._entries.get(found)
+        if entry is None and found in self._closing:
+            raise StorageLocked(f"feed {short(key)} is being closed")
         if entry is None:
             log = self._open_log(key, name, pair)
             feed = Feed(log)
@@ -207,33 +211,55 @@ class OwnedStore:
             await trio.sleep(TICK_S)
             now = trio.current_time()
             for entry in list(self._entries.values()):
-                if not entry.session.is_idle:
+                if entry.session.is_idle:
+                    continue
+                entry.idle_since = now
+                try:
                     entry.session.tick(now)
-                    entry.idle_since = now
-                elif not entry.users and now - entry.idle_since > IDLE_S:
-                    del self._entries[self.discovery_key(entry.feed.key)]
-                    await self._close_entry(entry)
+                except Exception:
+                    logger.exception("tick failed feed=%s", short(entry.feed.key))
 
-    async def _flush(self) -> None:
-        """Make received blocks durable every second, for ever."""
+    async def _tidy(self) -> None:
+        """Make received blocks durable every second and close what nobody uses, for ever."""
         while True:
             await trio.sleep(FLUSH_S)
-            for entry in list(self._entries.values()):
+            for found, entry in list(self._entries.items()):
                 try:
-                    await entry.feed.flush()
+                    if entry.users or not entry.session.is_idle or trio.current_time() - entry.idle_since <= IDLE_S:
+                        await entry.feed.flush()
+                    elif self._entries.get(found) is entry:
+                        async with self._taken_out(found):
+                            pass
                 except (OSError, DriveError) as error:
-                    logger.error("cannot flush feed=%s error=%s", short(entry.feed.key), error)
+                    logger.error("cannot save feed=%s error=%s", short(entry.feed.key), error)
 
-    async def _close_entry(self, entry: _Entry) -> None:
-        entry.session.close()
-        await entry.feed.aclose()
+    @asynccontextmanager
+    async def _taken_out(self, found: DiscoveryKey) -> AsyncIterator[None]:
+        """Close a feed, if it is open, and keep others from opening it until the context ends."""
+        while (closing := self._closing.get(found)) is not None:
+            await closing.wait()
+        event = self._closing[found] = trio.Event()
+        try:
+            entry = self._entries.pop(found, None)
+            if entry is not None:
+                entry.session.close()
+                await entry.feed.aclose()
+            yield
+        finally:
+            del self._closing[found]
+            event.set()
 
     async def _close(self) -> None:
         """Close every feed; what was received is durable then."""
         self._is_closed = True
-        while self._entries:
-            _, entry = self._entries.popitem()
-            await self._close_entry(entry)
+        for closing in list(self._closing.values()):
+            await closing.wait()
+        for found in list(self._entries):
+            try:
+                async with self._taken_out(found):
+                    pass
+            except OSError as error:
+                logger.error("cannot save feed=%s error=%s", short(found), error)
 
 
 @asynccontextmanager
@@ -253,7 +279,7 @@ async def open_store(
         store = OwnedStore(root, dialect, _master_key(root) if master_key is None else master_key)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store._tick)
-            nursery.start_soon(store._flush)
+            nursery.start_soon(store._tidy)
             try:
                 yield store
             except trio.Cancelled:

@@ -1,0 +1,132 @@
+"""The half of a feed's exchange that asks: wishes in, requests out, and the wait for news.
+
+What is asked of whom is decided by `scheduler`; here its actions become messages on links.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from ddrive.errors import LocalProtocolError
+from ddrive.feed.feed import Feed
+from ddrive.feed.log import FeedLog
+from ddrive.ids import BlockIndex, ChannelId, PeerId, short
+from ddrive.protocol.link import Link
+from ddrive.protocol.messages import Message, Request
+from ddrive.replication.demand import Wish
+from ddrive.replication.local import HeldBlocks
+from ddrive.replication.peer import PeerState
+from ddrive.replication.scheduler import Action, Drop, Scheduler
+from ddrive.replication.serving import Uploads
+
+REFRESH_S = 5.0  # the longest wait for peers to prove what they announced
+ENDLESS = 1 << 52  # longer than any feed
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class LinkedPeer:
+    """A peer on the channel that carries the feed."""
+
+    link: Link
+    channel: ChannelId
+    state: PeerState
+    uploads: Uploads
+    wants_receipts: bool = False
+    bytes_seen: int = 0
+
+    def send(self, message: Message) -> None:
+        """Queue a message to the peer."""
+        self.link.send(self.channel, message)
+
+
+class Asking:
+    """Who gets the missing blocks of `feed` from its peers: the feed's `BlockSource` but for `peer_count`."""
+
+    def __init__(self, feed: Feed, *, eager_length: bool, request_timeout_s: float) -> None:
+        if not isinstance(feed.log, FeedLog):
+            raise LocalProtocolError("only the owner of a feed's files exchanges it with peers")
+        self.feed = feed
+        self._log = feed.log
+        self._scheduler = Scheduler(
+            HeldBlocks(self._log),
+            downloading=not feed.writable,
+            eager_length=eager_length,
+            request_timeout_s=request_timeout_s,
+        )
+        self._by_id: dict[PeerId, LinkedPeer] = {}
+        self._expected: dict[Link, float] = {}  # links on which we asked for the feed -> until when we hope
+        self._changed: trio.Event | None = None  # somebody waits for news
+
+    def set_eager_length(self) -> None:
+        """Fetch from now on the last block of each peer as soon as it is announced."""
+        if not self._scheduler.eager_length:
+            self._run(self._scheduler.set_eager_length(trio.current_time()))
+
+    def want_blocks(self, start: BlockIndex, end: BlockIndex, *, urgent: bool) -> Callable[[], None]:
+        """Wish for the blocks [start, end) until the result is called."""
+        wish, actions = self._scheduler.want_blocks(start, end, trio.current_time(), urgent=urgent)
+        self._run(actions)
+        return self._withdrawal(wish)
+
+    def want_offset(self, byte_offset: int, start: BlockIndex, end: BlockIndex) -> Callable[[], None]:
+        """Wish for the nodes that tell which block holds a byte until the result is called."""
+        wish, actions = self._scheduler.want_offset(byte_offset, start, end, trio.current_time())
+        self._run(actions)
+        return self._withdrawal(wish)
+
+    def want_length(self, min_length: int) -> Callable[[], None]:
+        """Wish for a proof of `min_length` blocks until the result is called."""
+        wish, actions = self._scheduler.want_length(min_length, trio.current_time())
+        self._run(actions)
+        return self._withdrawal(wish)
+
+    async def refresh(self) -> None:
+        """Return when every announced length is proven or nobody has news, after 5 s at the latest."""
+        if self.feed.writable:
+            return
+        withdraw = self.want_length(ENDLESS)
+        try:
+            with trio.move_on_after(REFRESH_S):
+                while self._expected or not self._scheduler.settled():
+                    if self._changed is None:
+                        self._changed = trio.Event()
+                    await self._changed.wait()
+        finally:
+            withdraw()
+
+    def _withdrawal(self, wish: Wish) -> Callable[[], None]:
+        """Return a call that takes the wish back, once."""
+        is_open = True
+
+        def withdraw() -> None:
+            nonlocal is_open
+            if is_open:
+                is_open = False
+                self._run(self._scheduler.withdraw(wish, trio.current_time()))
+
+        return withdraw
+
+    def _notify(self) -> None:
+        """Let `refresh` look again."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    def _run(self, actions: list[Action]) -> None:
+        """Do what the scheduler decided; all requests of one call leave in one piece."""
+        for action in actions:
+            peer = self._by_id.get(action.peer)
+            if peer is None:
+                continue
+            if isinstance(action, Drop):
+                logger.info("peer dropped feed=%s address=%s", short(self.feed.key), peer.link.address)
+                peer.link.disconnect(action.reason)
+            elif isinstance(action.message, Request):
+                asked = action.message
+                peer.send(Request(asked.index, asked.bytes, asked.hash, self._log.digest(asked.index)))
+            else:
+                peer.send(action.message)
