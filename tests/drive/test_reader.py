@@ -204,6 +204,16 @@ async def test_numbers_that_do_not_fit_the_feed_are_refused(extent: Extent) -> N
             await FileReader(feed, extent, "f").read(offset, 100)
 
 
+async def test_a_file_that_is_too_short_is_refused_before_its_end_is_read() -> None:
+    feed = own_feed()
+    await feed.append([b"abcdef"])
+    with pytest.raises(CorruptStorage):
+        await FileReader(feed, Extent(0, 1, 0, 7)).read(0, 2)
+    author = await sparse_copy([b"abc", b"def", b"more"])
+    with pytest.raises(CorruptStorage):
+        await FileReader(author.copy, Extent(0, 2, 0, 8)).read(3, 1)
+
+
 @pytest.mark.parametrize(
     "stat",
     [
