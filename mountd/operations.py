@@ -152,7 +152,7 @@ class Operations(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: RequestContext) -> bytes:
         """Return an extended attribute."""
         if not name.startswith(b"user."):
-            raise FUSEError(errno.ENODATA)  # asked for each file by `ls -l`: answered without a look at the drive
+            raise FUSEError(errno.EOPNOTSUPP)  # `ls -l` then stops asking for security contexts and ACLs of each file
         return await self._vfs.getxattr(inode, decoded(name), ctx.pid)
 
     @answered

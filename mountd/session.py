@@ -68,9 +68,9 @@ async def serve_mount(
             nursery.start_soon(_leave_on_signal, vfs, nursery.cancel_scope)
             nursery.start_soon(vfs.waits.watch)
             nursery.start_soon(follower.run, lambda: opener(vfs))
-            await tune(mountpoint)
             answered = await _answers(mountpoint)
             if answered:
+                await tune(mountpoint)  # not before: the first exchange with the kernel sets the limits
                 ready()
                 log.info("mounted: drive=%s mountpoint=%s", options.key[:8], mountpoint)
                 await trio.sleep_forever()

@@ -111,10 +111,10 @@ async def test_changes_are_refused(name: str) -> None:
     assert caught.value.errno == errno.EROFS
 
 
-async def test_attributes_of_other_kinds_are_answered_without_asking() -> None:
+async def test_attributes_of_other_kinds_are_not_supported_so_that_ls_asks_once() -> None:
     with pytest.raises(pyfuse3.FUSEError) as caught:
         await operations(KeyError()).getxattr(1, b"security.capability", CONTEXT)  # type: ignore[arg-type]
-    assert caught.value.errno == errno.ENODATA
+    assert caught.value.errno == errno.EOPNOTSUPP
 
 
 async def test_a_name_that_is_not_text_is_an_illegal_name() -> None:
