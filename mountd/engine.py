@@ -8,6 +8,7 @@ workers go on without it, and the next engine finds them.
 import argparse
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +19,6 @@ import trio
 
 from ddrive.dialect import DIALECTS
 from ddrive.errors import DriveError
-from ddrive.ids import PublicKey
 from ddrive.store.linked import STATIC_SECRET_BYTES, Replicator
 from ddrive.store.store import OwnedStore, open_store
 from ddrive.swarm import Swarm, open_swarm
@@ -31,7 +31,7 @@ from mountd.errnos import to_exit_code
 from mountd.files import load_json, save_bytes, save_json
 from mountd.logs import configure
 from mountd.mountpoints import Mountpoints
-from mountd.mounts import MountTable
+from mountd.mounts import GUESS, Mount, MountTable
 from mountd.peers import Peers
 from mountd.verbs import Verbs
 from mountd.workers import WorkerPool
@@ -113,8 +113,7 @@ class Engine:
         self._nursery.start_soon(self._stop_on_signal)
         self._collection.start()
         for mount in self._mountpoints.table:
-            self._restore(mount.key)
-            self._nursery.start_soon(self._mountpoints.restore, mount)
+            await self._restore(mount)
         _log.info("engine ready pid=%d state=%s listen=%s", os.getpid(), self._config.state, ",".join(peers.listening))
         owning.notify("READY=1")
         task_status.started()
@@ -138,17 +137,22 @@ class Engine:
                 _log.info("engine stops signal=%s", signal.Signals(number).name)
                 self._stopping.set()
 
-    def _restore(self, key: PublicKey) -> None:
-        """Keep the drive of a mount open, whatever its seeding says."""
-        if known := self._collection.table.get(key):
-            self._collection.keep(known)
+    async def _restore(self, mount: Mount) -> None:
+        """Begin to bring a mount of the last run back, and keep its drive open."""
+        known = self._collection.table.get(mount.key)
+        if known is not None and known.dialect is not None:
+            mount.dialect = known.dialect
+        await self._collection.look_up(mount.key, mount.dialect)
+        self._nursery.start_soon(self._mountpoints.restore, mount)
 
     def _found(self, known: KnownDrive) -> None:
         """Serve mounts of a drive whose dialect was only guessed by workers that know it."""
         for mount in self._mountpoints.table.of(known.key):
             if mount.dialect is None:
                 mount.dialect = known.dialect
-                self._nursery.start_soon(self._mountpoints.renew, mount)
+                self._mountpoints.table.save()
+                if known.dialect is not GUESS:
+                    self._nursery.start_soon(self._mountpoints.renew, mount)
 
 
 @asynccontextmanager
@@ -190,6 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load_config({"state": parser.parse_args(arguments).state})
         os.chdir("/")  # keeps no file system busy
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each open feed needs several descriptors
         configure(config.log_level)
         trio.run(run_engine, config)
     except (DriveError, OSError) as error:

@@ -180,7 +180,7 @@ class Mountpoints:
         if there is None or there.kind != FILE_SYSTEM or self._workers.running(place):
             return False
         try:
-            await _look(place)
+            await _ask(place)
         except OSError as error:
             if error.errno not in _DEAD:
                 return False
@@ -212,6 +212,14 @@ def _normal(place: str) -> str:
     if not os.path.isabs(place) or "\0" in place:
         raise InvalidPath(f"the mountpoint has to be an absolute path ({place!r})")
     return os.path.normpath("/" + place.lstrip("/"))
+
+
+async def _ask(place: str) -> None:
+    """Ask the file system at `place` something that the kernel does not remember. Raises: as `_look`."""
+    with trio.move_on_after(LOOK_LIMIT_S):
+        await trio.to_thread.run_sync(os.statvfs, place, abandon_on_cancel=True)
+        return
+    raise MountFailed(f"{place} does not answer: something is mounted there that hangs")
 
 
 async def _look(place: str) -> os.stat_result:

@@ -23,6 +23,7 @@ from mountd.mountpoints import Mountpoints, wanted_mount
 from mountd.mounts import Mount
 from mountd.peers import Peers
 
+OPENING_S = 0.3  # is enough to read the first block of a drive that is held here
 MOUNT_WAIT_S = 10.0  # a mount waits so long for the first block of a drive that was never seen before
 
 
@@ -151,7 +152,7 @@ class Verbs:
         await self._mountpoints.check(place, key)
         known = await self._known(key, params)
         wait_s = params.get("wait_s")
-        if not await self._collection.wait_found(known, 0):
+        if not await self._collection.wait_found(known, OPENING_S):
             tell(f"waiting for a peer that has drive {short(key)}")
             if not await self._collection.wait_found(known, MOUNT_WAIT_S if wait_s is None else wait_s):
                 if options.get("require_peer"):

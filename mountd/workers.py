@@ -19,14 +19,13 @@ from typing import Any
 
 import trio
 
-from ddrive.dialect import DWEB
 from ddrive.errors import DriveError, MountFailed
 from ddrive.ids import short
 from ddrive.store.rpc import Failure, exception
 from mountd.config import Config, package_environment
 from mountd.logs import last_line, open_log
 from mountd.mountinfo import FILE_SYSTEM, mounted_at
-from mountd.mounts import Mount, MountTable
+from mountd.mounts import GUESS, Mount, MountTable
 from mountd.unmounting import Busy, detach_dead, holders, unmount
 
 START_LIMIT_S = 20.0  # a worker's own limit for the first stat is 10 s
@@ -110,7 +109,7 @@ class WorkerPool:
             return False
         self._workers[mount.mountpoint] = worker
         self._nursery.start_soon(self._watch, worker)
-        if mounted_at(mount.mountpoint) is None:
+        if mounted_at(mount.mountpoint) is None or mount.served_as != (mount.dialect or GUESS).name:
             await self._end(worker)
             return False
         mount.state = "ok"
@@ -191,6 +190,7 @@ class WorkerPool:
         worker = Worker(mount, process.pid, os.pidfd_open(process.pid), process)
         self._workers[mount.mountpoint] = worker
         mount.pid, mount.started = process.pid, _start_time(process.pid)
+        mount.served_as = (mount.dialect or GUESS).name
         self._table.save()
         return worker
 
@@ -222,7 +222,7 @@ class WorkerPool:
             "state": str(self._config.state),
             "socket": str(self._config.socket),
             "key": mount.key.hex(),
-            "dialect": (mount.dialect or DWEB).name,  # a guess serves an empty root as well; it is replaced once known
+            "dialect": mount.served_as,
             "version": mount.version,
             "mountpoint": mount.mountpoint,
             "read_only": options.read_only or not mount.writable,

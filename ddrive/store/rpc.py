@@ -85,8 +85,9 @@ def encode(message: Message) -> bytes:
 
 
 def failure(call_id: int, error: DriveError) -> Failure:
-    """Return the form in which `error` crosses the socket."""
-    return Failure(call_id, type(error).__name__, str(error))
+    """Return the form in which `error` crosses the socket: under the nearest class that the other side knows."""
+    code = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _CODES)
+    return Failure(call_id, code, str(error))
 
 
 def exception(error: Failure) -> DriveError:

@@ -131,6 +131,13 @@ def test_every_error_keeps_its_class_and_text() -> None:
         assert str(back) == "why"
 
 
+def test_a_class_of_our_own_crosses_as_the_nearest_known_one() -> None:
+    class Odd(NotWritable):
+        pass
+
+    assert rpc.failure(7, Odd("why")) == Failure(7, "NotWritable", "why")
+
+
 def test_an_unknown_code_is_a_plain_error() -> None:
     back = rpc.exception(Failure(7, "SystemExit", "why"))
     assert type(back) is DriveError
