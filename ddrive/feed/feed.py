@@ -132,6 +132,10 @@ class Feed:
             self._audience.cleared(index, index + 1)
             raise
 
+    def load_ahead(self, start: int, end: int) -> None:
+        """Say that the blocks `start` up to `end` are read soon: those held are read and checked in threads."""
+        self.log.load_ahead(start, end)
+
     async def get(self, index: int, *, wait: bool = True, urgent: bool = True) -> bytes:
         """Return block `index`, from a peer when it is not held.
 

@@ -6,6 +6,7 @@ them, the nodes on the way down from a root are checked against their parent, an
 
 from ddrive.errors import Closed, DriveError, NotHeld
 from ddrive.feed import flat, merkle
+from ddrive.feed.ahead import JOB_BLOCKS, LoadAhead
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import leaf_hash
 from ddrive.feed.layout import HIGH_NODE, FeedFiles
@@ -34,6 +35,7 @@ class StoredFeed:
         self._verified = Bitfield()
         self._starts: dict[int, int] = {}
         self._pairs: dict[int, tuple[Node, Node]] = {}
+        self._ahead: LoadAhead | None = None
 
     @property
     def blocking(self) -> bool:
@@ -62,6 +64,8 @@ class StoredFeed:
             raise Closed(f"feed {short(self.key)} is closed")
         if not self._bits.has(index):
             raise NotHeld(f"block {index} of feed {short(self.key)} is not held")
+        if self._ahead is not None and (loaded := self._ahead.take(index)) is not None:
+            return loaded
         leaf = self._node(2 * index)
         start = self.byte_offset(index)
         if leaf is None or start is None or leaf.size > MAX_BLOCK_BYTES:
@@ -75,6 +79,20 @@ class StoredFeed:
             self._note_verified(index)
         self._remember_start(index + 1, start + leaf.size)
         return data
+
+    def load_ahead(self, start: int, end: int) -> None:
+        """Start to read and check the held blocks `start` up to `end` in threads, if there are threads for it."""
+        ahead = self._ahead
+        if ahead is None or self.closed:
+            return
+        for first, last in self._bits.runs(start, min(end, self.length)):
+            for low in range(first, last, JOB_BLOCKS):
+                wanted = [index for index in range(low, min(last, low + JOB_BLOCKS)) if not ahead.has(index)]
+                leaves = [leaf for index in wanted if (leaf := self._node(2 * index)) is not None]
+                offset = self.byte_offset(wanted[0]) if wanted else None
+                gapless = len(leaves) == len(wanted) == (wanted[-1] - wanted[0] + 1 if wanted else 0)
+                if offset is not None and gapless and max(leaf.size for leaf in leaves) <= MAX_BLOCK_BYTES:
+                    ahead.load(self._files.data, offset, leaves)
 
     def byte_offset(self, index: int) -> int | None:
         """Return where block `index` starts in the content of the feed, None when the nodes for it are missing."""

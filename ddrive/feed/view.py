@@ -6,9 +6,11 @@ space at any moment (49 us for 64 KiB). Which blocks are held the owner has to s
 """
 
 from collections.abc import Iterable
+from concurrent.futures import Executor
 
 from ddrive.errors import CorruptStorage
 from ddrive.feed import flat, merkle
+from ddrive.feed.ahead import LoadAhead
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.layout import FeedFiles
 from ddrive.feed.reading import StoredFeed
@@ -18,11 +20,15 @@ from ddrive.ids import Node, PublicKey, short
 
 
 class FeedView(StoredFeed):
-    """A feed whose files another process owns, as far as that process told."""
+    """A feed whose files another process owns, as far as that process told.
 
-    def __init__(self, directory: Directory, key: PublicKey) -> None:
+    With an `executor`, `load_ahead` reads and checks blocks in its threads.
+    """
+
+    def __init__(self, directory: Directory, key: PublicKey, executor: Executor | None = None) -> None:
         files = FeedFiles(directory, read_only=True)
         super().__init__(directory, files, Bitfield(), key)
+        self._ahead = LoadAhead(executor) if executor is not None else None
 
     def adopt(self, length: int, runs: Iterable[tuple[int, int]]) -> None:
         """Replace what is known: the owner has `length` blocks proven and holds those in `runs` (half-open).
@@ -63,6 +69,8 @@ class FeedView(StoredFeed):
     def close(self) -> None:
         """Give the files back."""
         self.closed = True
+        if self._ahead is not None:
+            self._ahead.close()
         self._files.close()
 
     def _node(self, number: int) -> Node | None:

@@ -8,6 +8,7 @@ all feeds are opened and all wishes told again.
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ddrive.ids import BlockIndex, PublicKey, short
 from ddrive.store.calling import Calling, open_calling
 from ddrive.store.rpc import Failure, Reply, exception
 
+LOADER_THREADS = 2  # that read and check blocks ahead of a reader; more than cores gain nothing
 APPEND_BYTES = 32 * 1024 * 1024  # of one call; half the frame limit
 _REFRESH_S = 6.0  # the engine's own limit is 5 s
 
@@ -32,7 +34,7 @@ _log = logging.getLogger(__name__)
 class AttachedFeed:
     """What stands behind one feed of a view: its `BlockSource`, its appender, and its share of the connection."""
 
-    def __init__(self, calling: Calling, dialect: Dialect, handle: int, *, live: bool) -> None:
+    def __init__(self, calling: Calling, loader: Executor, dialect: Dialect, handle: int, *, live: bool) -> None:
         self.handle = handle
         self.dialect = dialect
         self.live = live
@@ -40,6 +42,7 @@ class AttachedFeed:
         self.broken: Exception | None = None  # why the feed could not be opened
         self.users = 0  # calls of `open_feed` without a `release`
         self._calling = calling
+        self._loader = loader
         self._peers = 0
         self._wish_ids = itertools.count(1)
         self._wishes: dict[int, tuple[str, dict[str, Any]]] = {}
@@ -145,7 +148,8 @@ class AttachedFeed:
         facts = answer.result
         try:
             if self.feed is None:
-                view = FeedView(FileDirectory(Path(facts["path"]), read_only=True), PublicKey(facts["key"]))
+                directory = FileDirectory(Path(facts["path"]), read_only=True)
+                view = FeedView(directory, PublicKey(facts["key"]), self._loader)
                 view.writable, view.forked = facts["writable"], facts["forked"]
                 feed = Feed(view)
                 _renew(feed, facts["length"], facts["runs"])
@@ -234,7 +238,8 @@ class AttachedStore:
             await feed.aclose()
 
     async def _open(self, key: PublicKey | None, name: bytes | str | None, live: bool) -> AttachedFeed:
-        attached = AttachedFeed(self._attached.calling, self.dialect, self._attached.next_handle(), live=live)
+        owner = self._attached
+        attached = AttachedFeed(owner.calling, owner.loader, self.dialect, owner.next_handle(), live=live)
         self._attached.feeds[attached.handle] = attached
         kept = False
         try:
@@ -277,6 +282,7 @@ class Attached:
 
     def __init__(self, calling: Calling) -> None:
         self.calling = calling
+        self.loader = ThreadPoolExecutor(LOADER_THREADS, thread_name_prefix="load")
         self.feeds: dict[int, AttachedFeed] = {}
         self._handles = itertools.count(1)
         self._stores = {name: AttachedStore(self, dialect) for name, dialect in DIALECTS.items()}
@@ -306,6 +312,7 @@ class Attached:
         """Close all feeds of all stores."""
         for store in self._stores.values():
             await store.aclose()
+        self.loader.shutdown(cancel_futures=True)
 
     # Restorer
 

@@ -1,0 +1,128 @@
+"""Blocks that threads read and check before they are asked for."""
+
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from ddrive.errors import NotHeld
+from ddrive.feed import FeedView, FileDirectory
+from ddrive.feed.ahead import MAX_AHEAD_BYTES
+from ddrive.feed.storage import FileStorage
+from tests.feed.samples import copy, main_blocks, reader, writer
+
+BLOCKS = main_blocks()[:13]
+
+
+@pytest.fixture
+def executor() -> Iterator[Executor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+class NoExecutor(Executor):
+    """Never runs what it is given."""
+
+    def __init__(self) -> None:
+        self.submitted = 0
+
+    def submit(self, *_: Any, **__: Any) -> Future[Any]:
+        self.submitted += 1
+        return Future()
+
+
+def view_of(owner, path, executor):
+    view = FeedView(FileDirectory(path, read_only=True), owner.key, executor)
+    view.adopt(owner.length, owner.runs(0, owner.length))
+    return view
+
+
+@pytest.fixture
+def counted_reads(monkeypatch):
+    """Return the list of (offset, size) that were read from files."""
+    reads: list[tuple[int, int]] = []
+    read = FileStorage.read
+
+    def counting(self, offset, size):
+        reads.append((offset, size))
+        return read(self, offset, size)
+
+    monkeypatch.setattr(FileStorage, "read", counting)
+    return reads
+
+
+def test_what_was_loaded_ahead_is_given_out_without_another_read(tmp_path, executor, counted_reads):
+    owner = writer(BLOCKS, FileDirectory(tmp_path / "feed"))
+    view = view_of(owner, tmp_path / "feed", executor)
+    view.load_ahead(0, 13)
+    first = view.block(0)
+    executor.shutdown()
+    counted_reads.clear()
+    assert [first, *(view.block(index) for index in range(1, 13))] == BLOCKS
+    assert counted_reads == []
+    view.close()
+
+
+def test_each_loaded_block_is_given_out_once(tmp_path, executor, counted_reads):
+    owner = writer(BLOCKS, FileDirectory(tmp_path / "feed"))
+    view = view_of(owner, tmp_path / "feed", executor)
+    view.load_ahead(7, 8)
+    assert view.block(7) == BLOCKS[7]
+    counted_reads.clear()
+    assert view.block(7) == BLOCKS[7]
+    assert (owner.byte_offset(7), len(BLOCKS[7])) in counted_reads
+    view.close()
+
+
+def test_blocks_that_are_not_held_are_left_out(tmp_path, executor):
+    owner = reader(FileDirectory(tmp_path / "feed"))
+    copy(writer(BLOCKS), owner, [1, 2, 9])
+    view = view_of(owner, tmp_path / "feed", executor)
+    view.load_ahead(0, 13)
+    assert [view.block(index) for index in (1, 2, 9)] == [BLOCKS[index] for index in (1, 2, 9)]
+    with pytest.raises(NotHeld):
+        view.block(3)
+    view.close()
+
+
+def test_a_damaged_block_is_not_given_out(tmp_path, executor):
+    owner = writer(BLOCKS, FileDirectory(tmp_path / "feed"))
+    view = view_of(owner, tmp_path / "feed", executor)
+    with (tmp_path / "feed" / "data").open("r+b") as file:
+        file.seek(owner.byte_offset(7) + 5)
+        file.write(b"wrong")
+    view.load_ahead(6, 9)
+    with pytest.raises(NotHeld):
+        view.block(7)
+    assert view.block(8) == BLOCKS[8]
+    view.close()
+
+
+def test_loading_twice_reads_once(tmp_path):
+    owner = writer(BLOCKS, FileDirectory(tmp_path / "feed"))
+    pool = NoExecutor()
+    view = view_of(owner, tmp_path / "feed", pool)
+    view.load_ahead(0, 8)
+    view.load_ahead(0, 8)
+    assert pool.submitted == 1
+    view.close()
+
+
+def test_what_is_not_taken_stays_within_its_bound(tmp_path):
+    blocks = [bytes([index]) * (1 << 20) for index in range(12)]
+    owner = writer(blocks, FileDirectory(tmp_path / "feed"))
+    view = view_of(owner, tmp_path / "feed", NoExecutor())
+    view.load_ahead(0, 12)
+    ahead = view._ahead
+    assert ahead is not None
+    assert [index for index in range(12) if ahead.has(index)] == list(range(12 - MAX_AHEAD_BYTES // (1 << 20), 12))
+    view.close()
+
+
+def test_a_view_without_threads_loads_nothing_ahead(tmp_path):
+    owner = writer(BLOCKS, FileDirectory(tmp_path / "feed"))
+    view = view_of(owner, tmp_path / "feed", None)
+    view.load_ahead(0, 13)
+    assert view.block(7) == BLOCKS[7]
+    view.close()
