@@ -88,6 +88,9 @@ class Trie:
         self._gets += 1
         if not self._gets % GETS_PER_TURN:
             await self.nodes.give_way()
+        length = self._version or self.feed.length
+        if length > 1 and self.nodes.assistant is None and (head := self.nodes.peek(length - 1)) is not None:
+            return await lookup(self.nodes, head, key_path(key, hidden))
         return await self._lookup(key_path(key, hidden), prefix=False)
 
     async def newest(self, prefix: str, *, hidden: bool = False) -> TrieNode | None:
