@@ -27,11 +27,11 @@ from ddrive.errors import (
     NotWritable,
     TimedOut,
 )
-from ddrive.ids import BlockIndex
 from mountd.face import DriveFace, EntryFace, FeedFace, ReaderFace
 from mountd.handles import DirHandle, FileHandle, HandleTable
 from mountd.inodes import Inode, InodeTable, Listing, to_bytes
 from mountd.waits import Callers, Wait, Waits, interrupted
+from mountd.xattrs import OWN_PREFIX, given_value, names_of, own_value
 
 NAME_BYTES_MAX = 255
 FOREVER_S = 365 * 86400.0  # kernel cache of a mount that cannot change
@@ -41,8 +41,6 @@ ABSENT_S = 1.0  # kernel cache of names that do not exist in a drive that may ch
 SAME_CALL_S = 1.0  # a read that comes this soon after one that failed late is the kernel's second try of the same call
 SECOND_TRY_S = 0.05  # how long such a read may wait
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
-XATTR_PREFIX = "user."
-OWN_PREFIX = "user.ddrive."
 
 T = TypeVar("T")
 Emit = Callable[[bytes, Inode, float, int], bool]  # name, inode, cache time, offset of the next; False: buffer is full
@@ -182,43 +180,25 @@ class Vfs:
     async def listxattr(self, number: int, caller: int) -> list[str]:
         """Return the names of the extended attributes."""
         inode = await self.getattr(number, caller)
-        names = [OWN_PREFIX + "key", OWN_PREFIX + "version"]
-        if inode.stat is not None:
-            if inode.stat.is_file:
-                names += [OWN_PREFIX + "blocks", OWN_PREFIX + "held", OWN_PREFIX + "offset"]
-            names += [name for name in inode.stat.metadata if name.startswith(XATTR_PREFIX) and name not in names]
-        return names
+        return names_of(inode.stat) if inode.stat is not None else []
 
     async def getxattr(self, number: int, name: str, caller: int) -> bytes:
         """Return the value of an extended attribute.
 
         Raises: OSError (ENODATA) when there is none of that name.
         """
-        if name.startswith(XATTR_PREFIX):
-            inode = await self.getattr(number, caller)
-            if inode.stat is not None:
-                value = inode.stat.metadata.get(name)
-                if name.startswith(OWN_PREFIX):
-                    value = await self._own_xattr(inode, inode.stat, name.removeprefix(OWN_PREFIX), caller)
-                if value is not None:
-                    return value
-        raise OSError(errno.ENODATA, f"no attribute {name}")
+        inode = await self.getattr(number, caller)
+        value = None
+        if inode.stat is not None and name.startswith(OWN_PREFIX):
+            value = await self._ask(self._own_value(inode, inode.stat, name.removeprefix(OWN_PREFIX)), inode, caller)
+        elif inode.stat is not None:
+            value = given_value(inode.stat, name)
+        if value is None:
+            raise OSError(errno.ENODATA, f"no attribute {name}")
+        return value
 
-    async def _own_xattr(self, inode: Inode, stat: Stat, name: str, caller: int) -> bytes | None:
-        drive = await self._ask(self._ready(), inode, caller)
-        if name == "key":
-            return drive.key.hex().encode()
-        if name == "version":
-            return str(drive.version).encode()
-        if not stat.is_file:
-            return None
-        if name == "held":
-            reader = await self._ask(drive.open(inode.path), inode, caller)
-            held = reader.feed.held(BlockIndex(stat.offset), BlockIndex(stat.offset + stat.blocks))
-            await reader.aclose()
-            return str(held).encode()
-        number = {"blocks": stat.blocks, "offset": stat.offset}.get(name)
-        return None if number is None else str(number).encode()
+    async def _own_value(self, inode: Inode, stat: Stat, name: str) -> bytes | None:
+        return await own_value(await self._ready(), inode.path, stat, name)
 
     # Directories
 

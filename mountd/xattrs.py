@@ -1,0 +1,40 @@
+"""The extended attributes of a mount: ours, `user.ddrive.*`, and those that the author of an entry gave it."""
+
+from ddrive.drive.stat import Stat
+from ddrive.ids import BlockIndex
+from mountd.face import DriveFace
+
+PREFIX = "user."
+OWN_PREFIX = "user.ddrive."
+OF_ALL = ("key", "version")
+OF_FILES = ("blocks", "held", "offset")
+
+
+def names_of(stat: Stat) -> list[str]:
+    """Return the names of the attributes of an entry. Those under our prefix are never the author's."""
+    own = [OWN_PREFIX + name for name in OF_ALL + (OF_FILES if stat.is_file else ())]
+    given = [name for name in stat.metadata if name.startswith(PREFIX) and not name.startswith(OWN_PREFIX)]
+    return own + given
+
+
+def given_value(stat: Stat, name: str) -> bytes | None:
+    """Return the value that the author gave, None when there is none that may be shown."""
+    if not name.startswith(PREFIX) or name.startswith(OWN_PREFIX):
+        return None
+    return stat.metadata.get(name)
+
+
+async def own_value(drive: DriveFace, path: str, stat: Stat, name: str) -> bytes | None:
+    """Return the value of `user.ddrive.NAME` as text, None when the entry has no such attribute."""
+    if name == "key":
+        return drive.key.hex().encode()
+    if name not in OF_ALL + (OF_FILES if stat.is_file else ()):
+        return None
+    number = {"version": drive.version, "blocks": stat.blocks, "offset": stat.offset}.get(name)
+    if number is None:
+        reader = await drive.open(path)
+        try:
+            number = reader.feed.held(BlockIndex(stat.offset), BlockIndex(stat.offset + stat.blocks))
+        finally:
+            await reader.aclose()
+    return str(number).encode()
