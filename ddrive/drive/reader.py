@@ -5,7 +5,7 @@ read, and, when reads follow each other, a window ahead of them (`readahead`). T
 author of the drive and are checked against the verified feed: a reader gets the right bytes or an error, never fewer.
 """
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import trio
@@ -42,6 +42,20 @@ def extent_of(stat: Stat) -> Extent:
     if max(size, stat.byte_offset + size) > NUMBER_MAX or stat.offset + stat.blocks > MAX_LENGTH:
         raise CorruptStorage(f"the attributes claim {stat.size} bytes in {stat.blocks} blocks, which cannot be")
     return Extent(stat.offset, stat.blocks, stat.byte_offset, size)
+
+
+class _Needed(ExitStack):
+    """The wish for the blocks of one read. It stands until the read is done: nothing in flight is cancelled between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._until = 0
+
+    def wish(self, feed: Feed, start: int, end: int) -> None:
+        """Wish for the blocks from `start` to `end`, unless that has been done or one block is all there is."""
+        if end > max(self._until, start + 1):
+            self.enter_context(feed.want(start, end, urgent=True))
+            self._until = end
 
 
 class FileReader:
@@ -85,14 +99,15 @@ class FileReader:
         self._ahead.note(offset, end)
         parts: list[bytes] = []
         position = offset
-        while position < end:
-            data = self._read_held(position, end)
-            if data is None:
-                data = await self._fetch(position, end)
-            begin = position - self._place.start
-            taken = data[begin : begin + end - position] if begin or len(data) > end - position else data
-            parts.append(taken)
-            position += len(taken)
+        with _Needed() as needed:
+            while position < end:
+                data = self._read_held(position, end)
+                if data is None:
+                    data = await self._fetch(position, end, needed)
+                begin = position - self._place.start
+                taken = data[begin : begin + end - position] if begin or len(data) > end - position else data
+                parts.append(taken)
+                position += len(taken)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def held(self, offset: int, size: int) -> bool:
@@ -125,7 +140,7 @@ class FileReader:
         self._ahead.fetch_from(place.block, end - place.start)
         return self._remember(place, position, data)
 
-    async def _fetch(self, position: int, end: int) -> bytes:
+    async def _fetch(self, position: int, end: int, needed: _Needed) -> bytes:
         """Return the block that holds byte `position`, waiting for it, and remember it.
 
         Where it is may be unknown, or told by a peer's nodes that only the block itself proves: so the likely block is
@@ -133,21 +148,20 @@ class FileReader:
         """
         place = self._locate(position) or self._guess(position)
         if place is not None:
-            data = await self._get(place, end)
+            data = await self._get(place, end, needed)
             if data and self._locate(position) == place:
                 return self._remember(place, position, data)
         place = await self._seek(position)
-        return self._remember(place, position, await self._get(place, end))
+        return self._remember(place, position, await self._get(place, end, needed))
 
-    async def _get(self, place: _Place, end: int) -> bytes:
+    async def _get(self, place: _Place, end: int, needed: _Needed) -> bytes:
         """Return a block of the file; the others that a read up to `end` needs are asked for at the same time."""
         index = place.block
         data = self._block_held(index)
         if data is None:
             self._ahead.fetch_from(index, end - place.start)
-            needed = self._ahead.blocks_to(index, end - place.start)
-            with self.feed.want(index, needed, urgent=True) if needed > index + 1 else nullcontext():
-                data = await self.feed.get(index)
+            needed.wish(self.feed, index, self._ahead.blocks_to(index, end - place.start))
+            data = await self.feed.get(index)
         return data
 
     def _block_held(self, index: int) -> bytes | None:
