@@ -294,6 +294,7 @@ async def open_drive(
         metadata = await store.open_feed(key=key, live=version is None)
     else:
         metadata = await store.open_feed(name=name or "default", live=version is None)
+    metadata.preload()
     tree = DriveTree(store, metadata)
     if metadata.writable and not metadata.length:
         if not create:

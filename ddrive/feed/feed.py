@@ -132,6 +132,10 @@ class Feed:
             self._audience.cleared(index, index + 1)
             raise
 
+    def preload(self) -> None:
+        """Say that many blocks are going to be read here and there, as in a trie: read in large pieces meanwhile."""
+        self.log.preload()
+
     def load_ahead(self, start: int, end: int) -> None:
         """Say that the blocks `start` up to `end` are read soon: those held are read and checked in threads."""
         self.log.load_ahead(start, end)

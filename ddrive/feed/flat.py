@@ -68,3 +68,9 @@ def full_roots(length: int) -> list[NodeIndex]:
         roots.append(NodeIndex(2 * first + blocks - 1))
         first += blocks
     return roots
+
+
+def last_root(length: int) -> NodeIndex:
+    """Return the last of the roots covering `length` blocks, at least one: 3 blocks give 4."""
+    low = length & -length
+    return NodeIndex(2 * (length - low) + low - 1)

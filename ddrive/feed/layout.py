@@ -63,6 +63,11 @@ class FeedFiles:
             self.close()
             raise
 
+    def preload(self, size: int) -> None:
+        """Have the kernel read the first `size` bytes of blocks, and their nodes, into its cache."""
+        self._tree.preload(size)
+        self.data.preload(size)
+
     # -- tree
 
     def node(self, number: int) -> Node | None:

@@ -14,7 +14,8 @@ from ddrive.feed.merkle import MAX_BLOCK_BYTES
 from ddrive.feed.storage import Directory
 from ddrive.ids import BlockIndex, Node, PublicKey, short
 
-MAX_STARTS = 8192  # remembered byte offsets of blocks
+MAX_STARTS = 16384  # remembered byte offsets of blocks
+PRELOAD_BYTES = 64 * 1024 * 1024  # read from disk in one go by `preload`, of the blocks and of the nodes
 MAX_PAIRS = 16384  # remembered pairs of nodes that were checked against their parent, of high parents only
 
 
@@ -96,18 +97,25 @@ class StoredFeed:
 
     def byte_offset(self, index: int) -> int | None:
         """Return where block `index` starts in the content of the feed, None when the nodes for it are missing."""
-        start = self._starts.get(index)
-        if start is None:
-            if index == self.length:
-                return self.byte_length
-            start = 0
-            for number in flat.full_roots(index):
-                node = self._node(number)
-                if node is None:
-                    return None
-                start += node.size
-            self._remember_start(index, start)
+        if index == self.length:
+            return self.byte_length
+        missing: list[int] = []  # ends of subtrees, the last one first, down to an offset that is known
+        end = index
+        while end and end not in self._starts:
+            missing.append(end)
+            end &= end - 1
+        start = self._starts[end] if end else 0
+        for end in reversed(missing):
+            node = self._node(flat.last_root(end))
+            if node is None:
+                return None
+            start += node.size
+            self._remember_start(end, start)
         return start
+
+    def preload(self) -> None:
+        """Say that many blocks are going to be read here and there: a hint to the kernel, worth it for small feeds."""
+        self._files.preload(PRELOAD_BYTES)
 
     def locate(self, byte_offset: int) -> tuple[BlockIndex, int] | None:
         """Return the block that holds the byte at `byte_offset` and the place in it, None when nodes are missing.

@@ -69,6 +69,9 @@ class Storage(Protocol):
     def extents(self) -> list[tuple[int, int]]:
         """Return the half-open ranges that may hold something other than zeros, in order."""
 
+    def preload(self, size: int) -> None:
+        """Say that the first `size` bytes are going to be read in no particular order. A hint; waits for nothing."""
+
     def sync(self) -> None:
         """Return when everything written is durable. May be called from another thread."""
 
@@ -162,6 +165,10 @@ class FileStorage:
                 end = os.lseek(self._fd, start, os.SEEK_HOLE)
                 found.append((start, end))
         return found
+
+    def preload(self, size: int) -> None:
+        """Have the kernel read the first `size` bytes into its cache in large pieces."""
+        os.posix_fadvise(self._fd, 0, size, os.POSIX_FADV_WILLNEED)
 
     def sync(self) -> None:
         """Return when everything written is durable."""
@@ -265,6 +272,9 @@ class MemoryStorage:
     def extents(self) -> list[tuple[int, int]]:
         """Return the whole file as one range."""
         return [(0, len(self._content))] if self._content else []
+
+    def preload(self, size: int) -> None:
+        """Do nothing."""
 
     def sync(self) -> None:
         """Return at once."""

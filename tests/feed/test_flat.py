@@ -32,3 +32,7 @@ def test_spans_of_roots_cover_each_block_once():
     for length in range(200):
         spans = [flat.span(root) for root in flat.full_roots(length)]
         assert [block for start, end in spans for block in range(start, end)] == list(range(length))
+
+
+def test_the_last_root_ends_the_roots():
+    assert all(flat.last_root(length) == flat.full_roots(length)[-1] for length in range(1, 2000))
