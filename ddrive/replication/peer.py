@@ -7,8 +7,9 @@ from ddrive.replication.blocks import REGION_BLOCKS, BlockSet
 
 START_REQUESTS = 16  # in flight to a new peer
 MIN_REQUESTS = 2  # in flight to a peer that has been silent
-MAX_REQUESTS = 192  # in flight to one peer, when its blocks are small; fewer than 256, which we queue ourselves
-URGENT_REQUESTS = 16  # more of them for blocks that somebody waits for
+MAX_REQUESTS = 192  # in flight to one peer when its blocks are small; with the urgent ones under 256, our own limit
+URGENT_REQUESTS = 48  # more of them for blocks that somebody waits for: a walk through a tree asks for many at once
+STALLED_URGENT_REQUESTS = 8  # the same while the peer is silent
 MAX_IN_FLIGHT_BYTES = 4 * 1024 * 1024  # to one peer, by the average size of its blocks
 MAX_LATE = 1024  # overdue or cancelled requests remembered per peer
 MAX_UNANSWERED_WANTS = 16  # as the npm peers
@@ -93,6 +94,11 @@ class PeerState:
         return (
             self.slots if size * self.slots <= MAX_IN_FLIGHT_BYTES else max(MIN_REQUESTS, MAX_IN_FLIGHT_BYTES // size)
         )
+
+    @property
+    def urgent_limit(self) -> int:
+        """How many requests may be in flight when another one is urgent."""
+        return self.limit + (STALLED_URGENT_REQUESTS if self.stalled else URGENT_REQUESTS)
 
     @property
     def load(self) -> float:

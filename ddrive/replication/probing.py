@@ -1,8 +1,9 @@
 """Requests for proof nodes: how long the feed is, and in which block a byte lies.
 
 A peer's announced length is a claim until a proof of it has arrived. A byte is located by the sizes of the tree's
-nodes: the peer is asked to seek, and when it does not answer, the place is narrowed down by asking for the nodes of a
-block that is likely to be near, each answer splitting the range in which the byte can be.
+nodes: the peer is asked to seek and to send the block that it finds, which saves whoever wants to read it a round trip.
+When it does not answer, the place is narrowed down by asking for the nodes of a block that is likely to be near, each
+answer splitting the range in which the byte can be.
 """
 
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Prober:
         return bool(self.eager or self._demand.lengths or self._demand.offsets)
 
     def requests(self, now: float) -> Iterator[tuple[PeerState, Request]]:
-        """Yield what to ask now; a request without `hash` is for the last block of an eager feed."""
+        """Yield what to ask now; a request with neither `hash` nor `bytes` is for the last block of an eager feed."""
         if self.eager or self._demand.lengths:
             yield from self._ask_lengths(now)
         if self._demand.offsets:
@@ -63,10 +64,15 @@ class Prober:
         peer.probes.remove(answered)
         if answered.seek is None and self._local.length < answered.length:
             peer.doubted = max(peer.doubted, answered.length if answered.index == answered.length - 1 else 0)
-        for other in self._peers.values():
-            other.probes = [
-                probe for probe in other.probes if probe.seek is None or self._local.locate(probe.seek) is None
-            ]
+        self.resolve()
+
+    def resolve(self) -> None:
+        """Forget the seeks whose byte can be located now."""
+        for peer in self._peers.values():
+            if peer.probes:
+                peer.probes = [
+                    probe for probe in peer.probes if probe.seek is None or self._local.locate(probe.seek) is None
+                ]
 
     def give_up_silent(self, peer: PeerState, timeout_s: float, now: float) -> int:
         """Mark overdue probes, forget long overdue ones, and return how many became overdue."""
@@ -114,7 +120,7 @@ class Prober:
     ) -> Request:
         """Note and return a request for the nodes of block `index`."""
         peer.probes.append(Probe(index, now, peer.remote.length, byte_offset, seek))
-        return Request(BlockIndex(index), bytes=byte_offset, hash=True)
+        return Request(BlockIndex(index), bytes=byte_offset, hash=not byte_offset)
 
     def _ask_offsets(self, now: float) -> Iterator[tuple[PeerState, Request]]:
         """Ask for the place of each wished byte that no request under way will tell."""

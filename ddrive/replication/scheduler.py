@@ -12,7 +12,7 @@ from ddrive.ids import BlockIndex, PeerId
 from ddrive.protocol.messages import Cancel, Data, Message, Request, Status, Want
 from ddrive.replication.blocks import REGION_BLOCKS
 from ddrive.replication.demand import BlockWish, DemandTable, LengthWish, Level, OffsetWish, Wish
-from ddrive.replication.peer import MIN_REQUESTS, URGENT_REQUESTS, Asked, PeerState
+from ddrive.replication.peer import MIN_REQUESTS, Asked, PeerState
 from ddrive.replication.probing import LocalTree, Prober
 
 REQUEST_TIMEOUT_S = 5.0  # a silent request is asked elsewhere
@@ -197,7 +197,9 @@ class Scheduler:
     def expects(self, peer: PeerState, data: Data) -> bool:
         """Tell whether the peer was asked for this, lately or long ago; anything else is not even hashed."""
         if data.value is not None:
-            return data.index in peer.asked or data.index in peer.late
+            if data.index in peer.asked or data.index in peer.late:
+                return True
+            return any(probe.byte_offset for probe in peer.probes)  # a seek is answered with the block it finds
         return any(probe.index == data.index or probe.byte_offset for probe in peer.probes)
 
     def answered(self, peer: PeerState, index: int, size: int | None, now: float) -> list[Action]:
@@ -208,12 +210,16 @@ class Scheduler:
             return self._fill(now)
         in_time = index in peer.asked
         asked = peer.take(index)
+        if asked is None:
+            self._prober.answered(peer, index)
+        elif self.demand.offsets:
+            self._prober.resolve()
         peer.heard(asked, size, now)
         actions = self.stored(index, index + 1) if not in_time else []
         self._asked.pop(index, None)
         self._tips.discard(index)
         self.demand.taken(index)
-        grew = asked is not None and asked.beyond
+        grew = asked is None or asked.beyond
         return actions + self._fill(now, None if grew or actions else peer)
 
     def failed(self, peer: PeerState, index: int, now: float) -> None:
@@ -257,7 +263,7 @@ class Scheduler:
         if silent or overdue:
             peer.stats.timeouts += len(silent) + overdue
             peer.stalled = True
-            peer.slots = max(MIN_REQUESTS, peer.slots // 2)
+            peer.slots = MIN_REQUESTS
         for index in [index for index, late in peer.late.items() if now - late.asked.sent_at > LATE_S]:
             del peer.late[index]
             self.demand.announced(peer.id, index)
@@ -317,7 +323,7 @@ class Scheduler:
         """Ask for what tells lengths and the places of bytes."""
         actions: list[Action] = []
         for peer, request in self._prober.requests(now):
-            if request.hash:
+            if request.hash or request.bytes:
                 actions.append(Send(peer.id, request))
             elif self._askable(peer, request.index, Level.URGENT):
                 self._tips.add(request.index)
@@ -337,9 +343,9 @@ class Scheduler:
 
     def _next_block(self, peer: PeerState) -> int | None:
         """Return the block to ask this peer for next, or None when it is busy or has nothing that is wished."""
-        free = peer.limit - len(peer.asked)
+        in_flight = len(peer.asked)
         for level in LEVELS:
-            if free <= (-URGENT_REQUESTS if level is Level.URGENT else 0):
+            if in_flight >= (peer.urgent_limit if level is Level.URGENT else peer.limit):
                 return None
             for index in self.demand.waiting(level):
                 if peer.remote.has(index) and not self._local.has(index) and self._askable(peer, index, level):

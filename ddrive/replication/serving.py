@@ -52,21 +52,22 @@ class Uploads:
             self._answer(feed, log, self._queue.popleft())
 
     def _answer(self, feed: Feed, log: FeedLog, request: Request) -> None:
-        index, digest = request.index, request.nodes
+        index, digest, hash_only = request.index, request.nodes, request.hash
         if request.bytes:
             if request.bytes == self._last_seek:
                 return  # npm peers ask the same several times at once and want one answer
             located = log.locate(request.bytes)
             if located is not None and located[0] < log.length:
                 self._last_seek, index, digest = request.bytes, located[0], 0
+                hash_only = hash_only or not log.has(index)
         value = None
         try:
-            proof = log.proof(index, digest=digest, hash_only=request.hash, remote=self._tree)
-            if proof is not None and not request.hash:
+            proof = log.proof(index, digest=digest, hash_only=hash_only, remote=self._tree)
+            if proof is not None and not hash_only:
                 value = feed.get_held(index)
         except CorruptStorage:
             proof = None
-        if proof is None or (value is None and not request.hash):
+        if proof is None or (value is None and not hash_only):
             self._send(Unhave(index))
             return
         try:

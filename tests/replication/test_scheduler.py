@@ -423,7 +423,7 @@ def test_a_seek_is_sent_once_then_narrowed_down():
     peer = bench.join((0, 1000))
     bench.sent.clear()
     bench.run(bench.scheduler.want_offset(5005, 0, 1000, bench.now)[1])
-    assert bench.sent[0].message == Request(BlockIndex(500), bytes=5005, hash=True)
+    assert bench.sent[0].message == Request(BlockIndex(500), bytes=5005)
     bench.tick(6)
     second = bench.sent[1].message
     assert (second.bytes, second.hash) == (0, True)
@@ -443,3 +443,41 @@ def test_the_answer_to_a_seek_may_be_about_another_block():
     local.edges |= {500: 5000, 501: 5010}
     bench.run(bench.scheduler.answered(peer, 77, None, bench.now))
     assert peer.probes == []
+
+
+def test_a_seek_is_answered_with_the_block_it_finds():
+    local = Local(1000)
+    local.edges = {0: 0, 1000: 10_000}
+    bench = Bench(local)
+    peer = bench.join((0, 1000))
+    bench.run(bench.scheduler.want_offset(5005, 0, 1000, bench.now)[1])
+    assert bench.scheduler.expects(peer, Data(BlockIndex(77), b"x"))
+    local.edges |= {500: 5000, 501: 5010}
+    local.held.add(77)
+    bench.run(bench.scheduler.answered(peer, 77, 10, bench.now))
+    assert peer.probes == []
+    assert not bench.scheduler.expects(peer, Data(BlockIndex(78), b"x"))
+
+
+def test_a_block_that_arrives_while_a_seek_is_under_way_does_not_end_it():
+    local = Local(1000)
+    local.edges = {0: 0, 1000: 10_000}
+    bench = Bench(local)
+    peer = bench.join((0, 1000))
+    bench.want(3)
+    bench.run(bench.scheduler.want_offset(5005, 0, 1000, bench.now)[1])
+    bench.answer(peer, 3)
+    assert len(peer.probes) == 1
+
+
+def test_nothing_is_asked_for_a_while_when_nothing_can_be_stored():
+    bench = Bench(Local(10))
+    peer = bench.join((0, 10))
+    bench.want(3)
+    bench.scheduler.failed(peer, 3, bench.now)
+    bench.tick(1)
+    bench.join((0, 10))
+    assert bench.asked(peer) == [3]
+    bench.tick(5)
+    assert bench.sent[-1].message == Request(BlockIndex(3))
+    assert bench.dropped == []

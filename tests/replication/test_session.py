@@ -135,14 +135,35 @@ async def test_refresh_waits_no_longer_than_five_seconds_for_a_claim_without_pro
         assert trio.current_time() - before <= 5.5
 
 
-async def test_a_byte_is_located_with_one_question(autojump_clock):
+async def test_a_byte_is_located_and_its_block_fetched_with_one_question(autojump_clock):
     writer, reader = Place(300), Place()
     async with linked((reader, writer)):
         await reader.feed.refresh()
         before = len(writer.of_type(Request))
         assert await reader.feed.seek(12_345) == (123, 45)
-        assert len(writer.of_type(Request)) <= before + 2
-    assert reader.feed.held(0, 300) <= 1
+        assert await reader.feed.get(BlockIndex(123)) == block(123)
+        assert len(writer.of_type(Request)) == before + 1
+    assert reader.feed.held(0, 300) == 1
+
+
+async def test_a_byte_is_located_in_a_feed_of_uneven_blocks(autojump_clock):
+    sizes = [1 + 977 * number % 5000 for number in range(200)]
+    writer, reader = Place(0), Place()
+    await writer.feed.append([block(number, size) for number, size in enumerate(sizes)])
+    async with linked((reader, writer)):
+        for number in (0, 77, 143, 199):
+            with trio.fail_after(60):
+                assert await reader.feed.seek(sum(sizes[:number])) == (number, 0)
+    assert reader.session.stats.downloaded_blocks <= 8
+
+
+async def test_a_byte_of_a_block_that_the_peer_lacks_is_located(autojump_clock):
+    writer, reader = Place(300), Place()
+    writer.feed.clear(BlockIndex(123), BlockIndex(124))
+    async with linked((reader, writer)):
+        with trio.move_on_after(10):
+            await reader.feed.seek(12_345)
+        assert reader.feed.locate(12_345) == (123, 45)
 
 
 async def test_a_byte_is_located_though_the_peer_ignores_seeks(autojump_clock):
