@@ -77,12 +77,14 @@ class Graph:
         return EdgeWalk(self.trie.snapshot(), label, source, target, depth)
 
     async def changes(self, since: int, label: str | None = None) -> AsyncIterator[EdgeChange]:
-        """Give the edges that were added, stated again or removed after version `since`, of one label or of all."""
-        async for difference in self.trie.diff(since, prefix_key(label) if label is not None else ""):
-            node = difference.left or difference.right
+        """Give the edges that were added or removed since version `since`, of one label or of all."""
+        async for _, now, then in self.trie.diff(since, prefix_key(label) if label is not None else ""):
+            if now is not None and then is not None:
+                continue  # stated again, maybe only because another edge was removed
+            node = now or then
             edge = edge_of(node) if node is not None else None
             if edge is not None:
-                yield EdgeChange(edge, is_removal=difference.left is None)
+                yield EdgeChange(edge, is_removal=now is None)
 
     async def watch(self, label: str | None = None) -> AsyncIterator[list[EdgeChange]]:
         """Give what changed, each time something did, for ever; of one label or of all.
