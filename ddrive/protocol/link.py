@@ -35,7 +35,8 @@ HIGH_WATER_BYTES = 1024 * 1024  # queued output from which on `Link.room` is Fal
 LOW_WATER_BYTES = 256 * 1024  # queued output below which `drained` is called after that
 MAX_UNSENT_BYTES = 32 * 1024 * 1024  # several messages of the greatest size; with more unsent the peer is dropped
 SEND_BYTES = 128 * 1024  # handed to the stream at a time: a peer that takes less within the timeout is dropped
-RECEIVE_BYTES = 64 * 1024  # asked of the stream at a time
+RECEIVE_BYTES = 512 * 1024  # asked of the stream at a time: eight blocks in one pass cost a quarter less than one
+GREETING_BYTES = 4096  # asked of a stranger at a time, until the handshake is done
 FLUSH_S = 1.0  # for what is queued when we end the link
 
 logger = logging.getLogger(__name__)
@@ -204,7 +205,7 @@ class Link:
                 scope.deadline = trio.current_time() + timeout_s
                 if not connection.established:
                     scope.deadline = min(scope.deadline, handshake_deadline)
-                chunk = await self._stream.receive_some(RECEIVE_BYTES)
+                chunk = await self._stream.receive_some(RECEIVE_BYTES if connection.established else GREETING_BYTES)
                 if not chunk:
                     self._finish("the peer closed the connection")
                     return
