@@ -17,6 +17,7 @@ from ddrive.protocol.link import Link
 from ddrive.protocol.messages import Message, Request
 from ddrive.replication.demand import Wish
 from ddrive.replication.local import HeldBlocks
+from ddrive.replication.observing import DEFAULT_OPTIONS, PeerOptions
 from ddrive.replication.peer import PeerState
 from ddrive.replication.scheduler import Action, Drop, Scheduler
 from ddrive.replication.serving import Uploads
@@ -35,6 +36,9 @@ class LinkedPeer:
     channel: ChannelId
     state: PeerState
     uploads: Uploads
+    options: PeerOptions = DEFAULT_OPTIONS
+    offers: bool = True  # it says that it serves requests; `state.uploading` also needs that we want to ask it
+    done: bool = False  # we have told it that we ask for nothing more
     wants_receipts: bool = False
     bytes_seen: int = 0
 
@@ -51,8 +55,9 @@ class Asking:
             raise LocalProtocolError("only the owner of a feed's files exchanges it with peers")
         self.feed = feed
         self._log = feed.log
+        self._local = HeldBlocks(self._log)
         self._scheduler = Scheduler(
-            HeldBlocks(self._log),
+            self._local,
             downloading=not feed.writable,
             eager_length=eager_length,
             request_timeout_s=request_timeout_s,
@@ -92,11 +97,15 @@ class Asking:
         try:
             with trio.move_on_after(REFRESH_S):
                 while self._expected or not self._scheduler.settled():
-                    if self._changed is None:
-                        self._changed = trio.Event()
-                    await self._changed.wait()
+                    await self.news()
         finally:
             withdraw()
+
+    async def news(self) -> None:
+        """Return when a peer said or sent something, came or went; a quarter of a second later at the latest."""
+        if self._changed is None:
+            self._changed = trio.Event()
+        await self._changed.wait()
 
     def _withdrawal(self, wish: Wish) -> Callable[[], None]:
         """Return a call that takes the wish back, once."""

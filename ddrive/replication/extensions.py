@@ -22,6 +22,8 @@ class Carrier(Protocol):
 
     def send(self, link: Link, message: Message) -> None: ...
 
+    def send_options(self, link: Link) -> None: ...
+
     def links(self) -> list[Link]: ...
 
 
@@ -67,9 +69,10 @@ class Extensions:
             del self._by_name[extension.name]
             self._renumber()
 
-    def options(self) -> Options | None:
-        """Return what a new peer has to be told, if anything."""
-        return Options(self._names) if self._names else None
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names in use, in the order of their numbers."""
+        return self._names
 
     def learn(self, link: Link, options: Options) -> None:
         """Remember the peer's list."""
@@ -104,4 +107,4 @@ class Extensions:
         """Number the extensions anew and tell all peers."""
         self._names = tuple(sorted(self._by_name))
         for link in self._carrier.links():
-            self._carrier.send(link, Options(self._names))
+            self._carrier.send_options(link)

@@ -7,6 +7,7 @@ from ddrive.errors import CorruptStorage, LocalProtocolError, RemoteProtocolErro
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
 from ddrive.feed.merkle import RemoteTree
+from ddrive.ids import BlockIndex
 from ddrive.protocol.messages import Cancel, Data, Request, Unhave
 from ddrive.replication.peer import PeerStats
 
@@ -16,8 +17,14 @@ MAX_QUEUED = 256  # requests of one peer that wait for an answer; npm peers have
 class Uploads:
     """The requests of one peer that are not answered yet, and what we know that it knows."""
 
-    def __init__(self, send: Callable[[Data | Unhave], None], stats: tuple[PeerStats, ...]) -> None:
+    def __init__(
+        self,
+        send: Callable[[Data | Unhave], None],
+        stats: tuple[PeerStats, ...],
+        served: Callable[[BlockIndex, bytes], None] = lambda index, value: None,
+    ) -> None:
         self._send = send
+        self._served = served
         self._stats = stats
         self._queue: deque[Request] = deque()
         self._tree = RemoteTree()
@@ -78,3 +85,4 @@ class Uploads:
             for stats in self._stats:
                 stats.uploaded_blocks += 1
                 stats.uploaded_bytes += len(value)
+            self._served(index, value)

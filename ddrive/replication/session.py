@@ -29,9 +29,11 @@ from ddrive.protocol.messages import (
     Want,
 )
 from ddrive.replication.announcing import Announcer
-from ddrive.replication.asking import Asking, LinkedPeer
+from ddrive.replication.asking import LinkedPeer
 from ddrive.replication.blocks import REGION_BLOCKS
+from ddrive.replication.ending import Ending
 from ddrive.replication.extensions import Extensions
+from ddrive.replication.observing import DEFAULT_OPTIONS, PeerObserver, PeerOptions
 from ddrive.replication.peer import PeerStats
 from ddrive.replication.scheduler import REQUEST_TIMEOUT_S
 from ddrive.replication.serving import Uploads
@@ -42,7 +44,7 @@ PROGRESS_BYTES = 256  # between two ticks: more than signs of life, so an answer
 logger = logging.getLogger(__name__)
 
 
-class FeedSession(Asking):
+class FeedSession(Ending):
     """The exchange of one feed; it is the feed's `BlockSource` and one of its listeners.
 
     `eager_length`: the last block of each peer is fetched as soon as it is announced, so that the feed follows.
@@ -51,9 +53,7 @@ class FeedSession(Asking):
     def __init__(self, feed: Feed, *, eager_length: bool = False, request_timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         super().__init__(feed, eager_length=eager_length, request_timeout_s=request_timeout_s)
         self.stats = PeerStats()
-        self._peers: dict[Link, LinkedPeer] = {}
-        self._uploading = True
-        self._finished = False
+        self.observer: PeerObserver | None = None
         self._giver: LinkedPeer | None = None  # whose Data is being stored
         self._watchers: list[Callable[[], None]] = []
         self._announcer = Announcer(self._log, lambda: self._peers.values())
@@ -93,25 +93,40 @@ class FeedSession(Asking):
         """Note that the feed was asked for on `link`: `refresh` waits a while for the answer."""
         if link not in self._peers:
             self._expected[link] = trio.current_time() + EXPECTED_S
+            if self.observer is not None:
+                self.observer.peer_added(link)
 
-    def add_peer(self, link: Link, channel: ChannelId) -> None:
+    def add_peer(self, link: Link, channel: ChannelId, options: PeerOptions = DEFAULT_OPTIONS) -> None:
         """Start the exchange on a channel that both sides have opened."""
-        self.remove_peer(link)
-        now = trio.current_time()
-        state, actions = self._scheduler.add_peer(now)
-        peer = LinkedPeer(link, channel, state, Uploads(lambda message: peer.send(message), (state.stats, self.stats)))
-        peer.bytes_seen = link.bytes_received
+        self._take_out(link)
+        state, actions = self._scheduler.add_peer(trio.current_time())
+        uploads = Uploads(
+            lambda message: peer.send(message),
+            (state.stats, self.stats),
+            lambda index, value: self.observer.uploaded(link, index, value) if self.observer else None,
+        )
+        peer = LinkedPeer(link, channel, state, uploads, options, bytes_seen=link.bytes_received)
         self._peers[link] = self._by_id[state.id] = peer
-        options = self._extensions.options()
-        if options is not None:
-            peer.send(options)
-        if not self._uploading or not self._downloading:
-            peer.send(self._status())
-        self._run(actions)
+        if self._extensions.names or options.ack:
+            self.send_options(link)
+        if not (self._serves(peer) and self._asks(peer)):
+            peer.send(self._status(peer))
+        if options.download:
+            self._run(actions)
+        else:
+            self._pause(peer)
+        if self.observer is not None:
+            self.observer.peer_opened(link)
         self._peers_changed()
 
     def remove_peer(self, link: Link) -> None:
         """End the exchange on `link`: what its peer owed is asked of the others."""
+        known = link in self._peers or link in self._expected
+        self._take_out(link)
+        if known and self.observer is not None:
+            self.observer.peer_removed(link)
+
+    def _take_out(self, link: Link) -> None:
         self._expected.pop(link, None)
         peer = self._peers.pop(link, None)
         if peer is None:
@@ -137,52 +152,23 @@ class FeedSession(Asking):
         if self.feed.source is self:
             self.feed.set_source(None)
 
-    def finish(self) -> None:
-        """Tell all peers that nothing more is asked for, so that those which end when all is done can end."""
-        self._finished = True
-        for peer in list(self._peers.values()):
-            peer.send(self._status())
-            if not peer.state.downloading:
-                self._leave(peer)
-
     def _peers_changed(self) -> None:
         self._notify()
         for watcher in list(self._watchers):
             watcher()
 
-    def _leave(self, peer: LinkedPeer) -> None:
-        """End a channel on which nobody wants anything. Source: wire.md section 10."""
-        peer.send(Status(uploading=False, downloading=False))
-        peer.link.close_channel(peer.channel)
-        self.remove_peer(peer.link)
-
-    # -- what we offer ---------------------------------------------------------------------------------------------
-
-    @property
-    def uploading(self) -> bool:
-        """Whether requests are answered."""
-        return self._uploading
-
-    @uploading.setter
-    def uploading(self, uploading: bool) -> None:
-        if uploading == self._uploading:
-            return
-        self._uploading = uploading
-        for peer in self._peers.values():
-            peer.uploads.clear()
-            peer.send(self._status())
-
-    @property
-    def _downloading(self) -> bool:
-        return self._scheduler.downloading and not self._finished
+    # -- extensions ------------------------------------------------------------------------------------------------
 
     @property
     def extensions(self) -> Extensions:
         """The feed's own messages of other layers: `extensions.register(name, handler)`."""
         return self._extensions
 
-    def _status(self) -> Status:
-        return Status(uploading=self._uploading, downloading=self._downloading)
+    def send_options(self, link: Link) -> None:
+        """Tell the peer on `link` our extensions, and whether we ask for receipts."""
+        peer = self._peers.get(link)
+        if peer is not None:
+            peer.send(Options(self._extensions.names, peer.options.ack))
 
     def send(self, link: Link, message: Message) -> None:
         """Send a message to the peer on `link`, if it still takes part."""
@@ -229,14 +215,17 @@ class FeedSession(Asking):
             for stats in (peer.state.stats, self.stats):
                 stats.downloaded_blocks += 1
                 stats.downloaded_bytes += size
+            if self.observer is not None:
+                self.observer.downloaded(peer.link, data.index, data.value)
         if peer.wants_receipts:
             peer.send(Have(data.index, 1, ack=True))
         self._run(self._scheduler.answered(peer.state, data.index, size, trio.current_time()))
         self._notify()
+        self._end_if_complete(peer)
 
     def _on_request(self, peer: LinkedPeer, request: Request) -> None:
         peer.state.asks = True
-        if self._uploading:
+        if self._serves(peer):
             peer.uploads.add(request)
             self._serve(peer)
 
@@ -245,6 +234,8 @@ class FeedSession(Asking):
 
     def _on_have(self, peer: LinkedPeer, have: Have) -> None:
         if have.ack:
+            if peer.options.ack and self.observer is not None:
+                self.observer.acknowledged(peer.link, have.start, have.length)
             return
         now = trio.current_time()
         if have.bitfield is None:
@@ -254,6 +245,9 @@ class FeedSession(Asking):
             actions = self._scheduler.has_bits(peer.state, have.start, have.length, packed, now)
         self._run(actions)
         self._notify()
+        if self.observer is not None:
+            self.observer.announced(peer.link)
+        self._end_if_complete(peer)
 
     def _on_unhave(self, peer: LinkedPeer, unhave: Unhave) -> None:
         end = unhave.start + unhave.length
@@ -262,18 +256,8 @@ class FeedSession(Asking):
 
     def _on_want(self, peer: LinkedPeer, want: Want) -> None:
         peer.state.asks = True
-        if self._uploading:
+        if self._serves(peer):
             self._announcer.wanted(peer, want)
-
-    def _on_status(self, peer: LinkedPeer, status: Status) -> None:
-        was_downloading = peer.state.downloading
-        self._run(self._scheduler.status(peer.state, status, trio.current_time()))
-        self._notify()
-        # a peer that never asks (a writer) says so at the start, and stays; one that has asked is done with it
-        if status.downloading or not (self._finished or (was_downloading and peer.state.asks)):
-            return
-        if self._has_no_use_for(peer):
-            self._leave(peer)
 
     def _on_options(self, peer: LinkedPeer, options: Options) -> None:
         peer.wants_receipts = options.ack
@@ -281,12 +265,6 @@ class FeedSession(Asking):
 
     def _on_extension(self, peer: LinkedPeer, message: Extension) -> None:
         self._extensions.received(peer.link, message)
-
-    def _has_no_use_for(self, peer: LinkedPeer) -> bool:
-        """Tell whether nothing may be asked of a peer that asks nothing either."""
-        if not self._downloading:
-            return True
-        return not self._scheduler.eager_length and not self._scheduler.demand.blocks
 
     def _serve(self, peer: LinkedPeer) -> None:
         peer.uploads.serve(self.feed, self._log, lambda: peer.link.room)
@@ -337,7 +315,7 @@ _HANDLERS: dict[type[Message], Callable[[FeedSession, LinkedPeer, Any], None]] =
     Have: FeedSession._on_have,
     Unhave: FeedSession._on_unhave,
     Want: FeedSession._on_want,
-    Status: FeedSession._on_status,
+    Status: Ending._on_status,
     Options: FeedSession._on_options,
     Extension: FeedSession._on_extension,
 }

@@ -1,0 +1,104 @@
+"""What a program puts into a feed and gets out of it, and the bytes that blocks are made of.
+
+The names and forms are those of the npm packages, so that either side reads what the other wrote.
+"""
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ddrive.errors import DriveError
+
+
+class Encoding(Protocol):
+    """Turns values into blocks and back. Any object with these two methods will do."""
+
+    def encode(self, value: Any) -> bytes:
+        """Return the block that stands for `value`."""
+
+    def decode(self, block: bytes) -> Any:
+        """Return the value that `block` stands for."""
+
+
+class UndecodableBlock(DriveError):
+    """A block or message is not of the encoding in which it is read; its bytes are as the author wrote them."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedEncoding:
+    """An encoding made of two functions."""
+
+    name: str
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes], Any]
+
+
+def _binary(value: Any) -> bytes:
+    return value.encode() if isinstance(value, str) else bytes(value)
+
+
+def _json_line(value: Any) -> bytes:
+    return _json(value) + b"\n"
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _text(name: str) -> NamedEncoding:
+    return NamedEncoding(name, lambda value: str(value).encode(name), lambda block: block.decode(name))
+
+
+BINARY = NamedEncoding("binary", _binary, bytes)  # text is accepted and written as UTF-8
+UTF8 = _text("utf-8")
+ASCII = _text("ascii")
+UCS2 = NamedEncoding("ucs2", lambda value: str(value).encode("utf-16-le"), lambda block: block.decode("utf-16-le"))
+HEX = NamedEncoding("hex", bytes.fromhex, bytes.hex)
+BASE64 = NamedEncoding("base64", b64decode, lambda block: b64encode(block).decode())
+JSON = NamedEncoding("json", _json_line, json.loads)  # one line of text with its end: a feed reads as ndjson
+JSON_MESSAGE = NamedEncoding("json", _json, json.loads)  # of extension messages, which have no line end
+
+ENCODINGS: dict[str, NamedEncoding] = {
+    "binary": BINARY,
+    "utf-8": UTF8,
+    "utf8": UTF8,
+    "ascii": ASCII,
+    "ucs2": UCS2,
+    "hex": HEX,
+    "base64": BASE64,
+    "json": JSON,
+    "ndjson": JSON,
+}
+
+
+def encoding_of(chosen: str | Encoding) -> Encoding:
+    """Return the encoding of a name, or the encoder object itself.
+
+    Raises: ValueError for a name that is not known.
+    """
+    if not isinstance(chosen, str):
+        return chosen
+    try:
+        return ENCODINGS[chosen]
+    except KeyError:
+        raise ValueError(f"{chosen!r} is no encoding; known are {', '.join(sorted(ENCODINGS))}") from None
+
+
+def message_encoding_of(chosen: str | Encoding) -> Encoding:
+    """Return the encoding of an extension's messages: `json` has no line end there."""
+    return JSON_MESSAGE if chosen == "json" else encoding_of(chosen)
+
+
+def decode(encoding: Encoding, block: bytes, what: str) -> Any:
+    """Return the value of a block.
+
+    Raises: UndecodableBlock, naming `what` it was.
+    """
+    if encoding is BINARY:
+        return block
+    try:
+        return encoding.decode(block)
+    except Exception as error:
+        raise UndecodableBlock(f"{what} is not of the chosen encoding: {error}") from error
