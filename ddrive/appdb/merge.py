@@ -1,0 +1,188 @@
+"""The walks through the index: which entries stand for a key, and what a new entry has to point at.
+
+A branch of the index (all keys that begin with the same digits) is known by its *live* entries: the newest ones in it,
+of which none has seen another. One live entry is the usual case; several mean that writers changed the branch without
+having seen each other. Each step goes at least one digit further, and an entry is followed only to where it belongs, so
+the work is bounded by the keys' digits times the entries met, whatever the blocks say.
+
+Entries come from the `Load` that is handed in. Source: `hyperdb@3.5.0`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from ddrive.appdb.clock import knows, unseen
+from ddrive.appdb.node import EMPTY_ROW, NO_POINTERS, Entry, Pointer, Row, digit, parting
+from ddrive.trie.path import COMPONENT_DIGITS, END
+
+
+class Load(Protocol):
+    """Where the walks get entries from."""
+
+    def peek(self, pointer: Pointer) -> Entry | None:
+        """Return the entry if its block is held."""
+
+    async def entry(self, pointer: Pointer) -> Entry:
+        """Return the entry, waiting for its block."""
+
+    async def give_way(self) -> None:
+        """Let other tasks have their turn; called now and then within a long piece of work."""
+
+
+async def follow(load: Load, parent: Entry, pointer: Pointer, index: int, number: int) -> Entry:
+    """Return what `parent` points at in row `index`, digit `number`. Raises: InvalidEntry when it lies elsewhere."""
+    child = load.peek(pointer) or await load.entry(pointer)
+    shared = parting(child.hashes, parent.hashes)
+    if shared < index or digit(child.hashes, index) != number:
+        raise parent.fault(f"it points to {child.place}, which does not belong there")
+    if knows(child, parent):
+        raise parent.fault(f"it points to {child.place}, whose clock says that it came later")
+    return child
+
+
+def settle(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the live ones. Raises: InvalidEntry when each has seen another, which cannot be."""
+    distinct = list({entry.pointer: entry for entry in entries}.values())
+    if len(distinct) < 2:
+        return distinct
+    live = unseen(distinct)
+    if not live:
+        raise distinct[0].fault(f"its clock and that of {distinct[1].place} each say that the other came first")
+    return live
+
+
+async def narrow(load: Load, live: list[Entry], hashes: tuple[int, ...]) -> list[Entry]:
+    """Return the live entries among those at and below the key with these hashes, given the live ones of all.
+
+    Raises: InvalidEntry, what the load raises.
+    """
+    goal = COMPONENT_DIGITS * len(hashes)
+    while live:
+        if len(live) == 1:
+            entry = live[0]
+            stop = parting(entry.hashes, hashes)
+            if stop >= goal:
+                return live
+            number = digit(hashes, stop)
+            pointers = entry.rows.get(stop, EMPTY_ROW)[number]
+            live = [await follow(load, entry, pointer, stop, number) for pointer in pointers]
+        else:
+            stops = [parting(entry.hashes, hashes) for entry in live]
+            stop = min(stops)
+            if stop >= goal:
+                return live
+            number = digit(hashes, stop)
+            further: list[Entry] = []
+            for entry, own in zip(live, stops, strict=True):
+                if own > stop:
+                    further.append(entry)
+                pointers = entry.rows.get(stop, EMPTY_ROW)[number]
+                further += [await follow(load, entry, pointer, stop, number) for pointer in pointers]
+            live = further
+        if len(live) > 1:
+            live = settle(live)
+    return live
+
+
+async def ending(load: Load, live: Sequence[Entry], index: int) -> dict[str, list[Entry]]:
+    """Return the live entries of each key that ends at `index`, given those of the branch up to there.
+
+    There is more than one key when their hashes are equal, or when they differ in a final slash only.
+    """
+    views: list[tuple[Entry, set[Pointer]]] = []
+    found: dict[Pointer, Entry] = {}
+    for entry in live:
+        view = {entry.pointer: entry} if digit(entry.hashes, index) == END else {}
+        for pointer in entry.rows.get(index, EMPTY_ROW)[END]:
+            view[pointer] = await follow(load, entry, pointer, index, END)
+        found |= view
+        views.append((entry, set(view)))
+    keys: dict[str, list[Entry]] = {}
+    for pointer, entry in found.items():
+        # who has seen an entry and does not show it any more has seen what came in its place
+        if all(pointer in view or not knows(witness, entry) for witness, view in views):
+            keys.setdefault(entry.key, []).append(entry)
+    return {key: settle(entries) for key, entries in keys.items()}
+
+
+async def find(load: Load, heads: Sequence[Entry], key: str, hashes: tuple[int, ...]) -> list[Entry]:
+    """Return the live entries of one key, deletions included. Raises: as `narrow`."""
+    live = await narrow(load, list(heads), hashes)
+    if not live:
+        return []
+    index = COMPONENT_DIGITS * len(hashes)
+    if len(live) == 1 and index not in live[0].rows:
+        return live if live[0].key == key else []
+    return (await ending(load, live, index)).get(key, [])
+
+
+async def put_rows(load: Load, heads: Sequence[Entry], key: str, hashes: tuple[int, ...]) -> dict[int, Row]:
+    """Return the table of a new entry for `key` whose writer has seen `heads`. Raises: as `narrow`."""
+    rows: dict[int, Row] = {}
+    last = COMPONENT_DIGITS * len(hashes)
+    waiting: list[tuple[Entry, int]] = [(head, 0) for head in reversed(heads)]
+    several = len(heads) > 1
+    started: set[tuple[Pointer, int]] = set()  # ways that join again are walked once
+    while waiting:
+        entry, index = waiting.pop()
+        branches: list[tuple[Entry, int]] = []
+        while True:
+            if several:
+                if (entry.pointer, index) in started:
+                    break
+                started.add((entry.pointer, index))
+            stop = parting(entry.hashes, hashes)
+            for row, slots in entry.rows.items():
+                if index <= row < stop:
+                    _keep(rows, row, slots, skip=digit(hashes, row))
+            if stop == last:
+                await _keep_ending(load, rows, entry, key, last)
+                break
+            number = digit(hashes, stop)
+            slots = entry.rows.get(stop, EMPTY_ROW)
+            _keep(rows, stop, _with(slots, digit(entry.hashes, stop), entry.pointer), skip=number)
+            if not slots[number]:
+                break
+            nearer = [await follow(load, entry, pointer, stop, number) for pointer in slots[number]]
+            index = stop + 1
+            if len(nearer) > 1:
+                several = True
+                branches += [(other, index) for other in nearer[1:]]
+            entry = nearer[0]
+        waiting += reversed(branches)
+    return dict(sorted(rows.items())) if several else rows
+
+
+async def _keep_ending(load: Load, rows: dict[int, Row], entry: Entry, key: str, last: int) -> None:
+    """Keep what `entry` has at the end of the path: longer keys, and other keys that end there too."""
+    slots = entry.rows.get(last, EMPTY_ROW)
+    others: tuple[Pointer, ...] = ()
+    for pointer in slots[END]:
+        if (await follow(load, entry, pointer, last, END)).key != key:
+            others += (pointer,)
+    slots = (*slots[:END], others)
+    if entry.key != key:
+        slots = _with(slots, digit(entry.hashes, last), entry.pointer)
+    _keep(rows, last, slots, skip=-1)
+
+
+def _with(slots: Row, number: int, pointer: Pointer) -> Row:
+    """Return `slots` with one more pointer."""
+    if pointer in slots[number]:
+        return slots
+    return (*slots[:number], (*slots[number], pointer), *slots[number + 1 :])
+
+
+def _keep(rows: dict[int, Row], row: int, slots: Row, *, skip: int) -> None:
+    """Add to a row of the new table what is not there yet, except under the digit `skip`."""
+    if skip >= 0 and slots[skip]:
+        slots = (*slots[:skip], NO_POINTERS, *slots[skip + 1 :])
+    present = rows.get(row)
+    if present is None:
+        if slots != EMPTY_ROW:
+            rows[row] = slots
+    elif present is not slots:
+        rows[row] = tuple(
+            ours if not theirs else ours + tuple(pointer for pointer in theirs if pointer not in ours)
+            for ours, theirs in zip(present, slots, strict=True)
+        )
