@@ -81,8 +81,8 @@ class DriveFace(Protocol):
     async def list(self, path: str) -> Sequence[EntryFace]:
         """Return the entries of the directory at `path`, by name."""
 
-    async def open(self, path: str) -> ReaderFace:
-        """Return a reader of the file at `path`."""
+    async def open(self, path: str, stat: Stat | None = None) -> ReaderFace:
+        """Return a reader of the file at `path`; `stat` are its attributes if they are known and no nested drive's."""
 
     async def changed(self, old: int) -> Sequence[str]:
         """Return the paths that differ between version `old` and now."""

@@ -60,6 +60,7 @@ class Inode:
         "listing",
         "listing_expires",
         "lookups",
+        "lookups_below",
         "name",
         "nested",
         "number",
@@ -79,6 +80,7 @@ class Inode:
         self.expires = 0.0  # until when `stat` may be used without asking, in seconds of the caller's clock
         self.listing: Listing | None = None
         self.listing_expires = 0.0
+        self.lookups_below = 0  # single names asked of the drive since it was last listed unasked
         self.lookups = 0
         self.handles = 0
         self.children: dict[str, Inode] = {}

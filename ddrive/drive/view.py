@@ -138,11 +138,15 @@ class DriveView:
 
     # -- content
 
-    async def open(self, path: str) -> FileReader:
+    async def open(self, path: str, stat: Stat | None = None) -> FileReader:
         """Return a reader of the file that `path` leads to; it keeps that content whatever happens later.
 
+        A caller that has just got the attributes of a file of this drive itself (not of a nested one) may give them:
+        they are then not looked up again.
         Raises: NotFound, IsADirectory, TooManyLinks, CorruptStorage when its attributes cannot be true.
         """
+        if stat is not None and stat.is_file and stat.mount is None:
+            return FileReader(await self.content(), extent_of(stat), path)
         where, stat, entry = await self._resolve(drive_path(path))
         if stat.is_dir or entry is None:
             raise IsADirectory(f"{path!r} is a directory")

@@ -25,7 +25,7 @@ from ddrive.errors import (
 )
 from mountd.follower import Follower
 from mountd.inodes import ROOT_NUMBER, Inode
-from mountd.vfs import FOLLOWED_S, FOREVER_S, UNFOLLOWED_S, Limits, Vfs
+from mountd.vfs import FOLLOWED_S, FOREVER_S, LISTED_LOOKUPS_MIN, UNFOLLOWED_S, Limits, Vfs
 from tests.support.memory_drive import FakeCallers, MemoryDrive
 
 CALLER = 4711
@@ -121,6 +121,28 @@ async def test_absence_is_an_answer(autojump_clock: MockClock) -> None:
         found = await it.vfs.lookup(ROOT_NUMBER, "nothing", CALLER)
         assert found.inode is None
         assert 0 < found.timeout_s <= UNFOLLOWED_S
+
+
+async def test_many_lookups_in_one_directory_turn_into_one_listing(autojump_clock: MockClock) -> None:
+    async with mounted() as it:
+        for number in range(40):
+            it.drive.write(f"/{number:02}", b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(40):
+            assert (await it.find(f"/{number:02}")).stat == it.drive.stats[f"/{number:02}"]
+        assert it.drive.calls.count("list /") == 1
+        assert sum(call.startswith("lstat /") for call in it.drive.calls) < LISTED_LOOKUPS_MIN + 2
+
+
+async def test_a_directory_is_not_listed_unasked_when_that_needs_a_peer(autojump_clock: MockClock) -> None:
+    async with mounted() as it:
+        for number in range(40):
+            it.drive.write(f"/{number:02}", b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        it.drive.metadata.lacking = 1
+        for number in range(40):
+            await it.find(f"/{number:02}")
+        assert "list /" not in it.drive.calls
 
 
 async def test_a_listing_answers_later_lookups_also_of_what_is_absent(autojump_clock: MockClock) -> None:

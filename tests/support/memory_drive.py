@@ -30,10 +30,11 @@ class Feed:
     def __init__(self) -> None:
         self.peer_count = 1
         self.length = 2  # the header and one entry
+        self.lacking = 0  # blocks that are not held
         self.grown = trio.Event()
 
     def held(self, start: BlockIndex, end: BlockIndex) -> int:
-        return end - start
+        return end - start - self.lacking
 
     async def wait_length(self, min_length: int) -> int:
         while self.length < min_length:
@@ -158,7 +159,7 @@ class MemoryDrive:
             stat = Stat(DIRECTORY_MODE, mtime_ms=1000, ctime_ms=1000)
         return stat
 
-    async def open(self, path: str) -> Reader:
+    async def open(self, path: str, stat: Stat | None = None) -> Reader:
         await self.reach(path, "open")
         self.readers.append(Reader(self, path, self.stats[path]))
         return self.readers[-1]
