@@ -72,16 +72,24 @@ class Control:
         self._stores = stores
         self._verbs = verbs
         self._connections: set[Answering] = set()
+        self._accepting = trio.CancelScope()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Answer until cancelled; the socket is removed then. A dead engine's socket is replaced."""
+        """Answer until cancelled; a dead engine's socket is replaced."""
         self._path.unlink(missing_ok=True)
         listener = listen(self._path)
         try:
-            task_status.started()
-            await trio.serve_listeners(self._connected, [listener])
+            async with trio.open_nursery() as connections:
+                with self._accepting:
+                    task_status.started()
+                    await trio.serve_listeners(self._connected, [listener], handler_nursery=connections)
+                self._path.unlink(missing_ok=True)
         finally:
             self._path.unlink(missing_ok=True)
+
+    def close_door(self) -> None:
+        """Take no new connections and remove the socket; those that are there are still answered."""
+        self._accepting.cancel()
 
     async def flush(self) -> None:
         """Return when all answers are written, or after a moment."""

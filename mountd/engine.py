@@ -119,6 +119,7 @@ class Engine:
         task_status.started()
         await self._stopping.wait()
         owning.notify("STOPPING=1")
+        control.close_door()
         with trio.move_on_after(MOUNTS_END_S) as limit:
             await self._workers.stop_all()
         if limit.cancelled_caught:

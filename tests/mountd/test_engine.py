@@ -126,6 +126,20 @@ async def test_eight_starters_share_one_engine(state: Path) -> None:
     await until(lambda: not (state / "control.sock").exists())
 
 
+async def test_a_new_engine_follows_one_that_is_leaving(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DDRIVE_LISTEN", "127.0.0.1:0")
+    async with engine(state) as running:
+        first = (await running.call("status"))["pid"]
+        async with running.attached() as attached, trio.open_nursery() as nursery:
+            nursery.start_soon(attached.call, "stop")
+            await until(lambda: not running.socket.exists())
+            async with connect_engine(state) as follower:
+                assert (await follower.call("status"))["pid"] != first
+                await follower.call("stop")
+        assert await running.ended() == 0
+    await until(lambda: not running.socket.exists())
+
+
 async def test_no_engine_is_started_unless_wanted(state: Path) -> None:
     with pytest.raises(EngineError, match="no engine runs"):
         async with connect_engine(state, start=False):
