@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mountd.cli import drives, engine, look, mounting, peers, report, transfer
+from mountd.cli import drives, engine, keeping, look, mounting, peers, report, transfer, versions
 
 PARSER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # typer exports no base class of all wrong calls
 
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+tag = typer.Typer(help="Names for versions of a drive.", pretty_exceptions_enable=False)
 peer = typer.Typer(help="Known addresses of peers.", pretty_exceptions_enable=False)
 
 VERBS: dict[str, Callable[..., None]] = {
@@ -35,16 +36,24 @@ VERBS: dict[str, Callable[..., None]] = {
     "stats": drives.stats,
     "ls": look.ls,
     "cat": look.cat,
+    "du": keeping.du,
+    "download": keeping.fetch,
+    "diff": versions.diff,
     "seed": drives.seed,
     "unseed": drives.unseed,
 }
 for name, verb in VERBS.items():
     app.command(name)(verb)
 app.command("umount", hidden=True)(mounting.unmount)
+app.command("pin", hidden=True)(keeping.fetch)
 peer.command("add")(peers.add)
 peer.command("rm")(peers.rm)
 peer.command("ls")(peers.ls)
 app.add_typer(peer, name="peer")
+tag.command("add")(versions.add_tag)
+tag.command("rm")(versions.remove_tag)
+tag.command("ls")(versions.list_tags)
+app.add_typer(tag, name="tag")
 
 
 def _print_version(wanted: bool) -> None:

@@ -70,9 +70,10 @@ def mount(
             peers=addresses,
             options=wanted,
         )
-        session.say(made, [])
         if foreground:
-            await _stay(session, str(place))
+            await _stay(session, made)
+        else:
+            session.say(made, [])
 
     check_mountpoint(place)
     run(Common(state, as_json, start=not no_start), verb)
@@ -154,9 +155,11 @@ def _apply(option: str, wanted: dict[str, Any], peers: list[str]) -> None:
         raise typer.BadParameter(str(error), param_hint="-o") from None
 
 
-async def _stay(session: Session, place: str) -> None:
-    """Return when the mount at `place` has ended by itself; end it on SIGINT and SIGTERM."""
+async def _stay(session: Session, made: dict[str, Any]) -> None:
+    """Return when the mount has ended by itself; end it on SIGINT and SIGTERM."""
+    place = made["mountpoint"]
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        session.say(made, [])
         while any(mount["mountpoint"] == place for mount in (await session.call("status"))["mounts"]):
             with trio.move_on_after(POLL_S) as pause:
                 await anext(signals)

@@ -1,5 +1,6 @@
 """The options that several verbs share; each can be given as `DDRIVE_<OPTION>` in the environment too."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,3 +103,16 @@ Listen = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", envvar="DDRIVE_DRY_RUN", help="Only tell what would be done.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="DDRIVE_YES", help="Do not ask.")]
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on a terminal; elsewhere `--yes` is needed.
+
+    Raises: typer.BadParameter, typer.Abort when the answer is no.
+    """
+    if yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise typer.BadParameter(f"{question} Say so with --yes", param_hint="--yes")
+    typer.confirm(question, abort=True, err=True)

@@ -160,11 +160,11 @@ def test_a_reader_that_leaves_early_is_no_error(ddrive: Program, tmp_path: Path)
 
 def test_an_interrupt_is_quiet(ddrive: Program) -> None:
     ddrive.ask("status")
-    waiting = ddrive.start("cat", UNKNOWN, "/x")
-    with pytest.raises(subprocess.TimeoutExpired):
-        waiting.wait(1.5)
-    waiting.send_signal(signal.SIGINT)
-    out, err = waiting.communicate(timeout=30)
+    with ddrive.running("cat", UNKNOWN, "/x") as waiting:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(2)
+        waiting.send_signal(signal.SIGINT)
+        out, err = waiting.communicate(timeout=30)
     assert (waiting.returncode, out, err) == (130, b"", b"")
 
 
@@ -172,8 +172,12 @@ def test_a_missing_dev_fuse_is_said(ddrive: Program, tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
     key = ddrive.ask("create")["key"]
     assert ddrive.run("stop").code == 0
-    hide = "mount -t tmpfs none /dev && mkdir -m 1777 /dev/shm && mknod -m 666 /dev/null c 1 3"
-    script = f"{hide} && mknod -m 666 /dev/urandom c 1 9 && exec {' '.join(COMMAND)} mount {key} {tmp_path}/mnt"
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    hide = f"cd {devices} && mount -t tmpfs none . && cd {devices}"
+    for name in ("null", "urandom"):
+        hide += f" && : > {name} && mount --bind /dev/{name} {name}"
+    script = f"{hide} && cd / && mount --rbind {devices} /dev && exec {' '.join(COMMAND)} mount {key} {tmp_path}/mnt"
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     done = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, env=ddrive.environment(), timeout=60)
     check(Result(done), 1, "/dev/fuse")

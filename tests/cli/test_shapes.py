@@ -1,10 +1,12 @@
 """The JSON that scripts rely on, and what a person sees instead."""
 
+import json
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.support.program import Program
+from tests.support.program import Program, mounted, program
 
 
 def test_status(ddrive: Program) -> None:
@@ -126,3 +128,72 @@ def test_options_come_from_the_configuration_file(ddrive: Program, tmp_path: Pat
     (home / "config.toml").write_text('listen = "127.0.0.2:0"\n')
     status = ddrive.run("status", "--json", DDRIVE_LISTEN="").json()
     assert status["listen"][0].startswith("127.0.0.2:")
+
+
+def test_versions_have_names_and_differences(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "stays").write_text("1")
+    (source / "changes").write_text("1")
+    first = ddrive.ask("import", source)
+    key = first["key"]
+    assert ddrive.ask("tag", "add", key, "release") == {"name": "release", "version": first["version"]}
+    (source / "changes").write_text("12")
+    (source / "new").write_text("123")
+    ddrive.ask("import", source, key)
+    assert ddrive.ask("tag", "ls", key) == [{"name": "release", "version": first["version"]}]
+    changes = ddrive.ask("diff", key, str(first["version"]))
+    assert [(change["type"], change["path"], change["size"]) for change in changes] == [
+        ("put", "/changes", 2),
+        ("put", "/new", 3),
+    ]
+    assert changes[0].keys() >= {"type", "path", "previous_version", "version", "size"}
+    assert ddrive.run("cat", f"{key}+release", "/changes").out == b"1"
+    assert ddrive.run("cat", key, "/changes").out == b"12"
+    assert ddrive.run("tag", "rm", key, "release").code == 2
+    assert ddrive.ask("tag", "rm", key, "release", "--dry-run")["version"] == first["version"]
+    ddrive.ask("tag", "rm", key, "release", "--yes")
+    assert ddrive.ask("tag", "ls", key) == []
+    assert ddrive.run("cat", f"{key}+release", "/changes").code == 3
+
+
+def test_what_is_held_is_counted_and_fetched(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    (source / "sub").mkdir(parents=True)
+    (source / "big").write_bytes(bytes(300_000))
+    (source / "sub" / "small").write_bytes(bytes(1000))
+    key = ddrive.ask("import", source)["key"]
+    with program(tmp_path / "other" / "state") as other:
+        empty = other.ask("du", key, "--peer", ddrive.address)
+        assert (empty["files"], empty["bytes"], empty["held"]) == (2, 301_000, 0)
+        assert other.ask("download", key, "sub")["held"] == 1000
+        assert other.ask("du", key)["held"] == 1000
+        assert other.ask("download", key)["held"] == 301_000
+        assert ddrive.run("stop").code == 0
+        assert len(other.run("cat", key, "big").out) == 300_000
+
+
+def test_the_engine_runs_in_the_foreground(ddrive: Program) -> None:
+    with ddrive.running("daemon", "--listen", "127.0.0.1:0", "--json") as running:
+        assert running.stdout is not None
+        status = json.loads(running.stdout.readline())
+        assert ddrive.pid == status["pid"]
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=30)
+    assert running.returncode == 0
+    assert ddrive.run("status", "--no-start").code == 1
+
+
+def test_a_mount_in_the_foreground_ends_with_a_signal(ddrive: Program, tmp_path: Path) -> None:
+    key = ddrive.ask("create")["key"]
+    place = tmp_path / "mnt"
+    place.mkdir()
+    ddrive.mountpoints.append(place)
+    with ddrive.running("mount", key, place, "--foreground", "--json") as running:
+        assert running.stdout is not None
+        assert json.loads(running.stdout.readline())["state"] == "ok"
+        assert mounted(place)
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=30)
+    assert running.returncode == 0
+    assert not mounted(place)

@@ -1,7 +1,6 @@
 """Processes that are killed leave nothing that the next `ddrive mount` does not put right."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -52,12 +51,12 @@ def test_what_import_acknowledged_is_there_after_a_kill(ddrive: Program, tmp_pat
 def test_an_import_that_was_killed_is_finished_by_the_next(ddrive: Program, tmp_path: Path) -> None:
     source = tree.build(tmp_path / "tree", tree.plain_steps(many=2000, big=20 * tree.MIB))
     key = ddrive.ask("create")["key"]
-    running = ddrive.start("import", source, key)
-    with pytest.raises(subprocess.TimeoutExpired):
-        running.wait(0.7)
-    kill(running.pid)
-    kill(ddrive.pid)
-    running.communicate()
+    engine = ddrive.pid
+    with ddrive.running("import", source, key) as running:
+        while ddrive.ask("info", key)["content"]["length"] == 0:
+            assert running.poll() is None
+        kill(running.pid)
+        kill(engine)
     assert ddrive.ask("import", source, key)["refused"] == []
     ddrive.ask("export", key, tmp_path / "copy")
     assert tree.differences(tree.observe(tmp_path / "copy"), tree.observe(source)) == []

@@ -61,15 +61,21 @@ class Program:
         assert result.code == 0, f"ddrive {' '.join(map(str, arguments))}: {result}"
         return result.json()
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
-        """Start one verb and leave it running."""
-        return subprocess.Popen(
+    @contextmanager
+    def running(self, *arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
+        """Start one verb and leave it running; it is killed when the block ends before it does."""
+        process = subprocess.Popen(
             [*COMMAND, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self.environment(),
         )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def mount(self, key: str, mountpoint: Path, *options: str | Path) -> dict[str, Any]:
         """Mount a drive at a directory, which is made when it is missing; return what the command told."""

@@ -1,0 +1,86 @@
+"""`du` and `download`: how much of a drive is held here, and fetching it to keep."""
+
+import posixpath
+from typing import Any
+
+from ddrive.drive.holdings import Usage, download, usage
+from mountd.cli import options, report
+from mountd.cli.look import DriveText, PathText, joined, short_name
+from mountd.cli.options import Common
+from mountd.cli.session import Session, named_drive, patience, run
+from mountd.cli.values import format_size
+
+
+def du(
+    drive: DriveText,
+    path: PathText = None,
+    peer: options.Peers = None,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Show how large a drive or a part of it is, and how much of it is held here."""
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        place = joined(ref, path)
+        async with (
+            patience(session, timeout, f"{short_name(ref)}, {place}"),
+            session.drive(ref, peers=peer, wait_s=timeout) as opened,
+        ):
+            found = await usage(opened, place)
+        value = _summed(place, found)
+        session.say(value, [f"{format_size(value['bytes'])} in {value['files']} files", _held_line(value)])
+
+    named = named_drive(drive)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def fetch(
+    drive: DriveText,
+    path: PathText = None,
+    peer: options.Peers = None,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Fetch a drive or a part of it and keep it here."""
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        place = joined(ref, path)
+        async with (
+            patience(session, timeout, f"{short_name(ref)}, {place}"),
+            session.drive(ref, peers=peer, wait_s=timeout) as opened,
+        ):
+            wanted = _summed(place, await usage(opened, place))
+            with report.meter(posixpath.basename(place) or "all", total=wanted["bytes"], quiet=as_json) as meter:
+                done = 0
+
+                def count(_: str, file: Usage) -> None:
+                    nonlocal done
+                    done += file.size
+                    meter.update(done)
+
+                await download(opened, place, done=count)
+            value = _summed(place, await usage(opened, place))
+        session.say(value, [_held_line(value)])
+
+    named = named_drive(drive)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def _summed(path: str, found: dict[Any, Usage]) -> dict[str, Any]:
+    """Return the totals; of a file that is held in part, the bytes are estimated from the number of blocks."""
+    return {
+        "path": path,
+        "files": len(found),
+        "bytes": sum(file.size for file in found.values()),
+        "held": sum(file.size * file.held_blocks // max(1, file.blocks) for file in found.values()),
+    }
+
+
+def _held_line(value: dict[str, Any]) -> str:
+    return f"{format_size(value['held'])} held here"

@@ -1,0 +1,131 @@
+"""`diff` and `tag`: what changed between two versions of a drive, and names for versions."""
+
+from typing import Annotated, Any
+
+import typer
+
+from ddrive.drive.walks import Change
+from mountd.cli import options, report
+from mountd.cli.look import DriveText, short_name
+from mountd.cli.options import Common
+from mountd.cli.session import Session, named_drive, patience, run
+from mountd.cli.values import format_size
+
+SIGNS = {"put": "+", "del": "-", "mount": "+", "unmount": "-"}
+
+TagName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a version.", show_default=False)]
+
+
+def diff(
+    drive: DriveText,
+    old: Annotated[int, typer.Argument(metavar="V1", min=1, help="The older version.", show_default=False)],
+    new: Annotated[
+        int | None,
+        typer.Argument(metavar="[V2]", min=1, help="The newer one; else the newest.", show_default=False),
+    ] = None,
+    peer: options.Peers = None,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """List what changed between two versions; nested drives are not entered."""
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        async with (
+            patience(session, timeout, short_name(ref)),
+            session.drive(ref, peers=peer, wait_s=timeout) as opened,
+        ):
+            newer = opened if new is None else opened.checkout(new)
+            changes = [_shown(change) async for change in newer.diff(old, ref.path or "/")]
+        changes.sort(key=lambda change: str(change["path"]))
+        rows = [
+            [SIGNS[change["type"]], "" if change["size"] is None else format_size(change["size"]), change["path"]]
+            for change in changes
+        ]
+        session.say(changes, [report.printable(line) for line in report.columns(rows)])
+
+    named = named_drive(drive)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def add_tag(
+    drive: DriveText,
+    name: TagName,
+    version: Annotated[
+        int | None, typer.Argument(metavar="[VERSION]", min=1, help="Else the newest.", show_default=False)
+    ] = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Give a version of an own drive a name; then KEY+NAME means that version."""
+
+    async def verb(session: Session) -> None:
+        async with session.drive(await session.find(named)) as opened:
+            chosen = await opened.tags.add(name, version)
+        session.say({"name": name, "version": chosen}, [])
+
+    if name.isdigit():
+        raise typer.BadParameter(f"{name!r} would be taken for a version", param_hint="NAME")
+    named = named_drive(drive)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def remove_tag(
+    drive: DriveText,
+    name: TagName,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Forget a name of an own drive; the version stays."""
+
+    async def verb(session: Session) -> None:
+        async with session.drive(await session.find(named)) as opened:
+            version = await opened.tags.get(name)
+            if not dry_run:
+                await opened.tags.remove(name)
+        session.say({"name": name, "version": version}, [f"would forget {name}: version {version}"] if dry_run else [])
+
+    named = named_drive(drive)
+    if not dry_run:
+        options.confirm(f"forget the name {name}?", yes=yes)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def list_tags(
+    drive: DriveText,
+    peer: options.Peers = None,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """List the names of versions."""
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        async with (
+            patience(session, timeout, short_name(ref)),
+            session.drive(ref, peers=peer, wait_s=timeout) as opened,
+        ):
+            tags = [{"name": name, "version": version} for name, version in (await opened.tags.all()).items()]
+        rows = [[str(tag["version"]), str(tag["name"])] for tag in tags]
+        session.say(tags, [report.printable(line) for line in report.columns(rows)])
+
+    named = named_drive(drive)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def _shown(change: Change) -> dict[str, Any]:
+    return {
+        "type": change.kind,
+        "path": f"/{change.path}",
+        "previous_version": None if change.previous_seq is None else change.previous_seq + 1,
+        "version": None if change.seq is None else change.seq + 1,
+        "size": None if change.stat is None or change.stat.is_dir else change.stat.size,
+    }
