@@ -77,6 +77,18 @@ class TimedOut(DriveError):
     """The deadline passed before the data arrived."""
 
 
+class Withdrawn(DriveError):
+    """A wait was ended by `cancel`, or a download by `undownload`."""
+
+
+class WriteRefused(DriveError):
+    """The program's own check of a block refused it, so that it was not stored."""
+
+
+class UndecodableBlock(DriveError):
+    """A block or message is not of the encoding in which it is read; its bytes are as the author wrote them."""
+
+
 class Closed(DriveError):
     """The feed, store or connection was closed while it was in use."""
 

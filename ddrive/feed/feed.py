@@ -5,42 +5,30 @@ The same class stands over the files themselves (`FeedLog`) and over a view of f
 cancelled wait leaves nothing behind. Deadlines are the caller's: cancel scopes.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from logging import getLogger
 
 import trio
 
-from ddrive.errors import Closed, CorruptStorage, LengthChanged, NotHeld, NotWritable
+from ddrive.errors import CorruptStorage, NotHeld
+from ddrive.feed.appending import AppendableFeed
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog, Stored
 from ddrive.feed.merkle import MAX_LENGTH, Proof
-from ddrive.feed.owned import Staged
 from ddrive.feed.source import BlockSource, FeedListener
 from ddrive.feed.view import FeedView
-from ddrive.feed.waiting import Audience
-from ddrive.ids import BlockIndex, PublicKey, short
+from ddrive.ids import BlockIndex, PublicKey
 
 YIELD_EVERY = 32  # held blocks handed out before other tasks get their turn (a checkpoint costs 6 us)
 AUDIT_BLOCKS = 64  # read between two turns of other tasks
 
-_log = getLogger(__name__)
 
-Appender = Callable[[Sequence[Buffer], int | None], Awaitable[BlockIndex]]
-_limiter = trio.CapacityLimiter(8)  # threads waiting for a disk
-
-
-class Feed:
+class Feed(AppendableFeed):
     """A feed to read from, to wait on and, with the secret key, to append to."""
 
     def __init__(self, log: FeedLog | FeedView, *, name: str = "") -> None:
-        self.log = log
-        self.name = name or short(log.key)
-        self.appender: Appender = self._append_here
+        super().__init__(log, name=name)
         self._source: BlockSource | None = None
-        self._audience = Audience()
-        self._turn = trio.Lock()
-        self._closed = False
         self._handed_out = 0
 
     def __repr__(self) -> str:
@@ -50,21 +38,6 @@ class Feed:
     def key(self) -> PublicKey:
         """The public key, which names the feed."""
         return self.log.key
-
-    @property
-    def length(self) -> int:
-        """The number of blocks that the author is proven to have signed."""
-        return self.log.length
-
-    @property
-    def byte_length(self) -> int:
-        """The number of bytes in all `length` blocks."""
-        return self.log.byte_length
-
-    @property
-    def writable(self) -> bool:
-        """Whether the secret key is at hand."""
-        return self.log.writable
 
     @property
     def forked(self) -> bool:
@@ -240,15 +213,6 @@ class Feed:
             self._audience.nodes_stored()
         return result
 
-    async def append(self, blocks: Sequence[Buffer], *, expected_length: int | None = None) -> BlockIndex:
-        """Append blocks under one signature and return the index of the first, once they are durable.
-
-        With `expected_length` the feed must still have that length. Raises: NotWritable, LengthChanged, TooLarge,
-        Forked, CorruptStorage, Closed.
-        """
-        self._check_open()
-        return await self.appender(blocks, expected_length)
-
     def clear(self, start: int, end: int) -> None:
         """Drop the blocks from `start` up to `end` and free their space; they can be fetched again."""
         for first, last in self._owned().clear(start, end):
@@ -265,28 +229,6 @@ class Feed:
                 self._audience.cleared(index, index + 1)
             await trio.lowlevel.checkpoint()
         return good, bad
-
-    async def flush(self) -> None:
-        """Make received blocks durable, then the bits that say they are held."""
-        log = self.log
-        if isinstance(log, FeedView) or self._closed:
-            return
-        async with self._turn:
-            await self._flush(log)
-
-    async def aclose(self) -> None:
-        """Let go of the files; tasks that wait get `Closed`. Further calls do nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        self._audience.waiters.wake_all()
-        with trio.CancelScope(shield=True):
-            async with self._turn:
-                try:
-                    if isinstance(self.log, FeedLog):
-                        await self._flush(self.log)
-                finally:
-                    self.log.close()
 
     # -- what the owner of the files reports to a view
 
@@ -315,48 +257,6 @@ class Feed:
 
     # -- inside
 
-    async def _append_here(self, blocks: Sequence[Buffer], expected_length: int | None) -> BlockIndex:
-        if isinstance(self.log, FeedView) or not self.writable:
-            raise NotWritable(f"feed {self.name} belongs to somebody else")
-        async with self._turn:
-            self._check_open()
-            if expected_length is not None and expected_length != self.length:
-                raise LengthChanged(f"feed {self.name} has {self.length} blocks, not {expected_length}")
-            with trio.CancelScope(shield=True):
-                staged = self.log.stage(blocks)
-                await self._secure(self.log, staged)
-        if staged.length > staged.start:
-            self._audience.grew(self.length)
-            self._audience.stored(staged.start, staged.length)
-        return staged.start
-
-    async def _secure(self, log: FeedLog, staged: Staged) -> None:
-        """Make a staged append durable and only then part of the feed."""
-        try:
-            await _in_thread(log, lambda: log.secure(staged))
-        except BaseException:
-            log.abandon()
-            raise
-        log.publish(staged)
-        pages = log.begin_flush() or []
-        try:
-            log.end_flush(pages)
-        except OSError as error:  # the blocks are on disk and signed: their bits can be restored from that
-            log.cancel_flush(pages)
-            _log.warning("bits not written feed=%s error=%s", self.name, error)
-
-    async def _flush(self, log: FeedLog) -> None:
-        pages = log.begin_flush()
-        if pages is None:
-            return
-        with trio.CancelScope(shield=True):
-            try:
-                await _in_thread(log, log.sync_files)
-                log.end_flush(pages)
-            except BaseException:
-                log.cancel_flush(pages)
-                raise
-
     async def _wait_for_nodes(self, byte_offset: int, start: int, end: int) -> None:
         withdraw = _nothing
         if self._source is not None:
@@ -373,27 +273,9 @@ class Feed:
             self._handed_out = 0
             await trio.lowlevel.checkpoint()
 
-    def _owned(self) -> FeedLog:
-        if not isinstance(self.log, FeedLog):
-            raise NotWritable(f"feed {self.name} is a view: its files belong to another process")
-        return self.log
-
     def _viewed(self) -> FeedView:
         assert isinstance(self.log, FeedView), "only a view is told by an owner"
         return self.log
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise Closed(f"feed {self.name} is closed")
-
-
-async def _in_thread(log: FeedLog, work: Callable[[], None]) -> None:
-    """Do what waits for a disk in a thread; in memory at once, because tests stop the clock while tasks wait."""
-    if log.blocking:
-        await trio.to_thread.run_sync(work, limiter=_limiter)
-    else:
-        work()
-        await trio.lowlevel.checkpoint()
 
 
 def _check_index(index: int) -> None:

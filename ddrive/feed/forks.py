@@ -8,19 +8,21 @@ import json
 from collections.abc import Sequence
 from itertools import islice
 
+from ddrive import crypto
 from ddrive.feed import flat
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import parent_node
 from ddrive.feed.layout import FeedFiles
 from ddrive.feed.merkle import Checked
 from ddrive.feed.recovery import signed_roots, stored_roots
+from ddrive.feed.signing import Verify
 from ddrive.feed.storage import FORKED, Directory, write_small
 from ddrive.ids import Node, NodeIndex, PublicKey
 
 MAX_TRIES = 16  # signatures verified (80 us each) before a node's own signed lengths are given up
 
 
-def author_signed(files: FeedFiles, key: PublicKey, bits: Bitfield, node: Node) -> int:
+def author_signed(files: FeedFiles, key: PublicKey, bits: Bitfield, node: Node, verify: Verify = crypto.verify) -> int:
     """Return a length whose stored signature covers the stored `node`, 0 when the files do not prove one.
 
     Tells a fork from damage on our own disk: only what the author signed can contradict the author.
@@ -29,7 +31,7 @@ def author_signed(files: FeedFiles, key: PublicKey, bits: Bitfield, node: Node) 
         start, end = flat.span(node.number)
         if not flat.offset(node.number) & 1:  # only a left node is ever a root
             for length in islice(files.signed_lengths(end, 2 * end - start), MAX_TRIES):
-                roots = signed_roots(files, key, length)
+                roots = signed_roots(files, key, length, verify)
                 if roots is not None and node in roots:
                     return length
         sibling, number = flat.sibling(node.number), flat.parent(node.number)

@@ -43,8 +43,9 @@ TREE_HEADER = header(2, NODE_BYTES, b"BLAKE2b")
 class FeedFiles:
     """The four files of a feed that change: data, tree, signatures, bitfield."""
 
-    def __init__(self, directory: Directory, *, read_only: bool = False) -> None:
+    def __init__(self, directory: Directory, *, read_only: bool = False, cache_bytes: int | None = None) -> None:
         self._read_only = read_only
+        self._max_pages = MAX_TREE_PAGES if cache_bytes is None else max(1, cache_bytes // _PAGE_SIZE)
         self._pages: dict[int, bytearray] = {}
         self._high: dict[int, Node] = {}
         self._opened: list[Storage] = []
@@ -131,7 +132,7 @@ class FeedFiles:
         self._high.clear()
 
     def _load_page(self, page: int) -> bytearray:
-        if len(self._pages) >= MAX_TREE_PAGES:
+        if len(self._pages) >= self._max_pages:
             del self._pages[next(iter(self._pages))]
         content = self._tree.read(HEADER_BYTES + _PAGE_SIZE * page, _PAGE_SIZE)
         loaded = bytearray(content if len(content) == _PAGE_SIZE else content.ljust(_PAGE_SIZE, b"\x00"))
@@ -165,6 +166,20 @@ class FeedFiles:
                     if slots[place : place + SIGNATURE_BYTES] != _NO_SIGNATURE:
                         yield length
                 stop = base
+
+    def first_signed(self, start: int, end: int) -> int | None:
+        """Return the shortest length from `start` up to `end` (exclusive) that has a signature."""
+        for low, high in self._signatures.extents():
+            first = max(start, (low - HEADER_BYTES) // SIGNATURE_BYTES + 1, 1)
+            stop = min(end, -(-(high - HEADER_BYTES) // SIGNATURE_BYTES) + 1)
+            for base in range(first, stop, SCAN_SLOTS):
+                slots = self._signatures.read(
+                    HEADER_BYTES + SIGNATURE_BYTES * (base - 1), SIGNATURE_BYTES * min(SCAN_SLOTS, stop - base)
+                )
+                for place in range(0, len(slots), SIGNATURE_BYTES):
+                    if slots[place : place + SIGNATURE_BYTES] != _NO_SIGNATURE:
+                        return base + place // SIGNATURE_BYTES
+        return None
 
     # -- bitfield
 

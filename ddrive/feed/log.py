@@ -10,10 +10,12 @@ from typing import NamedTuple
 from ddrive.errors import CorruptStorage, Forked, InvalidProof, NotHeld
 from ddrive.feed import flat, merkle
 from ddrive.feed.forks import author_signed, record_fork
-from ddrive.feed.hashing import Buffer
+from ddrive.feed.hashing import Buffer, signed_by
 from ddrive.feed.layout import FeedFiles
 from ddrive.feed.merkle import MAX_LENGTH, Checked, Proof, RemoteTree
 from ddrive.feed.owned import OwnedFeed
+from ddrive.feed.recovery import stored_roots
+from ddrive.feed.signing import ED25519, Signing
 from ddrive.feed.storage import Directory
 from ddrive.ids import Node, PublicKey, short
 
@@ -33,8 +35,15 @@ class Stored(NamedTuple):
 class FeedLog(OwnedFeed):
     """A feed whose files this process owns, with all it can do."""
 
-    def __init__(self, directory: Directory, files: FeedFiles, key: PublicKey, secret_key: bytes | None) -> None:
-        super().__init__(directory, files, key, secret_key)
+    def __init__(
+        self,
+        directory: Directory,
+        files: FeedFiles,
+        key: PublicKey,
+        secret_key: bytes | None,
+        signing: Signing = ED25519,
+    ) -> None:
+        super().__init__(directory, files, key, secret_key, signing)
         self._doubts: dict[int, None] = {}
 
     # -- blocks from peers
@@ -47,7 +56,7 @@ class FeedLog(OwnedFeed):
         """Return what proves block `index` to a peer, None when it cannot be proven here or the feed is forked."""
         if self.forked or not 0 <= index < MAX_LENGTH:
             return None
-        planned = merkle.plan(self._bits.known, index, digest, hash_only=hash_only, remote=remote)
+        planned = merkle.plan(self._shown, index, digest, hash_only=hash_only, remote=remote)
         if planned is None:
             return None
         nodes: list[Node] = []
@@ -68,13 +77,15 @@ class FeedLog(OwnedFeed):
         """
         self._check_open()
         try:
-            checked = merkle.check(index, value, proof, self._node, self.key)
+            checked = merkle.check(index, value, proof, self._node, self.key, self._verify)
         except InvalidProof:
             self._doubt(index)
             raise
         if checked.length and self.forked:
             raise Forked(f"feed {short(self.key)} has two histories: nothing new is accepted")
         self._doubts.pop(index, None)
+        if self.signed_length < self.length and (checked.contradicted or checked.length > self.length):
+            raise InvalidProof(f"feed {short(self.key)} grew elsewhere during an append")
         if checked.contradicted:
             self._judge(checked)
         if checked.contradicted or checked.resized:
@@ -84,12 +95,15 @@ class FeedLog(OwnedFeed):
         if grew and self._staged is not None:
             raise InvalidProof(f"feed {short(self.key)} grew elsewhere during an append")
         new_block = value is not None and (bool(checked.contradicted) or not self._bits.has(index))
+        if new_block and value is not None and self.on_write is not None:
+            self.on_write(index, value)
         self._write(index, value if new_block else None, checked)
         if new_block:
             self._bits.add_block(index)
             self._verified.add_block(index)
         if grew:
             self.length, self.roots = checked.length, checked.roots
+            self.signed_length = checked.length
             self.byte_length = merkle.total_size(checked.roots)
         return Stored(new_block, self.length, grew)
 
@@ -133,9 +147,47 @@ class FeedLog(OwnedFeed):
 
     def bitfield_bytes(self, start: int, length: int) -> bytes:
         """Return which of `length` blocks from `start` on are held, first one in the highest bit; may be shorter."""
-        return self._bits.block_bytes(start, length)
+        return self._bits.block_bytes(start, max(0, min(length, self.signed_length - start)))
+
+    # -- signatures
+
+    def signature(self, index: int | None = None) -> tuple[int, bytes]:
+        """Return the last block that the first stored signature at or after block `index` covers, and the signature.
+
+        Raises: NotHeld when there is none; a feed has one per append, a copy one per proof that it received.
+        """
+        first = self.signed_length if index is None else index + 1
+        length = self._files.first_signed(first, self.signed_length + 1) if first > 0 else None
+        signature = self._files.signature(length) if length is not None else None
+        if length is None or signature is None:
+            raise NotHeld(f"no signature of feed {short(self.key)} for block {index} is held")
+        return length - 1, signature
+
+    def root_hashes(self, index: int) -> list[Node]:
+        """Return the roots of the tree whose last block is `index`.
+
+        Raises: NotHeld when one is missing.
+        """
+        roots = stored_roots(self._files, index + 1) if 0 <= index < self.length else None
+        if roots is None:
+            raise NotHeld(f"the roots for block {index} of feed {short(self.key)} are not held")
+        return roots
+
+    def verify(self, index: int, signature: bytes) -> None:
+        """Return when `signature` is the author's for the tree whose last block is `index`.
+
+        Raises: InvalidProof when it is not, NotHeld when the roots are not held.
+        """
+        if not signed_by(self.key, self.root_hashes(index), index + 1, signature, self._verify):
+            raise InvalidProof(f"the signature of feed {short(self.key)} up to block {index} does not verify")
 
     # -- inside
+
+    def _shown(self, number: int) -> bool:
+        """Tell whether peers may be given node `number`: it is known, and signed."""
+        if self.signed_length < self.length and flat.right_span(number) >= 2 * self.signed_length:
+            return False
+        return self._bits.known(number)
 
     def _distrust(self, left: Node, right: Node) -> None:
         if self.writable:
@@ -191,7 +243,7 @@ class FeedLog(OwnedFeed):
         nothing of this feed is proven to peers.
         """
         for node in checked.contradicted:
-            length = author_signed(self._files, self.key, self._bits, node)
+            length = author_signed(self._files, self.key, self._bits, node, self._verify)
             if length:
                 self.forked = True
                 record_fork(self._directory, self._files, length, checked)

@@ -14,9 +14,11 @@ from typing import NamedTuple
 from bitarray import bitarray
 from bitarray.util import zeros
 
+from ddrive import crypto
 from ddrive.errors import InvalidProof
 from ddrive.feed import flat
 from ddrive.feed.hashing import HASH_BYTES, Buffer, leaf_hash, parent_hash, parent_node, signed_by
+from ddrive.feed.signing import Verify
 from ddrive.ids import Node, NodeIndex, PublicKey
 
 Known = Callable[[int], bool]
@@ -230,7 +232,9 @@ def plan(known: Known, block: int, value: int, *, hash_only: bool, remote: Remot
 # -- checking what peers send
 
 
-def check(block: int, value: Buffer | None, proof: Proof, load: Load, key: PublicKey) -> Checked:
+def check(
+    block: int, value: Buffer | None, proof: Proof, load: Load, key: PublicKey, verify: Verify = crypto.verify
+) -> Checked:
     """Return what may be stored, after tying the block (or, without `value`, its leaf) to a held node or a signature.
 
     Raises: InvalidProof when it cannot be tied.
@@ -265,7 +269,12 @@ def check(block: int, value: Buffer | None, proof: Proof, load: Load, key: Publi
         else:
             break
         top = parent_node(top, sibling)
-    return _check_roots(block, top, proof, position, load, key, fresh, contradicted)
+    checked = _check_roots(block, top, proof, position, load, fresh, contradicted)
+    if proof.signature is None:
+        raise InvalidProof(f"block {block}: the proof ends in roots and has no signature")
+    if not signed_by(key, checked.roots, checked.length, proof.signature, verify):
+        raise InvalidProof(f"block {block}: the signature of length {checked.length} does not verify")
+    return checked
 
 
 def _check_roots(
@@ -274,11 +283,10 @@ def _check_roots(
     proof: Proof,
     position: int,
     load: Load,
-    key: PublicKey,
     fresh: list[Node],
     contradicted: list[Node],
 ) -> Checked:
-    """Finish `check` where no sibling is left: `top` has to be a root of a signed tree."""
+    """Finish `check` where no sibling is left, but for the signature: `top` has to be a root of a whole tree."""
     queue = proof.nodes
     last = queue[-1] if queue else top
     length = max(flat.right_span(top.number), flat.right_span(last.number)) // 2 + 1
@@ -299,10 +307,6 @@ def _check_roots(
         raise InvalidProof(f"block {block}: node {top.number} is no root of length {length}")
     if sum(root.size for root in roots) >= MAX_BYTES:
         raise InvalidProof(f"block {block}: the feed would be too big")
-    if proof.signature is None:
-        raise InvalidProof(f"block {block}: the proof ends in roots and has no signature")
-    if not signed_by(key, roots, length, proof.signature):
-        raise InvalidProof(f"block {block}: the signature of length {length} does not verify")
     return Checked(fresh, contradicted, False, length, roots, proof.signature)
 
 

@@ -5,7 +5,7 @@ that wait for a disk (`secure`, `sync_files`) touch only files, so that they can
 Source: feed.md sections 4.4 and 4.5.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from logging import getLogger
 from typing import NamedTuple, Self
 
@@ -28,10 +28,13 @@ from ddrive.feed.layout import FeedFiles
 from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_BYTES, MAX_LENGTH
 from ddrive.feed.reading import StoredFeed
 from ddrive.feed.recovery import UNSYNCED_BATCHES, recover
+from ddrive.feed.signing import ED25519, Signing
 from ddrive.feed.storage import FORKED, KEY, SECRET_KEY, Directory, read_small, write_small
 from ddrive.ids import BlockIndex, Node, PublicKey, short
 
 MAX_APPEND_BYTES = MAX_BLOCK_BYTES - 8192  # a longer block and its proof would not fit into a frame of 8 MiB
+
+OnWrite = Callable[[int, Buffer], None]  # told of each verified block before it is written; an exception prevents that
 
 _log = getLogger(__name__)
 
@@ -48,12 +51,22 @@ class Staged(NamedTuple):
 class OwnedFeed(StoredFeed):
     """One feed whose files this process owns."""
 
-    def __init__(self, directory: Directory, files: FeedFiles, key: PublicKey, secret_key: bytes | None) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        files: FeedFiles,
+        key: PublicKey,
+        secret_key: bytes | None,
+        signing: Signing = ED25519,
+    ) -> None:
         bits = Bitfield.load(files.read_pages(), files.page_bytes)
         super().__init__(directory, files, bits, key)
-        self._secret_key = secret_key
-        self.writable = secret_key is not None
-        self.length, self.roots, self._damaged = recover(files, bits, key, secret_key)
+        self.on_write: OnWrite | None = None
+        self._verify = signing.verify
+        self._signer = signing.signer(secret_key)
+        self.writable = self._signer is not None
+        self.length, self.roots, self._damaged = recover(files, bits, key, self._signer, self._verify)
+        self.signed_length = self.length  # what is beyond was appended, is not durable, and no peer hears of it
         self.byte_length = merkle.total_size(self.roots)
         self.forked = directory.exists(FORKED)
         self._staged: Staged | None = None
@@ -65,13 +78,20 @@ class OwnedFeed(StoredFeed):
 
     @classmethod
     def create(
-        cls, directory: Directory, *, key: PublicKey, secret_key: bytes | None = None, store_secret_key: bool = True
+        cls,
+        directory: Directory,
+        *,
+        key: PublicKey,
+        secret_key: bytes | None = None,
+        store_secret_key: bool = True,
+        signing: Signing = ED25519,
+        cache_bytes: int | None = None,
     ) -> Self:
         """Return a new empty feed in `directory`; `store_secret_key` is false where the key can be derived again.
 
         Raises: AlreadyExists, StorageLocked, WrongKey when the secret key belongs to another feed.
         """
-        _check_secret_key(key, secret_key)
+        _check_secret_key(key, secret_key, signing)
         directory.lock()
         try:
             if directory.exists(KEY):
@@ -83,11 +103,21 @@ class OwnedFeed(StoredFeed):
             directory.sync()
         finally:
             directory.close()
-        return cls.open(directory, key=key, secret_key=secret_key)
+        return cls.open(directory, key=key, secret_key=secret_key, signing=signing, cache_bytes=cache_bytes)
 
     @classmethod
-    def open(cls, directory: Directory, *, key: PublicKey | None = None, secret_key: bytes | None = None) -> Self:
+    def open(
+        cls,
+        directory: Directory,
+        *,
+        key: PublicKey | None = None,
+        secret_key: bytes | None = None,
+        signing: Signing = ED25519,
+        cache_bytes: int | None = None,
+    ) -> Self:
         """Return the feed stored in `directory`; `secret_key` makes it writable where none is stored.
+
+        `cache_bytes` bounds the tree pages kept in memory.
 
         Raises: StorageError when none is there, StorageLocked, WrongKey, CorruptStorage.
         """
@@ -102,10 +132,10 @@ class OwnedFeed(StoredFeed):
                 raise WrongKey(f"feed {short(stored)} is stored here, not {short(key)}")
             if secret_key is None and directory.exists(SECRET_KEY):
                 secret_key = read_small(directory, SECRET_KEY, crypto.SECRET_KEY_BYTES) or None
-            _check_secret_key(stored, secret_key)
-            files = FeedFiles(directory)
+            _check_secret_key(stored, secret_key, signing)
+            files = FeedFiles(directory, cache_bytes=cache_bytes)
             try:
-                return cls(directory, files, stored, secret_key)
+                return cls(directory, files, stored, secret_key, signing)
             except BaseException:
                 files.close()
                 raise
@@ -146,6 +176,9 @@ class OwnedFeed(StoredFeed):
         length, byte_length = self.length + len(blocks), self.byte_length + grown.size
         if length > MAX_LENGTH or byte_length >= MAX_BYTES:
             raise TooLarge(f"feed {short(self.key)} would become too long")
+        if self.on_write is not None:
+            for index, block in enumerate(blocks, self.length):
+                self.on_write(index, block)
         if grown.size:
             self._files.data.write(self.byte_length, blocks[0] if len(blocks) == 1 else b"".join(blocks))
         if blocks:
@@ -168,9 +201,13 @@ class OwnedFeed(StoredFeed):
         self._files.sync_signatures()
         self._signing = False
 
-    def publish(self, staged: Staged) -> None:
-        """Count a staged append as part of the feed."""
+    def publish(self, staged: Staged, *, signed: bool = True) -> None:
+        """Count a staged append as part of the feed; without a signature, until `flush` or the next append makes one.
+
+        Until then peers are neither told of it nor given it, so that nothing is lost with it but itself.
+        """
         self._staged = None
+        self.signed_length = staged.length if signed else self.signed_length
         if staged.length == staged.start:
             return
         self._bits.set_blocks(staged.start, staged.length, True)
@@ -210,9 +247,14 @@ class OwnedFeed(StoredFeed):
         return self._bits.take_dirty()
 
     def sync_files(self) -> None:
-        """Make data, tree and signatures durable. May run in a thread."""
+        """Make data, tree and signatures durable, signing what is not signed yet. May run in a thread."""
         self._files.sync_content()
+        unsigned = self.signed_length < self.length
+        if unsigned:
+            self._write_signature(self.roots, self.length)
         self._files.sync_signatures()
+        if unsigned:  # nothing but an append, which waits for us, changes the length then
+            self.signed_length = self.length
 
     def end_flush(self, pages: list[tuple[int, bytes]]) -> None:
         """Write the pages that `begin_flush` returned."""
@@ -237,9 +279,12 @@ class OwnedFeed(StoredFeed):
         return CorruptStorage(str(error)) if self.writable else error
 
     def _sign(self, staged: Staged) -> None:
-        if staged.length > staged.start and self._secret_key is not None:
-            text = signable(staged.roots, staged.length)
-            self._files.write_signature(staged.length, crypto.sign(text, self._secret_key))
+        if staged.length > staged.start or self.signed_length < staged.length:
+            self._write_signature(staged.roots, staged.length)
+
+    def _write_signature(self, roots: list[Node], length: int) -> None:
+        if self._signer is not None:
+            self._files.write_signature(length, self._signer(signable(roots, length)))
 
     def _check_open(self) -> None:
         if self.closed:
@@ -260,6 +305,6 @@ class OwnedFeed(StoredFeed):
                 raise TooLarge(f"a block of {len(block)} bytes is over the limit of {MAX_APPEND_BYTES}")
 
 
-def _check_secret_key(key: PublicKey, secret_key: bytes | None) -> None:
-    if secret_key is not None and crypto.KeyPair.from_secret_key(secret_key).public_key != key:
+def _check_secret_key(key: PublicKey, secret_key: bytes | None, signing: Signing) -> None:
+    if secret_key is not None and signing.sign is None and crypto.KeyPair.from_secret_key(secret_key).public_key != key:
         raise WrongKey(f"the secret key is not the one of feed {short(key)}")

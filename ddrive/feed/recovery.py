@@ -5,7 +5,7 @@ never continued from a shorter length than one that was signed once, because a s
 fork it for ever: an author's feed whose files contradict each other can be read, not appended to.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from ddrive.feed.bitfield import DATA_BYTES, Bitfield
 from ddrive.feed.hashing import leaf_hash, parent_node, signable, signed_by
 from ddrive.feed.layout import HEADER_BYTES, FeedFiles
 from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_LENGTH
+from ddrive.feed.signing import Sign, Verify
 from ddrive.ids import Node, PublicKey
 
 UNSYNCED_BATCHES = 64  # appends whose bits may not be on disk yet; the batches looked at when a feed is opened
@@ -29,18 +30,20 @@ class Recovered(NamedTuple):
     damaged: bool
 
 
-def recover(files: FeedFiles, bits: Bitfield, key: PublicKey, secret_key: bytes | None) -> Recovered:
+def recover(
+    files: FeedFiles, bits: Bitfield, key: PublicKey, sign: Sign | None, verify: Verify = crypto.verify
+) -> Recovered:
     """Return the proven state of a feed, with `bits` (and signatures that can be restored) brought in line with it."""
     marked = bits.length()
-    length, roots, skipped = _longest_signed(files, key, secret_key)
-    if length < marked and secret_key is not None and (complete := _complete(files, length, roots, marked)):
+    length, roots, skipped = _longest_signed(files, key, sign, verify)
+    if length < marked and sign is not None and (complete := _complete(files, length, roots, marked)):
         # the signature is lost, the tree is whole: signing the same content again gives the same signature
         length, roots = marked, complete
-        files.write_signature(length, crypto.sign(signable(roots, length), secret_key))
+        files.write_signature(length, sign(signable(roots, length)))
     if length < marked:
         bits.forget_after(length)
-    elif length > marked or secret_key is not None:
-        _restore_bits(files, bits, key, marked, length, roots)
+    elif length > marked or sign is not None:
+        _restore_bits(files, bits, lambda end: signed_roots(files, key, end, verify), marked, length, roots)
     return Recovered(length, roots, length < marked or skipped)
 
 
@@ -55,34 +58,36 @@ def stored_roots(files: FeedFiles, length: int) -> list[Node] | None:
     return roots
 
 
-def signed_roots(files: FeedFiles, key: PublicKey, length: int) -> list[Node] | None:
+def signed_roots(files: FeedFiles, key: PublicKey, length: int, verify: Verify = crypto.verify) -> list[Node] | None:
     """Return the stored roots of `length` blocks when the stored signature confirms them."""
     signature = files.signature(length)
     roots = stored_roots(files, length) if signature is not None else None
-    if roots is None or signature is None or not signed_by(key, roots, length, signature):
+    if roots is None or signature is None or not signed_by(key, roots, length, signature, verify):
         return None
     return roots
 
 
-def _longest_signed(files: FeedFiles, key: PublicKey, secret_key: bytes | None) -> tuple[int, list[Node], bool]:
+def _longest_signed(
+    files: FeedFiles, key: PublicKey, sign: Sign | None, verify: Verify
+) -> tuple[int, list[Node], bool]:
     """Return the longest length with a good signature, its roots, and whether a longer one has a bad signature."""
     skipped = False
     for length in files.signed_lengths(1, MAX_LENGTH + 1):
-        roots = signed_roots(files, key, length)
-        if roots is None and secret_key is not None:
-            roots = _mended(files, length, secret_key)
+        roots = signed_roots(files, key, length, verify)
+        if roots is None and sign is not None:
+            roots = _mended(files, length, sign)
         if roots is not None:
             return length, roots, skipped
         skipped = True
     return 0, [], skipped
 
 
-def _mended(files: FeedFiles, length: int, secret_key: bytes) -> list[Node] | None:
+def _mended(files: FeedFiles, length: int, sign: Sign) -> list[Node] | None:
     """Return the roots of `length` when half of their signature is stored: a power loss can tear a slot in two."""
     stored, roots = files.signature(length), stored_roots(files, length)
     if stored is None or roots is None:
         return None
-    signature = crypto.sign(signable(roots, length), secret_key)
+    signature = sign(signable(roots, length))
     if stored[:32] != signature[:32] and stored[32:] != signature[32:]:
         return None
     files.write_signature(length, signature)
@@ -106,7 +111,12 @@ def _complete(files: FeedFiles, start: int, roots: list[Node], end: int) -> list
 
 
 def _restore_bits(
-    files: FeedFiles, bits: Bitfield, key: PublicKey, marked: int, length: int, roots: list[Node]
+    files: FeedFiles,
+    bits: Bitfield,
+    signed: Callable[[int], list[Node] | None],
+    marked: int,
+    length: int,
+    roots: list[Node],
 ) -> None:
     """Mark what the files hold of the last batches, where a power loss kept their bits from the disk.
 
@@ -116,7 +126,7 @@ def _restore_bits(
     if borders[-1] > marked:
         borders += islice(files.signed_lengths(1, marked + 1), 1)
     complete = len(borders) < UNSYNCED_BATCHES + 2
-    start_roots = None if complete else signed_roots(files, key, borders[-1])
+    start_roots = None if complete else signed(borders[-1])
     if start_roots is None or borders[-1] > marked:
         borders, start_roots = [*borders, 0], []
     lost = [

@@ -48,7 +48,7 @@ class Announcer:
         if peer.state.wants_seen > MAX_WANTS:
             raise RemoteProtocolError(f"more than {MAX_WANTS} Wants on one channel")
         first, peer.state.wanted = not peer.state.wanted, True
-        last = BlockIndex(self._log.length - 1)
+        last = BlockIndex(self._log.signed_length - 1)
         if first and last >= 0 and self._log.has(last):
             peer.send(Have(last))
         packed = self._log.bitfield_bytes(want.start, min(want.length, REGION_BLOCKS))

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from ddrive.errors import Forked, InvalidProof, RemoteProtocolError
+from ddrive.errors import Forked, InvalidProof, RemoteProtocolError, WriteRefused
 from ddrive.feed import rle
 from ddrive.feed.feed import Feed
 from ddrive.feed.merkle import Proof
@@ -157,6 +157,11 @@ class FeedSession(Ending):
         for watcher in list(self._watchers):
             watcher()
 
+    @property
+    def giver(self) -> Link | None:
+        """The link whose block is being stored right now."""
+        return self._giver.link if self._giver is not None else None
+
     # -- extensions ------------------------------------------------------------------------------------------------
 
     @property
@@ -202,6 +207,9 @@ class FeedSession(Ending):
             if isinstance(error, Forked):
                 self.uploading = False
             raise RemoteProtocolError(f"feed {short(self.feed.key)}: {error}") from error
+        except WriteRefused as error:
+            peer.link.disconnect(f"block {data.index} was refused: {error}")
+            return
         except OSError as error:
             # the disk is full or fails: the peer is not to blame, and asking others at once would not help
             logger.error("cannot store block feed=%s block=%d error=%s", short(self.feed.key), data.index, error)

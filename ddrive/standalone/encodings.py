@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ddrive.errors import DriveError
+from ddrive.errors import UndecodableBlock
 
 
 class Encoding(Protocol):
@@ -20,10 +20,6 @@ class Encoding(Protocol):
 
     def decode(self, block: bytes) -> Any:
         """Return the value that `block` stands for."""
-
-
-class UndecodableBlock(DriveError):
-    """A block or message is not of the encoding in which it is read; its bytes are as the author wrote them."""
 
 
 @dataclass(frozen=True, slots=True)

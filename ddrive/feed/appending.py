@@ -1,0 +1,173 @@
+"""Appending to a feed and making it durable, in turns: what a feed does that waits for a disk.
+
+Nothing is shown to anybody else before it is durable. Once an append has begun to write it is not cancelled: two
+signed blocks for one index would fork the feed for ever.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from logging import getLogger
+
+import trio
+
+from ddrive.errors import Closed, LengthChanged, NotWritable
+from ddrive.feed.hashing import Buffer
+from ddrive.feed.log import FeedLog
+from ddrive.feed.owned import Staged
+from ddrive.feed.view import FeedView
+from ddrive.feed.waiting import Audience
+from ddrive.ids import BlockIndex, short
+
+_log = getLogger(__name__)
+
+Appender = Callable[[Sequence[Buffer], int | None], Awaitable[BlockIndex]]
+_limiter = trio.CapacityLimiter(8)  # threads waiting for a disk
+
+
+class AppendableFeed:
+    """The part of a feed that writes; over a view, `appender` hands blocks to the owner of the files."""
+
+    def __init__(self, log: FeedLog | FeedView, *, name: str = "") -> None:
+        self.log = log
+        self.name = name or short(log.key)
+        self.appender: Appender = self._append_here
+        self._audience = Audience()
+        self._turn = trio.Lock()
+        self._closed = False
+
+    @property
+    def length(self) -> int:
+        """The number of blocks that the author is proven to have signed."""
+        return self.log.length
+
+    @property
+    def byte_length(self) -> int:
+        """The number of bytes in all `length` blocks."""
+        return self.log.byte_length
+
+    @property
+    def writable(self) -> bool:
+        """Whether the secret key is at hand."""
+        return self.log.writable
+
+    async def append(
+        self, blocks: Sequence[Buffer], *, expected_length: int | None = None, durable: bool = True
+    ) -> BlockIndex:
+        """Append blocks under one signature and return the index of the first, once they are durable.
+
+        With `expected_length` the feed must still have that length. Without `durable` the blocks can be read here at
+        once; they are signed and shown to peers with the next `flush`, durable append or `aclose`, and a loss of power
+        before that loses them. Raises: NotWritable, LengthChanged, TooLarge, Forked, CorruptStorage, Closed.
+        """
+        self._check_open()
+        if not durable and self.appender == self._append_here:
+            return await self._append_unsigned(blocks, expected_length)
+        return await self.appender(blocks, expected_length)
+
+    async def flush(self) -> None:
+        """Make received blocks durable, then the bits that say they are held."""
+        log = self.log
+        if isinstance(log, FeedView) or self._closed:
+            return
+        async with self._turn:
+            await self._flush(log)
+
+    async def aclose(self) -> None:
+        """Let go of the files; tasks that wait get `Closed`. Further calls do nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._audience.waiters.wake_all()
+        with trio.CancelScope(shield=True):
+            async with self._turn:
+                try:
+                    if isinstance(self.log, FeedLog):
+                        await self._flush(self.log)
+                finally:
+                    self.log.close()
+
+    # -- inside
+
+    async def _append_here(self, blocks: Sequence[Buffer], expected_length: int | None) -> BlockIndex:
+        log = self._appendable()
+        async with self._turn:
+            self._check_length(expected_length)
+            unseen = log.signed_length
+            with trio.CancelScope(shield=True):
+                staged = log.stage(blocks)
+                await self._secure(log, staged)
+        self._show(unseen, staged.length)
+        return staged.start
+
+    async def _append_unsigned(self, blocks: Sequence[Buffer], expected_length: int | None) -> BlockIndex:
+        log = self._appendable()
+        async with self._turn:
+            self._check_length(expected_length)
+            staged = log.stage(blocks)
+            log.publish(staged, signed=False)
+        self._audience.waiters.grew(self.length)
+        self._audience.waiters.stored(staged.start, staged.length)
+        return staged.start
+
+    def _appendable(self) -> FeedLog:
+        if isinstance(self.log, FeedView) or not self.writable:
+            raise NotWritable(f"feed {self.name} belongs to somebody else")
+        return self.log
+
+    def _check_length(self, expected_length: int | None) -> None:
+        self._check_open()
+        if expected_length is not None and expected_length != self.length:
+            raise LengthChanged(f"feed {self.name} has {self.length} blocks, not {expected_length}")
+
+    def _show(self, start: int, end: int) -> None:
+        """Tell everybody of our own blocks, which are durable now."""
+        if end > start:
+            self._audience.grew(self.length)
+            self._audience.stored(start, end)
+
+    async def _secure(self, log: FeedLog, staged: Staged) -> None:
+        """Make a staged append durable and only then part of the feed."""
+        try:
+            await _in_thread(log, lambda: log.secure(staged))
+        except BaseException:
+            log.abandon()
+            raise
+        log.publish(staged)
+        pages = log.begin_flush() or []
+        try:
+            log.end_flush(pages)
+        except OSError as error:  # the blocks are on disk and signed: their bits can be restored from that
+            log.cancel_flush(pages)
+            _log.warning("bits not written feed=%s error=%s", self.name, error)
+
+    async def _flush(self, log: FeedLog) -> None:
+        pages = log.begin_flush()
+        if pages is None:
+            return
+        unseen = log.signed_length
+        with trio.CancelScope(shield=True):
+            try:
+                await _in_thread(log, log.sync_files)
+                log.end_flush(pages)
+            except BaseException:
+                log.cancel_flush(pages)
+                raise
+        if not self._closed and log.writable:
+            self._show(unseen, log.signed_length)
+
+    def _owned(self) -> FeedLog:
+        if not isinstance(self.log, FeedLog):
+            raise NotWritable(f"feed {self.name} is a view: its files belong to another process")
+        return self.log
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(f"feed {self.name} is closed")
+
+
+async def _in_thread(log: FeedLog, work: Callable[[], None]) -> None:
+    """Do what waits for a disk in a thread; in memory at once, because tests stop the clock while tasks wait."""
+    if log.blocking:
+        await trio.to_thread.run_sync(work, limiter=_limiter)
+    else:
+        work()
+        await trio.lowlevel.checkpoint()
