@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from ddrive.dialect import DIALECTS, Dialect
-from ddrive.errors import CorruptStorage, DriveError, EngineError, LengthChanged, LocalProtocolError
+from ddrive.errors import Closed, CorruptStorage, DriveError, EngineError, LengthChanged, LocalProtocolError
 from ddrive.feed.feed import Feed
 from ddrive.feed.storage import FileDirectory
 from ddrive.feed.view import FeedView
@@ -46,7 +46,8 @@ class AttachedFeed:
         self._peers = 0
         self._wish_ids = itertools.count(1)
         self._wishes: dict[int, tuple[str, dict[str, Any]]] = {}
-        self._ready = trio.Event()  # the engine of this connection has the feed open
+        self._is_ready = False  # the engine of this connection has the feed open
+        self._news = trio.Event()  # that may have changed
 
     # BlockSource
 
@@ -116,8 +117,7 @@ class AttachedFeed:
                 await self._calling.call("feed.append", params)
                 return
             except EngineError:
-                await self._calling.wait_connected()
-                await self._ready.wait()
+                await self._wait_ready()
             if feed.length >= at + len(blocks) and all(
                 feed.get_held(BlockIndex(at + number)) == block for number, block in enumerate(blocks)
             ):
@@ -159,19 +159,19 @@ class AttachedFeed:
             else:
                 _renew(self.feed, facts["length"], facts["runs"])
             self._peers = facts["peers"]
-            self._ready.set()
+            self._set_ready(True)
         except (DriveError, OSError) as error:
             self.broken = error
 
     def lost(self) -> None:
         """The engine is gone."""
         self._peers = 0
-        self._ready = trio.Event()
+        self._set_ready(False)
 
     def changed(self, params: dict[str, Any]) -> None:
         """Take the event `feed.changed`."""
         feed = self.feed
-        if feed is None:
+        if feed is None or feed.closed:
             return
         self._peers = params["peers"]
         feed.log.forked = params["forked"]
@@ -180,7 +180,7 @@ class AttachedFeed:
                 _renew(feed, params["length"], params["runs"])
                 return
             feed.report_grew(params["length"])
-        except CorruptStorage as error:  # what is known already stays readable
+        except (CorruptStorage, OSError) as error:  # what is known already stays readable
             _log.error("view cannot follow its owner feed=%s error=%s", short(feed.key), error)
             return
         for held, start, end in params["changes"]:
@@ -190,6 +190,18 @@ class AttachedFeed:
                 feed.report_cleared(start, end)
         if params["nodes"]:
             feed.report_nodes()
+
+    def _set_ready(self, is_ready: bool) -> None:
+        self._is_ready = is_ready
+        self._news.set()
+        self._news = trio.Event()
+
+    async def _wait_ready(self) -> None:
+        """Return when an engine has the feed open. Raises: EngineError when there will be none."""
+        await self._calling.wait_connected()
+        while not self._is_ready:
+            await self._news.wait()
+            await self._calling.wait_connected()
 
     def _opened(self) -> Feed:
         if self.feed is None:
@@ -214,16 +226,16 @@ class AttachedStore:
         `live` lets the engine ask for every new length at once. Waits for an engine when there is none.
         Raises: what the engine raises; StorageError when its directory cannot be read.
         """
-        async with self._turn:
-            attached = self._usable(key) if key is not None else None
-            if attached is None:
-                attached = await self._open(key, name, live)
-            elif live and not attached.live:
-                attached.live = True
-                attached.tell()
-            attached.users += 1
-            assert attached.feed is not None
-            return attached.feed
+        attached = self._usable(key)
+        if attached is None:
+            async with self._turn:
+                attached = self._usable(key) or await self._open(key, name, live)
+        if live and not attached.live:
+            attached.live = True
+            attached.tell()
+        attached.users += 1
+        assert attached.feed is not None
+        return attached.feed
 
     async def release(self, feed: Feed) -> None:
         """Take one `open_feed` back; a feed that nobody uses is closed."""
@@ -257,10 +269,10 @@ class AttachedStore:
             if not kept:
                 self._give_back(attached)
 
-    def _usable(self, key: PublicKey) -> AttachedFeed | None:
+    def _usable(self, key: PublicKey | None) -> AttachedFeed | None:
         """Return what is open under `key`; a feed that its user closed is given back to the engine."""
-        known = self._by_key.get(key)
-        if known is None or known.feed is None or not known.feed.closed:
+        known = None if key is None else self._by_key.get(key)
+        if known is None or key is None or known.feed is None or not known.feed.closed:
             return known
         del self._by_key[key]
         self._give_back(known)
@@ -308,6 +320,11 @@ class Attached:
         """Return a number for a feed that was not used before."""
         return next(self._handles)
 
+    async def close_at_end(self) -> None:
+        """Close all feeds when the connection has ended for good: whoever waits for a block waits in vain."""
+        await self.calling.ended.wait()
+        await self.aclose()
+
     async def aclose(self) -> None:
         """Close all feeds of all stores."""
         for store in self._stores.values():
@@ -342,11 +359,23 @@ async def open_attached(socket_path: Path, *, reconnect: bool = True) -> AsyncIt
     async with open_calling(socket_path, reconnect=reconnect) as calling:
         attached = Attached(calling)
         calling.add(attached)
-        try:
-            yield attached
-        finally:
-            with trio.CancelScope(shield=True):
-                await attached.aclose()
+        failure: Exception | None = None  # raised below, as it is: not in a group of the nursery
+        async with trio.open_nursery() as nursery:
+            if not reconnect:
+                nursery.start_soon(attached.close_at_end)
+            try:
+                yield attached
+            except Closed as error:
+                failure = EngineError(f"the engine at {socket_path} went away") if calling.ended.is_set() else error
+                failure.__cause__ = error if failure is not error else None
+            except Exception as error:
+                failure = error
+            finally:
+                with trio.CancelScope(shield=True):
+                    await attached.aclose()
+            nursery.cancel_scope.cancel()
+        if failure:
+            raise failure
 
 
 def _renew(feed: Feed, length: int, runs: list[tuple[int, int]]) -> None:

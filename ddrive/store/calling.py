@@ -64,7 +64,7 @@ class Calling:
         self._queue: deque[bytes] = deque()
         self._wake = trio.Event()
         self._up = trio.Event()
-        self._closed = False
+        self.ended = trio.Event()  # there will be no connection any more
         self._restorers: list[Restorer] = []
         self._listeners: dict[str, list[trio.MemorySendChannel[dict[str, Any]]]] = {}
 
@@ -126,13 +126,13 @@ class Calling:
                 listeners.remove(send)
 
     async def wait_connected(self) -> None:
-        """Return when there is an engine."""
+        """Return when there is an engine. Raises: EngineError when there will be none."""
         while not self.connected:
+            self._check_open()
             await self._up.wait()
 
     def _start(self, call: Call, lasting: bool, on_answer: OnAnswer | None) -> _Waiting:
-        if self._closed:
-            raise EngineError(f"the connection to the engine at {self.path} has ended")
+        self._check_open()
         if not (self.connected or lasting):
             raise EngineError(f"no engine answers at {self.path}: start it with `ddrive daemon`")
         frame = encode(call)
@@ -148,6 +148,10 @@ class Calling:
         self._queue.append(frame)
         self._wake.set()
 
+    def _check_open(self) -> None:
+        if self.ended.is_set():
+            raise EngineError(f"the connection to the engine at {self.path} has ended")
+
     async def run(self, first: trio.SocketStream | None, *, reconnect: bool) -> None:
         """Keep a connection until cancelled; without `reconnect`, until the first one has ended."""
         stream = first
@@ -160,7 +164,8 @@ class Calling:
                     return
                 await trio.sleep(_RETRY_S)  # an engine that throws us out is not asked without a pause
         finally:
-            self._closed = True
+            self.ended.set()
+            self._up.set()
             for waiting in list(self._waiting.values()):
                 self._settle(waiting, Failure(waiting.call.id, "EngineError", "the connection to the engine has ended"))
 

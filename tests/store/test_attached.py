@@ -1,12 +1,13 @@
 """Views over a real socket: held blocks without a message, everything else through the engine, also when it dies."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import memory_stream_pair
 
 from ddrive.dialect import DWEB, HYPERCORE
@@ -320,6 +321,35 @@ async def test_held_blocks_are_served_while_the_engine_is_dead(tmp_path: Path) -
         with trio.move_on_after(0.05) as waited:
             await at.feed(key=PublicKey(bytes(31) + b"\1"))
         assert waited.cancelled_caught
+
+
+async def test_a_known_feed_is_opened_without_an_engine(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        await at.engine.kill()
+        await until(lambda: not at.view.is_connected)
+        with trio.move_on_after(0.05):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lambda: at.feed(name="other"))
+                await trio.testing.wait_all_tasks_blocked()
+                assert await at.feed(key=view.key, live=True) is view
+
+
+@pytest.mark.parametrize("wait", [lambda feed: feed.get(5), lambda feed: feed.append([b"late"])])
+async def test_without_reconnect_whoever_waits_is_told(
+    tmp_path: Path, wait: Callable[[Feed], Awaitable[object]]
+) -> None:
+    async with world(tmp_path) as at:
+        with pytest.raises(EngineError, match=r"went away|has ended"):
+            await _wait_while_the_engine_dies(at, wait)
+
+
+async def _wait_while_the_engine_dies(at: World, wait: Callable[[Feed], Awaitable[object]]) -> None:
+    async with open_attached(at.engine.socket, reconnect=False) as view:
+        feed = await view.store(DWEB).open_feed(name="mine")
+        at.nursery.start_soon(at.engine.kill)
+        await until(lambda: not view.is_connected)
+        await wait(feed)
 
 
 async def test_reading_goes_on_with_the_next_engine(tmp_path: Path) -> None:
