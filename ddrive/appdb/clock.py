@@ -22,6 +22,7 @@ class Stamped(Protocol):
 
 
 AnyStamped = TypeVar("AnyStamped", bound=Stamped)
+_COUNTED = tuple(range(512))  # the list of whoever numbers feeds as we do
 
 
 def count(clock: Clock, feed: int) -> int:
@@ -35,8 +36,10 @@ def knows(later: Stamped, earlier: Stamped) -> bool:
     return earlier.feed < len(clock) and clock[earlier.feed] > earlier.seq
 
 
-def translate(clock: Sequence[int], numbers: Sequence[int]) -> Clock:
+def translate(clock: Sequence[int], numbers: tuple[int, ...]) -> Clock:
     """Return a clock by feed number, given one by the places of a list that holds `numbers`."""
+    if numbers == _COUNTED[: len(numbers)]:
+        return tuple(clock)
     found = [0] * (max(numbers, default=-1) + 1)
     for number, seen in zip(numbers, clock, strict=False):
         found[number] = seen

@@ -32,8 +32,7 @@ class Load(Protocol):
 async def follow(load: Load, parent: Entry, pointer: Pointer, index: int, number: int) -> Entry:
     """Return what `parent` points at in row `index`, digit `number`. Raises: InvalidEntry when it lies elsewhere."""
     child = load.peek(pointer) or await load.entry(pointer)
-    shared = parting(child.hashes, parent.hashes)
-    if shared < index or digit(child.hashes, index) != number:
+    if parting(child.hashes, parent.hashes) < index or digit(child.hashes, index) != number:
         raise parent.fault(f"it points to {child.place}, which does not belong there")
     if knows(child, parent):
         raise parent.fault(f"it points to {child.place}, whose clock says that it came later")
@@ -59,13 +58,9 @@ async def narrow(load: Load, live: list[Entry], hashes: tuple[int, ...]) -> list
     goal = COMPONENT_DIGITS * len(hashes)
     while live:
         if len(live) == 1:
-            entry = live[0]
-            stop = parting(entry.hashes, hashes)
-            if stop >= goal:
+            live = await _descend(load, live[0], hashes, goal)
+            if len(live) == 1:
                 return live
-            number = digit(hashes, stop)
-            pointers = entry.rows.get(stop, EMPTY_ROW)[number]
-            live = [await follow(load, entry, pointer, stop, number) for pointer in pointers]
         else:
             stops = [parting(entry.hashes, hashes) for entry in live]
             stop = min(stops)
@@ -82,6 +77,27 @@ async def narrow(load: Load, live: list[Entry], hashes: tuple[int, ...]) -> list
         if len(live) > 1:
             live = settle(live)
     return live
+
+
+async def _descend(load: Load, entry: Entry, hashes: tuple[int, ...], goal: int) -> list[Entry]:
+    """Follow one live entry while there is one pointer: return it when it shares all digits before `goal`.
+
+    Else return what it points at: nothing, or several. This is where a read spends its time, so one comparison with the
+    path that is looked for also tells whether an entry lies where its pointer says.
+    """
+    peek = load.peek
+    stop = parting(entry.hashes, hashes)
+    while stop < goal:
+        number = hashes[stop >> 5] >> ((stop & 31) << 1) & 3
+        pointers = entry.rows.get(stop, EMPTY_ROW)[number]
+        if len(pointers) != 1:
+            return settle([await follow(load, entry, pointer, stop, number) for pointer in pointers])
+        child = peek(pointers[0]) or await load.entry(pointers[0])
+        shared = parting(child.hashes, hashes)
+        if shared <= stop or knows(child, entry):
+            await follow(load, entry, pointers[0], stop, number)  # raises
+        entry, stop = child, shared
+    return [entry]
 
 
 async def ending(load: Load, live: Sequence[Entry], index: int) -> dict[str, list[Entry]]:
@@ -111,8 +127,8 @@ async def find(load: Load, heads: Sequence[Entry], key: str, hashes: tuple[int, 
     if not live:
         return []
     index = COMPONENT_DIGITS * len(hashes)
-    if len(live) == 1 and index not in live[0].rows:
-        return live if live[0].key == key else []
+    if len(live) == 1 and live[0].key == key:
+        return live
     return (await ending(load, live, index)).get(key, [])
 
 
@@ -133,8 +149,10 @@ async def put_rows(load: Load, heads: Sequence[Entry], key: str, hashes: tuple[i
                 started.add((entry.pointer, index))
             stop = parting(entry.hashes, hashes)
             for row, slots in entry.rows.items():
-                if index <= row < stop:
-                    _keep(rows, row, slots, skip=digit(hashes, row))
+                if row >= stop:
+                    break
+                if row >= index:
+                    _keep(rows, row, slots, skip=hashes[row >> 5] >> ((row & 31) << 1) & 3)
             if stop == last:
                 await _keep_ending(load, rows, entry, key, last)
                 break
@@ -143,12 +161,12 @@ async def put_rows(load: Load, heads: Sequence[Entry], key: str, hashes: tuple[i
             _keep(rows, stop, _with(slots, digit(entry.hashes, stop), entry.pointer), skip=number)
             if not slots[number]:
                 break
-            nearer = [await follow(load, entry, pointer, stop, number) for pointer in slots[number]]
             index = stop + 1
-            if len(nearer) > 1:
+            if len(slots[number]) > 1:
                 several = True
-                branches += [(other, index) for other in nearer[1:]]
-            entry = nearer[0]
+                for pointer in slots[number][1:]:
+                    branches.append((await follow(load, entry, pointer, stop, number), index))
+            entry = await follow(load, entry, slots[number][0], stop, number)
         waiting += reversed(branches)
     return dict(sorted(rows.items())) if several else rows
 

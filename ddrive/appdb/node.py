@@ -26,8 +26,8 @@ MAX_POINTERS: Final = 1 << 14  # in one entry; a busy database of a dozen writer
 PROTOCOLS: Final = {"hypercore": "hyperdb", "dweb": "dappdb"}  # header by dialect; both are read in both
 _MAX_SEQ: Final = 1 << 40
 _ENTRY_BYTES: Final = 700  # objects of a decoded entry without its text, value and table
-_ROW_BYTES: Final = 270
-_POINTER_BYTES: Final = 40
+_ROW_BYTES: Final = 270  # of a decoded table: about two pointers of 32 bytes in their tuples
+_DECODED_BYTES: Final = 40  # what a byte of a table grows to
 
 Pointer = NewType("Pointer", int)  # seq << 16 | feed number: one integer takes half the memory of a pair
 Row = tuple[tuple[Pointer, ...], ...]  # pointers by digit, 0 to 4
@@ -93,10 +93,11 @@ class Entry:
     """One change of a key as a block states it; not changed after creation.
 
     `feed` (number) and `seq` say where it stands. `value` None is not the same as empty. `clock` counts blocks by feed
-    number. `rows` is the table by digit index, ascending. `origin` names the feed in messages.
+    number. `hashes` says where the key lies (see `hashes_of`). `origin` names the feed in messages. The table comes as
+    `rows` (ascending), or as the bytes `table`, which are decoded when they are asked for: a read needs most tables never.
     """
 
-    __slots__ = ("_hashes", "clock", "deleted", "feed", "key", "listed", "origin", "rows", "seq", "value")
+    __slots__ = ("_rows", "_table", "clock", "deleted", "feed", "hashes", "key", "listed", "origin", "seq", "value")
 
     def __init__(
         self,
@@ -107,7 +108,8 @@ class Entry:
         *,
         deleted: bool = False,
         clock: Clock = (),
-        rows: dict[int, Row],
+        rows: dict[int, Row] | None = None,
+        table: bytes = b"",
         listed: FeedList,
         origin: str = "",
     ) -> None:
@@ -117,10 +119,11 @@ class Entry:
         self.value = value
         self.deleted = deleted
         self.clock = clock
-        self.rows = rows
+        self._rows = rows
+        self._table = table
         self.listed = listed
         self.origin = origin
-        self._hashes: tuple[int, ...] | None = None
+        self.hashes = hashes_of(key)
 
     def __repr__(self) -> str:
         return f"Entry({self.key!r}, {self.value!r}, feed={self.feed}, seq={self.seq}, deleted={self.deleted})"
@@ -131,11 +134,13 @@ class Entry:
         return Pointer(self.seq << 16 | self.feed)
 
     @property
-    def hashes(self) -> tuple[int, ...]:
-        """Where the key lies; see `hashes_of`."""
-        if self._hashes is None:
-            self._hashes = hashes_of(self.key)
-        return self._hashes
+    def rows(self) -> dict[int, Row]:
+        """The table by digit index, ascending. Raises: InvalidEntry."""
+        rows = self._rows
+        if rows is None:
+            rows = self._rows = self._decoded()
+            self._table = b""
+        return rows
 
     @property
     def path(self) -> bytes:
@@ -145,9 +150,8 @@ class Entry:
     @property
     def size_bytes(self) -> int:
         """About how much memory the entry takes."""
-        pointers = sum(len(slot) for row in self.rows.values() for slot in row)
-        text = 4 * len(self.key) + len(self.value or b"")
-        return _ENTRY_BYTES + text + _ROW_BYTES * len(self.rows) + _POINTER_BYTES * pointers
+        table = _ROW_BYTES * len(self._rows) if self._rows is not None else _DECODED_BYTES * len(self._table)
+        return _ENTRY_BYTES + 4 * len(self.key) + len(self.value or b"") + table
 
     @property
     def place(self) -> str:
@@ -157,6 +161,17 @@ class Entry:
     def fault(self, reason: str) -> InvalidEntry:
         """Return the error that names this block."""
         return InvalidEntry(f"{self.place}: {reason}")
+
+    def _decoded(self) -> dict[int, Row]:
+        numbers, clock = self.listed.numbers, self.clock
+        seen = [clock[number] if number < len(clock) else 0 for number in numbers]
+        seen[numbers.index(self.feed)] = self.seq  # pointers lead to older blocks
+        try:
+            return _decode_rows(self._table, numbers, seen)
+        except IndexError as error:
+            raise self.fault("its table is cut short, or names a feed beyond the list") from error
+        except ValueError as error:
+            raise self.fault(f"its table is wrong: {error}") from error
 
 
 def encode_header(dialect: Dialect) -> bytes:
@@ -200,7 +215,10 @@ def listed_keys(seq: int, fields: schema_pb2.Entry, origin: str) -> list[PublicK
 
 
 def decode_entry(feed: int, seq: int, fields: schema_pb2.Entry, listed: FeedList, origin: str) -> Entry:
-    """Return the entry in block `seq` of feed number `feed`, given the list that it refers to. Raises: InvalidEntry."""
+    """Return the entry in block `seq` of feed number `feed`, given the list that it refers to.
+
+    Its table is looked at when it is used. Raises: InvalidEntry.
+    """
     numbers = listed.numbers
     clock = fields.clock
     if len(clock) > len(numbers):
@@ -208,13 +226,6 @@ def decode_entry(feed: int, seq: int, fields: schema_pb2.Entry, listed: FeedList
     own = numbers.index(feed) if feed in numbers else len(clock)
     if own >= len(clock) or clock[own] != seq + 1:
         raise InvalidEntry(f"the clock in block {seq} of {origin} does not count its own feed right")
-    seen = list(clock) + [0] * (len(numbers) - len(clock))
-    seen[own] = seq  # pointers lead to older blocks
-    try:
-        rows = _decode_rows(fields.trie, numbers, seen)
-    except (IndexError, ValueError) as error:
-        reason = str(error) if isinstance(error, ValueError) else "it is cut short, or names a feed beyond the list"
-        raise InvalidEntry(f"the table in block {seq} of {origin} is wrong: {reason}") from error
     value = fields.value if fields.HasField("value") else None
     return Entry(
         feed,
@@ -223,7 +234,7 @@ def decode_entry(feed: int, seq: int, fields: schema_pb2.Entry, listed: FeedList
         value,
         deleted=fields.deleted,
         clock=translate(clock, numbers),
-        rows=rows,
+        table=fields.trie,
         listed=listed,
         origin=origin,
     )
@@ -303,20 +314,29 @@ def encode_entry(entry: Entry, places: Mapping[int, int], keys: Sequence[PublicK
 
 def _encode_rows(rows: Mapping[int, Row], places: Mapping[int, int]) -> bytes:
     out = bytearray()
-    for row in sorted(rows):
-        slots = rows[row]
-        bits = 0
-        for number, slot in enumerate(slots):
-            if slot:
-                bits |= 1 << number
+    put = out.append
+    for row, slots in rows.items():
         _put_varint(out, row)
-        out.append(bits)
+        mark = len(out)
+        put(0)
+        bits, bit = 0, 1
         for slot in slots:
-            more = len(slot)
-            for pointer in slot:
-                more -= 1
-                _put_varint(out, places[pointer & 0xFFFF] << 1 | (more > 0))
-                _put_varint(out, pointer >> 16)
+            if slot:
+                bits |= bit
+                last = slot[-1]
+                for pointer in slot:
+                    place = places[pointer & 0xFFFF] << 1 | (pointer != last)
+                    if place > 0x7F:
+                        _put_varint(out, place)
+                    else:
+                        put(place)
+                    seq = pointer >> 16
+                    while seq > 0x7F:
+                        put(seq & 0x7F | 0x80)
+                        seq >>= 7
+                    put(seq)
+            bit <<= 1
+        out[mark] = bits
     return bytes(out)
 
 
