@@ -6,9 +6,8 @@ all feeds are opened and all wishes told again.
 """
 
 import itertools
-import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,197 +15,13 @@ from typing import Any
 import trio
 
 from ddrive.dialect import DIALECTS, Dialect
-from ddrive.errors import Closed, CorruptStorage, DriveError, EngineError, LengthChanged, LocalProtocolError
+from ddrive.errors import Closed, EngineError
 from ddrive.feed.feed import Feed
-from ddrive.feed.storage import FileDirectory
-from ddrive.feed.view import FeedView
-from ddrive.ids import BlockIndex, PublicKey, short
+from ddrive.ids import PublicKey
+from ddrive.store.attached_feed import AttachedFeed
 from ddrive.store.calling import Calling, open_calling
-from ddrive.store.rpc import Failure, Reply, exception
 
 LOADER_THREADS = 2  # that read and check blocks ahead of a reader; more than cores gain nothing
-APPEND_BYTES = 32 * 1024 * 1024  # of one call; half the frame limit
-_REFRESH_S = 6.0  # the engine's own limit is 5 s
-
-_log = logging.getLogger(__name__)
-
-
-class AttachedFeed:
-    """What stands behind one feed of a view: its `BlockSource`, its appender, and its share of the connection."""
-
-    def __init__(self, calling: Calling, loader: Executor, dialect: Dialect, handle: int, *, live: bool) -> None:
-        self.handle = handle
-        self.dialect = dialect
-        self.live = live
-        self.feed: Feed | None = None
-        self.broken: Exception | None = None  # why the feed could not be opened
-        self.users = 0  # calls of `open_feed` without a `release`
-        self._calling = calling
-        self._loader = loader
-        self._peers = 0
-        self._wish_ids = itertools.count(1)
-        self._wishes: dict[int, tuple[str, dict[str, Any]]] = {}
-        self._is_ready = False  # the engine of this connection has the feed open
-        self._news = trio.Event()  # that may have changed
-
-    # BlockSource
-
-    @property
-    def peer_count(self) -> int:
-        """How many peers the engine has for this feed; 0 while there is no engine."""
-        return self._peers
-
-    def want_blocks(self, start: BlockIndex, end: BlockIndex, *, urgent: bool) -> Callable[[], None]:
-        """Ask for the blocks [start, end) until the result is called."""
-        return self._wish("feed.want", start=start, end=end, urgent=urgent)
-
-    def want_offset(self, byte_offset: int, start: BlockIndex, end: BlockIndex) -> Callable[[], None]:
-        """Ask for what is needed to find `byte_offset` within the blocks [start, end) until the result is called."""
-        return self._wish("feed.want_offset", byte_offset=byte_offset, start=start, end=end)
-
-    def want_length(self, min_length: int) -> Callable[[], None]:
-        """Ask for news until there are `min_length` blocks, or the result is called."""
-        return self._wish("feed.want_length", min_length=min_length)
-
-    async def refresh(self) -> None:
-        """Return when the engine knows no newer length; at once when there is no engine or nobody to ask."""
-        if self._peers:
-            with trio.move_on_after(_REFRESH_S):
-                try:
-                    await self._calling.call("feed.refresh", {"handle": self.handle})
-                except EngineError:
-                    return
-
-    def _wish(self, method: str, **params: Any) -> Callable[[], None]:
-        wish = next(self._wish_ids)
-        self._wishes[wish] = method, params | {"handle": self.handle, "wish": wish}
-        self._calling.notice(*self._wishes[wish])
-
-        def withdraw() -> None:
-            if self._wishes.pop(wish, None):
-                self._calling.notice("feed.drop", {"handle": self.handle, "wish": wish})
-
-        return withdraw
-
-    # Appending
-
-    async def append(self, blocks: Sequence[Any], expected_length: int | None) -> BlockIndex:
-        """Return the index of the first of `blocks`, which the engine has signed and stored.
-
-        More than `APPEND_BYTES` go in several calls; when somebody appends in between, the first of them stay.
-        Raises: LengthChanged, NotWritable, TooLarge.
-        """
-        feed = self._opened()
-        while True:
-            first = feed.length if expected_length is None else expected_length
-            try:
-                at = first
-                for batch in _batches(blocks):
-                    await self._append_batch(feed, batch, at)
-                    at += len(batch)
-                return BlockIndex(first)
-            except LengthChanged:
-                if expected_length is not None:
-                    raise
-
-    async def _append_batch(self, feed: Feed, blocks: list[bytes], at: int) -> None:
-        """Append exactly once, whatever happens to the engine meanwhile."""
-        params = {"handle": self.handle, "blocks": blocks, "expected_length": at}
-        while True:
-            try:
-                await self._calling.call("feed.append", params)
-                return
-            except EngineError:
-                await self._wait_ready()
-            if feed.length >= at + len(blocks) and all(
-                feed.get_held(BlockIndex(at + number)) == block for number, block in enumerate(blocks)
-            ):
-                return
-            if feed.length != at:
-                raise LengthChanged(f"feed {short(feed.key)} has {feed.length} blocks, not {at}")
-
-    # Its share of the connection
-
-    def tell(self) -> None:
-        """Open the feed again at an engine that does not know it, and tell it all wishes."""
-        if self.feed is None:
-            return  # its first call is still waiting and is sent again
-        self._calling.post("feed.open", self.opening(key=self.feed.key), self.answered)
-        for method, params in self._wishes.values():
-            self._calling.notice(method, params)
-
-    def opening(self, *, key: PublicKey | None = None, name: bytes | str | None = None) -> dict[str, Any]:
-        """Return the parameters of `feed.open`."""
-        which = {"name": name} if key is None else {"key": key}
-        return {"handle": self.handle, "dialect": self.dialect.name, "live": self.live} | which
-
-    def answered(self, answer: Reply | Failure) -> None:
-        """Take the answer to `feed.open`."""
-        if isinstance(answer, Failure):
-            _log.warning("feed not open at the engine handle=%d error=%s", self.handle, exception(answer))
-            return
-        facts = answer.result
-        try:
-            if self.feed is None:
-                directory = FileDirectory(Path(facts["path"]), read_only=True)
-                view = FeedView(directory, PublicKey(facts["key"]), self._loader)
-                view.writable, view.forked = facts["writable"], facts["forked"]
-                feed = Feed(view)
-                _renew(feed, facts["length"], facts["runs"])
-                feed.appender = self.append
-                feed.set_source(self)
-                self.feed = feed
-            else:
-                _renew(self.feed, facts["length"], facts["runs"])
-            self._peers = facts["peers"]
-            self._set_ready(True)
-        except (DriveError, OSError) as error:
-            self.broken = error
-
-    def lost(self) -> None:
-        """The engine is gone."""
-        self._peers = 0
-        self._set_ready(False)
-
-    def changed(self, params: dict[str, Any]) -> None:
-        """Take the event `feed.changed`."""
-        feed = self.feed
-        if feed is None or feed.closed:
-            return
-        self._peers = params["peers"]
-        feed.log.forked = params["forked"]
-        try:
-            if "runs" in params:
-                _renew(feed, params["length"], params["runs"])
-                return
-            feed.report_grew(params["length"])
-        except (CorruptStorage, OSError) as error:  # what is known already stays readable
-            _log.error("view cannot follow its owner feed=%s error=%s", short(feed.key), error)
-            return
-        for held, start, end in params["changes"]:
-            if held:
-                feed.report_stored(start, end)
-            else:
-                feed.report_cleared(start, end)
-        if params["nodes"]:
-            feed.report_nodes()
-
-    def _set_ready(self, is_ready: bool) -> None:
-        self._is_ready = is_ready
-        self._news.set()
-        self._news = trio.Event()
-
-    async def _wait_ready(self) -> None:
-        """Return when an engine has the feed open. Raises: EngineError when there will be none."""
-        await self._calling.wait_connected()
-        while not self._is_ready:
-            await self._news.wait()
-            await self._calling.wait_connected()
-
-    def _opened(self) -> Feed:
-        if self.feed is None:
-            raise LocalProtocolError("the feed is not open")
-        return self.feed
 
 
 class AttachedStore:
@@ -376,27 +191,3 @@ async def open_attached(socket_path: Path, *, reconnect: bool = True) -> AsyncIt
             nursery.cancel_scope.cancel()
         if failure:
             raise failure
-
-
-def _renew(feed: Feed, length: int, runs: list[tuple[int, int]]) -> None:
-    """Replace all that a view knows of its owner, and wake who waits for some of it."""
-    view = feed.log
-    assert isinstance(view, FeedView)
-    feed.report_grew(length)
-    view.adopt(length, runs)
-    for start, end in runs:
-        feed.report_stored(start, end)
-    feed.report_nodes()
-
-
-def _batches(blocks: Sequence[Any]) -> list[list[bytes]]:
-    """Return `blocks` in pieces of at most `APPEND_BYTES`, at least one block each."""
-    batches: list[list[bytes]] = []
-    room = 0
-    for block in map(bytes, blocks):
-        if not batches or len(block) > room:
-            batches.append([])
-            room = APPEND_BYTES
-        batches[-1].append(block)
-        room -= len(block)
-    return batches

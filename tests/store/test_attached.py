@@ -14,7 +14,7 @@ from ddrive.dialect import DWEB, HYPERCORE
 from ddrive.errors import BadHandle, DriveError, EngineError, LengthChanged, NotHeld, NotWritable
 from ddrive.feed.feed import Feed
 from ddrive.ids import BlockIndex, PublicKey
-from ddrive.store import attached as attached_module
+from ddrive.store import attached_feed
 from ddrive.store import serve as serve_module
 from ddrive.store.answering import Answering
 from ddrive.store.attached import Attached, open_attached
@@ -283,7 +283,7 @@ async def test_peers_are_counted(tmp_path: Path) -> None:
 
 
 async def test_appends_are_compare_and_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attached_module, "APPEND_BYTES", 20)
+    monkeypatch.setattr(attached_feed, "APPEND_BYTES", 20)
     async with world(tmp_path) as at:
         view = await at.feed(name="mine")
         assert await view.append(BLOCKS, expected_length=0) == 0
