@@ -15,7 +15,7 @@ from ddrive.appdb.batch import AnyChange, Delete, Draft, Put
 from ddrive.appdb.history import history, key_history, reversed_history
 from ddrive.appdb.iterate import Diff, Walk
 from ddrive.appdb.merge import find, narrow
-from ddrive.appdb.node import Entry, FeedList, InvalidEntry, hashes_of, pointer_to
+from ddrive.appdb.node import Entry, InvalidEntry, hashes_of, pointer_to
 from ddrive.appdb.version import decode_version, encode_version
 from ddrive.appdb.writers import SOURCE, View, Writers
 from ddrive.crypto import KEY_BYTES, discovery_key
@@ -305,15 +305,15 @@ class AppDB:
         async with self._lock:
             for _ in range(MAX_ATTEMPTS):
                 view = await self._view()
-                draft = Draft(self._writers, view, await self._published(view))
+                draft = Draft(self._writers, view, await self._last(view))
                 done = await work(draft)
                 if not draft.entries or await self._append(draft):
                     return done
         raise LengthChanged(f"others keep appending to {self._writers.origin(self._writers.local)}")
 
-    async def _published(self, view: View) -> FeedList | None:
+    async def _last(self, view: View) -> Entry | None:
         seq = view.lengths[self._writers.local] - 1
-        return (await self._writers.entry(pointer_to(self._writers.local, seq))).listed if seq > 0 else None
+        return await self._writers.entry(pointer_to(self._writers.local, seq)) if seq > 0 else None
 
     async def _append(self, draft: Draft) -> bool:
         """Append the draft unless our feed has grown; tell whether it was appended."""

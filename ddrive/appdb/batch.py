@@ -46,9 +46,12 @@ def stored_key(key: str) -> str:
 
 
 class Draft:
-    """Entries of our own feed that are not appended yet. A `Load` that shows them beside all others."""
+    """Entries of our own feed that are not appended yet. A `Load` that shows them beside all others.
 
-    def __init__(self, writers: Writers, view: View, published: FeedList | None) -> None:
+    `last` is our last entry so far.
+    """
+
+    def __init__(self, writers: Writers, view: View, last: Entry | None) -> None:
         self.entries: list[Entry] = []
         self.heads: Sequence[Entry] = view.heads
         self._writers = writers
@@ -56,10 +59,13 @@ class Draft:
         self._local = writers.local
         self._lengths = list(view.lengths)
         self._length = self._lengths[writers.local]
-        self._listed = published
+        if last is not None:  # what we have seen once counts, though it may be out of reach now
+            for number, seen in enumerate(last.clock):
+                self._lengths[number] = max(self._lengths[number], seen)
+        self._listed = last.listed if last is not None else None
         self._publishing: set[int] = set()  # blocks that carry the list
         self._changes = 0
-        numbers = published.numbers if published is not None else ()
+        numbers = self._listed.numbers if self._listed is not None else ()
         missing = tuple(number for number in range(len(writers.keys)) if number not in numbers)
         self._next_list = numbers + missing if missing else None
 

@@ -111,8 +111,9 @@ class Walk:
 
     async def _child(self, branch: _Branch) -> None:
         """Show a direct child: its newest nodes, or any key below it when those are deletions."""
-        nodes = [node for node in branch.live if node.key.startswith(self._prefix)]
-        if nodes and (self._deletes or not all(node.deleted for node in nodes)):
+        shown = {node.key for node in branch.live if self._deletes or not node.deleted}
+        nodes = [node for node in branch.live if node.key in shown and node.key.startswith(self._prefix)]
+        if nodes:
             self._stack.append([nodes])
             return
         below = Walk(self._load, self._heads, self._prefix, deletes=self._deletes)

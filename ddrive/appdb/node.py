@@ -94,7 +94,7 @@ class Entry:
 
     `feed` (number) and `seq` say where it stands. `value` None is not the same as empty. `clock` counts blocks by feed
     number. `hashes` says where the key lies (see `hashes_of`). `origin` names the feed in messages. The table comes as
-    `rows` (ascending), or as the bytes `table`, which are decoded when they are asked for: a read needs most tables never.
+    `rows` (ascending), or as the bytes `table`, decoded when they are asked for: a read needs most tables never.
     """
 
     __slots__ = ("_rows", "_table", "clock", "deleted", "feed", "hashes", "key", "listed", "origin", "seq", "value")

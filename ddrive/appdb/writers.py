@@ -239,9 +239,10 @@ class Writers:
         if length < 2:
             return None
         pointer = pointer_to(number, length - 1)
-        if not feed.has(length - 1) and not feed.peer_count:
-            runs = feed.runs(1, length)
-            return self.peek(pointer_to(number, runs[-1][1] - 1)) if runs else None
+        if not feed.peer_count and feed.held(0, length) < length:  # cut off: show what is complete
+            runs = feed.runs(0, length)
+            complete = runs[0][1] if runs and not runs[0][0] else 0
+            return self.peek(pointer_to(number, complete - 1)) if complete > 1 else None
         return self.peek(pointer) or await self.entry(pointer)
 
     async def _open_authorized(self, newest: Sequence[Entry | None]) -> bool:

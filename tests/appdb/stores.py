@@ -57,7 +57,9 @@ def copy_feed(origin: Feed, target: Feed, end: int | None = None) -> bool:
     assert isinstance(origin.log, FeedLog)
     stop = origin.length if end is None else min(end, origin.length)
     copied = False
-    for index in range(target.length, stop):
+    for index in range(stop):
+        if target.has(index) or not origin.has(index):
+            continue
         proof = origin.log.proof(index, digest=0, hash_only=False, remote=RemoteTree())
         assert proof is not None
         target.put(index, origin.log.block(index), proof)
@@ -73,7 +75,7 @@ async def sync(left: AppDB, right: AppDB) -> None:
             await taker.heads()
             for key, feed in taker._writers.store.feeds.items():  # type: ignore[attr-defined]
                 origin = giver._writers.store.feeds.get(key)  # type: ignore[attr-defined]
-                if origin is not None and origin.length > feed.length and not feed.writable:
+                if origin is not None and not feed.writable:
                     copied |= copy_feed(origin, feed)
         if not copied:
             return

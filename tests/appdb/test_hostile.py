@@ -1,0 +1,170 @@
+"""What an authorised writer can do to the others: nothing but be named. Every lie costs bounded work."""
+
+import pytest
+
+from ddrive.appdb import AppDB, InvalidEntry
+from ddrive.appdb.node import MAX_POINTERS
+from ddrive.appdb.schema_pb2 import Entry as Fields
+from ddrive.appdb.schema_pb2 import Header
+from ddrive.crypto import KeyPair
+from ddrive.errors import NotHeld
+from ddrive.feed import Feed, FeedLog, MemoryDirectory
+from tests.appdb.stores import copy_feed, memory_db
+
+OWNER, LIAR, OTHER = (KeyPair.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
+NAME = LIAR.public_key[:4].hex()
+
+
+def fields(seq: int, clock: list[int], *, key: str = "k", trie: str = "", inflate: int = 1) -> Fields:
+    """Return an entry of the liar, whose list is owner, liar, other."""
+    made = Fields(key=key, value=b"lie", trie=bytes.fromhex(trie), clock=clock, inflate=inflate)
+    if inflate == seq:
+        for pair in (OWNER, LIAR, OTHER):
+            made.feeds.add(key=pair.public_key)
+    return made
+
+
+def feed_of(pair: KeyPair, entries: list[bytes], header: bytes | None = None) -> Feed:
+    """Return a feed with these blocks behind its header."""
+    log = FeedLog.create(MemoryDirectory(), key=pair.public_key, secret_key=pair.secret_key)
+    log.append([header or Header(protocol="hyperdb").SerializeToString(), *entries])
+    return Feed(log)
+
+
+async def victim(
+    blocks: list[bytes | Fields], *, other: list[Fields] | None = None, header: bytes | None = None
+) -> AppDB:
+    """Return the owner's database after he authorised the liar and the other one, and got their blocks."""
+    db = await memory_db(OWNER)
+    await db.put("k", b"truth")
+    await db.put("kk/2", b"truth")
+    await db.authorize(LIAR.public_key)
+    await db.authorize(OTHER.public_key)
+    await db.heads()
+    feeds = db._writers.store.feeds  # type: ignore[attr-defined]
+    lies = [block if isinstance(block, bytes) else block.SerializeToString() for block in blocks]
+    copy_feed(feed_of(LIAR, lies, header), feeds[LIAR.public_key])
+    if other is not None:
+        copy_feed(feed_of(OTHER, [block.SerializeToString() for block in other]), feeds[OTHER.public_key])
+    return db
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        (b"\xff\xff", "no entry"),
+        (fields(1, [5, 7]), "does not count its own feed right"),
+        (fields(1, [5, 1]), "does not count its own feed right"),
+        (fields(1, [5]), "does not count its own feed right"),
+        (fields(1, [5, 2, 0, 0]), "counts 4 feeds, its list 3"),
+        (fields(1, [5, 2], inflate=0), "names block 0"),
+        (fields(1, [5, 2], inflate=9), "names block 9"),
+        (fields(1, [5, 2], key="x" * 70_000), "a key that nobody may store"),
+        (Fields(key="k", trie=b"", clock=[1], inflate=1), "should have a list of feeds"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_wrong_entry_is_named(block: bytes | Fields, reason: str) -> None:
+    db = await victim([block])
+    with pytest.raises(InvalidEntry, match=reason) as caught:
+        await db.get("k")
+    assert f"block 1 of feed {NAME}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("trie", "reason"),
+    [
+        ("0002" + "0009", "to block 9 of feed 0"),  # more than its clock says
+        ("0002" + "0000", "to block 0 of feed 0"),  # the header
+        ("0002" + "0201", "to block 1 of feed 1"),  # itself
+        ("0002" + "0402", "to block 2 of feed 2"),  # a feed of which it has seen nothing
+        ("0002" + "0801", "beyond the list"),
+        ("0002" + "00", "cut short"),
+        ("0002", "cut short"),
+        ("0000", "out of order or its digits"),
+        ("0120" + "0001", "out of order or its digits"),
+        ("01020001" + "00020001", "out of order"),
+        ("0002" + "00ffffffffffffff01", "too large"),
+        ("0002" + "0101" * (MAX_POINTERS + 1) + "0001", "pointers"),
+    ],
+)
+async def test_wrong_table_is_named(trie: str, reason: str) -> None:
+    db = await victim([fields(1, [5, 2], trie=trie)])
+    for read in (db.get("zzz/y"), db.list(), db.put("new", b"")):
+        with pytest.raises(InvalidEntry, match=reason) as caught:
+            await read
+        assert f"block 1 of feed {NAME}" in str(caught.value)
+
+
+async def test_pointer_to_where_it_does_not_belong_is_named() -> None:
+    table = "".join(f"{row:02x}0f" + "0001" * 4 for row in range(32))
+    db = await victim([fields(1, [5, 2], key="kk/1", trie=table)])
+    with pytest.raises(InvalidEntry, match="does not belong there") as caught:
+        await db.list()
+    assert f"block 1 of feed {NAME}" in str(caught.value)
+
+
+async def test_other_database_is_named() -> None:
+    db = await victim([fields(1, [5, 2])], header=Header(protocol="hypertrie").SerializeToString())
+    with pytest.raises(InvalidEntry, match=f"block 0 of feed {NAME} begins something else"):
+        await db.get("k")
+
+
+async def test_clock_ahead_of_all_that_is_known_hides_the_entry_only() -> None:
+    db = await victim([fields(1, [1, 2], key="early"), fields(2, [1 << 40, 3], key="late")])
+    assert [node.value for node in await db.get("early")] == [b"lie"]
+    assert await db.get("late") == []
+    assert [node.value for node in await db.get("k")] == [b"truth"]
+    await db.put("k", b"still writable")
+
+
+async def test_two_clocks_that_say_later_of_each_other_are_named() -> None:
+    theirs = Fields(key="o", trie=b"", clock=[5, 2, 2], inflate=1)
+    for pair in (OWNER, LIAR, OTHER):
+        theirs.feeds.add(key=pair.public_key)
+    db = await victim([fields(1, [5, 2, 2])], other=[theirs])
+    with pytest.raises(InvalidEntry, match="came after the other"):
+        await db.get("k")
+
+
+async def test_block_that_is_missing_is_named() -> None:
+    db = await victim([fields(1, [5, 2])])
+    with pytest.raises(NotHeld, match=f"block 7 of feed {NAME} is needed, and only 2"):
+        await db.checkout(LIAR.public_key + b"\x07")
+
+
+async def test_list_with_too_many_feeds_is_named() -> None:
+    made = Fields(key="k", trie=b"", clock=[], inflate=1)
+    for number in range(600):
+        made.feeds.add(key=number.to_bytes(32, "big"))
+    db = await victim([made])
+    with pytest.raises(InvalidEntry, match=f"list of feeds in block 1 of feed {NAME}"):
+        await db.get("k")
+
+
+async def test_feed_that_nobody_authorised_is_not_even_opened() -> None:
+    stranger = KeyPair.from_seed(b"s" * 32)
+    db = await memory_db(OWNER)
+    await db.put("k", b"truth")
+    other = await memory_db(OWNER, stranger)
+    await other.put("k", b"intruder")
+    assert not await other.authorized()
+    assert [node.value for node in await other.get("k")] == [b"intruder"]  # its own view
+    assert await db.get("k")
+    assert stranger.public_key not in db._writers.store.feeds  # type: ignore[attr-defined]
+    assert await db.authorize(stranger.public_key)
+    assert not await db.authorize(stranger.public_key)
+    await db.heads()
+    assert stranger.public_key in db._writers.store.feeds  # type: ignore[attr-defined]
+
+
+async def test_tables_that_multiply_ways_cost_bounded_work() -> None:
+    """Each entry points twice at all before it: walked one by one there would be 2 to the power of 24 ways."""
+    blocks = []
+    for seq in range(1, 25):
+        table = bytes.fromhex("4010") + b"".join(bytes([0x02 | (older < seq - 1), older]) for older in range(1, seq))
+        blocks.append(fields(seq, [5, seq + 1], key=f"kk/2{'/' * (seq % 2)}", trie=table.hex() if seq > 1 else ""))
+    db = await victim(list(blocks))
+    await db.list()
+    await db.put("kk/2", b"settled")
+    assert [node.value for node in await db.get("kk/2")] == [b"settled"]
