@@ -5,6 +5,7 @@ a stat of the mountpoint is answered, or `{"error": {"code", "message"}}`. The p
 is gone, whoever ended it; SIGTERM and SIGINT detach it at once, busy or not.
 """
 
+import gc
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from mountd.logs import configure, open_log
 from mountd.session import MountOptions, serve_mount
 from mountd.vfs import Vfs
 
+GC_OBJECTS = 100_000  # made between two searches for cycles (default 700): a listing makes many, and few cycles
 SWITCH_INTERVAL_S = 0.0002  # a thread that has checked a block waits no longer for the interpreter (default 5 ms)
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ def main() -> int:
     try:
         options = WorkerOptions.from_json(sys.stdin.readline())
         _log_to(options)
+        gc.set_threshold(GC_OBJECTS)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         trio.run(run_worker, options)
     except (DriveError, OSError, ValueError) as error:
