@@ -1,7 +1,7 @@
 """ddrive: a file system backed by signed, append-only feeds that peers exchange.
 
-What a program needs is here: `open_store` or `open_attached` gives feeds, `open_drive` gives a drive in them, and
-`ddrive.errors` says what can go wrong.
+What a program needs is here: `open_feed` gives one feed by itself, `open_store` or `open_attached` many, `open_drive`
+a drive in them, and `ddrive.errors` says what can go wrong.
 """
 
 from ddrive import errors
@@ -24,8 +24,9 @@ from ddrive.drive import (
     parse_key,
 )
 from ddrive.errors import DriveError
-from ddrive.feed import Feed, open_feed
+from ddrive.feed import Feed, FileDirectory, MemoryDirectory
 from ddrive.ids import PublicKey
+from ddrive.standalone import NoiseKeyPair, Peer, Replication, StandaloneFeed, open_feed
 from ddrive.store.attached import open_attached
 from ddrive.store.linked import replicate
 from ddrive.store.store import OwnedStore, Store, open_store
@@ -41,13 +42,19 @@ __all__ = [
     "DriveError",
     "ExportReport",
     "Feed",
+    "FileDirectory",
     "FileReader",
     "ImportReport",
     "KeyRef",
+    "MemoryDirectory",
     "Mount",
     "NewEntry",
+    "NoiseKeyPair",
     "OwnedStore",
+    "Peer",
     "PublicKey",
+    "Replication",
+    "StandaloneFeed",
     "Stat",
     "Store",
     "errors",

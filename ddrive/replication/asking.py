@@ -101,6 +101,24 @@ class Asking:
         finally:
             withdraw()
 
+    def availability(self, index: int) -> bool | None:
+        """Tell whether a peer that serves requests has announced block `index`; None while one has yet to say."""
+        undecided = bool(self._expected)
+        for peer in self._by_id.values():
+            if peer.state.uploading and peer.state.remote.has(index):
+                return True
+            undecided = undecided or (self._scheduler.downloading and peer.state.has_yet_to_say(index))
+        return None if undecided else False
+
+    def may_have_length(self, length: int) -> bool | None:
+        """Tell whether a peer has announced `length` blocks and was not found lying; None while one has yet to say."""
+        undecided = bool(self._expected)
+        for peer in self._by_id.values():
+            if peer.state.uploading and peer.state.remote.length >= max(length, peer.state.doubted + 1):
+                return True
+            undecided = undecided or (self._scheduler.downloading and peer.state.has_yet_to_say(0))
+        return None if undecided else False
+
     async def news(self) -> None:
         """Return when a peer said or sent something, came or went; a quarter of a second later at the latest."""
         if self._changed is None:

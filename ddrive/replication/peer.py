@@ -110,6 +110,13 @@ class PeerState:
         """Tell whether the peer has had its say about what it holds."""
         return not self.uploading or (0 in self.regions_asked and 0 not in self.regions_unanswered)
 
+    def has_yet_to_say(self, index: int) -> bool:
+        """Tell whether an answer about block `index` is still to come from a peer that serves requests."""
+        region = index // REGION_BLOCKS
+        if not self.uploading or self.old or len(self.regions_asked) >= MAX_REGIONS:
+            return False
+        return region not in self.regions_asked or region in self.regions_unanswered
+
     def take(self, index: int) -> Asked | None:
         """Remove and return the request for a block, whether it is in time or late."""
         asked = self.asked.pop(index, None)

@@ -34,7 +34,7 @@ from ddrive.replication.blocks import REGION_BLOCKS
 from ddrive.replication.ending import Ending
 from ddrive.replication.extensions import Extensions
 from ddrive.replication.observing import DEFAULT_OPTIONS, PeerObserver, PeerOptions
-from ddrive.replication.peer import PeerStats
+from ddrive.replication.peer import PeerState, PeerStats
 from ddrive.replication.scheduler import REQUEST_TIMEOUT_S
 from ddrive.replication.serving import Uploads
 
@@ -79,6 +79,11 @@ class FeedSession(Ending):
     def peer_stats(self) -> dict[Link, PeerStats]:
         """Return the counts of each link that carries the feed now."""
         return {link: peer.state.stats for link, peer in self._peers.items()}
+
+    def peer_state(self, link: Link) -> PeerState | None:
+        """Return what the peer on a link has and wants, None when it carries the feed no more; not to be changed."""
+        peer = self._peers.get(link)
+        return None if peer is None else peer.state
 
     def remote_length(self) -> int:
         """Return the greatest length that a peer claims; nothing of it may be proven."""
@@ -151,6 +156,7 @@ class FeedSession(Ending):
             self.remove_peer(link)
         if self.feed.source is self:
             self.feed.set_source(None)
+        self._notify()
 
     def _peers_changed(self) -> None:
         self._notify()
@@ -168,6 +174,10 @@ class FeedSession(Ending):
     def extensions(self) -> Extensions:
         """The feed's own messages of other layers: `extensions.register(name, handler)`."""
         return self._extensions
+
+    def ask_peers(self, name: str, payload: bytes) -> None:
+        """Send `payload` to every peer through the extension `name`, for a reader of the feed."""
+        self._extensions.ask(name, payload)
 
     def send_options(self, link: Link) -> None:
         """Tell the peer on `link` our extensions, and whether we ask for receipts."""

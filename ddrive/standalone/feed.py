@@ -1,0 +1,305 @@
+"""A feed that stands alone: one that a program opens, fills and exchanges without a store, a drive or an engine."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import trio
+
+from ddrive.errors import NotHeld
+from ddrive.feed.hashing import Buffer
+from ddrive.feed.log import FeedLog, Stored
+from ddrive.feed.merkle import Proof, RemoteTree
+from ddrive.feed.storage import Directory
+from ddrive.ids import BlockIndex, Node
+from ddrive.protocol.keys import NoiseKeyPair
+from ddrive.protocol.link import FLUSH_S, HANDSHAKE_TIMEOUT_S, TIMEOUT_S
+from ddrive.replication.asking import ENDLESS
+from ddrive.replication.observing import PeerOptions
+from ddrive.standalone.encodings import Encoding
+from ddrive.standalone.events import FeedClosed, Subscription
+from ddrive.standalone.extending import FeedExtension
+from ddrive.standalone.getting import Readable
+from ddrive.standalone.host import Event, FeedOptions
+from ddrive.standalone.peers import Peer
+from ddrive.standalone.replicating import LinkOptions, Replication
+from ddrive.standalone.streams import ReadStream, WriteStream
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What reading every held block again has shown; blocks in `invalid` do not count as held any more."""
+
+    valid: int
+    invalid: tuple[int, ...]
+
+
+class StandaloneFeed(Readable):
+    """One feed. Made by `open_feed`.
+
+    `feed` is the inner feed of blocks, for what is built on feeds (`open_trie`); `session` its exchange with peers.
+    """
+
+    def __init__(self, log: FeedLog, directory: Directory, options: FeedOptions, nursery: trio.Nursery) -> None:
+        super().__init__(log, directory, options, nursery)
+        self._extensions: list[FeedExtension] = []
+        self._started: list[Replication] = []  # links that end with this feed
+
+    # -- appending -------------------------------------------------------------------------------------------------
+
+    async def append(self, value: Any, *, durable: bool = True) -> int:
+        """Append one value, or each value of a list under one signature; return the index of the first block.
+
+        (A JSON value that is itself a list is appended inside one: `append([[1, 2]])`.)
+
+        Returns when the blocks are durable, and only then do peers hear of them. Without `durable` it returns when
+        they can be read here; peers hear of them, and power may fail, after the next `flush`, at most a second later.
+        Raises: NotWritable, TooLarge for more than 8 MiB, Forked, CorruptStorage, Closed, and what `on_write` raises.
+        """
+        values = value if isinstance(value, list) else [value]
+        return await self.append_blocks([self.encode(one) for one in values], durable=durable)
+
+    async def append_blocks(self, blocks: Sequence[Buffer], *, durable: bool = True) -> int:
+        """Append blocks as they are, without encoding; otherwise as `append`."""
+        self._check_open()
+        return await self.feed.append(blocks, durable=durable)
+
+    def encode(self, value: Any) -> bytes:
+        """Return the block that stands for a value."""
+        return self._options.encoding.encode(value)
+
+    async def flush(self) -> None:
+        """Return when everything appended or received so far is durable."""
+        await self.feed.flush()
+
+    # -- proofs ----------------------------------------------------------------------------------------------------
+
+    def signature(self, index: int | None = None) -> tuple[int, bytes]:
+        """Return the last block that the first signature at or after block `index` covers, and that signature.
+
+        By default the signature of the whole feed. Raises: NotHeld when there is none.
+        """
+        return self._log.signature(index)
+
+    def verify(self, index: int, signature: bytes) -> None:
+        """Return when `signature` is the author's for all blocks up to and including `index`.
+
+        Raises: InvalidProof when it is not, NotHeld when the tree up to there is not held.
+        """
+        self._log.verify(index, signature)
+
+    def root_hashes(self, index: int) -> list[Node]:
+        """Return the roots of the tree of all blocks up to and including `index`.
+
+        Raises: NotHeld when one is missing.
+        """
+        return self._log.root_hashes(index)
+
+    def proof(self, index: int, *, digest: int = 0, hash: bool = False) -> Proof:
+        """Return what proves block `index` to somebody who holds the nodes that `digest` says, by default none.
+
+        With `hash` the proof begins with the leaf and needs no block. Raises: NotHeld when it cannot be proven here.
+        """
+        proof = self._log.proof(index, digest=digest, hash_only=hash, remote=RemoteTree())
+        if proof is None:
+            raise NotHeld(f"block {index} of feed {self.feed.name} cannot be proven here")
+        return proof
+
+    def digest(self, index: int) -> int:
+        """Return the number that tells a peer which nodes for block `index` are held here."""
+        return self._log.digest(index)
+
+    def put(self, index: int, block: bytes | None, proof: Proof) -> Stored:
+        """Verify and store a block, or without one its leaf, that came in some other way than from a peer.
+
+        Raises: InvalidProof, Forked; nothing is stored then.
+        """
+        self._check_open()
+        return self.feed.put(index, block, proof)
+
+    async def audit(self) -> AuditReport:
+        """Read every held block again and return which are good; the others are not held any more."""
+        valid, invalid = await self.feed.audit()
+        return AuditReport(valid, tuple(invalid))
+
+    def clear(self, start: int, end: int | None = None) -> None:
+        """Free the space of block `start`, or of the blocks `start` up to `end`; they can be fetched again.
+
+        Peers are told that we do not hold them any more.
+        """
+        self._check_open()
+        self.feed.clear(start, start + 1 if end is None else end)
+
+    # -- streams ---------------------------------------------------------------------------------------------------
+
+    def read_stream(
+        self,
+        start: int = 0,
+        end: int | None = None,
+        *,
+        snapshot: bool = True,
+        tail: bool = False,
+        live: bool = False,
+        wait: bool = True,
+        timeout: float | None = None,
+        batch: int = 1,
+        if_available: bool | None = None,
+        value_encoding: str | Encoding | None = None,
+    ) -> ReadStream:
+        """Return an iterator over the values from block `start` up to `end`.
+
+        Without `end` it stops at the length that the feed has now; without `snapshot`, where the feed ends when the
+        reader gets there; with `live`, never. `tail`: start where the feed ends now. `batch` blocks are asked for
+        together; `wait`, `timeout` and `if_available` hold for each of these steps and mean the same as for `get`.
+        """
+        self._check_open()
+        first = self.length if tail else start
+        if end is None and snapshot and not live and not tail:
+            end = self.length
+        return ReadStream(
+            self,
+            first,
+            end,
+            live=live,
+            wait=wait,
+            timeout=timeout,
+            batch=batch,
+            if_available=if_available,
+            value_encoding=value_encoding,
+        )
+
+    def write_stream(self, *, max_block_size: int | None = None, durable: bool = True) -> WriteStream:
+        """Return a channel whose values are appended; use it in `async with`.
+
+        Values longer than `max_block_size` bytes become several blocks.
+        """
+        self._check_open()
+        self._check_writable()
+        return WriteStream(self, max_block_size, durable=durable)
+
+    async def wait_for_length(self, length: int, timeout: float | None) -> None:
+        """Return when the feed has `length` blocks. Raises: TimedOut, Closed."""
+        await self.update(length, timeout=timeout, if_available=False)
+
+    def wish(self, start: int, end: int) -> AbstractContextManager[None]:
+        """Ask peers for the blocks `start` up to `end` while the `with` block lasts."""
+        return self.feed.want(start, end)
+
+    # -- peers -----------------------------------------------------------------------------------------------------
+
+    def replicate(
+        self,
+        stream: trio.abc.Stream,
+        initiator: bool,
+        *,
+        live: bool = True,
+        ack: bool = False,
+        download: bool = True,
+        upload: bool = True,
+        key_pair: NoiseKeyPair | None = None,
+        address: str = "",
+        timeout: float | None = TIMEOUT_S,
+        handshake_timeout: float = HANDSHAKE_TIMEOUT_S,
+        keep_unknown: bool = False,
+    ) -> Replication:
+        """Exchange the feed with the peer at the other end of `stream`, in the background, and return that link.
+
+        `initiator`: whether we dialled; one side must have. The stream is closed with the link, the link with the
+        feed. `live` false: the link ends when each side has what it wants, which an eager feed knows. `ack`: have the
+        peer confirm blocks (`Acknowledged` events). `download`, `upload`: which way blocks may go on this link.
+        `timeout`: seconds without a sign of life after which the link ends, None for never. More feeds are carried
+        after `add` of the result; with `keep_unknown` so are those that the peer asks for (`requests`).
+        """
+        self._check_open()
+        replication = Replication([self], PeerOptions(live, ack, download, upload), keep_unknown=keep_unknown)
+        options = LinkOptions(
+            static_secret=key_pair.secret_key if key_pair else self._options.static_secret,
+            address=address,
+            timeout_s=timeout,
+            handshake_timeout_s=handshake_timeout,
+        )
+        self._started = [other for other in self._started if other.end is None] + [replication]
+        self._nursery.start_soon(partial(replication.run, stream, initiator=initiator, options=options))
+        return replication
+
+    def set_downloading(self, downloading: bool) -> None:
+        """Ask peers for blocks or not, from now on; they are told."""
+        self.session.downloading = downloading
+
+    def set_uploading(self, uploading: bool) -> None:
+        """Answer the requests of peers or not, from now on; they are told."""
+        self.session.uploading = uploading
+
+    @property
+    def downloading(self) -> bool:
+        """Whether peers are asked for blocks."""
+        return self.session.downloading
+
+    @property
+    def uploading(self) -> bool:
+        """Whether the requests of peers are answered."""
+        return self.session.uploading
+
+    def register_extension(self, name: str, encoding: str | Encoding = "binary") -> FeedExtension:
+        """Return the extension `name`: messages of the program itself to peers that register the same name."""
+        self._check_open()
+        extension = FeedExtension(self.session.extensions, name, encoding, self._peer)
+        self._extensions.append(extension)
+        return extension
+
+    def events(self, *kinds: type[Event]) -> Subscription[Any]:
+        """Return an iterator over what happens from now on, of the given classes or of all.
+
+        Leave it with `close` or use it in `with`.
+        """
+        return self._events.subscribe(*kinds)
+
+    @property
+    def giver(self) -> Peer | None:
+        """The peer whose block is being stored right now."""
+        link = self.session.giver
+        return None if link is None else self._peer(link)
+
+    def follow(self, *, everything: bool, length: bool) -> None:
+        """Fetch all that peers announce, or have the length of the feed proven as it grows; for `open_feed`."""
+        self.session.wants_all = everything
+        if everything:
+            self.session.want_blocks(BlockIndex(0), BlockIndex(ENDLESS), urgent=False)
+        if length:
+            self.session.want_length(ENDLESS)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    async def close_links(self) -> None:
+        """End the links that this feed started, when what is queued on them is sent, after a second at the latest."""
+        for replication in self._started:
+            replication.close()
+        with trio.move_on_after(FLUSH_S):
+            for replication in self._started:
+                await replication.wait()
+
+    async def aclose(self) -> None:
+        """Make everything durable, leave all peers and give the files back. Further calls do nothing."""
+        if self.feed.closed:
+            await trio.lowlevel.checkpoint()
+            return
+        for replication in list(self._replications):
+            replication.remove(self)
+        self.session.close()
+        try:
+            await self.feed.aclose()
+        finally:
+            self._unsubscribe()
+            for download in self.downloads:
+                download.finish()
+            for extension in self._extensions:
+                extension.close()
+            self._events.publish(FeedClosed())
+            self._events.close()
+
+    async def destroy_storage(self) -> None:
+        """Close the feed and delete its files, the secret key with them: nobody can ever append to it again."""
+        await self.aclose()
+        await trio.to_thread.run_sync(self._directory.remove)

@@ -1,0 +1,275 @@
+"""Reading a feed: blocks that are held at once, others from peers, for as long as the program wants to wait."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import trio
+
+from ddrive.errors import Closed, NoPeers, NotHeld, NotWritable
+from ddrive.feed.log import FeedLog
+from ddrive.feed.storage import Directory
+from ddrive.ids import BlockIndex
+from ddrive.standalone.downloads import Download, pieces_of
+from ddrive.standalone.encodings import Encoding, decode, encoding_of
+from ddrive.standalone.host import FeedHost, FeedOptions
+
+NOWHERE = -1  # of a wait that is not for a certain block, so that `cancel` does not end it
+
+
+class Readable(FeedHost):
+    """The reading half of a feed that stands alone."""
+
+    def __init__(self, log: FeedLog, directory: Directory, options: FeedOptions, nursery: trio.Nursery) -> None:
+        super().__init__(log, directory, options, nursery)
+        self._downloads: list[Download] = []
+
+    # -- blocks ----------------------------------------------------------------------------------------------------
+
+    async def get(
+        self,
+        index: int,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+        on_wait: Callable[[int], object] | None = None,
+        if_available: bool | None = None,
+        value_encoding: str | Encoding | None = None,
+    ) -> Any:
+        """Return block `index`, from a peer when it is not held; a block that does not exist yet is waited for.
+
+        `wait` false: fail rather than wait. `timeout`: seconds. `on_wait(index)` is called once before a wait.
+        `if_available`: fail as soon as every connected peer has said that it does not have the block; the default is
+        that of `open_feed`. Raises: NotHeld, TimedOut, NoPeers, Withdrawn after `cancel`, Closed, UndecodableBlock.
+        """
+        block = await self._block(index, wait, timeout, on_wait, self._only_available(if_available))
+        return self._decode(block, index, value_encoding)
+
+    async def get_range(
+        self,
+        start: int,
+        end: int,
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+        if_available: bool | None = None,
+        value_encoding: str | Encoding | None = None,
+    ) -> list[Any]:
+        """Return the blocks `start` up to `end`, asking peers for all that are missing at once.
+
+        Raises: as `get`.
+        """
+        missing = max(end - start, 0) - self.feed.held(start, max(start, end))
+        if missing and not wait:
+            raise NotHeld(f"{missing} of the blocks {start} to {end} of feed {self.feed.name} are not held")
+        if missing:
+            what = f"blocks {start} to {end} of feed {self.feed.name}"
+            with self._waits.wait(start, end, timeout, what), self.feed.want(start, end):
+                if self._only_available(if_available):
+                    for index in range(start, end):
+                        await self._until_held(index)
+                else:
+                    await self.feed.download(start, end)
+        return [
+            self._decode(await self.feed.get(index), index, value_encoding) for index in range(start, max(start, end))
+        ]
+
+    async def head(
+        self,
+        *,
+        update: bool = False,
+        wait: bool = True,
+        timeout: float | None = None,
+        if_available: bool | None = None,
+        value_encoding: str | Encoding | None = None,
+    ) -> Any:
+        """Return the last block; with `update` peers are first asked for a newer one.
+
+        Raises: NotHeld when the feed is empty, and as `get`.
+        """
+        if update:
+            await self.feed.refresh()
+        if not self.length:
+            raise NotHeld(f"feed {self.feed.name} is empty")
+        return await self.get(
+            self.length - 1, wait=wait, timeout=timeout, if_available=if_available, value_encoding=value_encoding
+        )
+
+    def has(self, start: int, end: int | None = None) -> bool:
+        """Tell whether block `start`, or every block from `start` up to `end`, is held."""
+        return self.feed.has(start) if end is None else self.feed.held(start, end) == max(end - start, 0)
+
+    def downloaded_count(self, start: int = 0, end: int | None = None) -> int:
+        """Return how many of the blocks `start` up to `end`, by default the end of the feed, are held."""
+        return self.feed.held(start, self.length if end is None else end)
+
+    async def seek(
+        self,
+        byte_offset: int,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        wait: bool = True,
+        timeout: float | None = None,
+        if_available: bool | None = None,
+    ) -> tuple[int, int]:
+        """Return the block that holds the byte at `byte_offset`, and the place in it; the end is (length, 0).
+
+        `start` and `end` bound the blocks in which it lies, where the program knows. Bytes beyond the end are waited
+        for. Raises: NotHeld when `wait` is false and nodes are missing, TimedOut, NoPeers, Closed.
+        """
+        self._check_open()
+        found = self.feed.locate(byte_offset)
+        if found is not None and (not wait or self._log.size_proven(found[0])):
+            await trio.lowlevel.checkpoint()
+            return found
+        if not wait:
+            raise NotHeld(f"where byte {byte_offset} of feed {self.feed.name} lies is not known here")
+        with self._waits.wait(NOWHERE, NOWHERE, timeout, f"the place of byte {byte_offset}"):
+            if self._only_available(if_available):
+                await self._until_located(byte_offset, start, end)
+            return await self.feed.seek(byte_offset, start=start, end=end)
+
+    async def update(
+        self,
+        min_length: int | None = None,
+        *,
+        timeout: float | None = None,
+        if_available: bool | None = None,
+        hash: bool = True,
+        force: bool = False,
+    ) -> int:
+        """Return the length when it is proven to be at least `min_length`, by default one more than now.
+
+        Only a proof is fetched; with `hash` false the last of the `min_length` blocks as well. With `if_available`
+        it is an error when no peer has as much, and on a feed of our own always, unless with `force`.
+        Raises: NoPeers, TimedOut, Closed.
+        """
+        self._check_open()
+        wanted = self.length + 1 if min_length is None else min_length
+        only_available = self._only_available(if_available)
+        if self.length < wanted and only_available and self.writable and not force:
+            raise NoPeers(f"feed {self.feed.name} is our own: no peer has more of it")
+        with self._waits.wait(NOWHERE, NOWHERE, timeout, f"a length of {wanted} of feed {self.feed.name}"):
+            if only_available:
+                await self._until_long(wanted)
+            length = await self.feed.wait_length(wanted)
+            if not hash:
+                await self.feed.get(wanted - 1)
+        return length
+
+    def cancel(self, start: int, end: int | None = None) -> None:
+        """Give up the waits and the bounded downloads for block `start`, or for blocks within `start` up to `end`.
+
+        Who waits gets `Withdrawn`. (Cancelling the waiting task has the same effect on peers.)
+        """
+        last = start + 1 if end is None else end
+        self._waits.cancel(start, last)
+        for download in list(self._downloads):
+            if start <= download.start and download.end <= last:
+                download.cancel()
+
+    # -- downloads -------------------------------------------------------------------------------------------------
+
+    def download(
+        self,
+        start: int = 0,
+        end: int | None = None,
+        *,
+        linear: bool = False,
+        blocks: Sequence[int] | None = None,
+    ) -> Download:
+        """Start to download the blocks `start` up to `end`, or the listed `blocks`; the result can be awaited.
+
+        Without `end` it goes on for ever: whatever is announced later is fetched too. `linear`: in order.
+        """
+        self._check_open()
+        pieces = pieces_of(start, end, blocks, linear=linear)
+        download = Download(self.feed, self.session, pieces, self._forget_download)
+        if not download.done:
+            self._downloads.append(download)
+        return download
+
+    def undownload(self, download: Download | tuple[int, int | None]) -> None:
+        """Take a download back, given as such or by the same range; who awaits it gets `Withdrawn`."""
+        if isinstance(download, Download):
+            download.cancel()
+            return
+        (first, last), *_ = pieces_of(download[0], download[1], None, linear=True)
+        for other in list(self._downloads):
+            if (other.start, other.end) == (first, last):
+                other.cancel()
+
+    @property
+    def downloads(self) -> list[Download]:
+        """The downloads that are not complete."""
+        return list(self._downloads)
+
+    def _forget_download(self, download: Download) -> None:
+        if download in self._downloads:
+            self._downloads.remove(download)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _only_available(self, chosen: bool | None) -> bool:
+        return self._options.if_available if chosen is None else chosen
+
+    def _decode(self, block: bytes, index: int, chosen: str | Encoding | None) -> Any:
+        encoding = self._options.encoding if chosen is None else encoding_of(chosen)
+        return decode(encoding, block, f"block {index} of feed {self.feed.name}")
+
+    def _check_open(self) -> None:
+        if self.feed.closed:
+            raise Closed(f"feed {self.feed.name} is closed")
+
+    async def _block(
+        self,
+        index: int,
+        wait: bool,
+        timeout: float | None,
+        on_wait: Callable[[int], object] | None,
+        only_available: bool,
+    ) -> bytes:
+        if self.feed.closed or self.feed.has(index) or not wait:
+            return await self.feed.get(index, wait=False)
+        if on_wait is not None:
+            on_wait(index)
+        with self._waits.wait(index, index + 1, timeout, f"block {index} of feed {self.feed.name}"):
+            if only_available:
+                with self.feed.want(index, index + 1, urgent=True):
+                    await self._until_held(index)
+            return await self.feed.get(index)
+
+    async def _until_held(self, index: int) -> None:
+        while not self.feed.has(index):
+            self._check_open()
+            if not self._is_connecting() and self.session.availability(index) is False:
+                raise NoPeers(f"no connected peer has block {index} of feed {self.feed.name}")
+            await self.session.news()
+
+    async def _until_located(self, byte_offset: int, start: int, end: int | None) -> None:
+        last = BlockIndex(1 << 36 if end is None else end)
+        withdraw = self.session.want_offset(byte_offset, BlockIndex(start), last)
+        try:
+            while self.feed.locate(byte_offset) is None:
+                self._check_open()
+                needed = self.length + 1 if byte_offset > self.byte_length else 1
+                if not self._is_connecting() and self.session.may_have_length(needed) is False:
+                    raise NoPeers(f"no connected peer knows where byte {byte_offset} of feed {self.feed.name} lies")
+                await self.session.news()
+        finally:
+            withdraw()
+
+    async def _until_long(self, wanted: int) -> None:
+        withdraw = self.session.want_length(wanted)
+        try:
+            while self.length < wanted:
+                self._check_open()
+                if not self._is_connecting() and self.session.may_have_length(wanted) is False:
+                    raise NoPeers(f"no connected peer has {wanted} blocks of feed {self.feed.name}")
+                await self.session.news()
+        finally:
+            withdraw()
+
+    def _check_writable(self) -> None:
+        if not self.writable:
+            raise NotWritable(f"feed {self.feed.name} belongs to somebody else: its secret key is not here")

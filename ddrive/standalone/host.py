@@ -1,0 +1,229 @@
+"""The inside of a feed that stands alone: its exchange, the links that carry it, what is told about it."""
+
+from dataclasses import dataclass
+
+import trio
+
+from ddrive.crypto import discovery_key
+from ddrive.dialect import Dialect
+from ddrive.feed.feed import Feed
+from ddrive.feed.log import FeedLog
+from ddrive.feed.storage import Directory
+from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey
+from ddrive.protocol.link import Link
+from ddrive.replication.peer import PeerStats
+from ddrive.replication.session import FeedSession
+from ddrive.standalone.encodings import BINARY, Encoding
+from ddrive.standalone.events import (
+    Acknowledged,
+    Appended,
+    Cleared,
+    Downloaded,
+    FeedClosed,
+    PeerAdded,
+    PeerOpened,
+    PeerRemoved,
+    RemoteUpdate,
+    Source,
+    Synced,
+    Uploaded,
+)
+from ddrive.standalone.peers import Peer
+from ddrive.standalone.replicating import Replication
+from ddrive.standalone.waits import Waits
+
+Event = (
+    Appended
+    | Downloaded
+    | Uploaded
+    | Synced
+    | Cleared
+    | FeedClosed
+    | PeerAdded
+    | PeerOpened
+    | PeerRemoved
+    | RemoteUpdate
+    | Acknowledged
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedOptions:
+    """What was chosen when a feed was opened, as far as it matters afterwards."""
+
+    dialect: Dialect
+    static_secret: bytes
+    encoding: Encoding = BINARY
+    if_available: bool = False
+    stats: bool = True
+
+
+class FeedHost:
+    """A feed with all that belongs to it; listens to the feed and watches its peers."""
+
+    def __init__(self, log: FeedLog, directory: Directory, options: FeedOptions, nursery: trio.Nursery) -> None:
+        self.feed = Feed(log)
+        self.session = FeedSession(self.feed)
+        self.feed.set_source(self.session)
+        self.session.observer = self
+        self._log = log
+        self._directory = directory
+        self._options = options
+        self._nursery = nursery
+        self._events: Source[Event] = Source()
+        self._waits = Waits()
+        self._peers: dict[Link, Peer] = {}
+        self._replications: list[Replication] = []
+        self._synced_length = 0
+        self._unsubscribe = self.feed.subscribe(self)
+
+    def __repr__(self) -> str:
+        return f"<StandaloneFeed {self.feed.name} length={self.length} peers={len(self._peers)}>"
+
+    # -- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def key(self) -> PublicKey:
+        """The public key (32 bytes), which names the feed: whoever has it can read the feed."""
+        return self.feed.key
+
+    @property
+    def discovery_key(self) -> DiscoveryKey:
+        """The name (32 bytes) under which peers look for the feed; it does not give the key away."""
+        return discovery_key(self.key, self.dialect.discovery_ns)
+
+    @property
+    def dialect(self) -> Dialect:
+        """The family of peers that the feed is exchanged with."""
+        return self._options.dialect
+
+    @property
+    def writable(self) -> bool:
+        """Whether blocks can be appended here."""
+        return self.feed.writable
+
+    @property
+    def readable(self) -> bool:
+        """Whether blocks can be read: until the feed is closed."""
+        return not self.feed.closed
+
+    @property
+    def closed(self) -> bool:
+        """Whether the feed was closed."""
+        return self.feed.closed
+
+    @property
+    def forked(self) -> bool:
+        """Whether two histories signed by the author were seen: the first one is kept, and not passed on any more."""
+        return self.feed.forked
+
+    @property
+    def length(self) -> int:
+        """The number of blocks that the author is known to have signed."""
+        return self.feed.length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __bool__(self) -> bool:
+        return True
+
+    @property
+    def byte_length(self) -> int:
+        """The number of bytes in all `length` blocks."""
+        return self.feed.byte_length
+
+    @property
+    def remote_length(self) -> int:
+        """The greatest length that a connected peer claims; `update` has it proven."""
+        return self.session.remote_length()
+
+    @property
+    def stats(self) -> PeerStats | None:
+        """Blocks and bytes exchanged with all peers since the feed was opened; None when opened without `stats`."""
+        return self.session.stats if self._options.stats else None
+
+    @property
+    def peers(self) -> list[Peer]:
+        """The peers with which the feed is exchanged now; each has its own `stats` and `public_key`."""
+        return [self._peers[link] for link in self.session.links() if link in self._peers]
+
+    # -- what links tell us ----------------------------------------------------------------------------------------
+
+    def carried_by(self, replication: Replication) -> None:
+        """Take note of a link that carries the feed."""
+        self._replications.append(replication)
+
+    def left_by(self, replication: Replication) -> None:
+        """Take note of the end of that."""
+        if replication in self._replications:
+            self._replications.remove(replication)
+
+    def _is_connecting(self) -> bool:
+        """Tell whether some link may bring a peer soon."""
+        return any(replication.is_pending for replication in self._replications)
+
+    # -- what the exchange tells us --------------------------------------------------------------------------------
+
+    def _peer(self, link: Link) -> Peer:
+        peer = self._peers.get(link)
+        if peer is None:
+            peer = self._peers[link] = Peer(link, self.session)
+        return peer
+
+    def downloaded(self, link: Link, index: BlockIndex, value: bytes) -> None:
+        """Tell of a block that came, and of the last one that was missing."""
+        if self._events.listens(Downloaded):
+            self._events.publish(Downloaded(index, value, self._peer(link)))
+        length = self.length
+        if self._events.listens(Synced) and self._synced_length != length == self.feed.held(0, length):
+            self._synced_length = length
+            self._events.publish(Synced(length))
+
+    def uploaded(self, link: Link, index: BlockIndex, value: bytes) -> None:
+        """Tell of a block that goes out."""
+        if self._events.listens(Uploaded):
+            self._events.publish(Uploaded(index, value, self._peer(link)))
+
+    def acknowledged(self, link: Link, start: BlockIndex, length: int) -> None:
+        """Tell of a receipt."""
+        self._events.publish(Acknowledged(start, length, self._peer(link)))
+
+    def announced(self, link: Link) -> None:
+        """Tell of an announcement."""
+        if self._events.listens(RemoteUpdate):
+            self._events.publish(RemoteUpdate(self._peer(link)))
+
+    def peer_added(self, link: Link) -> None:
+        """Tell of a peer that may take part."""
+        self._events.publish(PeerAdded(self._peer(link)))
+
+    def peer_opened(self, link: Link) -> None:
+        """Tell of a peer that takes part."""
+        self._events.publish(PeerOpened(self._peer(link)))
+
+    def peer_removed(self, link: Link) -> None:
+        """Tell of a peer that takes part no more."""
+        peer = self._peer(link)
+        self._events.publish(PeerRemoved(peer))
+        self._peers.pop(link, None)
+        for replication in list(self._replications):
+            if not replication.is_pending and replication.link is link:
+                replication.left(self)
+
+    # -- what the feed tells us ------------------------------------------------------------------------------------
+
+    def stored(self, start: BlockIndex, end: BlockIndex) -> None:
+        """Nothing to do: downloads count for themselves."""
+
+    def grew(self, length: int) -> None:
+        """Tell of growth."""
+        self._events.publish(Appended(length))
+
+    def cleared(self, start: BlockIndex, end: BlockIndex) -> None:
+        """Tell of blocks that went."""
+        self._synced_length = 0
+        self._events.publish(Cleared(start, end))
+
+    def nodes_stored(self) -> None:
+        """Nothing to do."""

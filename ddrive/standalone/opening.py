@@ -1,0 +1,178 @@
+"""Opening a feed that stands alone: where it lies, whose it is, and how it behaves."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from logging import getLogger
+from pathlib import Path
+
+import trio
+
+from ddrive.crypto import KEY_BYTES, KeyPair
+from ddrive.dialect import DWEB, Dialect
+from ddrive.errors import DriveError, InvalidKey, NotFound, NotWritable, WriteRefused
+from ddrive.feed.hashing import Buffer
+from ddrive.feed.log import FeedLog
+from ddrive.feed.signing import ED25519, Sign, Signing, Verify
+from ddrive.feed.storage import KEY, Directory
+from ddrive.ids import PublicKey, short
+from ddrive.protocol.keys import NoiseKeyPair
+from ddrive.standalone.encodings import Encoding, encoding_of
+from ddrive.standalone.feed import StandaloneFeed
+from ddrive.standalone.host import FeedOptions
+from ddrive.standalone.peers import Peer
+from ddrive.standalone.places import StorageFactory, directory_of
+
+TICK_S = 0.25  # how often the exchange looks after what takes too long
+FLUSH_S = 1.0  # how often received and unsynced blocks are made durable
+
+OnWrite = Callable[[int, bytes, Peer | None], object]
+
+logger = getLogger(__name__)
+
+
+@asynccontextmanager
+async def open_feed(
+    place: Path | str | Directory | StorageFactory,
+    key: PublicKey | bytes | None = None,
+    *,
+    dialect: Dialect = DWEB,
+    create_if_missing: bool = True,
+    overwrite: bool = False,
+    writable: bool = False,
+    secret_key: bytes | None = None,
+    store_secret_key: bool = True,
+    sign: Sign | None = None,
+    verify: Verify | None = None,
+    storage_cache_size: int | None = None,
+    value_encoding: str | Encoding = "binary",
+    sparse: bool = False,
+    eager_update: bool = False,
+    if_available: bool = False,
+    downloading: bool | None = None,
+    uploading: bool = True,
+    on_write: OnWrite | None = None,
+    stats: bool = True,
+    key_pair: NoiseKeyPair | None = None,
+) -> AsyncIterator[StandaloneFeed]:
+    """Open the feed in `place`, or make one: our own without a `key`, else an empty copy of somebody's.
+
+    `place`: a path, a `Directory`, or a function from a file's name to its `Storage`. Each option is in docs/feed.md.
+    `sign(message)` gives 64 bytes, the same for the same message, and may be called in a thread. `on_write(index,
+    block, peer)` is called before a verified block is written, also our own (peer None); an exception prevents that.
+    Raises: NotFound, NotWritable, WrongKey, StorageLocked, CorruptStorage, InvalidKey.
+    """
+    directory = directory_of(place)
+    log = _open_log(
+        directory,
+        PublicKey(bytes(key)) if key is not None else None,
+        secret_key,
+        create=create_if_missing,
+        overwrite=overwrite,
+        store_secret_key=store_secret_key,
+        signing=Signing(sign, verify or ED25519.verify),
+        cache_bytes=storage_cache_size,
+    )
+    if writable and not log.writable:
+        log.close()
+        raise NotWritable(f"the secret key of feed {short(log.key)} is not here")
+    static_secret = (key_pair or NoiseKeyPair.generate()).secret_key
+    options = FeedOptions(dialect, static_secret, encoding_of(value_encoding), if_available, stats)
+    async with _running(log, directory, options) as feed:
+        log.on_write = _hook(feed, on_write) if on_write is not None else None
+        feed.set_uploading(uploading)
+        feed.set_downloading(not log.writable if downloading is None else downloading)
+        feed.follow(everything=not sparse, length=eager_update)
+        yield feed
+
+
+@asynccontextmanager
+async def _running(log: FeedLog, directory: Directory, options: FeedOptions) -> AsyncIterator[StandaloneFeed]:
+    """Look after a feed while the context lasts, and close it."""
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        feed = StandaloneFeed(log, directory, options, nursery)
+        nursery.start_soon(_look_after, feed)
+        try:
+            yield feed
+            await feed.close_links()
+        except trio.Cancelled:
+            raise
+        except BaseException as error:  # raised again outside, where no nursery wraps it into a group
+            failure = error
+        finally:
+            with trio.CancelScope(shield=True):
+                await feed.aclose()
+            nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+def _open_log(
+    directory: Directory,
+    key: PublicKey | None,
+    secret_key: bytes | None,
+    *,
+    create: bool,
+    overwrite: bool,
+    store_secret_key: bool,
+    signing: Signing,
+    cache_bytes: int | None,
+) -> FeedLog:
+    """Open the files of a feed or make them."""
+    if overwrite and directory.exists(KEY):
+        directory.lock()
+        try:
+            directory.remove()
+        finally:
+            directory.close()
+    if directory.exists(KEY):
+        return FeedLog.open(directory, key=key, secret_key=secret_key, signing=signing, cache_bytes=cache_bytes)
+    if not create:
+        raise NotFound("no feed is stored here")
+    if key is None:
+        if signing.sign is not None:
+            raise InvalidKey("a feed with an own `sign` needs the key under which its signatures verify")
+        pair = KeyPair.generate() if secret_key is None else KeyPair.from_secret_key(secret_key)
+        key, secret_key = pair.public_key, pair.secret_key
+    elif len(key) != KEY_BYTES:
+        raise InvalidKey(f"the key of a feed has {KEY_BYTES} bytes, not {len(key)}")
+    return FeedLog.create(
+        directory,
+        key=key,
+        secret_key=secret_key,
+        store_secret_key=store_secret_key,
+        signing=signing,
+        cache_bytes=cache_bytes,
+    )
+
+
+def _hook(feed: StandaloneFeed, on_write: OnWrite) -> Callable[[int, Buffer], None]:
+    """Return what the feed calls before it writes a block."""
+
+    def told(index: int, block: Buffer) -> None:
+        peer = feed.giver
+        try:
+            on_write(index, bytes(block), peer)
+        except Exception as error:
+            if peer is None:
+                raise
+            raise WriteRefused(str(error)) from error
+
+    return told
+
+
+async def _look_after(feed: StandaloneFeed) -> None:
+    """Let the exchange look after what takes too long, and make blocks durable, for ever."""
+    flushed_at = trio.current_time()
+    while True:
+        await trio.sleep(TICK_S)
+        now = trio.current_time()
+        try:
+            feed.session.tick(now)
+            if now - flushed_at >= FLUSH_S:
+                await feed.flush()
+                flushed_at = now
+        except (OSError, DriveError) as error:
+            logger.error("cannot save feed=%s error=%s", short(feed.key), error)
+        except Exception:
+            logger.exception("tick failed feed=%s", short(feed.key))
