@@ -54,6 +54,7 @@ class Inode:
         "attached",
         "children",
         "expires",
+        "foreign",
         "handles",
         "identity",
         "is_dir",
@@ -76,6 +77,7 @@ class Inode:
         self.is_dir = is_dir
         self.attached = True  # False: the path means something else by now, or nothing
         self.nested = False  # in a nested drive that follows its author: its changes are not announced
+        self.foreign = False  # in a nested drive at all: its entry and content are in feeds of that drive
         self.stat: Stat | None = None  # attributes as last seen
         self.expires = 0.0  # until when `stat` may be used without asking, in seconds of the caller's clock
         self.listing: Listing | None = None
@@ -153,6 +155,7 @@ class InodeTable:
             if former is not None:
                 self.detach(former)
             inode.nested = parent.nested or (stat.mount is not None and not stat.mount.version)
+            inode.foreign = parent.foreign or stat.mount is not None
         self.remember(inode, stat, expires)
         return inode
 

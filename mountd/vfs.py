@@ -269,7 +269,7 @@ class Vfs:
         versions. Only where that takes neither a peer nor long.
         """
         drive = self._drive
-        if drive is None or directory.nested or not self.followed:
+        if drive is None or directory.foreign or not self.followed:
             return False
         directory.lookups_below += 1
         version = drive.version
@@ -294,7 +294,7 @@ class Vfs:
         stat = (await self.getattr(number, caller)).stat
         if not inode.attached or inode.parent is None:
             raise OSError(errno.ESTALE, f"{inode.path} was replaced")
-        known = None if inode.nested else stat
+        known = None if inode.foreign else stat
         reader = await self._ask(self._open(inode.path, known), inode, caller)
         if stat is None or not _reads(reader, stat):
             await reader.aclose()

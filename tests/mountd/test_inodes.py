@@ -75,7 +75,16 @@ def test_another_drive_nested_at_a_path_is_another_directory() -> None:
 
 def test_a_drive_nested_at_a_fixed_version_is_as_current_as_its_entry() -> None:
     table = InodeTable()
-    assert not known(table, table.root, "d", Stat(DIRECTORY_MODE, mount=Mount(PublicKey(bytes(32)), 7))).nested
+    pinned = known(table, table.root, "d", Stat(DIRECTORY_MODE, mount=Mount(PublicKey(bytes(32)), 7)))
+    assert not pinned.nested
+
+
+def test_what_is_in_a_nested_drive_is_foreign_at_any_version() -> None:
+    table = InodeTable()
+    pinned = known(table, table.root, "d", Stat(DIRECTORY_MODE, mount=Mount(PublicKey(bytes(32)), 7)))
+    below = known(table, pinned, "below", FILE)
+    assert below.foreign
+    assert not known(table, table.root, "beside", FILE).foreign
 
 
 def test_numbers_are_stable_when_the_kernel_forgets_and_in_another_table() -> None:
