@@ -18,6 +18,7 @@ from pathlib import Path
 import trio
 
 from ddrive.dialect import DIALECTS
+from ddrive.drive.helping import help_peers
 from ddrive.errors import DriveError
 from ddrive.store.linked import STATIC_SECRET_BYTES, Replicator
 from ddrive.store.store import OwnedStore, open_store
@@ -103,6 +104,8 @@ class Engine:
             on_found=self._found,
         )
         self._workers = WorkerPool(config, mounts, nursery, on_unmounted=lambda mount: self._mountpoints.forget(mount))
+        for store in stores.values():
+            help_peers(store)
         self._mountpoints = Mountpoints(mounts, self._workers)
 
     async def run(self, peers: Peers, task_status: trio.TaskStatus[None]) -> None:

@@ -9,11 +9,12 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import trio
 
 from ddrive.drive.content import content_feed
+from ddrive.drive.helping import assist
 from ddrive.drive.paths import DrivePath
 from ddrive.errors import NotFound
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey, short
-from ddrive.store.store import Store
+from ddrive.store.store import OwnedStore, Store
 from ddrive.trie import MountTrie, Trie, open_mount_trie, open_trie
 
 
@@ -67,6 +68,7 @@ class DriveTree:
                     self._live = await open_mount_trie(
                         self.metadata, self.store.dialect, self._open_nested, metadata=content_key
                     )
+                    self._assist(self.metadata)
         return self._live
 
     async def content(self, trie: MountTrie) -> Feed:
@@ -95,7 +97,14 @@ class DriveTree:
         feed = await self.store.open_feed(key=key, live=True)
         self._opened.append(feed)
         _check_header(feed, None)
-        return await open_trie(feed, self.store.dialect)
+        trie = await open_trie(feed, self.store.dialect)
+        self._assist(feed)
+        return trie
+
+    def _assist(self, feed: Feed) -> None:
+        """Answer the peers of a trie of ours; for a view, the owner of its files does that."""
+        if isinstance(self.store, OwnedStore):
+            assist(self.store, feed)
 
 
 def _check_header(feed: Feed, content_key: PublicKey | None) -> None:

@@ -30,9 +30,12 @@ class Carrier(Protocol):
 class Extension:
     """One extension of one feed: what its owner sends through."""
 
-    def __init__(self, name: str, handler: Handler, extensions: "Extensions") -> None:
+    def __init__(
+        self, name: str, handler: Handler, extensions: "Extensions", asked: Callable[[], None] | None = None
+    ) -> None:
         self.name = name
         self.handler = handler
+        self.asked = asked
         self._extensions = extensions
 
     def send(self, link: Link, payload: bytes) -> None:
@@ -57,11 +60,21 @@ class Extensions:
         self._names: tuple[str, ...] = ()  # sorted: the place is the number
         self._remote: dict[Link, tuple[str, ...]] = {}
 
-    def register(self, name: str, handler: Handler) -> Extension:
-        """Return the extension `name`; `handler(link, payload)` is called for each message. The last one counts."""
-        extension = self._by_name[name] = Extension(name, handler, self)
+    def register(self, name: str, handler: Handler, *, asked: Callable[[], None] | None = None) -> Extension:
+        """Return the extension `name`; `handler(link, payload)` is called for each message. The last one counts.
+
+        `asked` is called before others send a payload through it with `ask`.
+        """
+        extension = self._by_name[name] = Extension(name, handler, self, asked)
         self._renumber()
         return extension
+
+    def ask(self, name: str, payload: bytes) -> None:
+        """Send `payload` to every peer through the extension `name`, if that takes questions of others."""
+        extension = self._by_name.get(name)
+        if extension is not None and extension.asked is not None:
+            extension.asked()
+            self.broadcast(extension, payload)
 
     def remove(self, extension: Extension) -> None:
         """Forget an extension, unless a newer one has taken its name."""

@@ -61,6 +61,11 @@ class AttachedFeed:
         """Ask for news until there are `min_length` blocks, or the result is called."""
         return self._wish("feed.want_length", min_length=min_length)
 
+    def ask_peers(self, name: str, payload: bytes) -> None:
+        """Let the engine send `payload` to every peer through the extension `name`; it takes the answers."""
+        if self._peers:
+            self._calling.notice("feed.ask_peers", {"handle": self.handle, "name": name, "payload": payload})
+
     async def refresh(self) -> None:
         """Return when the engine knows no newer length; at once when there is no engine or nobody to ask."""
         if self._peers:

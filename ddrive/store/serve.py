@@ -9,7 +9,7 @@ in it until it is written, and when there are too many it tells everything anew.
     feed.refresh {handle} -> {length}
     feed.close   {handle} -> {}
     notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
-        feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}
+        feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}, feed.ask_peers {handle, name, payload}
     event feed.changed {handle, length, byte_length, forked, peers, nodes, and changes: [[held, start, end]…] or runs}
 """
 
@@ -30,6 +30,7 @@ from ddrive.store.store import OwnedStore
 
 MAX_CHANGES = 256  # gathered for one feed; with more, all held runs are sent instead
 MAX_WISHES = 100_000  # of one client for one feed
+NOTICES = frozenset(["feed.want", "feed.want_offset", "feed.want_length", "feed.drop", "feed.ask_peers"])
 _DISPUTES = 3  # a block that the client finds unusable so many times is fetched again
 
 _log = logging.getLogger(__name__)
@@ -117,6 +118,9 @@ class _Served:
     # What the client wants.
 
     def want(self, method: str, params: dict[str, Any]) -> None:
+        if method == "feed.ask_peers":
+            self._store.session(self.feed).ask_peers(str(params["name"]), bytes(params["payload"]))
+            return
         wish = int(params["wish"])
         if method == "feed.drop":
             if withdraw := self._wishes.pop(wish, None):
@@ -209,7 +213,7 @@ class FeedService:
         """Take note of a wish, or of the end of one. Raises: BadHandle."""
         if opening := self._opening.get(params.get("handle")):
             opening.notices.append((method, params))
-        elif method in ("feed.want", "feed.want_offset", "feed.want_length", "feed.drop"):
+        elif method in NOTICES:
             self._at(params).want(method, params)
         else:
             raise LocalProtocolError(f"{method}: no such notice")

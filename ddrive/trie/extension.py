@@ -1,31 +1,43 @@
 """Help between peers: a reader that holds little names a key, and the other side names the blocks it will need.
 
-A lookup then costs two round trips in place of one per hop. The answer is a hint and nothing more: the blocks are
-fetched and verified like all others. Only what is held here is looked at to answer, at most `MAX_BLOCKS` per request,
-so an answer is computed at once. The bytes travel in the feed extension called like the dialect's trie type.
+A lookup then costs two round trips in place of one per hop. Who reads and who asks may be different processes: a read
+asks through its feed (`PeerAsker`), and the owner of the feed's files takes the answer (`Assistant`). The answer is a
+hint and nothing more: the blocks are fetched and verified like all others. Only what is held here is looked at to
+answer, at most `MAX_BLOCKS` per request, so an answer is computed at once. The bytes travel in the feed extension
+called like the trie type of the dialect.
 
 Source: replication extension of `hypertrie@5` (`trie.md`, section 7, and the recorded messages).
 """
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
+import trio
 from google.protobuf.message import DecodeError
 
 from ddrive.errors import DriveError, NotHeld, RemoteProtocolError
+from ddrive.feed import Feed
+from ddrive.ids import BlockIndex
 from ddrive.trie import schema_pb2
 from ddrive.trie.iterate import Walk
 from ddrive.trie.lookup import lookup
 from ddrive.trie.node import TrieNode, is_text
-from ddrive.trie.nodes import Nodes, Prefetch
+from ddrive.trie.nodes import Nodes
 from ddrive.trie.path import KeyPath, key_path
 
 MESSAGE_BLOCKS: Final = 128  # block numbers in one full message
 MAX_BLOCKS: Final = 2176  # per request: 17 messages
 MAX_LOOKED_AT: Final = 4 * MAX_BLOCKS  # per request, repetitions included: a stack can name one block many times
 MAX_PAYLOAD_BYTES: Final = 64 * 1024  # a request with a full stack, or an answer, is far smaller
+ANSWER_S: Final = 30.0  # an answer that comes later is nobody's
+ANSWER_CACHE_BYTES: Final = 8 * 1024 * 1024  # of decoded nodes per feed, for answering alone
+_ENDLESS_S: Final = 1e18
+_RECURSIVE: Final = 1  # bit of the flags of an iteration
+_REVERSE: Final = 2
+_AFTER: Final = 4
 
 _T = TypeVar("_T")
 
@@ -115,22 +127,60 @@ def _pairs(checkpoint: bytes) -> tuple[tuple[int, int], ...]:
     return tuple(zip(numbers[::2], numbers[1::2], strict=True))
 
 
-class Assistant:
-    """Both sides of the extension for one feed: answers peers, and asks them when a read has to wait.
+@runtime_checkable
+class PeerSource(Protocol):
+    """A `BlockSource` that can also pass a payload on to all peers of its feed."""
 
-    `broadcast` sends a payload to all peers of the feed. Reads ask from now on, until `close`.
+    def ask_peers(self, name: str, payload: bytes) -> None:
+        """Send `payload` to the peers as a message of the extension `name`."""
+
+
+class PeerAsker:
+    """Asks the peers of `feed` for help, for a read that has to wait; the owner of the feed's files takes the answer.
+
+    Its wishes stand at the owner, so that the blocks arrive by themselves.
     """
 
-    def __init__(self, nodes: Nodes, broadcast: Callable[[bytes], None]) -> None:
-        self._nodes = nodes
-        self._broadcast = broadcast
-        self._hinted: Prefetch | None = None
-        nodes.assistant = self
+    def __init__(self, feed: Feed, name: str) -> None:
+        self._feed = feed
+        self._name = name
+
+    def ask_get(self, head: int, key: str) -> None:
+        """Ask which blocks a get needs."""
+        self._ask(encode_get(head, key))
+
+    def ask_iterator(self, head: int, key: str, flags: int, checkpoint: bytes | None) -> None:
+        """Ask which blocks an iteration needs from here on."""
+        self._ask(encode_iterator(head, key, flags, checkpoint))
+
+    def _ask(self, payload: bytes) -> None:
+        source = self._feed.source
+        if isinstance(source, PeerSource) and len(payload) <= MAX_PAYLOAD_BYTES:
+            source.ask_peers(self._name, payload)
+
+
+class Assistant:
+    """The owner's side of the extension for one feed: answers the peers, and fetches what they name when asked.
+
+    There are wishes for `MAX_BLOCKS` blocks at most, the newest ones; they are not urgent: reads that wait go first.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._nodes = Nodes(feed, limit_bytes=ANSWER_CACHE_BYTES)
+        self._wishes: dict[int, Callable[[], None]] = {}  # withdrawals; nothing waits, so these may just be forgotten
+        self._asked_at = -_ENDLESS_S
+        self._unsubscribe = feed.subscribe(self)
 
     def close(self) -> None:
-        """Ask no more, and withdraw the wishes that came from answers."""
-        self._nodes.assistant = None
-        self._hinted = None
+        """Answer no more, and withdraw the wishes that came from answers."""
+        self._unsubscribe()
+        self._asked_at = -_ENDLESS_S
+        for seq in list(self._wishes):
+            self._withdraw(seq)
+
+    def asked(self) -> None:
+        """Take note that the peers were asked: what they name is fetched."""
+        self._asked_at = trio.current_time()
 
     def received(self, payload: bytes, send: Callable[[bytes], None]) -> None:
         """Take a payload from a peer; `send` sends one back to it. Raises: RemoteProtocolError."""
@@ -141,24 +191,38 @@ class Assistant:
             for blocks in answer(self._nodes, message):
                 send(encode_hint(blocks))
 
-    def ask_get(self, head: int, key: str) -> None:
-        """Ask the peers what a get needs."""
-        self._expect()
-        self._broadcast(encode_get(head, key))
-
-    def ask_iterator(self, head: int, key: str, flags: int, checkpoint: bytes | None) -> None:
-        """Ask the peers what an iteration needs from here on."""
-        self._expect()
-        self._broadcast(encode_iterator(head, key, flags, checkpoint))
-
-    def _expect(self) -> None:
-        self._hinted = Prefetch(self._nodes, limit=MAX_BLOCKS)  # wishes of earlier answers end
-
     def _take(self, hint: CacheHint) -> None:
-        if self._hinted is None:
+        if trio.current_time() - self._asked_at > ANSWER_S:
             return  # nobody asked
-        length = self._nodes.feed.length
-        self._hinted.want([seq for seq in hint.blocks if 0 < seq < length and self._nodes.peek(seq) is None])
+        feed, source = self._nodes.feed, self._nodes.feed.source
+        for seq in hint.blocks:
+            if source is not None and 0 < seq < feed.length and not feed.has(seq) and seq not in self._wishes:
+                self._wishes[seq] = source.want_blocks(BlockIndex(seq), BlockIndex(seq + 1), urgent=False)
+        for seq in list(islice(self._wishes, max(0, len(self._wishes) - MAX_BLOCKS))):
+            self._withdraw(seq)
+
+    def _withdraw(self, seq: int) -> None:
+        withdraw = self._wishes.pop(seq, None)
+        if withdraw is not None:
+            withdraw()
+
+    # What the feed tells (FeedListener)
+
+    def stored(self, start: BlockIndex, end: BlockIndex) -> None:
+        """End the wishes that came true."""
+        if self._wishes:
+            for seq in range(start, end) if end - start < len(self._wishes) else list(self._wishes):
+                if start <= seq < end:
+                    self._withdraw(seq)
+
+    def grew(self, length: int) -> None:
+        """Nothing to do."""
+
+    def cleared(self, start: BlockIndex, end: BlockIndex) -> None:
+        """Nothing to do: nodes are kept decoded, as the blocks have not changed."""
+
+    def nodes_stored(self) -> None:
+        """Nothing to do."""
 
 
 def answer(nodes: Nodes, request: GetRequest | IteratorRequest) -> list[list[int]]:
@@ -173,15 +237,15 @@ def answer(nodes: Nodes, request: GetRequest | IteratorRequest) -> list[list[int
         if isinstance(request, GetRequest):
             if path.key:
                 _at_once(_get(local, request.head, path))
-        elif path.key:
-            _at_once(_iterate(local, request.head, path, None, leave_out_opening=request.stack is not None))
+        elif path.key or (request.stack is None and not request.flags & _RECURSIVE):
+            _at_once(_iterate(local, request, path))
         else:
             head = nodes.feed.length - 1
             stack = request.stack
             if stack is not None and not all(0 < seq <= head for _, seq in stack):
                 return []
             waited_for = {seq for _, seq in stack or ()}
-            _at_once(_iterate(local, head, path, stack, leave_out_opening=False))
+            _at_once(_go_on(local, head, path, stack))
     except (_Enough, DriveError):
         pass  # what was visited until then is the answer
     blocks = [seq for seq in local.visited if seq not in waited_for]
@@ -192,22 +256,29 @@ async def _get(local: "_Local", head: int, path: KeyPath) -> None:
     await lookup(local, await local.head(head), path)
 
 
-async def _iterate(
-    local: "_Local",
-    head: int,
-    prefix: KeyPath,
-    stack: Sequence[tuple[int, int]] | None,
-    *,
-    leave_out_opening: bool,
-) -> None:
-    async def known_head() -> TrieNode | None:
-        return await local.head(head)
+async def _iterate(local: "_Local", request: IteratorRequest, prefix: KeyPath) -> None:
+    """Visit what an iteration below `prefix` visits.
 
-    walk = Walk(local, known_head, prefix, stack=stack)
+    The npm peers always look at everything below it; we do so when that is what was asked for.
+    """
+    flags = request.flags
+    walk = Walk(
+        local,
+        partial(local.head, request.head),
+        prefix,
+        recursive=bool(flags & _RECURSIVE),
+        reverse=bool(flags & _REVERSE),
+        after=bool(flags & _AFTER),
+    )
     await walk.open()
-    if leave_out_opening:
+    if request.stack is not None:
         local.visited.clear()
     await walk.rest()
+
+
+async def _go_on(local: "_Local", head: int, prefix: KeyPath, stack: Sequence[tuple[int, int]] | None) -> None:
+    """Visit everything from `stack` on, from the root when there is none."""
+    await Walk(local, partial(local.head, head), prefix, stack=stack).rest()
 
 
 class _Enough(Exception):

@@ -302,12 +302,13 @@ class MountTrie:
         """Return where the first mount on the way to `place.inner` leads, None when no mount is on the way."""
         path = KeyPath(place.inner)
         record_path = KeyPath(f"{RECORDS}/{place.inner}", hidden=True)
-        head = await self.trie.head()
-        for record in await ancestors(self.trie.nodes, head, record_path, 2):
+        load = self.trie.helped(record_path, path)
+        head = await self.trie.head(load)
+        for record in await ancestors(load, head, record_path, 2):
             depth = len(record.parts) - 1
             if not is_mount(record) or (depth == len(path.parts) and not through_last):
                 continue
-            visible = await lookup(self.trie.nodes, head, KeyPath("/" + "/".join(path.parts[:depth])))
+            visible = await lookup(load, head, KeyPath("/" + "/".join(path.parts[:depth])))
             if is_mount(visible):
                 mount = decode_mount(record)
                 trie = await self._tries.open(mount)

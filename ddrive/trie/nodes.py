@@ -21,7 +21,7 @@ MAX_WISHES: Final = 512  # blocks that one walk asks for at a time
 
 
 class Asker(Protocol):
-    """Who asks the peers which blocks a read needs; `extension.Assistant`."""
+    """Who asks the peers which blocks a read needs; `extension.PeerAsker`."""
 
     def ask_get(self, head: int, key: str) -> None: ...
     def ask_iterator(self, head: int, key: str, flags: int, checkpoint: bytes | None) -> None: ...
@@ -75,6 +75,30 @@ class Nodes:
                 return None
             node = decode_node(seq, block, self.origin)
         return self.add(node)
+
+
+class Helped:
+    """A `Load` for one lookup that asks the peers for help once, when it has to wait.
+
+    `ask` tells whether it could: as long as the newest node is not here, there may be nothing to ask about.
+    """
+
+    __slots__ = ("_ask", "_nodes", "give_way", "peek")
+
+    def __init__(self, nodes: Nodes, ask: Callable[[], bool]) -> None:
+        self.peek = nodes.peek
+        self.give_way = nodes.give_way
+        self._nodes = nodes
+        self._ask: Callable[[], bool] | None = ask
+
+    async def node(self, seq: int) -> TrieNode:
+        """Return node `seq`, waiting for its block."""
+        if self._ask is not None and self.peek(seq) is None and self._ask():
+            self._ask = None
+        return await self._nodes.node(seq)
+
+    def want(self, seqs: Sequence[int], first: int = 0, end: int = 0) -> None:
+        """Do nothing: what a lookup needs is a single path."""
 
 
 class Prefetch:

@@ -17,14 +17,17 @@ from ddrive.feed import Feed
 from ddrive.ids import BlockIndex
 from ddrive.trie.batch import Condition, Delete, Draft, Put
 from ddrive.trie.diff import Diff
+from ddrive.trie.extension import PeerAsker
 from ddrive.trie.history import History
 from ddrive.trie.iterate import Walk
 from ddrive.trie.lookup import Load, lookup
-from ddrive.trie.node import Header, TrieNode, decode_header, encode_header
-from ddrive.trie.nodes import Asker, Nodes, Prefetch
+from ddrive.trie.node import Header, TrieNode, decode_header, encode_header, encode_varints
+from ddrive.trie.nodes import Asker, Helped, Nodes, Prefetch
 from ddrive.trie.path import KeyPath, key_path, writable_path
 
 MAX_ATTEMPTS: Final = 16  # of a change while others keep appending
+
+_HIDDEN_WALK: Final = 1 | 8  # flags of an iteration: recursive, hidden
 
 GETS_PER_TURN: Final = 64  # between two turns of other tasks
 
@@ -88,14 +91,22 @@ class Trie:
         self._gets += 1
         if not self._gets % GETS_PER_TURN:
             await self.nodes.give_way()
+        path = key_path(key, hidden)
+        load = self.nodes if self.nodes.assistant is None else self.helped(path)
         length = self._version or self.feed.length
-        if length > 1 and self.nodes.assistant is None and (head := self.nodes.peek(length - 1)) is not None:
-            return await lookup(self.nodes, head, key_path(key, hidden))
-        return await self._lookup(key_path(key, hidden), prefix=False)
+        head = self.nodes.peek(length - 1) if length > 1 else None
+        return await lookup(load, head or await self.head(load), path)
 
     async def newest(self, prefix: str, *, hidden: bool = False) -> TrieNode | None:
         """Return the newest entry at or below `prefix`, None when there is none."""
-        return await self._lookup(key_path(prefix, hidden), prefix=True)
+        path = key_path(prefix, hidden)
+        load = self.helped(path)
+        return await lookup(load, await self.head(load), path, prefix=True)
+
+    def helped(self, *paths: KeyPath) -> Load:
+        """Return what loads nodes for lookups of `paths`; when it has to wait, the peers are asked for help once."""
+        assistant = self.nodes.assistant
+        return self.nodes if assistant is None else Helped(self.nodes, partial(self._ask_for_paths, assistant, paths))
 
     def iterate(
         self,
@@ -243,24 +254,20 @@ class Trie:
             return None
         return self.nodes.peek(length - 1) or await (load or self.nodes).node(length - 1)
 
-    async def _lookup(self, path: KeyPath, *, prefix: bool) -> TrieNode | None:
-        if self.nodes.assistant is None:
-            return await lookup(self.nodes, await self.head(), path, prefix=prefix)
-        load = Prefetch(self.nodes)
-        load.ask = _Once(partial(self.nodes.assistant.ask_get, self.version - 1, path.key))
-        return await lookup(load, await self.head(load), path, prefix=prefix)
+    def _ask_for_paths(self, assistant: Asker, paths: Sequence[KeyPath]) -> bool:
+        """Ask the peers what lookups of `paths` need; tell whether all could be asked for.
 
-
-class _Once:
-    """Calls `action` the first time it is called itself."""
-
-    def __init__(self, action: Callable[[], None]) -> None:
-        self._action: Callable[[], None] | None = action
-
-    def __call__(self) -> None:
-        action, self._action = self._action, None
-        if action is not None:
-            action()
+        A request names no half of the database, so for hidden keys it says where the hidden half begins.
+        """
+        last = self.version - 1
+        head = self.nodes.peek(last) if last > 0 else None
+        for path in paths:
+            if not path.hidden:
+                if last > 0 and path.key:
+                    assistant.ask_get(last, path.key)
+            elif head is not None and (seq := last if head.hidden else head.pointer(0, 1)):
+                assistant.ask_iterator(last, "", _HIDDEN_WALK, encode_varints([1, seq]))
+        return head is not None
 
 
 def _ask_for_walk(assistant: Asker, walk: "ReferenceType[Walk]", head: int, prefix: str, flags: int) -> None:
@@ -294,5 +301,7 @@ async def open_trie(feed: Feed, dialect: Dialect, *, metadata: bytes | None = No
         except LengthChanged:
             await feed.wait_length(1)
     nodes = Nodes(feed)
+    if not feed.writable:
+        nodes.assistant = PeerAsker(feed, dialect.trie_type)
     block = feed.get_held(BlockIndex(0)) or await feed.get(BlockIndex(0))
     return Trie(nodes, dialect, decode_header(block, nodes.origin))

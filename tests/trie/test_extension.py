@@ -47,7 +47,7 @@ async def filled(count: int) -> Trie:
 async def test_recorded_requests_get_the_recorded_answers(name: str) -> None:
     data = recorded(name)
     source = await recorded_source(data, name)
-    assistant = Assistant(source.nodes, lambda payload: None)
+    assistant = Assistant(source.feed)
     messages = data["extension"]["firstGetMessages"] + data["extension"]["laterMessages"]
     sent: list[bytes] = []
     for message in messages:
@@ -78,49 +78,82 @@ def test_recorded_messages_decode_and_encode(name: str) -> None:
             assert list(message.blocks) == recording["message"]["cache"]["blocks"]
 
 
+class HelpedReader(Reader):
+    """A reader whose source passes questions on to an assistant of the origin, and notes them."""
+
+    def __init__(self, origin: Trie) -> None:
+        super().__init__(origin.feed)
+        self.asked: list[Any] = []
+        self.assistant = Assistant(self.feed)
+        self._helper = Assistant(origin.feed)
+
+    def ask_peers(self, name: str, payload: bytes) -> None:
+        assert name == HYPERCORE.trie_type
+        self.asked.append(decode(payload))
+        self.assistant.asked()
+        self._helper.received(payload, lambda answer: self.assistant.received(answer, lambda _: None))
+
+
 async def test_a_lookup_with_help_waits_twice() -> None:
     source = await filled(400)
-    reader = Reader(source.feed)
+    reader = HelpedReader(source)
     rounds: list[list[int]] = []
     reader.deliver(0, source.version - 1)
     trie = await open_trie(reader.feed, HYPERCORE)
-    helper = Assistant(source.nodes, lambda payload: None)
-    asked: list[bytes] = []
-
-    def broadcast(payload: bytes) -> None:
-        asked.append(payload)
-        helper.received(payload, lambda answer: assistant.received(answer, lambda _: None))
-
-    assistant = Assistant(trie.nodes, broadcast)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reader.serve, rounds)
         for key in ("d3/f3", "d4/f102"):
             rounds.clear()
-            asked.clear()
+            reader.asked.clear()
             node = await trie.get(key)
             assert node is not None
             assert len(rounds) == 1
-            assert len(asked) == 1
+            assert len(reader.asked) == 1
         nursery.cancel_scope.cancel()
-    assistant.close()
+    reader.assistant.close()
     assert reader.wishes == []
+
+
+async def test_hidden_keys_are_asked_for_by_where_the_hidden_half_begins() -> None:
+    source = await filled(100)
+    await source.batch([Put(f"tag/t{number}", b"x", hidden=True) for number in range(200)])
+    await source.put("d1/newest", b"x")
+    reader = HelpedReader(source)
+    rounds: list[list[int]] = []
+    reader.deliver(0, source.version - 1)
+    trie = await open_trie(reader.feed, HYPERCORE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.serve, rounds)
+        for number in range(200):
+            assert await trie.get(f"tag/t{number}", hidden=True) is not None
+        nursery.cancel_scope.cancel()
+    assert len(rounds) == 1
+    assert len(reader.asked) == 1
 
 
 async def test_an_iteration_asks_once_and_after_many_steps() -> None:
     source = await filled(3000)
-    reader = Reader(source.feed)
+    reader = HelpedReader(source)
     rounds: list[list[int]] = []
     reader.deliver(0, source.version - 1)
     trie = await open_trie(reader.feed, HYPERCORE)
-    asked: list[Any] = []
-    Assistant(trie.nodes, lambda payload: asked.append(decode(payload)))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(reader.serve, rounds)
         assert len(await trie.list()) == 3000
         nursery.cancel_scope.cancel()
-    assert asked[0].stack is not None
-    assert [request.key for request in asked] == [""] * len(asked)
-    assert 1 <= len(asked) <= 3
+    assert reader.asked[0].stack is not None
+    assert [request.key for request in reader.asked] == [""] * len(reader.asked)
+    assert 1 <= len(reader.asked) <= 3
+    assert len(rounds) <= 4
+
+
+async def test_a_listing_of_one_level_is_answered_with_that_level() -> None:
+    source = await filled(1000)
+    await source.put("top", b"x")
+    level = answer(source.nodes, IteratorRequest(source.version - 1, "", flags=0))
+    everything = answer(source.nodes, IteratorRequest(source.version - 1, "", flags=1))
+    assert sum(map(len, level)) < 30
+    assert sum(map(len, everything)) >= 1000
 
 
 async def test_answers_come_in_messages_of_bounded_size_and_end() -> None:
@@ -153,13 +186,28 @@ async def test_hints_nobody_asked_for_and_numbers_out_of_range_are_ignored() -> 
     source = await filled(20)
     reader = Reader(source.feed)
     reader.deliver(0, source.version - 1)
-    trie = await open_trie(reader.feed, HYPERCORE)
-    assistant = Assistant(trie.nodes, lambda payload: None)
+    assistant = Assistant(reader.feed)
     assistant.received(encode_hint([3, 4]), lambda _: None)
     assert reader.wishes == []
-    assistant.ask_get(source.version - 1, "a")
+    assistant.asked()
     assistant.received(encode_hint([0, 3, 1 << 62, source.version, source.version - 1]), lambda _: None)
     assert reader.wishes == [(3, 4)]
+    assistant.close()
+    assert reader.wishes == []
+
+
+async def test_wishes_from_hints_end_when_they_come_true_and_are_bounded() -> None:
+    source = await filled(MAX_BLOCKS + 500)
+    reader = Reader(source.feed)
+    reader.deliver(0, source.version - 1)
+    assistant = Assistant(reader.feed)
+    assistant.asked()
+    for start in (1, MAX_BLOCKS // 2):
+        assistant.received(encode_hint(range(start, start + MAX_BLOCKS)), lambda _: None)
+    assert len(reader.wishes) == MAX_BLOCKS
+    assert max(reader.wishes)[0] == source.version - 2
+    reader.deliver(2000)
+    assert (2000, 2001) not in reader.wishes
     assistant.close()
     assert reader.wishes == []
 

@@ -1,0 +1,81 @@
+"""Help between peers for the tries of a store: every feed that holds a trie answers what its peers ask.
+
+Whether a feed is a trie is told by its first block, so this also holds for nested drives, and for drives that only a
+peer asked for. Nothing is asked here; reads do that (`ddrive.trie.extension`).
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from ddrive.errors import DriveError, RemoteProtocolError
+from ddrive.feed import Feed
+from ddrive.ids import BlockIndex, short
+from ddrive.store.store import OwnedStore
+from ddrive.trie.extension import Assistant
+from ddrive.trie.node import decode_header
+
+logger = logging.getLogger(__name__)
+
+
+def help_peers(store: OwnedStore) -> Callable[[], None]:
+    """Answer the peers of all tries in `store`; until the result is called, also of those that are opened later."""
+    helping = _Helping()
+    for feed in store.feeds():
+        helping.feed_opened(store, feed)
+    return store.subscribe(helping)
+
+
+class _Helping:
+    """Listener of a store."""
+
+    def feed_opened(self, store: OwnedStore, feed: Feed) -> None:
+        """Look what the feed holds, now or as soon as its first block is here."""
+        if not assist(store, feed):
+            _FirstBlock(store, feed)
+
+
+class _FirstBlock:
+    """Listener of a feed of which nothing is known yet."""
+
+    def __init__(self, store: OwnedStore, feed: Feed) -> None:
+        self._store = store
+        self._feed = feed
+        self._leave = feed.subscribe(self)
+
+    def stored(self, start: BlockIndex, end: BlockIndex) -> None:
+        if start == 0:
+            self._leave()
+            assist(self._store, self._feed)
+
+    def grew(self, length: int) -> None: ...
+    def cleared(self, start: BlockIndex, end: BlockIndex) -> None: ...
+    def nodes_stored(self) -> None: ...
+
+
+def assist(store: OwnedStore, feed: Feed) -> bool:
+    """Answer the peers of `feed` from now on if it holds a trie; tell whether its first block is here."""
+    try:
+        block = feed.get_held(0)
+        if block is None:
+            return False
+        if decode_header(block, feed.name).type == store.dialect.trie_type:
+            _register(store, feed)
+    except DriveError:
+        pass  # a feed of another kind
+    return True
+
+
+def _register(store: OwnedStore, feed: Feed) -> None:
+    extensions, name = store.session(feed).extensions, store.dialect.trie_type
+    if name in extensions.names:
+        return
+    assistant = Assistant(feed)
+
+    def received(link: Any, payload: bytes) -> None:
+        try:
+            assistant.received(payload, lambda answer: extension.send(link, answer))
+        except RemoteProtocolError as error:
+            logger.debug("message refused feed=%s error=%s", short(feed.key), error)
+
+    extension = extensions.register(name, received, asked=assistant.asked)
