@@ -11,8 +11,10 @@ from ddrive.protocol.connection import (
     Established,
     Event,
     Received,
+    StreamReceived,
 )
 from ddrive.protocol.handshake import static_public_key
+from ddrive.protocol.keys import NoiseKeyPair
 from ddrive.protocol.link import Link, LinkEnd, LinkHandler, run_link
 from ddrive.protocol.messages import (
     Cancel,
@@ -46,11 +48,13 @@ __all__ = [
     "LinkEnd",
     "LinkHandler",
     "Message",
+    "NoiseKeyPair",
     "Open",
     "Options",
     "Received",
     "Request",
     "Status",
+    "StreamReceived",
     "Unhave",
     "Unwant",
     "Want",

@@ -41,9 +41,12 @@ class Channel:
 
 
 class ChannelTable:
-    """All channels of one connection. Decides and remembers, sends nothing."""
+    """All channels of one connection. Decides and remembers, sends nothing.
 
-    def __init__(self, keys: SessionKeys) -> None:
+    Without `keys` (a connection without Noise, for tests) nobody has to prove anything.
+    """
+
+    def __init__(self, keys: SessionKeys | None) -> None:
         self._keys = keys
         self._channels: dict[DiscoveryKey, Channel] = {}
         self._by_id: dict[ChannelId, Channel] = {}
@@ -69,14 +72,28 @@ class ChannelTable:
         """Tell whether `channel` is, or once was, a channel of ours."""
         return 0 < channel < self._next_id
 
-    def capability(self, key: PublicKey, dialect: Dialect) -> bytes:
+    def capability(self, key: PublicKey, dialect: Dialect) -> bytes | None:
         """Return the proof that we know `key`, for this connection only."""
         keys = self._keys
+        if keys is None:
+            return None
         return capability(key, dialect.capability_ns, tx_key=keys.tx_key, rx_key=keys.rx_key)
 
     def _expected_capability(self, key: PublicKey, dialect: Dialect) -> bytes:
         keys = self._keys
+        if keys is None:
+            return b""
         return capability(key, dialect.capability_ns, tx_key=keys.rx_key, rx_key=keys.tx_key)
+
+    def _proves(self, received: bytes | None, expected: bytes) -> bool:
+        return self._keys is None or compare_digest(received or b"", expected)
+
+    def is_verified(self, key: PublicKey, dialect: Dialect) -> bool:
+        """Tell whether the peer has opened the feed `key` and proven that it knows it."""
+        channel = self._channels.get(discovery_key(key, dialect.discovery_ns))
+        if channel is None or not channel.remote:
+            return False
+        return self._proves(channel.remote_capability, self._expected_capability(key, dialect))
 
     def open_local(self, key: PublicKey, dialect: Dialect) -> tuple[Channel, bool]:
         """Return the channel of our feed `key` and whether to send an Open for it.
@@ -93,7 +110,7 @@ class ChannelTable:
         expected = self._expected_capability(key, dialect)
         if channel is None:
             channel = self._channels[name] = Channel(name)
-        elif compare_digest(channel.remote_capability or b"", expected):
+        elif self._proves(channel.remote_capability, expected):
             self._strangers -= 1
         else:
             channel.id = self._issue()
@@ -123,7 +140,7 @@ class ChannelTable:
             channel = self._channels[name] = Channel(name)
             self._strangers += 1
         channel.remote_capability = message.capability
-        if channel.local and not compare_digest(message.capability or b"", channel.expected):
+        if channel.local and not self._proves(message.capability, channel.expected):
             raise RemoteProtocolError(f"the peer does not know the key of the feed {short(name)} that it opened")
         channel.remote = number
         self._by_remote[number] = channel

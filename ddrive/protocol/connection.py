@@ -12,10 +12,11 @@ from ddrive.ids import ChannelId, DiscoveryKey, PublicKey
 from ddrive.protocol.channels import Channel, ChannelTable
 from ddrive.protocol.cipher import StreamCipher
 from ddrive.protocol.framing import PING, Frame, FrameReader, frame_head
-from ddrive.protocol.handshake import Handshake
-from ddrive.protocol.messages import CLOSE, OPEN, Close, Message, Open, decode, encode
+from ddrive.protocol.handshake import Authenticate, Handshake
+from ddrive.protocol.messages import CLOSE, OPEN, Close, Extension, Message, Open, Options, decode, encode
 
 MAX_EARLY_BYTES = 64 * 1024  # of messages on channels that we have not opened, per connection; more are dropped
+STREAM_NUMBER = 0  # in place of a channel's: the connection itself is meant
 _EARLY_MESSAGE_BYTES = 256  # what a kept message costs beside its body
 
 
@@ -55,22 +56,48 @@ class Received:
     message: Message
 
 
-Event = Established | ChannelRequested | ChannelOpened | ChannelClosed | Received
+@dataclass(frozen=True, slots=True)
+class StreamReceived:
+    """A message about the connection itself, not about a feed."""
+
+    message: Options | Extension
+
+
+Event = StreamReceived | Established | ChannelRequested | ChannelOpened | ChannelClosed | Received
 
 
 class Connection:
-    """One side of one connection."""
+    """One side of one connection.
+
+    `authenticate` may refuse the peer by its key. Without `noise` there is no handshake and no proof of anything,
+    without `encrypted` all can be read on the way; both sides have to agree on that beforehand, for tests.
+    """
 
     def __init__(
-        self, *, initiator: bool, static_secret: bytes, nonce: bytes, ephemeral_secret: bytes | None = None
+        self,
+        *,
+        initiator: bool,
+        static_secret: bytes,
+        nonce: bytes,
+        ephemeral_secret: bytes | None = None,
+        authenticate: Authenticate | None = None,
+        encrypted: bool = True,
+        noise: bool = True,
     ) -> None:
+        if encrypted and not noise:
+            raise LocalProtocolError("without the handshake there are no keys to encrypt with")
         self._handshake = Handshake(
-            initiator=initiator, static_secret=static_secret, nonce=nonce, ephemeral_secret=ephemeral_secret
+            initiator=initiator,
+            static_secret=static_secret,
+            nonce=nonce,
+            ephemeral_secret=ephemeral_secret,
+            authenticate=authenticate,
         )
-        self._handshake_output = self._handshake.start()
+        self._handshake_output = self._handshake.start() if noise else b""
+        self._is_encrypted = encrypted
         self._reader = FrameReader()
-        self._channels: ChannelTable | None = None
-        self._events: list[Event] = []
+        self._channels: ChannelTable | None = None if noise else ChannelTable(None)
+        self._events: list[Event] = [] if noise else [Established(b"")]
         self._early_bytes = 0
         self._output: list[bytes] = []  # frames, not yet encrypted
         self._failed = False
@@ -122,7 +149,9 @@ class Connection:
         self._handshake_output = b""
         self.pending_bytes -= len(data)
         if self._output:
-            encrypted = self._encrypt.apply(b"".join(self._take_output(enough_bytes)))
+            encrypted = b"".join(self._take_output(enough_bytes))
+            if self._is_encrypted:
+                encrypted = self._encrypt.apply(encrypted)
             self.pending_bytes -= len(encrypted)
             data = data + encrypted if data else encrypted
         self.bytes_sent += len(data)
@@ -180,6 +209,18 @@ class Connection:
         if isinstance(message, Open | Close):
             raise LocalProtocolError("channels are opened and closed by calls, not by messages")
         self._send(found.local, message)
+
+    def send_stream(self, message: Options | Extension) -> None:
+        """Queue a message about the connection itself.
+
+        Raises: LocalProtocolError before the handshake is done.
+        """
+        self._table()
+        self._send(STREAM_NUMBER, message)
+
+    def is_verified(self, key: PublicKey, dialect: Dialect) -> bool:
+        """Tell whether the peer has opened the feed `key` and proven that it knows it."""
+        return self._table().is_verified(key, dialect)
 
     def close_channel(self, channel: ChannelId) -> None:
         """Leave the channel; nothing happens when it has ended already. No event follows."""
@@ -242,11 +283,14 @@ class Connection:
     def _take_in(self, chunk: bytes) -> None:
         """Decrypt `chunk` as a whole and turn its frames into events."""
         table = self._table()
-        for frame in self._reader.feed(self._decrypt.apply(chunk)):
+        for frame in self._reader.feed(self._decrypt.apply(chunk) if self._is_encrypted else chunk):
             number, kind, body = frame
             channel = table.of_remote(number)
             if kind in (OPEN, CLOSE):
                 self._take_in_control(table, frame)
+            elif number == STREAM_NUMBER:
+                if isinstance(message := decode(kind, body), Options | Extension):
+                    self._events.append(StreamReceived(message))
             elif channel is not None:
                 message = decode(kind, body)
                 if message is None:

@@ -5,6 +5,7 @@ nonce of the stream cipher. Only the keys of Noise's split are used; its own tra
 Source: `simple-handshake` and `noise-protocol` on npm.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -21,6 +22,9 @@ from ddrive.protocol.varint import decode_varint, encode_varint
 MAX_MESSAGE_BYTES = 65535  # of one Noise message; a longer one is refused as soon as its length is read
 _NAME = b"Noise_XX_25519_ChaChaPoly_BLAKE2b"
 _BROKEN = (InvalidTag, NoiseHandshakeError, NoiseInvalidMessage, NoiseValueError, ValueError)
+
+
+Authenticate = Callable[[bytes], object]  # given the peer's static key; False or an exception refuses it
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,19 @@ def static_public_key(static_secret: bytes) -> bytes:
 class Handshake:
     """One side of the exchange as a machine: `start`, then `receive` until `keys` is there."""
 
-    def __init__(self, *, initiator: bool, static_secret: bytes, nonce: bytes, ephemeral_secret: bytes | None) -> None:
+    def __init__(
+        self,
+        *,
+        initiator: bool,
+        static_secret: bytes,
+        nonce: bytes,
+        ephemeral_secret: bytes | None,
+        authenticate: Authenticate | None = None,
+    ) -> None:
         if len(nonce) != NONCE_BYTES:
             raise ValueError(f"the nonce has {NONCE_BYTES} bytes, not {len(nonce)}")
         self._initiator = initiator
+        self._authenticate = authenticate
         self._nonce = nonce
         self._remote_nonce = b""
         self._remote_key = b""
@@ -109,11 +122,24 @@ class Handshake:
             raise RemoteProtocolError("the handshake message does not verify") from error
         if len(self._remote_nonce) != NONCE_BYTES:
             raise RemoteProtocolError("the handshake message carries no nonce")
-        self._remote_key = getattr(state.rs, "public_bytes", b"")
+        if not self._remote_key and (remote_key := getattr(state.rs, "public_bytes", b"")):
+            self._remote_key = remote_key
+            self._decide(remote_key)
         answer = b"" if self._noise.handshake_finished else self._write()
         if self._noise.handshake_finished:
             self._finish()
         return answer
+
+    def _decide(self, remote_key: bytes) -> None:
+        """Let the program refuse a peer as soon as its key is known, before ours is sent if we are the initiator."""
+        if self._authenticate is None:
+            return
+        try:
+            accepted = self._authenticate(remote_key)
+        except Exception as error:
+            raise RemoteProtocolError(f"the peer {remote_key[:4].hex()} was refused: {error}") from error
+        if accepted is False:
+            raise RemoteProtocolError(f"the peer {remote_key[:4].hex()} was refused")
 
     def _write(self) -> bytes:
         try:

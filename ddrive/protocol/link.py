@@ -7,7 +7,7 @@ sends is queued, and the writer takes all of it at once: one small message costs
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,8 +26,10 @@ from ddrive.protocol.connection import (
     Established,
     Event,
     Received,
+    StreamReceived,
 )
-from ddrive.protocol.messages import Message
+from ddrive.protocol.handshake import Authenticate
+from ddrive.protocol.messages import Extension, Message, Options
 
 TIMEOUT_S = 20.0  # without received bytes; a sign of life goes out after half of it. Source: `hypercore-protocol`
 HANDSHAKE_TIMEOUT_S = 20.0
@@ -81,6 +83,7 @@ class Link:
     def __init__(self, connection: Connection, handler: LinkHandler, stream: trio.abc.Stream, address: str) -> None:
         self.address = address  # of the peer, for messages
         self.end: LinkEnd | None = None
+        self.on_stream_message: Callable[[Options | Extension], None] = lambda message: None
         self._connection = connection
         self._handler = handler
         self._stream = stream
@@ -98,6 +101,15 @@ class Link:
     def remote_public_key(self) -> bytes:
         """The peer's static key, 32 bytes."""
         return self._connection.remote_public_key
+
+    @property
+    def handshake_hash(self) -> bytes:
+        """64 bytes that both sides share and nobody else has had; to be signed by a program that proves more."""
+        return self._connection.handshake_hash
+
+    def is_verified(self, key: PublicKey, dialect: Dialect) -> bool:
+        """Tell whether the peer has opened the feed `key` and proven that it knows it."""
+        return self._connection.is_verified(key, dialect)
 
     @property
     def bytes_sent(self) -> int:
@@ -150,6 +162,12 @@ class Link:
             raise
         self._queued()
 
+    def send_stream(self, message: Options | Extension) -> None:
+        """Queue a message about the link itself; it is dropped when the link has ended meanwhile."""
+        if self.end is None:
+            self._connection.send_stream(message)
+            self._queued()
+
     def disconnect(self, reason: str) -> None:
         """End the link; what is queued is still sent if that is quick."""
         self._finish(reason)
@@ -170,12 +188,12 @@ class Link:
             self._sending.deadline = min(self._sending.deadline, trio.current_time() + (0 if lied else FLUSH_S))
             self._wake.set()
 
-    async def run(self, timeout_s: float, handshake_timeout_s: float) -> None:
+    async def run(self, timeout_s: float, handshake_timeout_s: float, keep_alive_s: float) -> None:
         """Move bytes until the link ends; afterwards `end` says why."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read, timeout_s, handshake_timeout_s)
-                nursery.start_soon(self._keep_alive, timeout_s)
+                nursery.start_soon(self._keep_alive, keep_alive_s)
                 await self._write(timeout_s)
                 nursery.cancel_scope.cancel()
         finally:
@@ -245,11 +263,11 @@ class Link:
         if self.end is None:
             self._sending.deadline = math.inf
 
-    async def _keep_alive(self, timeout_s: float) -> None:
-        """Send a sign of life whenever nothing was sent for half the timeout."""
+    async def _keep_alive(self, interval_s: float) -> None:
+        """Send a sign of life whenever nothing was sent for an interval."""
         while True:
-            await trio.sleep_until(self._last_sent + timeout_s / 2)
-            if trio.current_time() >= self._last_sent + timeout_s / 2:
+            await trio.sleep_until(self._last_sent + interval_s)
+            if trio.current_time() >= self._last_sent + interval_s:
                 self._last_sent = trio.current_time()
                 if self._connection.established and not self.queued_bytes:
                     self._connection.ping()
@@ -275,6 +293,8 @@ class Link:
             handler.channel_closed(self, event.channel)
         elif isinstance(event, ChannelRequested):
             handler.channel_requested(self, event.discovery_key)
+        elif isinstance(event, StreamReceived):
+            self.on_stream_message(event.message)
         elif isinstance(event, Established):
             handler.established(self)
 
@@ -288,16 +308,29 @@ async def run_link(
     address: str = "",
     timeout_s: float = TIMEOUT_S,
     handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
+    keep_alive_s: float | None = None,
+    authenticate: Authenticate | None = None,
+    encrypted: bool = True,
+    noise: bool = True,
 ) -> LinkEnd:
     """Run one connection on `stream`, which is closed afterwards, and return why it has ended.
 
     `initiator` is normally the side that dialled; `static_secret` is our X25519 secret key (32 bytes). Neither the
-    peer nor the handler makes this raise.
+    peer nor the handler makes this raise. A sign of life is sent after `keep_alive_s`, by default half of `timeout_s`,
+    without other output. `authenticate(remote_public_key)` refuses a peer by False or an exception. `encrypted` and
+    `noise` are false only in tests, on both sides.
     """
-    connection = Connection(initiator=initiator, static_secret=static_secret, nonce=os.urandom(NONCE_BYTES))
+    connection = Connection(
+        initiator=initiator,
+        static_secret=static_secret,
+        nonce=os.urandom(NONCE_BYTES),
+        authenticate=authenticate,
+        encrypted=encrypted,
+        noise=noise,
+    )
     link = Link(connection, handler, stream, address)
     try:
-        await link.run(timeout_s, handshake_timeout_s)
+        await link.run(timeout_s, handshake_timeout_s, timeout_s / 2 if keep_alive_s is None else keep_alive_s)
     finally:
         await trio.aclose_forcefully(stream)
     end = link.end or LinkEnd("we ended it")

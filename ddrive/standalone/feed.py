@@ -14,6 +14,7 @@ from ddrive.feed.log import FeedLog, Stored
 from ddrive.feed.merkle import Proof, RemoteTree
 from ddrive.feed.storage import Directory
 from ddrive.ids import BlockIndex, Node
+from ddrive.protocol.handshake import Authenticate
 from ddrive.protocol.keys import NoiseKeyPair
 from ddrive.protocol.link import FLUSH_S, HANDSHAKE_TIMEOUT_S, TIMEOUT_S
 from ddrive.replication.asking import ENDLESS
@@ -202,6 +203,10 @@ class StandaloneFeed(Readable):
         address: str = "",
         timeout: float | None = TIMEOUT_S,
         handshake_timeout: float = HANDSHAKE_TIMEOUT_S,
+        keep_alive: float | None = None,
+        on_authenticate: Authenticate | None = None,
+        encrypted: bool = True,
+        noise: bool = True,
         keep_unknown: bool = False,
     ) -> Replication:
         """Exchange the feed with the peer at the other end of `stream`, in the background, and return that link.
@@ -209,8 +214,11 @@ class StandaloneFeed(Readable):
         `initiator`: whether we dialled; one side must have. The stream is closed with the link, the link with the
         feed. `live` false: the link ends when each side has what it wants, which an eager feed knows. `ack`: have the
         peer confirm blocks (`Acknowledged` events). `download`, `upload`: which way blocks may go on this link.
-        `timeout`: seconds without a sign of life after which the link ends, None for never. More feeds are carried
-        after `add` of the result; with `keep_unknown` so are those that the peer asks for (`requests`).
+        `key_pair`: by which this peer knows us. `on_authenticate(remote_public_key)`: refuses a peer by False or an
+        exception. `timeout`: seconds without a sign of life after which the link ends, None for never; ours is sent
+        after `keep_alive` seconds, by default half of that. More feeds are carried after `add` of the result; with
+        `keep_unknown` those that the peer asks for are kept for the program to decide on (`requests`). `encrypted`
+        and `noise` are false only in tests, on both sides.
         """
         self._check_open()
         replication = Replication([self], PeerOptions(live, ack, download, upload), keep_unknown=keep_unknown)
@@ -219,6 +227,10 @@ class StandaloneFeed(Readable):
             address=address,
             timeout_s=timeout,
             handshake_timeout_s=handshake_timeout,
+            keep_alive_s=keep_alive,
+            authenticate=on_authenticate,
+            encrypted=encrypted,
+            noise=noise,
         )
         self._started = [other for other in self._started if other.end is None] + [replication]
         self._nursery.start_soon(partial(replication.run, stream, initiator=initiator, options=options))

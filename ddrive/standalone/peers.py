@@ -1,14 +1,14 @@
 """One peer of one feed, as a program sees it."""
 
 from ddrive.protocol.link import Link
-from ddrive.replication.peer import PeerStats
+from ddrive.replication.peer import PeerState, PeerStats
 from ddrive.replication.session import FeedSession
 
 
 class Peer:
-    """A peer on one link; the same object for as long as the link lasts."""
+    """A peer of a feed on one link, or of the link itself; the same object for as long as the link lasts."""
 
-    def __init__(self, link: Link, session: FeedSession) -> None:
+    def __init__(self, link: Link, session: FeedSession | None) -> None:
         self.link = link
         self._session = session
         self._stats = PeerStats()
@@ -29,37 +29,42 @@ class Peer:
     @property
     def is_open(self) -> bool:
         """Whether the exchange is going on."""
-        return self.link in self._session.links()
+        return self._state() is not None
 
     @property
     def stats(self) -> PeerStats:
         """What was exchanged with this peer."""
-        self._stats = self._session.peer_stats().get(self.link, self._stats)
+        state = self._state()
+        if state is not None:
+            self._stats = state.stats
         return self._stats
 
     @property
     def remote_length(self) -> int:
         """How many blocks the peer claims the feed to have."""
-        state = self._session.peer_state(self.link)
+        state = self._state()
         return 0 if state is None else state.remote.length
 
     def has(self, index: int) -> bool:
         """Tell whether the peer claims to hold block `index`."""
-        state = self._session.peer_state(self.link)
+        state = self._state()
         return state is not None and state.remote.has(index)
 
     @property
     def uploading(self) -> bool:
         """Whether the peer says that it answers requests."""
-        peer = self._session.peer_state(self.link)
-        return peer is not None and peer.uploading
+        state = self._state()
+        return state is not None and state.uploading
 
     @property
     def downloading(self) -> bool:
         """Whether the peer says that it makes requests."""
-        state = self._session.peer_state(self.link)
+        state = self._state()
         return state is not None and state.downloading
 
     def disconnect(self, reason: str = "the program ended it") -> None:
         """End the link, with all feeds on it."""
         self.link.disconnect(reason)
+
+    def _state(self) -> PeerState | None:
+        return None if self._session is None else self._session.peer_state(self.link)

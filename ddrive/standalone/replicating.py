@@ -15,11 +15,16 @@ from ddrive.crypto import discovery_key
 from ddrive.dialect import Dialect
 from ddrive.errors import Closed, LocalProtocolError
 from ddrive.ids import ChannelId, DiscoveryKey, PublicKey, short
+from ddrive.protocol.handshake import Authenticate
 from ddrive.protocol.link import HANDSHAKE_TIMEOUT_S, TIMEOUT_S, Link, LinkEnd, run_link
-from ddrive.protocol.messages import Message
+from ddrive.protocol.messages import Extension, Message, Options
+from ddrive.replication.extensions import Extensions
 from ddrive.replication.observing import DEFAULT_OPTIONS, PeerOptions
 from ddrive.replication.session import FeedSession
+from ddrive.standalone.encodings import Encoding
 from ddrive.standalone.events import Source, Subscription
+from ddrive.standalone.extending import FeedExtension
+from ddrive.standalone.peers import Peer
 
 GRACE_S = 1.0  # for the peer to end a link on which all is done, before we do
 
@@ -53,6 +58,10 @@ class LinkOptions:
     address: str = ""  # of the peer, for messages
     timeout_s: float | None = TIMEOUT_S  # without received bytes; None: never
     handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
+    keep_alive_s: float | None = None  # None: half of the timeout
+    authenticate: Authenticate | None = None
+    encrypted: bool = True
+    noise: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,7 @@ class Replication:
         self._channels: dict[ChannelId, _Entry] = {}
         self._link: Link | None = None
         self._unknown: Source[DiscoveryKey] = Source()
+        self._extensions = Extensions(self)
         self._connected = trio.Event()
         self._ended = trio.Event()
         self._all_done = trio.Event()
@@ -152,6 +162,10 @@ class Replication:
         """Tell the peer that we do not take part in a feed that it asked for."""
         self.link.refuse(requested)
 
+    def register_extension(self, name: str, encoding: str | Encoding = "binary") -> FeedExtension:
+        """Return the extension `name` of the link itself: messages that are about no feed."""
+        return FeedExtension(self._extensions, name, encoding, lambda link: Peer(link, None))
+
     def close(self, reason: str = "we ended it") -> None:
         """End the link; what is queued is still sent if that is quick."""
         if self._link is not None:
@@ -173,6 +187,10 @@ class Replication:
                         address=options.address,
                         timeout_s=options.timeout_s or float("inf"),
                         handshake_timeout_s=options.handshake_timeout_s,
+                        keep_alive_s=options.keep_alive_s,
+                        authenticate=options.authenticate,
+                        encrypted=options.encrypted,
+                        noise=options.noise,
                     )
                 nursery.cancel_scope.cancel()
         finally:
@@ -211,9 +229,35 @@ class Replication:
     def established(self, link: Link) -> None:
         """Offer every feed."""
         self._link = link
+        link.on_stream_message = self._stream_message
+        if self._extensions.names:
+            self.send_options(link)
         self._connected.set()
         for entry in list(self._feeds.values()):
             self._open(link, entry)
+
+    def _stream_message(self, message: Options | Extension) -> None:
+        if isinstance(message, Options):
+            self._extensions.learn(self.link, message)
+        else:
+            self._extensions.received(self.link, message)
+
+    # -- what the extensions of the link ask for -------------------------------------------------------------------
+
+    def links(self) -> list[Link]:
+        """Return the link when it is up."""
+        return [] if self._link is None else [self._link]
+
+    def send(self, link: Link, message: Message) -> None:
+        """Send a message of an extension."""
+        if isinstance(message, Extension):
+            link.send_stream(message)
+
+    def send_options(self, link: Link) -> None:
+        """Tell the peer our extensions."""
+        link.send_stream(Options(self._extensions.names))
+
+    # -- channels --------------------------------------------------------------------------------------------------
 
     def _open(self, link: Link, entry: _Entry) -> None:
         try:

@@ -23,7 +23,6 @@ from ddrive.protocol import (
     Have,
     Message,
     Open,
-    Options,
     Received,
     Request,
     Status,
@@ -446,7 +445,7 @@ def test_messages_on_a_channel_that_we_left_are_ignored() -> None:
 
 def test_messages_on_unknown_channels_are_ignored_even_when_broken() -> None:
     pair, here, _ = opened_pair()
-    pair.second.inject(encode_frame(5, 9, b"\xff") + frame(0, Options(("a",))) + frame(0, Extension(0, b"x")) + PING)
+    pair.second.inject(encode_frame(5, 9, b"\xff") + frame(0, Have(BlockIndex(1))) + PING)
     pair.second.inject(b"".join(encode_frame(1, kind, b"\xff") for kind in (11, 12, 13, 14)))
     pair.second.inject(frame(1, Have(BlockIndex(1))))
     pair.settle()
