@@ -27,6 +27,7 @@ from mountd import owning
 from mountd.collection import Collection
 from mountd.config import Config, load_config
 from mountd.control import Control
+from mountd.databases import Databases
 from mountd.drives import DriveTable, KnownDrive
 from mountd.errnos import to_exit_code
 from mountd.files import load_json, save_bytes, save_json
@@ -111,10 +112,12 @@ class Engine:
     async def run(self, peers: Peers, task_status: trio.TaskStatus[None]) -> None:
         """Do the work of an engine until it is told to stop, then end the mounts and the socket."""
         verbs = Verbs(self._config, self._stores, self._collection, self._mountpoints, peers, self._stop)
-        control = Control(self._config.socket, self._stores, verbs.table())
+        databases = Databases(self._config.state / "databases.json", self._stores, self._nursery, peers.add)
+        control = Control(self._config.socket, self._stores, verbs.table() | databases.table())
         await self._nursery.start(control.serve)
         self._nursery.start_soon(self._stop_on_signal)
         self._collection.start()
+        databases.start()
         for mount in self._mountpoints.table:
             await self._restore(mount)
         _log.info("engine ready pid=%d state=%s listen=%s", os.getpid(), self._config.state, ",".join(peers.listening))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mountd.cli import drives, engine, keeping, look, mounting, peers, report, transfer, versions
+from mountd.cli import db, drives, engine, graph, keeping, look, mounting, peers, report, transfer, versions
 
 PARSER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # typer exports no base class of all wrong calls
 
@@ -54,6 +54,8 @@ tag.command("add")(versions.add_tag)
 tag.command("rm")(versions.remove_tag)
 tag.command("ls")(versions.list_tags)
 app.add_typer(tag, name="tag")
+app.add_typer(db.app, name="db")
+app.add_typer(graph.app, name="graph")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,54 @@
+"""What the verbs of databases and graphs share: opening one through the engine, and how a node is shown."""
+
+import base64
+from typing import Annotated, Any
+
+import typer
+
+from ddrive.dialect import DIALECTS
+from ddrive.drive.address import KeyRef
+from ddrive.store.attached import AttachedStore
+from mountd.cli.options import Common
+from mountd.cli.session import Session, run
+
+KeyText = Annotated[str, typer.Argument(metavar="KEY", help="Key or URL.", show_default=False)]
+
+
+async def opened(
+    session: Session, ref: KeyRef, kind: str, peers: list[str] | None, wait_s: float | None
+) -> AttachedStore:
+    """Return the store that has what `ref` names, after the engine made it known and keeps it open."""
+    known = await session.call(
+        "db.open", key=ref.key.hex(), dialect=ref.dialect, kind=kind, peers=peers or [], wait_s=wait_s
+    )
+    return session.engine.store(DIALECTS[known["dialect"]])
+
+
+def create(kind: str, name: str | None, dialect: str | None, common: Common) -> None:
+    """Make a new database or graph and print its key."""
+
+    async def verb(session: Session) -> None:
+        made = await session.call("db.create", kind=kind, name=name, dialect=dialect)
+        session.say(made, [made["key"]])
+
+    run(common, verb)
+
+
+def listing(kind: str, common: Common) -> None:
+    """Print the databases or graphs that the engine keeps."""
+
+    async def verb(session: Session) -> None:
+        found = await session.call("db.list", kind=kind)
+        session.say(found, [f"{known['url']}  {known['name'] or '-'}" for known in found])
+
+    run(common, verb)
+
+
+def readable(value: bytes | None) -> dict[str, Any]:
+    """Return a value as JSON can carry it: text when it is UTF-8, else base64, which is said then."""
+    if value is None:
+        return {"value": None}
+    try:
+        return {"value": value.decode()}
+    except UnicodeDecodeError:
+        return {"value": base64.b64encode(value).decode(), "encoding": "base64"}
