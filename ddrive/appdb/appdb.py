@@ -127,7 +127,7 @@ class AppDB:
     async def newest(self, prefix: str) -> Nodes:
         """Return the newest nodes at and below a prefix, deletions included."""
         stored = normalize(prefix)
-        live = await narrow(self._writers, list(await self._heads()), hashes_of(stored))
+        live = await narrow(self._writers, await self._heads(), hashes_of(stored))
         return [node for node in live if node.key.startswith(stored)]
 
     def iterate(

@@ -22,6 +22,7 @@ class Stamped(Protocol):
 
 
 AnyStamped = TypeVar("AnyStamped", bound=Stamped)
+_FEW = 6  # entries that are compared one with another
 _COUNTED = tuple(range(512))  # the list of whoever numbers feeds as we do
 
 
@@ -51,8 +52,8 @@ def unseen(entries: Sequence[AnyStamped]) -> list[AnyStamped]:
 
     The time grows with entries times feeds. Empty only when the clocks contradict each other, or for no entries.
     """
-    if len(entries) == 1:
-        return list(entries)
+    if len(entries) <= _FEW:
+        return [entry for entry in entries if not any(other is not entry and knows(other, entry) for other in entries)]
     best: dict[int, tuple[int, int]] = {}
     for feed in {entry.feed for entry in entries}:
         highest = second = 0

@@ -68,7 +68,7 @@ class Walk:
     async def __anext__(self) -> list[Entry]:
         if not self._opened:
             self._opened = True
-            self._stack.append(_Branch(self._start, await narrow(self._load, list(await self._heads()), self._hashes)))
+            self._stack.append(_Branch(self._start, await narrow(self._load, await self._heads(), self._hashes)))
         while self._stack:
             top = self._stack[-1]
             if isinstance(top, list):
@@ -142,7 +142,7 @@ class Diff:
         if not self._opened:
             self._opened = True
             hashes = hashes_of(self._prefix)
-            left, right = [await narrow(self._load, list(await heads()), hashes) for heads in self._heads]
+            left, right = [await narrow(self._load, await heads(), hashes) for heads in self._heads]
             self._stack.append((COMPONENT_DIGITS * len(hashes), left, right))
         while self._stack:
             top = self._stack[-1]

@@ -41,7 +41,7 @@ async def follow(load: Load, parent: Entry, pointer: Pointer, index: int, number
 
 def settle(entries: Iterable[Entry]) -> list[Entry]:
     """Return the live ones. Raises: InvalidEntry when each has seen another, which cannot be."""
-    distinct = list({entry.pointer: entry for entry in entries}.values())
+    distinct = list({(entry.seq, entry.feed): entry for entry in entries}.values())
     if len(distinct) < 2:
         return distinct
     live = unseen(distinct)
@@ -50,54 +50,42 @@ def settle(entries: Iterable[Entry]) -> list[Entry]:
     return live
 
 
-async def narrow(load: Load, live: list[Entry], hashes: tuple[int, ...]) -> list[Entry]:
+async def narrow(load: Load, live: Sequence[Entry], hashes: tuple[int, ...]) -> list[Entry]:
     """Return the live entries among those at and below the key with these hashes, given the live ones of all.
 
+    This is where a read spends its time: each way is walked on its own, and one comparison with the path that is looked
+    for also tells whether an entry lies where its pointer says.
     Raises: InvalidEntry, what the load raises.
     """
     goal = COMPONENT_DIGITS * len(hashes)
-    while live:
-        if len(live) == 1:
-            live = await _descend(load, live[0], hashes, goal)
-            if len(live) == 1:
-                return live
-        else:
-            stops = [parting(entry.hashes, hashes) for entry in live]
-            stop = min(stops)
-            if stop >= goal:
-                return live
-            number = digit(hashes, stop)
-            further: list[Entry] = []
-            for entry, own in zip(live, stops, strict=True):
-                if own > stop:
-                    further.append(entry)
-                pointers = entry.rows.get(stop, EMPTY_ROW)[number]
-                further += [await follow(load, entry, pointer, stop, number) for pointer in pointers]
-            live = further
-        if len(live) > 1:
-            live = settle(live)
-    return live
-
-
-async def _descend(load: Load, entry: Entry, hashes: tuple[int, ...], goal: int) -> list[Entry]:
-    """Follow one live entry while there is one pointer: return it when it shares all digits before `goal`.
-
-    Else return what it points at: nothing, or several. This is where a read spends its time, so one comparison with the
-    path that is looked for also tells whether an entry lies where its pointer says.
-    """
     peek = load.peek
-    stop = parting(entry.hashes, hashes)
-    while stop < goal:
-        number = hashes[stop >> 5] >> ((stop & 31) << 1) & 3
-        pointers = entry.rows.get(stop, EMPTY_ROW)[number]
-        if len(pointers) != 1:
-            return settle([await follow(load, entry, pointer, stop, number) for pointer in pointers])
-        child = peek(pointers[0]) or await load.entry(pointers[0])
-        shared = parting(child.hashes, hashes)
-        if shared <= stop or knows(child, entry):
-            await follow(load, entry, pointers[0], stop, number)  # raises
-        entry, stop = child, shared
-    return [entry]
+    found: list[Entry] = []
+    waiting = list(live)
+    seen: set[Pointer] = set()  # ways that join again are walked once
+    while waiting:
+        entry = waiting.pop()
+        stop = parting(entry.hashes, hashes)
+        while stop < goal:
+            number = hashes[stop >> 5] >> ((stop & 31) << 1) & 3
+            row = entry.rows.get(stop)
+            if row is None or not row[number]:
+                break
+            pointer, *others = row[number]
+            for other in others:
+                if other not in seen:
+                    seen.add(other)
+                    waiting.append(await follow(load, entry, other, stop, number))
+            if pointer in seen:
+                break
+            seen.add(pointer)
+            child = peek(pointer) or await load.entry(pointer)
+            shared = parting(child.hashes, hashes)
+            if shared <= stop or knows(child, entry):
+                await follow(load, entry, pointer, stop, number)  # raises
+            entry, stop = child, shared
+        else:
+            found.append(entry)
+    return settle(found) if len(found) > 1 else found
 
 
 async def ending(load: Load, live: Sequence[Entry], index: int) -> dict[str, list[Entry]]:
@@ -123,7 +111,7 @@ async def ending(load: Load, live: Sequence[Entry], index: int) -> dict[str, lis
 
 async def find(load: Load, heads: Sequence[Entry], key: str, hashes: tuple[int, ...]) -> list[Entry]:
     """Return the live entries of one key, deletions included. Raises: as `narrow`."""
-    live = await narrow(load, list(heads), hashes)
+    live = await narrow(load, heads, hashes)
     if not live:
         return []
     index = COMPONENT_DIGITS * len(hashes)
