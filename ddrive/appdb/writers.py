@@ -7,7 +7,7 @@ complete: links bring feeds one after the other.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Final, NamedTuple
 
 import trio
@@ -33,6 +33,7 @@ from ddrive.ids import PublicKey, short
 from ddrive.store.store import Store
 
 CACHE_BYTES: Final = 64 * 1024 * 1024  # of decoded entries per database; one takes about 3 KiB
+ARRIVAL_S: Final = 5.0  # a connected peer has so long to bring the last block; then what is complete is shown
 SOURCE: Final = 0
 
 
@@ -56,6 +57,7 @@ class Writers:
         self.local = 0 if local is source else 1
         self.authorized: frozenset[int] = frozenset({SOURCE})
         self.news = trio.Event()  # set, and replaced, when a feed has grown
+        self.cut_off = False  # some feed is not held whole, so the view may show less when its peers leave
         self._numbers: dict[PublicKey, int] = {}
         self._lists: dict[Pointer, FeedList] = {}
         self._limit_bytes = limit_bytes // 2
@@ -211,6 +213,7 @@ class Writers:
             return self._view
         async with self._turn:
             while True:
+                self.cut_off = False
                 seen = self._lengths()
                 newest = [await self._newest(number, length) for number, length in enumerate(seen)]
                 if not await self._open_authorized(newest):
@@ -222,7 +225,7 @@ class Writers:
             lost = lost_in_circle(present, heads)
             if lost is not None:
                 raise lost.fault("its clock and those of other feeds say in a circle that each came after the other")
-            self._view, self._seen = View(tuple(heads), tuple(shown)), seen
+            self._view, self._seen = View(tuple(heads), tuple(shown)), [] if self.cut_off else seen
         return self._view
 
     def _lengths(self) -> list[int]:
@@ -239,11 +242,15 @@ class Writers:
         if length < 2:
             return None
         pointer = pointer_to(number, length - 1)
-        if not feed.peer_count and feed.held(0, length) < length:  # cut off: show what is complete
-            runs = feed.runs(0, length)
-            complete = runs[0][1] if runs and not runs[0][0] else 0
-            return self.peek(pointer_to(number, complete - 1)) if complete > 1 else None
-        return self.peek(pointer) or await self.entry(pointer)
+        if feed.held(0, length) == length:
+            return self.peek(pointer)
+        self.cut_off = True
+        if feed.peer_count:
+            with trio.move_on_after(ARRIVAL_S), suppress(NotHeld):
+                return self.peek(pointer) or await self.entry(pointer)
+        runs = feed.runs(0, length)
+        complete = runs[0][1] if runs and not runs[0][0] else 0
+        return self.peek(pointer_to(number, complete - 1)) if complete > 1 else None
 
     async def _open_authorized(self, newest: Sequence[Entry | None]) -> bool:
         """Open what the newest lists authorise; tell whether anything is new."""
@@ -304,6 +311,9 @@ class _Growth:
     def grew(self, length: int) -> None:
         self._writers.changed()
 
-    def stored(self, start: int, end: int) -> None: ...
+    def stored(self, start: int, end: int) -> None:
+        if self._writers.cut_off:
+            self._writers.changed()
+
     def cleared(self, start: int, end: int) -> None: ...
     def nodes_stored(self) -> None: ...
