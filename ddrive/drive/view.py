@@ -6,6 +6,7 @@ the file is what is shown, and the entries can still be listed. `NotFound` is on
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 
@@ -16,6 +17,7 @@ from ddrive.drive.stat import DIRECTORY_MODE, Stat, decode_stat
 from ddrive.drive.walks import Changes, DirEntry, Versions, Walk, stat_or_none
 from ddrive.errors import (
     CorruptStorage,
+    DriveError,
     InvalidPath,
     IsADirectory,
     NotADirectory,
@@ -32,6 +34,8 @@ LINKS_MAX = 40  # as Linux
 _COMPONENT_DIGITS = 32  # of a trie path; a node's row behind them points at the entry that ends there
 _ENTRIES_PER_TURN = 2048  # of a listing (about 10 ms) before other tasks get their turn
 _HEADS_TRIED = 16  # newest blocks looked at for the times of a directory without entry; tags and mounts have none
+_BROUGHT_MAX = 50_000  # entries fetched ahead of a walk; their nodes stay decoded until about 30,000 more are used
+_BRING_S = 5.0  # the longest time that a walk is held up by that
 _END = 4  # the digit of a path's end
 
 
@@ -129,7 +133,7 @@ class DriveView:
         Each directory comes before what is in it, names in order. Nested drives are entered, but not one that the walk
         is inside of already; links are not followed. The iterator raises what `list` raises.
         """
-        return Walk(self.list, drive_path(path), self.key)
+        return Walk(self.list, self._bring, drive_path(path), self.key)
 
     async def mounts(self) -> Sequence[DriveMount]:
         """Return all nested drives, those in nested drives too, but none twice on one way down."""
@@ -182,6 +186,21 @@ class DriveView:
         return Versions(self.metadata, ended=self.fixed)
 
     # -- inside
+
+    async def _bring(self, path: str) -> None:
+        """Fetch the entries of one drive below `path` in few round trips, as far as that goes at once."""
+        if not self.metadata.peer_count:
+            return
+        owner = await (await self.trie()).owner(drive_path(path))
+        trie = owner.trie.trie
+        if trie.feed.held(0, trie.version) == trie.version:
+            return
+        left = _BROUGHT_MAX
+        with trio.move_on_after(_BRING_S), suppress(DriveError):  # whoever lists comes across it again
+            async for _ in trie.iterate("/" + owner.inner):
+                left -= 1
+                if not left:
+                    break
 
     async def _entry(self, path: DrivePath) -> tuple[Stat, Entry | None]:
         """Return the attributes of an entry, and where it is (None for the root, which has none)."""

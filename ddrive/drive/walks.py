@@ -37,9 +37,16 @@ class Walk:
     """
 
     def __init__(
-        self, listing: Callable[[str], Awaitable[Sequence[DirEntry]]], start: DrivePath, key: PublicKey
+        self,
+        listing: Callable[[str], Awaitable[Sequence[DirEntry]]],
+        bring: Callable[[str], Awaitable[None]],
+        start: DrivePath,
+        key: PublicKey,
     ) -> None:
+        """`listing` lists one directory; `bring` is told before each drive whose entries are about to be listed."""
         self._list = listing
+        self._bring = bring
+        self._drives: frozenset[PublicKey] = frozenset()  # the walk is inside of these
         self._pending = [(start, frozenset([key]))]  # directories still to come, in reverse
         self._ready: list[tuple[DrivePath, Stat]] = []  # in reverse
 
@@ -55,6 +62,9 @@ class Walk:
 
     async def _next_directory(self) -> None:
         directory, drives = self._pending.pop()
+        if len(drives) > len(self._drives):
+            await self._bring(directory)
+        self._drives = drives
         below = []
         for name, stat in await self._list(directory):
             path = join(directory, name)

@@ -237,15 +237,11 @@ def answer(nodes: Nodes, request: GetRequest | IteratorRequest) -> list[list[int
         if isinstance(request, GetRequest):
             if path.key:
                 _at_once(_get(local, request.head, path))
-        elif path.key or (request.stack is None and not request.flags & _RECURSIVE):
+        elif path.key or not request.stack:
             _at_once(_iterate(local, request, path))
-        else:
-            head = nodes.feed.length - 1
-            stack = request.stack
-            if stack is not None and not all(0 < seq <= head for _, seq in stack):
-                return []
-            waited_for = {seq for _, seq in stack or ()}
-            _at_once(_go_on(local, head, path, stack))
+        elif all(0 < seq < nodes.feed.length for _, seq in request.stack):
+            waited_for = {seq for _, seq in request.stack}
+            _at_once(_walk(local, request, path, request.stack).rest())
     except (_Enough, DriveError):
         pass  # what was visited until then is the answer
     blocks = [seq for seq in local.visited if seq not in waited_for]
@@ -257,28 +253,26 @@ async def _get(local: "_Local", head: int, path: KeyPath) -> None:
 
 
 async def _iterate(local: "_Local", request: IteratorRequest, prefix: KeyPath) -> None:
-    """Visit what an iteration below `prefix` visits.
-
-    The npm peers always look at everything below it; we do so when that is what was asked for.
-    """
-    flags = request.flags
-    walk = Walk(
-        local,
-        partial(local.head, request.head),
-        prefix,
-        recursive=bool(flags & _RECURSIVE),
-        reverse=bool(flags & _REVERSE),
-        after=bool(flags & _AFTER),
-    )
+    """Visit what an iteration below `prefix` visits."""
+    walk = _walk(local, request, prefix, None)
     await walk.open()
     if request.stack is not None:
         local.visited.clear()
     await walk.rest()
 
 
-async def _go_on(local: "_Local", head: int, prefix: KeyPath, stack: Sequence[tuple[int, int]] | None) -> None:
-    """Visit everything from `stack` on, from the root when there is none."""
-    await Walk(local, partial(local.head, head), prefix, stack=stack).rest()
+def _walk(local: "_Local", request: IteratorRequest, prefix: KeyPath, stack: Sequence[tuple[int, int]] | None) -> Walk:
+    """Return the walk of an iteration. The npm peers always take everything below; we do when that was asked for."""
+    flags = request.flags
+    return Walk(
+        local,
+        partial(local.head, request.head),
+        prefix,
+        recursive=bool(flags & _RECURSIVE),
+        reverse=bool(flags & _REVERSE),
+        after=bool(flags & _AFTER),
+        stack=stack,
+    )
 
 
 class _Enough(Exception):

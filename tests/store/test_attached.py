@@ -14,10 +14,12 @@ from ddrive.dialect import DWEB, HYPERCORE
 from ddrive.errors import BadHandle, DriveError, EngineError, LengthChanged, NotHeld, NotWritable
 from ddrive.feed.feed import Feed
 from ddrive.ids import BlockIndex, PublicKey
+from ddrive.replication.session import FeedSession
 from ddrive.store import attached_feed
 from ddrive.store import serve as serve_module
 from ddrive.store.answering import Answering
 from ddrive.store.attached import Attached, open_attached
+from ddrive.store.attached_feed import AttachedFeed
 from ddrive.store.calling import open_calling
 from ddrive.store.linked import replicate
 from ddrive.store.serve import FeedService
@@ -161,6 +163,24 @@ async def test_one_object_per_feed_by_key_and_name(tmp_path: Path) -> None:
             await at.view.store(HYPERCORE).open_feed(name="mine")
         with pytest.raises(DriveError):
             await at.feed()
+
+
+async def test_a_view_asks_the_peers_through_the_engine(tmp_path: Path) -> None:
+    heard: list[bytes] = []
+    async with world(tmp_path) as at, remote(tmp_path / "far", at) as (theirs, _):
+        view = await at.feed(key=theirs.key, live=True)
+        await view.get(0)
+        source = view.source
+        assert isinstance(source, AttachedFeed)
+        source.ask_peers("unknown", b"lost")
+        ours = await at.store.open_feed(key=theirs.key)
+        at.store.session(ours).extensions.register("help", lambda link, payload: None, asked=lambda: heard.append(b"!"))
+        peer = theirs.source
+        assert isinstance(peer, FeedSession)
+        peer.extensions.register("help", lambda link, payload: heard.append(payload))
+        source.ask_peers("help", b"which?")
+        await until(lambda: b"which?" in heard)
+        assert heard == [b"!", b"which?"]
 
 
 async def test_a_closed_feed_can_be_opened_again(tmp_path: Path) -> None:
