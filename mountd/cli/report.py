@@ -3,8 +3,10 @@
 With `--json` stdout carries JSON alone. Colours, progress bars and questions appear on terminals only.
 """
 
+import errno
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +37,22 @@ ADVICE: dict[type[BaseException], str] = {
     errors.EngineError: "see engine.log in the log folder of the state directory",
     errors.MountFailed: "see the mount's log in the log folder of the state directory",
     errors.Closed: "the engine ended meanwhile; try again",
+    errors.AlreadyExists: "choose another name, or work with what is there",
+    errors.IsADirectory: "name a file in it; ddrive ls shows them",
+    errors.NotADirectory: "name a directory",
+    errors.TooManyLinks: "links lead in a circle there; name the target itself",
+    errors.Unsupported: "such entries can only be listed",
 }
+SYSTEM_ADVICE = {
+    errno.ENOENT: "check the spelling",
+    errno.EACCES: "check the permissions, or work as another user",
+    errno.EPERM: "check the permissions, or work as another user",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.ENOTDIR: "name a directory",
+}
+ADVISED = re.compile(r": [a-z`]\S* \S")  # a message that tells already, after a colon, what to do
 
 
 def say(value: Any, lines: Iterable[str], *, as_json: bool) -> None:
@@ -107,13 +124,15 @@ def silence_stdout() -> None:
 def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
-        return printable(f"{error.strerror}{place}")
+        return printable(
+            f"{error.strerror}{place}: {SYSTEM_ADVICE.get(error.errno or 0, 'see the state of this system')}"
+        )
     text = " ".join(str(error).split())
     if not is_expected(error):
         return printable(f"internal error ({type(error).__name__}: {text}): set {DEBUG}=1 for details and report it")
     advice = next((ADVICE[kind] for kind in type(error).__mro__ if kind in ADVICE), "")
     text = text or (type(error).__doc__ or type(error).__name__).split("\n")[0].rstrip(".")
-    return printable(text if ": " in text or not advice else f"{text}: {advice}")
+    return printable(text if ADVISED.search(text) or not advice else f"{text}: {advice}")
 
 
 class Meter:
