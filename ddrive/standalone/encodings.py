@@ -32,7 +32,7 @@ class NamedEncoding:
 
 
 def _binary(value: Any) -> bytes:
-    return value.encode() if isinstance(value, str) else bytes(value)
+    return value.encode() if isinstance(value, str) else bytes(memoryview(value))
 
 
 def _json_line(value: Any) -> bytes:

@@ -87,7 +87,7 @@ class Readable(FeedHost):
         Raises: NotHeld when the feed is empty, and as `get`.
         """
         if update:
-            await self.feed.refresh()
+            await self.refresh()
         if not self.length:
             raise NotHeld(f"feed {self.feed.name} is empty")
         return await self.get(
@@ -156,6 +156,16 @@ class Readable(FeedHost):
             if not hash:
                 await self.feed.get(wanted - 1)
         return length
+
+    async def refresh(self) -> None:
+        """Return when all that connected peers announce is proven, or at once without peers.
+
+        Links whose handshake is under way are waited for; peers that do not prove what they announce, for 5 seconds.
+        """
+        while self._is_connecting() and not self.writable:
+            self._check_open()
+            await self.session.news()
+        await self.feed.refresh()
 
     def cancel(self, start: int, end: int | None = None) -> None:
         """Give up the waits and the bounded downloads for block `start`, or for blocks within `start` up to `end`.

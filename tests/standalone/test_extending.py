@@ -1,0 +1,86 @@
+"""Messages of a program to the peers of a feed, and to the peer of a link."""
+
+import pytest
+import trio
+
+from ddrive.standalone import PeerOpened
+from tests.standalone.pairs import author_and_copy, join
+
+
+@pytest.mark.parametrize(("encoding", "value"), [("binary", b"\x00\xff"), ("utf-8", "grüße"), ("json", {"a": [1]})])
+async def test_a_message_arrives_with_its_sender(encoding, value, autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        ours, theirs = (feed.register_extension("talk", encoding) for feed in (author, copy))
+        with theirs.messages() as messages:
+            join(author, copy)
+            await copy.update(1)
+            ours.send(value, author.peers[0])
+            message = await anext(messages)
+            assert (message.value, message.peer) == (value, copy.peers[0])
+
+
+async def test_a_broadcast_reaches_every_peer(autojump_clock):
+    async with author_and_copy(joined=False) as (author, first):
+        ours, theirs = (feed.register_extension("talk") for feed in (author, first))
+        with theirs.messages() as messages:
+            join(author, first)
+            join(author, first)
+            while len(author.peers) < 2:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+            ours.broadcast(b"all")
+            assert [(await anext(messages)).value for _ in range(2)] == [b"all", b"all"]
+
+
+async def test_an_extension_that_is_registered_later_works(autojump_clock):
+    async with author_and_copy() as (author, copy):
+        await copy.update(1)
+        first = author.register_extension("zeta", "utf-8")
+        author.register_extension("alpha")
+        theirs = copy.register_extension("zeta", "utf-8")
+        with theirs.messages() as messages:
+            await trio.sleep(1)
+            first.broadcast("renumbered")
+            assert (await anext(messages)).value == "renumbered"
+
+
+async def test_a_peer_without_the_extension_never_sees_a_message(autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        ours, other = author.register_extension("talk"), copy.register_extension("other")
+        with other.messages() as messages:
+            join(author, copy)
+            await copy.update(1)
+            ours.broadcast(b"lost")
+            with trio.move_on_after(5) as scope:
+                await anext(messages)
+            assert scope.cancelled_caught
+
+
+async def test_a_message_that_cannot_be_decoded_is_reported_and_the_link_stays(autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        ours, theirs = author.register_extension("talk"), copy.register_extension("talk", "json")
+        with theirs.errors() as errors:
+            join(author, copy)
+            await copy.update(1)
+            ours.broadcast(b"{")
+            assert "talk" in str((await anext(errors)).error)
+            assert copy.peers[0].is_open
+
+
+async def test_a_closed_extension_hears_nothing(autojump_clock):
+    async with author_and_copy() as (author, copy):
+        ours, theirs = author.register_extension("talk"), copy.register_extension("talk")
+        messages = theirs.messages()
+        await copy.update(1)
+        theirs.close()
+        ours.broadcast(b"late")
+        assert [message async for message in messages] == []
+
+
+async def test_the_link_itself_has_extensions(autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        one, other = join(author, copy)
+        ours, theirs = (link.register_extension("talk", "json") for link in (one, other))
+        with theirs.messages() as messages, copy.events(PeerOpened) as opened:
+            await anext(opened)
+            ours.broadcast([1])
+            assert (await anext(messages)).value == [1]

@@ -1,0 +1,191 @@
+"""Opening feeds: where they lie, whose they are, what is kept."""
+
+from pathlib import Path
+
+import pytest
+
+from ddrive import crypto
+from ddrive.crypto import KeyPair, discovery_key
+from ddrive.dialect import DWEB, HYPERCORE
+from ddrive.errors import Closed, InvalidKey, NotFound, NotWritable, StorageLocked, WrongKey
+from ddrive.feed.storage import MemoryDirectory, MemoryStorage
+from ddrive.standalone import NoiseKeyPair, open_feed
+from tests.standalone.pairs import author_and_copy, join
+
+PAIR = KeyPair.from_seed(b"\x09" * 32)
+OTHER = KeyPair.from_seed(b"\x0a" * 32)
+
+
+async def test_a_path_keeps_the_feed(tmp_path: Path):
+    async with open_feed(tmp_path / "feed") as feed:
+        await feed.append(b"kept")
+    async with open_feed(str(tmp_path / "feed")) as feed:
+        assert await feed.get(0) == b"kept"
+
+
+async def test_a_factory_of_files_keeps_the_feed():
+    files: dict[str, bytearray] = {}
+
+    def factory(name: str) -> MemoryStorage:
+        return MemoryStorage(files.setdefault(name, bytearray()))
+
+    async with open_feed(factory) as feed:
+        await feed.append(b"kept")
+    async with open_feed(factory) as feed:
+        assert await feed.get(0) == b"kept"
+        assert feed.writable
+
+
+async def test_a_feed_of_our_own_can_be_written():
+    async with open_feed(MemoryDirectory()) as feed:
+        assert feed.writable
+
+
+async def test_a_feed_by_key_is_a_copy():
+    async with open_feed(MemoryDirectory(), PAIR.public_key) as feed:
+        assert feed.key == PAIR.public_key
+        assert not feed.writable
+
+
+async def test_nothing_appears_when_a_missing_feed_is_an_error(tmp_path: Path):
+    with pytest.raises(NotFound):
+        async with open_feed(tmp_path / "feed", create_if_missing=False):
+            pass
+    assert not (tmp_path / "feed").exists()
+
+
+async def test_overwriting_starts_anew(tmp_path: Path):
+    async with open_feed(tmp_path / "feed") as feed:
+        await feed.append(b"old")
+        old = feed.key
+    async with open_feed(tmp_path / "feed", overwrite=True) as feed:
+        assert feed.length == 0
+        assert feed.key != old
+
+
+async def test_an_open_feed_is_not_overwritten(tmp_path: Path):
+    async with open_feed(tmp_path / "feed") as feed:
+        await feed.append(b"in use")
+        with pytest.raises(StorageLocked):
+            async with open_feed(tmp_path / "feed", overwrite=True):
+                pass
+        assert await feed.get(0) == b"in use"
+
+
+async def test_a_secret_key_makes_the_feed(tmp_path: Path):
+    async with open_feed(tmp_path / "feed", secret_key=PAIR.secret_key) as feed:
+        assert feed.key == PAIR.public_key
+    assert (tmp_path / "feed" / "secret_key").read_bytes() == PAIR.secret_key
+
+
+async def test_a_secret_key_that_is_not_stored_has_to_be_given_again(tmp_path: Path):
+    async with open_feed(tmp_path / "feed", secret_key=PAIR.secret_key, store_secret_key=False) as feed:
+        assert feed.writable
+    async with open_feed(tmp_path / "feed") as feed:
+        assert not feed.writable
+    async with open_feed(tmp_path / "feed", secret_key=PAIR.secret_key) as feed:
+        assert feed.writable
+
+
+async def test_a_secret_key_of_another_feed_is_refused():
+    with pytest.raises(WrongKey):
+        async with open_feed(MemoryDirectory(), PAIR.public_key, secret_key=OTHER.secret_key):
+            pass
+
+
+async def test_a_key_of_another_feed_is_refused(tmp_path: Path):
+    async with open_feed(tmp_path / "feed", PAIR.public_key):
+        pass
+    with pytest.raises(WrongKey):
+        async with open_feed(tmp_path / "feed", OTHER.public_key):
+            pass
+
+
+async def test_a_key_of_the_wrong_length_is_refused():
+    with pytest.raises(InvalidKey):
+        async with open_feed(MemoryDirectory(), b"short"):
+            pass
+
+
+async def test_a_feed_that_has_to_be_writable_fails_without_its_secret_key():
+    directory = MemoryDirectory()
+    with pytest.raises(NotWritable):
+        async with open_feed(directory, PAIR.public_key, writable=True):
+            pass
+    async with open_feed(directory):
+        pass  # the lock is free again
+
+
+async def test_own_signatures_need_no_secret_key(autojump_clock):
+    def sign(message: bytes) -> bytes:
+        return crypto.sign(b"mine" + message, PAIR.secret_key)
+
+    def verify(message: bytes, signature: bytes, key: bytes) -> bool:
+        return crypto.verify(b"mine" + message, signature, PAIR.public_key)
+
+    async with (
+        open_feed(MemoryDirectory(), PAIR.public_key, sign=sign, verify=verify) as author,
+        open_feed(MemoryDirectory(), PAIR.public_key, verify=verify) as copy,
+    ):
+        await author.append(b"signed otherwise")
+        join(author, copy)
+        assert await copy.get(0) == b"signed otherwise"
+
+
+async def test_own_signatures_need_a_key():
+    with pytest.raises(InvalidKey):
+        async with open_feed(MemoryDirectory(), sign=lambda message: bytes(64)):
+            pass
+
+
+@pytest.mark.parametrize("dialect", [DWEB, HYPERCORE])
+async def test_the_discovery_key_is_that_of_the_dialect(dialect):
+    async with open_feed(MemoryDirectory(), PAIR.public_key, dialect=dialect) as feed:
+        assert feed.discovery_key == discovery_key(PAIR.public_key, dialect.discovery_ns)
+
+
+async def test_a_small_cache_reads_the_same(tmp_path: Path):
+    async with open_feed(tmp_path / "feed", storage_cache_size=1) as feed:
+        await feed.append([bytes([index % 256]) for index in range(2000)])
+        assert [await feed.get(index) for index in (1999, 0, 1000)] == [bytes([1999 % 256]), b"\0", bytes([1000 % 256])]
+
+
+async def test_without_stats_nothing_is_counted():
+    async with open_feed(MemoryDirectory(), stats=False) as feed:
+        assert feed.stats is None
+
+
+async def test_the_key_pair_is_what_peers_see(autojump_clock):
+    pair = NoiseKeyPair.from_seed(b"\x01" * 32)
+    async with author_and_copy(joined=False, key_pair=pair) as (author, copy):
+        join(author, copy)
+        await copy.update(1)
+        assert author.peers[0].public_key == pair.public_key
+
+
+async def test_what_the_body_raises_comes_out_as_it_is():
+    with pytest.raises(KeyError, match="mine"):
+        async with open_feed(MemoryDirectory()):
+            raise KeyError("mine")
+
+
+async def test_after_the_block_the_feed_is_closed():
+    async with open_feed(MemoryDirectory()) as feed:
+        pass
+    assert not feed.readable
+    with pytest.raises(Closed):
+        await feed.get(0)
+
+
+async def test_closing_twice_does_no_harm():
+    async with open_feed(MemoryDirectory()) as feed:
+        await feed.aclose()
+        await feed.aclose()
+    assert feed.closed
+
+
+async def test_a_destroyed_feed_leaves_nothing(tmp_path: Path):
+    async with open_feed(tmp_path / "feed") as feed:
+        await feed.append(b"gone")
+        await feed.destroy_storage()
+    assert not (tmp_path / "feed").exists()
