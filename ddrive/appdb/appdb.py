@@ -17,6 +17,7 @@ from ddrive.appdb.iterate import Diff, Walk
 from ddrive.appdb.merge import find, narrow
 from ddrive.appdb.node import Entry, InvalidEntry, hashes_of, pointer_to
 from ddrive.appdb.version import decode_version, encode_version
+from ddrive.appdb.watch import Watch
 from ddrive.appdb.writers import SOURCE, View, Writers
 from ddrive.crypto import KEY_BYTES, discovery_key
 from ddrive.errors import InvalidKey, LengthChanged, NotHeld, NotWritable
@@ -184,20 +185,12 @@ class AppDB:
         async for entry in key_history(self._writers, await self._heads(), normalize(key)):
             yield entry
 
-    async def watch(self, prefix: str = "") -> AsyncIterator[Sequence[Entry]]:
-        """Give the newest nodes at and below a prefix each time they have changed, for ever.
+    def watch(self, prefix: str = "") -> Watch:
+        """Return an asynchronous iterator over the newest nodes at and below a prefix, each time they have changed.
 
-        What is there at the start is not given. A block that cannot be understood, or is not here yet, is waited over.
+        What is there at the first step is not given. What cannot be understood, or is not here yet, is waited over.
         """
-        seen: set[int] | None = None
-        while True:
-            news = self._writers.news
-            nodes = await self._if_readable(lambda: self.newest(prefix))
-            if nodes is not None:
-                before, seen = seen, {node.pointer for node in nodes}
-                if before is not None and seen != before:
-                    yield nodes
-            await news.wait()
+        return Watch(self._writers, lambda: self._if_readable(lambda: self.newest(prefix)))
 
     async def follow(self) -> None:
         """Open the feed of every writer as soon as he is authorised, for ever.
