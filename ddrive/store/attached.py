@@ -99,7 +99,7 @@ class AttachedStore:
 
     async def aclose(self) -> None:
         """Close all feeds."""
-        for attached in self._by_key.values():
+        for attached in list(self._by_key.values()):
             if attached.feed:
                 await attached.feed.aclose()
 
