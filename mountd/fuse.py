@@ -23,7 +23,7 @@ DEVICE = "/dev/fuse"
 CONTROL = "/sys/fs/fuse/connections"
 CHILD_LIMIT_S = 5.0
 MIN_TASKS = 4  # idle tasks that are kept; each takes one request at a time
-MAX_TASKS = 1024  # requests in progress; reads that wait are capped well below (`Limits.max_waiting_reads`)
+MAX_TASKS = 1024  # requests in progress; reads that wait are capped well below (`waits.Limits.max_waiting_reads`)
 MAX_BACKGROUND = (
     512  # read-ahead requests in progress; the kernel's default of 12 lets 12 waiting reads stop all others
 )

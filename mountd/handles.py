@@ -6,6 +6,7 @@ Numbers are never used twice, so a call that arrives late for a closed file cann
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from ddrive.drive.stat import Stat
 from ddrive.errors import BadHandle
 from mountd.face import EntryFace, ReaderFace
 from mountd.inodes import Inode
@@ -76,3 +77,13 @@ class HandleTable(Generic[H]):
         left = list(self._open.values())
         self._open.clear()
         return left
+
+
+def reads(reader: ReaderFace, stat: Stat) -> bool:
+    """Tell whether `reader` gives the content that `stat` is about; a plain feed shown as a file may grow."""
+    if stat.mount is not None:
+        return True
+    size = stat.size if stat.blocks else 0
+    extent = reader.extent
+    place, expected = (extent.offset, extent.blocks, extent.byte_offset), (stat.offset, stat.blocks, stat.byte_offset)
+    return reader.size == size and (not size or place == expected)

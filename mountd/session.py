@@ -15,7 +15,8 @@ from mountd.follower import Follower
 from mountd.fuse import SessionCache, mount_options, mounted, serve_fuse, tune
 from mountd.mountinfo import mounted_at
 from mountd.operations import Operations
-from mountd.vfs import Limits, Vfs
+from mountd.vfs import Vfs
+from mountd.waits import Limits
 
 log = logging.getLogger(__name__)
 

@@ -29,9 +29,9 @@ from ddrive.errors import (
 )
 from ddrive.ids import BlockIndex
 from mountd.face import DriveFace, EntryFace, FeedFace, ReaderFace
-from mountd.handles import DirHandle, FileHandle, HandleTable
+from mountd.handles import DirHandle, FileHandle, HandleTable, reads
 from mountd.inodes import Inode, InodeTable, Listing, to_bytes
-from mountd.waits import Callers, Wait, Waits, interrupted
+from mountd.waits import Callers, Limits, Wait, Waits, interrupted
 from mountd.xattrs import OWN_PREFIX, given_value, names_of, own_value
 
 NAME_BYTES_MAX = 255
@@ -48,20 +48,6 @@ WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 T = TypeVar("T")
 Emit = Callable[[bytes, Inode, float, int], bool]  # name, inode, cache time, offset of the next; False: buffer is full
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long operations may wait, in seconds, and how many reads may wait at once."""
-
-    read_timeout_s: float = 30.0
-    meta_timeout_s: float = 5.0  # for anything but reads while no peer is connected
-    max_waiting_reads: int = 768
-
-    @property
-    def deadline_s(self) -> float:
-        """Return a deadline that leaves time to answer: the kernel must not wait longer than `read_timeout_s`."""
-        return self.read_timeout_s - min(0.5, self.read_timeout_s / 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +282,7 @@ class Vfs:
             raise OSError(errno.ESTALE, f"{inode.path} was replaced")
         known = None if inode.foreign else stat
         reader = await self._ask(self._open(inode.path, known), inode, caller)
-        if stat is None or not _reads(reader, stat):
+        if stat is None or not reads(reader, stat):
             await reader.aclose()
             inode.expires = 0.0
             self.inodes.drop_listing(inode.parent)
@@ -406,13 +392,3 @@ class Vfs:
         if not inode.is_dir:
             raise NotADirectory(f"{inode.path} is not a directory")
         return inode
-
-
-def _reads(reader: ReaderFace, stat: Stat) -> bool:
-    """Tell whether `reader` gives the content that `stat` is about; a plain feed shown as a file may grow."""
-    if stat.mount is not None:
-        return True
-    size = stat.size if stat.blocks else 0
-    extent = reader.extent
-    place, expected = (extent.offset, extent.blocks, extent.byte_offset), (stat.offset, stat.blocks, stat.byte_offset)
-    return reader.size == size and (not size or place == expected)

@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import trio
@@ -22,6 +23,20 @@ LOOK_AFTER_S = 0.2  # an operation younger than this is not looked at
 IDLE_LOOKS = 8  # looks without a waiting operation before the task sleeps: saves waking it for each operation
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long operations may wait, in seconds, and how many reads may wait at once."""
+
+    read_timeout_s: float = 30.0
+    meta_timeout_s: float = 5.0  # for anything but reads while no peer is connected
+    max_waiting_reads: int = 768
+
+    @property
+    def deadline_s(self) -> float:
+        """Return a deadline that leaves time to answer: the kernel must not wait longer than `read_timeout_s`."""
+        return self.read_timeout_s - min(0.5, self.read_timeout_s / 10)
 
 
 class Callers(Protocol):

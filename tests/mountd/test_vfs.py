@@ -25,7 +25,8 @@ from ddrive.errors import (
 )
 from mountd.follower import Follower
 from mountd.inodes import ROOT_NUMBER, Inode
-from mountd.vfs import FOLLOWED_S, FOREVER_S, LISTED_LOOKUPS_MIN, UNFOLLOWED_S, Limits, Vfs
+from mountd.vfs import FOLLOWED_S, FOREVER_S, LISTED_LOOKUPS_MIN, UNFOLLOWED_S, Vfs
+from mountd.waits import Limits
 from tests.support.memory_drive import FakeCallers, MemoryDrive
 
 CALLER = 4711
