@@ -19,7 +19,7 @@ from ddrive.ids import PublicKey, short
 from mountd.mountinfo import FILE_SYSTEM, mounted_at
 from mountd.mounts import Mount, MountOptions, MountTable
 from mountd.unmounting import detach_dead
-from mountd.workers import WorkerPool
+from mountd.workers import WorkerPool, is_ours
 
 LOOK_LIMIT_S = 5.0  # for a file call on a place that is not ours
 STARTING_LIMIT_S = 10.0  # for a worker that is being restarted when somebody mounts the same drive there again
@@ -143,13 +143,16 @@ class Mountpoints:
         raise MountFailed(f"{place} does not answer: something on the way there hangs")
 
     async def _is_same(self, old: Mount, wanted: Mount) -> bool:
-        """Tell whether `old` serves what is wanted, waiting for a worker that is just starting."""
+        """Tell whether `old` serves what is wanted, waiting for a worker that is just starting.
+
+        One that somebody has just unmounted by hand serves nothing, even if its end is not noted yet.
+        """
         if (old.key, old.version, old.options) != (wanted.key, wanted.version, wanted.options):
             return False
         with trio.move_on_after(STARTING_LIMIT_S):
             while old.state == "starting":  # noqa: ASYNC110 - a restart tells nobody how it goes on
                 await trio.sleep(0.05)
-        return old.state == "ok"
+        return old.state == "ok" and self._workers.running(old.mountpoint) and is_ours(old.mountpoint)
 
     async def _take_off(self, old: Mount, wanted: Mount) -> None:
         if old.state != "dead" and old.key != wanted.key:

@@ -199,6 +199,15 @@ async def test_a_mount_that_others_end_is_forgotten(tmp_path: Path) -> None:
         assert (await at.mount())["state"] == "ok"
 
 
+async def test_what_others_have_just_ended_is_mounted_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        first = await at.mount()
+        subprocess.run(["fusermount3", "-u", str(at.place)], check=True)
+        assert (await at.mount())["pid"] != first["pid"]  # though the engine may not have noticed the end yet
+        assert len(mounts_below(tmp_path)) == 1
+        assert await at.read() == TEXT
+
+
 async def test_a_mount_outlives_a_killed_engine(tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         made = await at.mount()
