@@ -16,11 +16,14 @@ import trio
 
 from ddrive.dialect import DIALECTS, Dialect
 from ddrive.drive import open_drive
+from ddrive.drive.hostile import HostileNames
 from ddrive.errors import AlreadyExists, DriveError, InvalidKey, NoPeers
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey, short
 from ddrive.store.store import OwnedStore
 from mountd.drives import DriveTable, KnownDrive
+
+HOSTILE_LIMIT_S = 1.0  # of one `info` for the entries that are never shown; the next one goes on
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +63,7 @@ class Collection:
         self._on_found = on_found
         self._open: dict[PublicKey, OpenDrive] = {}
         self._topics: dict[DiscoveryKey, KnownDrive] = {}
+        self._hostile: dict[PublicKey, HostileNames] = {}
         for known in table:
             self._note_topics(known)
 
@@ -315,10 +319,13 @@ class Collection:
             "metadata": dict(_NOTHING),
             "content": dict(_NOTHING) | {"bytes_downloaded": 0},
             "forked": False,
+            "hostile_names": 0,
         }
         async with self.feeds(known) as found:
             if found:
                 store, feeds = found
+                hostile = self._hostile.setdefault(known.key, HostileNames())
+                value["hostile_names"] = await hostile.look(feeds[0], HOSTILE_LIMIT_S)
                 value["version"] = feeds[0].length
                 value["peers"] = store.session(feeds[0]).peer_count
                 value["forked"] = any(feed.forked for feed in feeds)

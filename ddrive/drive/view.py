@@ -266,8 +266,8 @@ class DriveView:
         for number, node in enumerate(nodes):
             if number % _ENTRIES_PER_TURN == _ENTRIES_PER_TURN - 1:
                 await trio.lowlevel.checkpoint()
-            name = node.parts[level - 1]
-            if is_hostile(name):
+            name = node.parts[level - 1] if len(node.parts) >= level else ""
+            if is_hostile(name) or (node.garbled and node.parts[: level - 1] != owner.inner.split("/")[: level - 1]):
                 self.hostile_names += 1
                 continue
             entry = node if len(node.parts) == level else own.get(name)
@@ -291,7 +291,7 @@ class DriveView:
         load = Prefetch(owner.trie.trie.nodes)
         load.want([seq for seq in seqs if load.peek(seq) is None])
         entries = [load.peek(seq) or await load.node(seq) for seq in seqs]
-        return {node.parts[-1]: node for node in entries if len(node.parts) == level}
+        return {node.parts[-1]: node for node in entries if len(node.parts) == level and not node.garbled}
 
     async def _mounted_feed(self, stat: Stat) -> tuple[Feed, Extent]:
         """Return a plain feed that is shown as a file, and all that is known of it now."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import combinations
 from typing import Final
 
-from ddrive.trie.lookup import Head, Load, lookup, misplaced
+from ddrive.trie.lookup import Head, Load, distrust, lookup, misplaced
 from ddrive.trie.node import InvalidNode, TrieNode, encode_varints
 from ddrive.trie.path import COMPONENT_DIGITS, KeyPath, divergence, parting
 
@@ -20,6 +20,8 @@ _REVERSE: Final = (4, 0, 1, 2, 3)
 _FORWARD_RANKS: Final = tuple(_FORWARD.index(slot % 5) for slot in range(32))
 _REVERSE_RANKS: Final = tuple(_REVERSE.index(slot % 5) for slot in range(32))
 _ENDLESS: Final = 1 << 62
+_NO_DIGIT: Final = -1
+MAX_DOUBTFUL: Final = 1024  # nodes that one walk takes on the word of nodes with garbled keys
 STEPS_PER_REQUEST: Final = 2048  # between two requests to the peers; the npm peers do the same
 _NODES_AHEAD: Final = 1024  # looked at before a wait, about a millisecond
 _CHUNK: Final = 256  # entries found in one go before they are handed out
@@ -59,6 +61,7 @@ class Walk:
         self._steps = 0
         self._next_request = 0
         self._ready: list[TrieNode] = []  # found, not handed out yet, in reverse
+        self._doubtful: set[int] = set()  # what garbled nodes point to, which cannot be checked: taken once
 
     def __aiter__(self) -> "Walk":
         return self
@@ -147,6 +150,9 @@ class Walk:
             order.append((ranks[slot], slot, seq))
         order.sort()
         row += 1
+        if node.garbled:
+            self._expand_garbled(node, row, [(slot, seq) for _, slot, seq in order])
+            return False
         tied, before = False, -1
         peek = self._load.peek
         for rank, slot, seq in order:
@@ -157,6 +163,17 @@ class Walk:
             else:
                 self._stack.append((row, seq, peek(seq), node, slot % 5))
         return tied
+
+    def _expand_garbled(self, node: TrieNode, row: int, order: list[tuple[int, int]]) -> None:
+        """Stack what a node points at whose own place nobody knows; each of these once, so that the walk ends."""
+        for slot, seq in order:
+            if slot < 0:
+                self._stack.append((row, seq, node, None, _NO_DIGIT))
+            elif seq not in self._doubtful:
+                self._doubtful.add(seq)
+                self._stack.append((row, seq, self._load.peek(seq), None, slot % 5))
+        if len(self._doubtful) > MAX_DOUBTFUL:
+            raise node.fault("too much lies behind keys that are no text")
 
     def _look_ahead(self) -> None:
         """Ask for all that is missing next, now that the walk has to wait: the first missing nodes on every branch."""
@@ -194,13 +211,13 @@ class Walk:
                 check_child(node, parent, index - 1, digit)
             loaded.append((index, seq, node, None, digit))
         for left, right in combinations(loaded, 2):
-            if divergence(left[2], right[2]) != left[0] - 1:
+            if not (left[2].garbled or right[2].garbled) and divergence(left[2], right[2]) != left[0] - 1:
                 raise misplaced(min(left[2], right[2], key=lambda node: node.seq))
         loaded.sort(key=lambda step: step[2].key.encode("utf-16-be", "surrogatepass"), reverse=True)
         return [*loaded]
 
 
 def check_child(node: TrieNode, parent: TrieNode, row: int, digit: int) -> None:
-    """Check that `node` lies where row `row` of `parent` says. Raises: InvalidNode."""
-    if not node.key or parting(parent, node) != row << 3 | digit:
-        raise misplaced(node)
+    """Check that `node` lies where row `row` of `parent` says, if it has a place at all. Raises: InvalidNode."""
+    if not node.garbled and (not node.key or parting(parent, node) != row << 3 | digit):
+        distrust(node)

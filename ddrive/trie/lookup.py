@@ -5,10 +5,12 @@ handed in; a hop to a block that is there already is a plain call.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from ddrive.trie.node import TrieNode
 from ddrive.trie.path import COMPONENT_DIGITS, END, KeyPath, divergence, is_check_point, parting
+
+_LONGEST_NAME: Final = 255  # of a file system, in characters of the shortest kind
 
 
 class Load(Protocol):
@@ -47,12 +49,18 @@ async def lookup(
     index = 0
     peek = load.peek
     while node is not None and node.key:
+        if node.garbled:
+            if prefix and (index >= goal or await _leads_below(load, node, goal, path)):
+                return node
+            node, index = await _through(load, node, index, goal, path)
+            continue
         place = parting(node, path)
         stop = place >> 3
         if stop >= goal:
             return node
         if stop < index:
-            raise misplaced(node)
+            distrust(node)
+            continue
         if stop & 31 or not stop:
             seq = node.pointer(stop, place & 7)
             if not seq:
@@ -62,6 +70,34 @@ async def lookup(
             node = await collision_step(load, node, stop, path)
         index = stop + 1
     return None
+
+
+async def _through(load: Load, node: TrieNode, index: int, end: int, path: KeyPath) -> tuple[TrieNode | None, int]:
+    """Return where to go on from a node whose own digits nobody knows: what it points to shows where `path` leaves it.
+
+    Also the index up to which the digits are settled then. Only rows `index` to `end - 1` count.
+    """
+    rows, starts = node.rows()
+    for row, start in zip(rows, starts, strict=True):
+        if index <= row < end:
+            digit = path.digit(row)
+            for seq in [seq for slot, seq in node.pointers_at(start) if slot % (END + 1) == digit]:
+                candidate = load.peek(seq) or await load.node(seq)
+                if candidate.garbled or (candidate.key and divergence(candidate, path) > row):
+                    return candidate, row + 1
+    return None, end
+
+
+async def _leads_below(load: Load, node: TrieNode, goal: int, path: KeyPath) -> bool:
+    """Tell whether something that shares `goal` digits with `path` lies behind a later row of a garbled node."""
+    rows, starts = node.rows()
+    for row, start in zip(rows, starts, strict=True):
+        if row >= goal:
+            for _, seq in node.pointers_at(start):
+                candidate = load.peek(seq) or await load.node(seq)
+                if not candidate.garbled:
+                    return divergence(candidate, path) >= goal
+    return False
 
 
 async def collision_step(load: Load, node: TrieNode, index: int, path: KeyPath) -> TrieNode | None:
@@ -94,6 +130,17 @@ def misplaced(node: TrieNode) -> Exception:
     return node.fault("a newer block points to it, but its key does not belong there")
 
 
+def distrust(node: TrieNode) -> None:
+    """Take a misplaced node whose key no file system takes for one whose place nobody knows; others raise InvalidNode.
+
+    So an author who tampers with names loses those names, not the directory.
+    """
+    awkward = "\0" in node.key or any(part in ("", ".", "..") or len(part) > _LONGEST_NAME for part in node.parts)
+    if not node.key or not awkward:
+        raise misplaced(node)
+    node.garbled = True
+
+
 async def ancestors(load: Load, head: TrieNode | None, path: KeyPath, depth: int) -> list[TrieNode]:
     """Return the nodes stored at `path` itself or at a part of it with at least `depth` components, shortest first.
 
@@ -103,9 +150,13 @@ async def ancestors(load: Load, head: TrieNode | None, path: KeyPath, depth: int
     node = head
     index = 0
     while node is not None and node.key:
+        if node.garbled:
+            node, index = await _through(load, node, index, path.length, path)
+            continue
         stop = divergence(node, path)
         if stop < index:
-            raise misplaced(node)
+            distrust(node)
+            continue
         for level in range(max(depth, index // COMPONENT_DIGITS), min(stop // COMPONENT_DIGITS, len(path.parts)) + 1):
             row = level * COMPONENT_DIGITS + 1
             if index <= row <= stop:

@@ -266,7 +266,7 @@ class MountTrie:
     async def _mounts(self, base: str, recursive: bool, opened_only: bool, inside: frozenset[PublicKey]) -> Mounts:
         result: Mounts = []
         for node in await self.trie.list(RECORDS, hidden=True):
-            if not is_mount(node) or len(node.parts) < 2:
+            if not is_mount(node) or len(node.parts) < 2 or node.garbled:
                 continue
             mount = decode_mount(node)
             if not is_mount(await self.trie.get("/" + mount.path)):
@@ -306,7 +306,7 @@ class MountTrie:
         head = await self.trie.head(load)
         for record in await ancestors(load, head, record_path, 2):
             depth = len(record.parts) - 1
-            if not is_mount(record) or (depth == len(path.parts) and not through_last):
+            if not is_mount(record) or record.garbled or (depth == len(path.parts) and not through_last):
                 continue
             visible = await lookup(load, head, KeyPath("/" + "/".join(path.parts[:depth])))
             if is_mount(visible):

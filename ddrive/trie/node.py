@@ -8,7 +8,7 @@ Source: `hypertrie@5`, records in `schema.proto`.
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -62,9 +62,11 @@ class TrieNode(KeyPath):
 
     `origin` names the feed in messages. `numbers` is the table as it is on the wire: a hint at the highest row, then
     for each row in ascending order its number, the bits of its used slots, and the block index for each of them.
+    `garbled`: nobody can tell where the node lies, as the key in the block is no UTF-8 (here it has surrogates) or
+    does not belong to its place.
     """
 
-    __slots__ = ("_rows", "_starts", "flags", "numbers", "origin", "seq", "value")
+    __slots__ = ("_rows", "_starts", "flags", "garbled", "numbers", "origin", "seq", "value")
 
     def __init__(
         self,
@@ -84,6 +86,7 @@ class TrieNode(KeyPath):
         self.value = value
         self.flags = flags
         self.origin = origin
+        self.garbled = False
         self.numbers: list[int] = [0] if numbers is None else numbers
         self._rows: list[int] | None = None
         self._starts: list[int] = []
@@ -169,19 +172,26 @@ class TrieNode(KeyPath):
 def decode_node(seq: int, block: bytes, origin: str) -> TrieNode:
     """Return the node in block `seq` (1 or more) of the feed `origin`. A reset marker comes as a node with key "".
 
+    One with a key that is no UTF-8 is given out too (`garbled`), so that what it points to is not lost.
+
     Raises: InvalidNode.
     """
     try:
         fields = schema_pb2.Node.FromString(block)
     except DecodeError as error:
         raise InvalidNode(f"block {seq} of {origin} is no trie node: {error}") from error
-    key, flags, numbers = fields.key, fields.flags, fields.trie[:]
-    if not is_text(key) or (not key and not fields.HasField("key")):
-        raise InvalidNode(f"block {seq} of {origin} is no trie node: its key is missing or no text")
+    raw: Any = fields.key  # the bytes themselves when they are no UTF-8
+    flags, numbers = fields.flags, fields.trie[:]
+    if not raw and not fields.HasField("key"):
+        raise InvalidNode(f"block {seq} of {origin} is no trie node: its key is missing")
+    garbled = not is_text(raw)
+    key: str = raw.decode("utf-8", "surrogateescape") if garbled else raw
     if len(numbers) > MAX_NUMBERS:
         raise InvalidNode(f"the table in block {seq} of {origin} has {len(numbers)} numbers")
     value = fields.value if fields.HasField("value") else None
-    return TrieNode(seq, key, value, flags >> 8, bool(flags & _HIDDEN), numbers=numbers, origin=origin)
+    node = TrieNode(seq, key, value, flags >> 8, bool(flags & _HIDDEN), numbers=numbers, origin=origin)
+    node.garbled = garbled
+    return node
 
 
 def encode_node(node: TrieNode) -> bytes:

@@ -118,6 +118,8 @@ def _info_lines(value: dict[str, Any]) -> list[str]:
         if about:
             size = format_size(about["byte_length"])
             rows.append([feed, f"{about['downloaded']} of {about['length']} blocks held, {size} in all"])
+    if value.get("hostile_names"):
+        rows.append(["left out", f"{value['hostile_names']} entries whose names or attributes nothing here can show"])
     if value.get("forked"):
         rows.append(["forked", "yes: its author's key signed two histories"])
     rows += [["mounted at", str(mount)] for mount in value.get("mounts") or []]

@@ -97,7 +97,7 @@ async def test_numbers_of_more_than_64_bits_are_reported() -> None:
         await (await trie_of(bad)).get("a")
 
 
-@pytest.mark.parametrize("bad", [b"", b"\xff", b"garbage", field(2, b"no key"), field(1, b"\xff\xfe"), HEADER])
+@pytest.mark.parametrize("bad", [b"", b"\xff", b"garbage", field(2, b"no key"), HEADER])
 async def test_garbage_blocks_are_reported(bad: bytes) -> None:
     trie = await trie_of(block("b"), bad)
     if bad == HEADER:
@@ -202,3 +202,40 @@ def test_nodes_encode_as_they_decode() -> None:
     assert encode_node(TrieNode(1, "a", None)).hex() == "0a01611a010020012800"
     assert decode_node(1, encode_node(TrieNode(1, "a", None)), "feed").value is None
     assert decode_node(1, encode_node(TrieNode(1, "a", b"", 9, True)), "feed").value == b""
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+async def test_keys_that_are_no_text_do_not_hide_the_others(count: int) -> None:
+    source = await open_trie(new_feed(), HYPERCORE)
+    keys = [f"d{number % 4}/key{number:02}" for number in range(48)]
+    await source.batch([Put(key, b"v") for key in keys])
+    for first in range(len(keys)):
+        chosen = {f"key{(first + step * 5) % len(keys):02}".encode() for step in range(count)}
+        blocks = all_blocks(source.feed, 1)
+        for position, data in enumerate(blocks):
+            for name in chosen:
+                blocks[position] = blocks[position].replace(b"/" + name, b"/\xff\xfe\xfd" + name[-2:])
+            assert len(blocks[position]) == len(data)
+        trie = await trie_of(*blocks)
+        good = [key for key in keys if key[3:].encode() not in chosen]
+        found = await trie.list()
+        assert sorted(node.key for node in found if not node.garbled) == sorted(good)
+        assert sum(node.garbled for node in found) == count
+        assert {node.key[:2] for node in await trie.list(recursive=False)} == {"d0", "d1", "d2", "d3"}
+        for directory in ("d0", "d1", "d2", "d3"):
+            listed = [node.key for node in await trie.list(directory, recursive=False) if not node.garbled]
+            assert sorted(listed) == sorted(key for key in good if key.startswith(directory))
+        for key in good:
+            node = await trie.get(key)
+            assert node is not None
+            assert node.key == key
+
+
+async def test_nodes_without_a_place_cannot_make_a_walk_long() -> None:
+    blocks = [block("a")]
+    for seq in range(2, 60):  # each points at all before it, so there are 2^58 ways down
+        rows = [number for row, child in enumerate(range(1, seq), 1) for number in (row, 1 << row % 4, child)]
+        blocks.append(field(1, b"\xff/\xff/\xff") + field(2, b"v") + field(3, encode_varints([0, *rows])))
+    trie = await trie_of(*blocks)
+    assert len(await trie.list()) <= 60
+    assert len(await trie.list("a")) <= 60

@@ -1,0 +1,66 @@
+"""Entries that cannot be shown: left out of listings, never exported, counted; everything else stays readable."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ddrive.dialect import DWEB
+from ddrive.drive.drive import Drive, open_drive
+from ddrive.drive.exporter import export_tree
+from ddrive.drive.hostile import HostileNames
+from ddrive.errors import InvalidName, NotFound
+from ddrive.store.store import OwnedStore, open_store
+
+NAMES = [f"dir{number % 3}/file{number:02}" for number in range(30)]
+CHANGES = {b"file07": b"\xff\xfe\xfd\xfc07", b"file11": b"fi\0e11", b"dir2/file20": b"dir2/../e20"}
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[OwnedStore]:
+    """A store for both drives."""
+    async with open_store(tmp_path / "store", DWEB) as made:
+        yield made
+
+
+async def patched(store: OwnedStore) -> Drive:
+    """Return a drive whose author changed bytes in keys after their places were computed."""
+    drive = await open_drive(store, name="good", create=True)
+    for name in NAMES:
+        await drive.write_file(name, name.encode())
+    await drive.unlink(NAMES[0])
+    await drive.mkdir("/empty")
+    blocks = [await drive.metadata.get(index) for index in range(drive.version)]
+    for old, new in CHANGES.items():
+        blocks = [block.replace(old, new) for block in blocks]
+    feed = await store.open_feed(name="hostile")
+    await feed.append(blocks)
+    return await open_drive(store, key=feed.key)
+
+
+async def test_what_cannot_be_shown_is_left_out_and_the_rest_is_there(store: OwnedStore, tmp_path: Path) -> None:
+    drive = await patched(store)
+    expected = sorted(name for name in NAMES[1:] if name[5:] not in ("file07", "file11", "file20"))
+    assert sorted([path async for path, stat in drive.walk() if stat.is_file]) == expected
+    assert [entry.name for entry in await drive.list("/")] == ["dir0", "dir1", "dir2", "empty"]
+    for name in expected:
+        assert (await drive.lstat(name)).size == len(name)
+    with pytest.raises(NotFound):
+        await drive.lstat("dir1/file07")
+    with pytest.raises(InvalidName):
+        await drive.lstat("dir1/\udcff\udcfe\udcfd\udcfc07")
+    assert drive.hostile_names >= 2
+    done = await export_tree(drive, "/", tmp_path / "out")
+    assert sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("file*")) == expected
+    assert done.files == len(expected)
+
+
+async def test_they_are_counted_once(store: OwnedStore) -> None:
+    drive = await patched(store)
+    hostile = HostileNames()
+    assert await hostile.look(drive.metadata, 10) == len(CHANGES)
+    assert await hostile.look(drive.metadata, 10) == len(CHANGES)
+    good = await open_drive(store, name="good")
+    assert await HostileNames().look(good.metadata, 10) == 0
+    await drive.metadata.append([b"no node at all"])
+    assert await hostile.look(drive.metadata, 10) == len(CHANGES) + 1
