@@ -1,0 +1,56 @@
+"""The example and the table of options in docs/feed.md are true."""
+
+import inspect
+import re
+from pathlib import Path
+
+import trio
+
+import ddrive
+
+TEXT = (Path(__file__).resolve().parent.parent.parent / "docs" / "feed.md").read_text()
+
+
+async def test_the_example_runs(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert code is not None
+    author, reader = code[1].split("\n\n")
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = f'"127.0.0.1", {listeners[0].socket.getsockname()[1]}'
+    keys: dict[str, bytes] = {}
+
+    async def run(source: str, **names: object) -> None:
+        body = "async def example():\n" + "".join(f"    {line}\n" for line in source.splitlines())
+        space: dict[str, object] = {"ddrive": ddrive, "trio": trio, **names}
+        exec(compile(body, "docs/feed.md", "exec"), space)
+        await space["example"]()  # type: ignore[operator]
+
+    with trio.fail_after(20):
+        async with ddrive.open_feed("log") as feed:
+            keys["log"] = feed.key
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, reader.replace('"10.0.0.7", 9000', address).replace(", key", f", {keys['log']!r}"))
+            async with listeners[0] as listener:
+                stream = await listener.accept()
+            await _run_author(run, author, stream)
+    assert capsys.readouterr().out == "b'hello'\n"
+
+
+async def _run_author(run, author: str, stream: trio.SocketStream) -> None:
+    await run(author.replace("stream,", "the_stream,"), the_stream=stream)
+
+
+def _documented(heading: str) -> set[str]:
+    section = TEXT.split(heading)[1].split("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+
+
+def test_every_option_of_opening_is_documented():
+    assert _documented("## Opening\n") == set(inspect.signature(ddrive.open_feed).parameters) - {"place"}
+
+
+def test_every_option_of_replicate_is_documented():
+    options = set(inspect.signature(ddrive.StandaloneFeed.replicate).parameters) - {"self", "stream"}
+    assert _documented("## Peers\n") == options
