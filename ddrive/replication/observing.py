@@ -42,4 +42,4 @@ class PeerObserver(Protocol):
         """The peer has proven that it knows the feed, and the exchange begins."""
 
     def peer_removed(self, link: Link) -> None:
-        """The exchange with the peer is over, or did not come about."""
+        """The exchange with the peer is over, or did not come about; may be called again for the same link."""

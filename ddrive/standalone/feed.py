@@ -314,4 +314,7 @@ class StandaloneFeed(Readable):
     async def destroy_storage(self) -> None:
         """Close the feed and delete its files, the secret key with them: nobody can ever append to it again."""
         await self.aclose()
-        await trio.to_thread.run_sync(self._directory.remove)
+        if self._directory.blocking:
+            await trio.to_thread.run_sync(self._directory.remove)
+        else:
+            self._directory.remove()

@@ -204,9 +204,9 @@ class FeedHost:
 
     def peer_removed(self, link: Link) -> None:
         """Tell of a peer that takes part no more."""
-        peer = self._peer(link)
-        self._events.publish(PeerRemoved(peer))
-        self._peers.pop(link, None)
+        peer = self._peers.pop(link, None)
+        if peer is not None:
+            self._events.publish(PeerRemoved(peer))
         for replication in list(self._replications):
             if not replication.is_pending and replication.link is link:
                 replication.left(self)

@@ -210,18 +210,26 @@ class Replication:
     # -- what feeds tell us ----------------------------------------------------------------------------------------
 
     def left(self, feed: Carried) -> None:
-        """The exchange of a feed is over on this link: one that is not to stay ends with its last feed."""
+        """The exchange of a feed is over on this link: one that is not to stay ends with its last feed.
+
+        On one that stays, the peer may ask for the feed again: it may have known it too late.
+        """
         entry = self._feeds.get((feed.key, feed.dialect.name))
         if entry is None or entry.feed is not feed:
             return
-        self._forget(entry)
-        if not entry.options.live and not self._channels:
-            self._all_done.set()
+        self._drop_channels(entry)
+        if not entry.options.live:
+            self._forget(entry)
+            if not self._channels:
+                self._all_done.set()
+
+    def _drop_channels(self, entry: _Entry) -> None:
+        for channel in [channel for channel, other in self._channels.items() if other is entry]:
+            del self._channels[channel]
 
     def _forget(self, entry: _Entry) -> None:
         self._feeds.pop((entry.feed.key, entry.feed.dialect.name), None)
-        for channel in [channel for channel, other in self._channels.items() if other is entry]:
-            del self._channels[channel]
+        self._drop_channels(entry)
         entry.feed.left_by(self)
 
     # -- what the link tells us ------------------------------------------------------------------------------------

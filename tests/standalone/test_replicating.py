@@ -157,12 +157,41 @@ async def test_one_link_carries_several_feeds(autojump_clock):
 
 async def test_a_feed_can_be_added_to_a_link_that_is_up(autojump_clock):
     async with author_and_copy(joined=False) as (a, b), author_and_copy([b"other"], joined=False) as (c, d):
-        one, other = join(a, b, {"keep_unknown": True}, {"keep_unknown": True})
+        one, other = join(a, b, {"keep_unknown": True})
         await b.get(0)
         other.add(d)
         await trio.sleep(1)
         one.add(c)
         assert await d.get(0) == b"other"
+
+
+async def test_a_feed_that_was_refused_can_be_offered_later(autojump_clock):
+    async with author_and_copy(joined=False) as (a, b), author_and_copy([b"other"], joined=False) as (c, d):
+        one, other = join(a, b)
+        await b.get(0)
+        other.add(d)
+        await trio.sleep(1)
+        one.add(c)
+        assert await d.get(0) == b"other"
+
+
+async def test_a_peer_that_never_answers_for_a_feed_goes_with_its_link(autojump_clock):
+    async with author_and_copy(joined=False) as (a, b), author_and_copy(joined=False) as (_, d):
+        one, other = join(a, b, {"keep_unknown": True})
+        await b.get(0)
+        with d.events(PeerRemoved) as events:
+            other.add(d)
+            await trio.sleep(30)
+            one.close()
+            assert isinstance(await anext(events), PeerRemoved)
+
+
+async def test_a_feed_that_is_destroyed_in_memory_is_gone():
+    directory = MemoryDirectory()
+    async with open_feed(directory) as feed:
+        await feed.append(b"x")
+        await feed.destroy_storage()
+    assert directory.files == {}
 
 
 async def test_a_feed_that_is_not_known_is_reported(autojump_clock):
