@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ddrive.drive.stat import Stat
 from ddrive.ids import BlockIndex, PublicKey
@@ -86,3 +86,41 @@ class DriveFace(Protocol):
 
     async def changed(self, old: int) -> Sequence[str]:
         """Return the paths that differ between version `old` and now."""
+
+
+class NestedFace(Protocol):
+    """A nested drive that shows its newest version; `seen` is the one it had when it was first looked into."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def seen(self) -> int: ...
+    @property
+    def version(self) -> int: ...
+    async def wait_version(self, version: int) -> int:
+        """Return the version as soon as it is known to be at least `version`."""
+
+    async def changed(self, old: int) -> Sequence[str]:
+        """Return the paths, from the root of the outer drive, that differ between version `old` and now."""
+
+
+class NestedDrivesFace(Protocol):
+    """The nested drives that were looked into."""
+
+    @property
+    def complete(self) -> bool:
+        """Return whether none was left out."""
+
+    def drives(self) -> Sequence[NestedFace]:
+        """Return those known now."""
+
+    async def more(self) -> None:
+        """Return when another one was looked into."""
+
+
+@runtime_checkable
+class NestingFace(Protocol):
+    """A drive that tells which nested drives were looked into."""
+
+    async def nested(self) -> NestedDrivesFace:
+        """Return them; the result grows as more are."""

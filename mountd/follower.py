@@ -12,8 +12,9 @@ from typing import Protocol
 import trio
 
 from ddrive.errors import DriveError, NotFound
-from mountd.face import DriveFace
+from mountd.face import DriveFace, NestingFace
 from mountd.inodes import Inode, identity_of, to_bytes
+from mountd.nested import NestedFollower
 from mountd.vfs import Vfs
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,21 @@ class Follower:
         self._kernel = kernel
 
     async def run(self, open_drive: Callable[[], Awaitable[DriveFace]]) -> None:
-        """Open the drive, however long it takes, then follow it. Ends only for a version that cannot change."""
+        """Open the drive, however long it takes, then follow it and the drives nested in it.
+
+        Ends only for a version that cannot change and holds no nested drives.
+        """
         drive = await self._open(open_drive)
         known = drive.version
         self._vfs.set_drive(drive)
         await self._show_root(drive)
         log.info("drive is open: version=%d", known)
+        async with trio.open_nursery() as nursery:
+            if isinstance(drive, NestingFace):
+                nursery.start_soon(NestedFollower(self._vfs, self, drive).run)
+            await self._follow(drive, known)
+
+    async def _follow(self, drive: DriveFace, known: int) -> None:
         while not self._vfs.fixed:
             try:
                 known = await self._catch_up(drive, known)
@@ -78,9 +88,9 @@ class Follower:
             return known
         paths = await self._compare(drive, known) if known > EMPTY_VERSION else None
         if paths is None:
-            self._forget_all()
+            self.forget_all()
         else:
-            await self._forget(drive, paths)
+            await self.forget(drive, paths)
         await self._show_root(drive)
         return version
 
@@ -101,7 +111,7 @@ class Follower:
                 self._vfs.set_root(stat)
                 self._kernel.drop_attributes(self._vfs.inodes.root.number)
 
-    async def _forget(self, drive: DriveFace, paths: Iterable[str]) -> None:
+    async def forget(self, drive: DriveFace, paths: Iterable[str]) -> None:
         """Drop what is known about `paths` and the directories above them."""
         self._vfs.epoch += 1
         directories: dict[int, Inode] = {}
@@ -145,7 +155,8 @@ class Follower:
         self._kernel.drop_entry(parent.number, to_bytes(directory.name))
         self._vfs.inodes.detach(directory)
 
-    def _forget_all(self) -> None:
+    def forget_all(self) -> None:
+        """Drop everything that may be out of date."""
         self._vfs.epoch += 1
         for inode in self._vfs.inodes:
             self._doubt(inode)

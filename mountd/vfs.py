@@ -1,8 +1,8 @@
 """The POSIX meaning of a drive, by inode number: what FUSE asks, answered from caches, the disk and then the peers.
 
 Knows nothing of pyfuse3: `operations.Operations` translates. All attributes and listings once seen are kept and used
-until the drive changes; `follower.Follower` tells which paths did. Where changes are not followed (drives nested in
-this one, a follower in trouble) answers are good for a second.
+until the drive changes; `follower.Follower` tells which paths did, in nested drives too. Where changes are not followed
+(too many nested drives, a follower in trouble) answers are good for a second.
 """
 
 import errno
@@ -67,6 +67,7 @@ class Vfs:
         self.limits = limits
         self.inodes = InodeTable()
         self.epoch = 0  # grows with each change of the drive: an answer begun before is not kept
+        self.nested_followed = False  # whether changes in all nested drives are announced too
         self.followed = fixed  # whether changes are announced, or cannot happen
         self.metadata: FeedFace | None = None  # known before the drive is
         self.waits = Waits(callers, connected=self.connected)
@@ -144,9 +145,9 @@ class Vfs:
 
     def timeout_of(self, inode: Inode) -> float:
         """Return how long the kernel may keep what it is told of `inode`, in seconds."""
-        if inode.nested or not self.followed:
+        if not self.followed or self._unannounced(inode):
             return UNFOLLOWED_S
-        return FOREVER_S if self.fixed else FOLLOWED_S
+        return FOREVER_S if self.fixed and not inode.nested else FOLLOWED_S
 
     def forget(self, number: int, count: int) -> None:
         """Take back `count` lookups."""
@@ -221,7 +222,7 @@ class Vfs:
             inode = directory.children.get(entry.name)
             if current or inode is None or inode.stat is None:
                 inode = self._bind(directory, entry.name, entry.stat, keep=current)
-            known = UNFOLLOWED_S if inode.nested and timeout else timeout
+            known = min(timeout, self.timeout_of(inode))
             if not emit(to_bytes(entry.name), inode, known, position + 1):
                 self.inodes.drop_unused(inode)
                 return
@@ -245,7 +246,7 @@ class Vfs:
             epoch = self.epoch
             listing = Listing(await self._ask(self._list(inode.path), inode, caller))
             if epoch == self.epoch:
-                self.inodes.remember_listing(inode, listing, self._expiry(nested=inode.nested))
+                self.inodes.remember_listing(inode, listing, self._expiry(inode))
         return listing
 
     def _worth_listing(self, directory: Inode) -> bool:
@@ -371,11 +372,16 @@ class Vfs:
 
     def _bind(self, directory: Inode, name: str, stat: Stat, *, keep: bool = True) -> Inode:
         inode = self.inodes.bind(directory, name, stat)
-        inode.expires = self._expiry(nested=inode.nested) if keep else 0.0
+        inode.expires = self._expiry(inode) if keep else 0.0
         return inode
 
-    def _expiry(self, *, nested: bool) -> float:
-        if self.followed and not nested:
+    def _unannounced(self, inode: Inode) -> bool:
+        """Tell whether `inode` may change without our hearing of it; a plain feed shown as a file always may."""
+        feed = inode.stat is not None and inode.stat.mount is not None and inode.stat.mount.feed
+        return inode.nested and (feed or not self.nested_followed)
+
+    def _expiry(self, inode: Inode) -> float:
+        if self.followed and not self._unannounced(inode):
             return math.inf
         return trio.current_time() + UNFOLLOWED_S
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 import trio
 
 from ddrive.drive.mounts import DriveMount, DriveTree
+from ddrive.drive.nested import NestedDrives
 from ddrive.drive.paths import DrivePath, drive_path, is_hostile, link_target
 from ddrive.drive.reader import Extent, FileReader, extent_of
 from ddrive.drive.stat import DIRECTORY_MODE, Stat, decode_stat
@@ -139,6 +140,10 @@ class DriveView:
         """Return all nested drives, those in nested drives too, but none twice on one way down."""
         found = await (await self.trie()).mounts(recursive=True)
         return [DriveMount(DrivePath(path), mount.key, mount.version) for path, mount, _ in found]
+
+    async def nested(self) -> NestedDrives:
+        """Return the nested drives that were looked into, which grow more as others are: for following them."""
+        return NestedDrives((await self._tree.live()).visited)
 
     # -- content
 

@@ -22,6 +22,7 @@ from ddrive.trie.mountwalk import Found, MountDiff, MountWalk, Place, join, norm
 from ddrive.trie.node import TrieNode
 from ddrive.trie.path import KeyPath, normalize, writable_path
 from ddrive.trie.trie import Trie, move_changes, open_trie
+from ddrive.trie.visited import Visited
 
 MAX_DEPTH: Final = 64  # mounts within mounts
 
@@ -37,6 +38,8 @@ class _Tries:
 
     def __init__(self, root: Trie, open_mounted: OpenTrie) -> None:
         self._open_mounted = open_mounted
+        self.root = root.feed.key
+        self.visited: Visited[MountTrie] = Visited()
         self._tries: dict[tuple[PublicKey, int | None], MountTrie] = {}
         self._locks: dict[PublicKey, trio.Lock] = {}
         self._tries[root.feed.key, None] = MountTrie(root.live(), self)
@@ -96,6 +99,11 @@ class MountTrie:
     def writable(self) -> bool:
         """Whether the trie itself can be changed here."""
         return self.trie.writable
+
+    @property
+    def visited(self) -> "Visited[MountTrie]":
+        """The mounted tries that paths of the outermost one led through, without those of fixed versions."""
+        return self._tries.visited
 
     def checkout(self, version: int) -> "MountTrie":
         """Return the view of the first `version` blocks. Mounts without a version still show their newest."""
@@ -296,6 +304,8 @@ class MountTrie:
             if following is None:
                 return place
             place = following
+            if self.key == self._tries.root and not place.trie.trie.fixed:
+                self._tries.visited.note(place.base, place.trie)
         raise TooManyLinks(f"{path!r} passes through more than {MAX_DEPTH} mounts")
 
     async def _next_place(self, place: Owner, through_last: bool) -> Owner | None:

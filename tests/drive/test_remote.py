@@ -184,3 +184,29 @@ async def test_downloading_and_clearing(world: World) -> None:
             assert await clear(seen, "/many") == 300
             assert (await seen.content()).held(0, 1000) == 0
             assert await seen.read_file("/many/299") == b"299"
+
+
+async def test_nested_drives_that_were_looked_into_are_followed(world: World) -> None:
+    inner = await open_drive(world.far, name="inner", create=True)
+    other = await open_drive(world.far, name="other", create=True)
+    outer = await open_drive(world.far, name="outer", create=True)
+    await inner.write_file("/dir/f", b"old")
+    await outer.mount("/inner", inner.key)
+    await inner.mount("/deeper", other.key)
+    await outer.mount("/pinned", inner.key, version=inner.version)
+    await outer.mount("/untouched", other.key)
+    async with world.linked():
+        with trio.fail_after(20):
+            seen = await open_drive(world.near, key=outer.key)
+            nested = await seen.nested()
+            assert nested.drives() == []
+            assert await seen.read_file("/inner/dir/f") == b"old"
+            await seen.list("/pinned")
+            (found,) = nested.drives()
+            assert (found.path, found.seen) == ("inner", inner.version)
+            await seen.list("/inner/deeper")
+            assert sorted(drive.path for drive in nested.drives()) == ["inner", "inner/deeper"]
+            await inner.write_file("/dir/f", b"new")
+            assert await found.wait_version(found.seen + 1) == inner.version
+            assert await found.changed(found.seen) == ["inner/dir/f"]
+            assert await seen.read_file("/inner/dir/f") == b"new"
