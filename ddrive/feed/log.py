@@ -50,13 +50,18 @@ class FeedLog(OwnedFeed):
 
     def digest(self, index: int) -> int:
         """Return `Request.nodes` for block `index`: which of the nodes that prove it are held."""
-        return 0 if index in self._doubts else merkle.digest(self._bits.known, index, self._bits.covers)
+        return 0 if index in self._doubts else self._bits.digest(index)
 
-    def proof(self, index: int, *, digest: int, hash_only: bool, remote: RemoteTree) -> Proof | None:
-        """Return what proves block `index` to a peer, None when it cannot be proven here or the feed is forked."""
+    def proof(
+        self, index: int, *, digest: int, hash_only: bool, remote: RemoteTree, kept: bool = False
+    ) -> Proof | None:
+        """Return what proves block `index` to a peer, None when it cannot be proven here or the feed is forked.
+
+        `kept`: `remote` also has all that was sent to the peer.
+        """
         if self.forked or not 0 <= index < MAX_LENGTH:
             return None
-        planned = merkle.plan(self._shown, index, digest, hash_only=hash_only, remote=remote)
+        planned = merkle.plan(self._shown, index, digest, hash_only=hash_only, remote=remote, kept=kept)
         if planned is None:
             return None
         nodes: list[Node] = []

@@ -207,15 +207,21 @@ def absorb(known: Known, block: int, value: int, remote: RemoteTree) -> None:
         rest >>= 1
 
 
-def plan(known: Known, block: int, value: int, *, hash_only: bool, remote: RemoteTree) -> Plan | None:
-    """Return which nodes answer a request for `block` with digest `value`, None when its leaf is not known here."""
+def plan(
+    known: Known, block: int, value: int, *, hash_only: bool, remote: RemoteTree, kept: bool = False
+) -> Plan | None:
+    """Return which nodes answer a request for `block` with digest `value`, None when its leaf is not known here.
+
+    `kept`: the peer has all that is in `remote`, so the digest is not looked at where that is near enough.
+    """
     node: int = 2 * block
     if not known(node):
         return None
     nodes = [NodeIndex(node)] if hash_only else []
     if value == 1:
         return Plan(nodes, 0)
-    absorb(known, block, value, remote)
+    if not (kept and (remote.knows(node) or remote.knows(flat.parent(node)))):
+        absorb(known, block, value, remote)
     while not remote.knows(node):
         sibling = flat.sibling(node)
         if known(sibling):

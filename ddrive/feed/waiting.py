@@ -28,7 +28,7 @@ class Waiters:
         self._blocks: dict[int, trio.Event] = {}
         self._ranges: list[_Range] = []
         self._lengths: list[tuple[int, trio.Event]] = []
-        self._news = trio.Event()
+        self._news: trio.Event | None = None  # somebody waits for anything at all
 
     async def block(self, index: int) -> None:
         """Return when block `index` was stored."""
@@ -59,6 +59,8 @@ class Waiters:
 
     async def news(self) -> None:
         """Return when anything was stored."""
+        if self._news is None:
+            self._news = trio.Event()
         await self._news.wait()
 
     def stored(self, start: int, end: int) -> None:
@@ -84,9 +86,9 @@ class Waiters:
 
     def changed(self) -> None:
         """Wake who waits for anything."""
-        if self._news.statistics().tasks_waiting:
+        if self._news is not None:
             self._news.set()
-            self._news = trio.Event()
+            self._news = None
 
     def wake_all(self) -> None:
         """Wake everybody: the feed was closed."""

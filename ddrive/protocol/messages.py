@@ -70,10 +70,15 @@ class Unhave:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """The sender wants to be told which of `length` blocks from `start` we hold and come to hold; 0 = no end."""
+    """The sender wants to be told which of `length` blocks from `start` we hold and come to hold; 0 = no end.
+
+    With `keeps` it promises to keep every node that comes with an answer from now on, so that no later answer has to
+    repeat one; a further Want with it takes the promise back for what was sent before.
+    """
 
     start: BlockIndex
     length: int = 0
+    keeps: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,11 @@ def _encode_have(message: Have) -> bytes:
     ).SerializeToString()
 
 
-def _encode_range(message: Unhave | Want | Unwant) -> bytes:
+def _encode_want(message: Want) -> bytes:
+    return schema.Range(start=message.start, length=message.length, keeps=message.keeps or None).SerializeToString()
+
+
+def _encode_range(message: Unhave | Unwant) -> bytes:
     return schema.Range(start=message.start, length=message.length).SerializeToString()
 
 
@@ -249,7 +258,7 @@ def _decode_unhave(body: bytes) -> Unhave:
 
 
 def _decode_want(body: bytes) -> Want:
-    return Want(*_range(body, 0))
+    return Want(*_range(body, 0), keeps=schema.Range.FromString(body).keeps)
 
 
 def _decode_unwant(body: bytes) -> Unwant:
@@ -331,7 +340,7 @@ _ENCODERS: dict[type, tuple[int, Callable[..., bytes]]] = {
     Status: (2, _encode_status),
     Have: (3, _encode_have),
     Unhave: (4, _encode_range),
-    Want: (5, _encode_range),
+    Want: (5, _encode_want),
     Unwant: (6, _encode_range),
     Request: (7, _encode_request),
     Cancel: (8, _encode_cancel),

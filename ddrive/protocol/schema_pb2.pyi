@@ -146,23 +146,26 @@ Global___Have: _TypeAlias = Have  # noqa: Y015
 
 @_typing.final
 class Range(_message.Message):
-    """Types 4 (Unhave), 5 (Want) and 6 (Unwant)."""
+    """Types 4 (Unhave), 5 (Want) and 6 (Unwant). `keeps` is our own, in Want; npm peers pass over it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
     LENGTH_FIELD_NUMBER: _builtins.int
+    KEEPS_FIELD_NUMBER: _builtins.int
     start: _builtins.int
     length: _builtins.int
+    keeps: _builtins.bool
     def __init__(
         self,
         *,
         start: _builtins.int | None = ...,
         length: _builtins.int | None = ...,
+        keeps: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["keeps", b"keeps", "length", b"length", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["length", b"length", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keeps", b"keeps", "length", b"length", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

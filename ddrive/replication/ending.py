@@ -116,9 +116,10 @@ class Ending(Asking):
 
     def _end_if_complete(self, peer: LinkedPeer) -> None:
         """Tell a peer, once, that we have all it announced, when the exchange with it is not to stay."""
-        if peer.options.live or not self.wants_all or not self._asks(peer) or self._is_missing_something(peer):
+        if peer.options.live or not self.wants_all or not self._asks(peer):
             return
-        self._say_done(peer)
+        if not peer.state.asked and not self._is_missing_something(peer):  # the latter costs 0.1 ms
+            self._say_done(peer)
 
     def _say_done(self, peer: LinkedPeer) -> None:
         peer.done = True

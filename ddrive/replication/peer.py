@@ -85,6 +85,8 @@ class PeerState:
     average_size: int = 0  # bytes of its blocks, a running mean
     doubted: int = 0  # announced lengths up to here were asked for and never proven
     last_seek: int = 0  # byte offset it was asked for last: npm peers answer the same one only once
+    broke_promise_at: float = -1.0  # when nodes that it sent were last dropped, against our promise in Want
+    broken_promises: int = 0
     stats: PeerStats = field(default_factory=PeerStats)
 
     @property

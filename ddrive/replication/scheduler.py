@@ -19,6 +19,7 @@ REQUEST_TIMEOUT_S = 5.0  # a silent request is asked elsewhere
 DROP_AFTER_S = 20.0  # a peer that owes answers and stays silent is dropped
 PAUSE_S = 5.0  # when what arrives cannot be stored
 LEVELS = tuple(Level)
+MAX_BROKEN_PROMISES = 16  # answers of one peer that we did not store; from then on it is to blame for what it sends
 LATE_S = 30.0  # a peer that left a request unanswered may be asked for the block again
 BEYOND_REQUESTS = 1  # at a time for blocks past our length, as each answer repeats the proof of the new length
 BEYOND_URGENT = 4  # the same when somebody waits: a round trip costs more than a proof
@@ -222,6 +223,32 @@ class Scheduler:
         grew = asked is None or asked.beyond
         return actions + self._fill(now, None if grew or actions else peer)
 
+    def dropped(self, peer: PeerState, now: float) -> list[Action]:
+        """Note that an answer was not stored: the peer is told, and may be wrong about us until it hears that."""
+        peer.broke_promise_at = now
+        peer.broken_promises += 1
+        if not peer.uploading or 0 not in peer.regions_asked:
+            return []
+        return [Send(peer.id, self._want(0))]
+
+    def excuses(self, peer: PeerState, index: int, now: float) -> bool:
+        """Take a block that did not verify back; tells whether that may be because we had not kept our promise."""
+        if peer.broken_promises > MAX_BROKEN_PROMISES:
+            return False
+        probes = [probe for probe in peer.probes if probe.index == index or probe.byte_offset]
+        late = peer.late.get(index)
+        asked = peer.asked.get(index) or (late.asked if late is not None else None)
+        times = [asked.sent_at] if asked is not None else [probe.sent_at for probe in probes]
+        if min(times, default=now) > peer.broke_promise_at:
+            return False
+        if index in peer.asked:
+            self._release(peer, index, cancelled=True)
+        elif late is not None:
+            del peer.late[index]
+        else:
+            peer.probes = [probe for probe in peer.probes if probe not in probes]
+        return True
+
     def failed(self, peer: PeerState, index: int, now: float) -> None:
         """Note that an answer could not be stored: nothing is asked of anybody for a while."""
         self._paused_until = now + PAUSE_S
@@ -297,8 +324,13 @@ class Scheduler:
             while (region := peer.region_to_ask(start, end)) is not None:
                 peer.regions_asked.add(region)
                 peer.regions_unanswered.add(region)
-                actions.append(Send(peer.id, Want(BlockIndex(region * REGION_BLOCKS), REGION_BLOCKS)))
+                actions.append(Send(peer.id, self._want(region)))
         return actions
+
+    @staticmethod
+    def _want(region: int) -> Want:
+        """Return the question for a region; the first one promises to keep all nodes that answers bring."""
+        return Want(BlockIndex(region * REGION_BLOCKS), REGION_BLOCKS, keeps=region == 0)
 
     def _fill(self, now: float, only: PeerState | None = None) -> list[Action]:
         """Use free slots, of all peers or of one: the least busy peer gets the next block."""
@@ -345,6 +377,8 @@ class Scheduler:
         """Return the block to ask this peer for next, or None when it is busy or has nothing that is wished."""
         in_flight = len(peer.asked)
         for level in LEVELS:
+            if not self.demand.waiting(level) and not self.demand.ranges(level):
+                continue
             if in_flight >= (peer.urgent_limit if level is Level.URGENT else peer.limit):
                 return None
             for index in self.demand.waiting(level):

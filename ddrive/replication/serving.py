@@ -28,6 +28,7 @@ class Uploads:
         self._stats = stats
         self._queue: deque[Request] = deque()
         self._tree = RemoteTree()
+        self._keeps = False  # the peer keeps every node that we send it
         self._last_seek = 0
 
     def __len__(self) -> int:
@@ -41,6 +42,11 @@ class Uploads:
         if len(self._queue) >= MAX_QUEUED:
             raise RemoteProtocolError(f"more than {MAX_QUEUED} requests are waiting")
         self._queue.append(request)
+
+    def begin_account(self) -> None:
+        """Count on the peer to keep what it is sent from now on, and on nothing that it was sent before."""
+        self._tree = RemoteTree()
+        self._keeps = True
 
     def cancel(self, cancel: Cancel) -> None:
         """Forget a request that is not answered yet."""
@@ -69,7 +75,7 @@ class Uploads:
                 hash_only = hash_only or not log.has(index)
         value = None
         try:
-            proof = log.proof(index, digest=digest, hash_only=hash_only, remote=self._tree)
+            proof = log.proof(index, digest=digest, hash_only=hash_only, remote=self._tree, kept=self._keeps)
             if proof is not None and not hash_only:
                 value = feed.get_held(index)
         except CorruptStorage:
@@ -81,6 +87,10 @@ class Uploads:
             self._send(Data(index, value, proof.nodes, proof.signature))
         except LocalProtocolError:  # the block leaves no room for its proof in a frame
             return
+        if self._keeps:
+            self._tree.add(2 * index)
+            for node in proof.nodes:
+                self._tree.add(node.number)
         if value is not None:
             for stats in self._stats:
                 stats.uploaded_blocks += 1

@@ -203,14 +203,19 @@ class FeedSession(Ending):
             handle(self, peer, message)
 
     def _on_data(self, peer: LinkedPeer, data: Data) -> None:
+        now = trio.current_time()
         if not self._scheduler.expects(peer.state, data):
             if data.value is not None and not self._log.has(data.index):
                 peer.send(Unhave(data.index))
+            if data.nodes or not self._log.has(data.index):
+                self._run(self._scheduler.dropped(peer.state, now))
             return
         self._giver = peer
         try:
             self.feed.put(data.index, data.value, Proof(data.nodes, data.signature))
         except InvalidProof as error:
+            if not isinstance(error, Forked) and self._scheduler.excuses(peer.state, data.index, now):
+                return
             for stats in (peer.state.stats, self.stats):
                 stats.verify_failures += 1
             if isinstance(error, Forked):
@@ -222,7 +227,8 @@ class FeedSession(Ending):
         except OSError as error:
             # the disk is full or fails: the peer is not to blame, and asking others at once would not help
             logger.error("cannot store block feed=%s block=%d error=%s", short(self.feed.key), data.index, error)
-            self._scheduler.failed(peer.state, data.index, trio.current_time())
+            self._scheduler.failed(peer.state, data.index, now)
+            self._run(self._scheduler.dropped(peer.state, now))
             return
         finally:
             self._giver = None
@@ -236,7 +242,7 @@ class FeedSession(Ending):
                 self.observer.downloaded(peer.link, data.index, data.value)
         if peer.wants_receipts:
             peer.send(Have(data.index, 1, ack=True))
-        self._run(self._scheduler.answered(peer.state, data.index, size, trio.current_time()))
+        self._run(self._scheduler.answered(peer.state, data.index, size, now))
         self._notify()
         self._end_if_complete(peer)
 
@@ -273,6 +279,8 @@ class FeedSession(Ending):
 
     def _on_want(self, peer: LinkedPeer, want: Want) -> None:
         peer.state.asks = True
+        if want.keeps:
+            peer.uploads.begin_account()
         if self._serves(peer):
             self._announcer.wanted(peer, want)
 

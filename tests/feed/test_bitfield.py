@@ -1,10 +1,12 @@
 """Bits of held blocks and known nodes: recorded pages, and a naive model."""
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddrive.feed import flat
+from ddrive.feed import flat, merkle
 from ddrive.feed.bitfield import BLOCKS_PER_PAGE, PAGE_BYTES, Bitfield
 from tests.support.vectors import vector
 
@@ -131,3 +133,17 @@ def test_only_changed_pages_are_written():
     assert all(len(page) == PAGE_BYTES for _, page in pages)
     bits.mark_dirty([2])
     assert [number for number, _ in bits.take_dirty()] == [2]
+
+
+def test_digests_agree_with_the_walk_that_knows_nothing_of_pages():
+    chance = random.Random(3)
+    for _ in range(300):
+        bits, blocks = Bitfield(), chance.choice([8, 64, 1000, 20_000, 70_000])
+        for _ in range(chance.randrange(30)):
+            if chance.random() < 0.5:
+                bits.add_node(chance.randrange(2 * blocks))
+            else:
+                start = chance.randrange(blocks)
+                bits.add_complete(start // 2, start)
+        for block in chance.sample(range(blocks), 8):
+            assert bits.digest(block) == merkle.digest(bits.known, block, bits.covers)

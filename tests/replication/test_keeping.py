@@ -1,0 +1,96 @@
+"""Nodes that a peer keeps are sent once; one that dropped some says so and is sent all again."""
+
+from ddrive.feed import Feed
+from ddrive.feed.merkle import Proof
+from ddrive.ids import BlockIndex
+from ddrive.protocol.messages import Request, Want, decode, encode
+from ddrive.replication.local import HeldBlocks
+from ddrive.replication.peer import PeerStats
+from ddrive.replication.scheduler import MAX_BROKEN_PROMISES, Scheduler, Send
+from ddrive.replication.serving import Uploads
+from tests.feed.samples import reader, writer
+
+BLOCKS = [bytes([number]) * 9 for number in range(64)]
+
+
+def answers(requests, *, keeps, again_after=None):
+    """Return what is sent for requests whose digests know nothing, as when many are under way at once."""
+    log, sent = writer(BLOCKS), []
+    uploads = Uploads(sent.append, (PeerStats(),))
+    if keeps:
+        uploads.begin_account()
+    for count, request in enumerate(requests):
+        if count == again_after:
+            uploads.begin_account()
+        uploads.add(request)
+        uploads.serve(Feed(log), log, lambda: True)
+    return sent
+
+
+def test_a_node_is_sent_once_to_a_peer_that_keeps_it():
+    requests = [Request(BlockIndex(index)) for index in range(64)]
+    plain = sum(len(data.nodes) for data in answers(requests, keeps=False))
+    kept = answers(requests, keeps=True)
+    assert plain == 64 * 6
+    assert sum(len(data.nodes) for data in kept) == 63
+    target = reader()
+    for data in kept:
+        target.put(data.index, data.value, proof_of(data))
+    assert target.held(0, 64) == 64
+
+
+def proof_of(data):
+    return Proof(data.nodes, data.signature)
+
+
+def test_after_a_new_account_nothing_counts_as_sent():
+    requests = [Request(BlockIndex(index)) for index in (0, 1, 2)]
+    sent = answers(requests, keeps=True, again_after=2)
+    target = reader()
+    target.put(2, sent[2].value, proof_of(sent[2]))
+    assert target.has(2)
+
+
+def test_the_promise_goes_over_the_wire():
+    kind, body = encode(Want(BlockIndex(0), 8192, keeps=True))
+    message = decode(kind, body)
+    assert isinstance(message, Want)
+    assert message.keeps
+    assert encode(Want(BlockIndex(0), 8192)) == (5, b"\x08\x00\x10\x80\x40")
+
+
+def asking_scheduler():
+    """Return a scheduler with one peer that has everything and is asked for blocks 0 to 3 at time 1."""
+    scheduler = Scheduler(HeldBlocks(reader()))
+    peer, actions = scheduler.add_peer(0.0)
+    assert [action.message.keeps for action in actions] == [True]
+    scheduler.has(peer, 0, 64, 1.0)
+    for index in range(4):
+        scheduler.want_blocks(index, index + 1, 1.0, urgent=True)
+    return scheduler, peer
+
+
+def test_a_peer_is_excused_for_what_was_asked_before_an_answer_was_dropped():
+    scheduler, peer = asking_scheduler()
+    assert not scheduler.excuses(peer, 0, 2.0)
+    again = scheduler.dropped(peer, 2.0)
+    assert again == [Send(peer.id, Want(BlockIndex(0), 1 << 20))]
+    assert again[0].message.keeps
+    assert scheduler.excuses(peer, 0, 3.0)
+    assert 0 not in peer.asked
+
+
+def test_a_peer_is_not_excused_for_what_is_asked_later():
+    scheduler, peer = asking_scheduler()
+    scheduler.dropped(peer, 2.0)
+    scheduler.excuses(peer, 0, 3.0)
+    scheduler.tick(4.0)
+    assert 0 in peer.asked
+    assert not scheduler.excuses(peer, 0, 5.0)
+
+
+def test_a_peer_that_makes_us_drop_again_and_again_is_to_blame():
+    scheduler, peer = asking_scheduler()
+    for _ in range(MAX_BROKEN_PROMISES + 1):
+        scheduler.dropped(peer, 2.0)
+    assert not scheduler.excuses(peer, 0, 3.0)
