@@ -115,11 +115,18 @@ class Ending(Asking):
             self._leave(peer)
 
     def _end_if_complete(self, peer: LinkedPeer) -> None:
-        """Tell a peer, once, that we have all it announced, when the exchange with it is not to stay."""
-        if peer.options.live or not self.wants_all or not self._asks(peer):
+        """Tell all peers, once, that we have everything, where the exchange is not to stay; `peer` was heard last."""
+        if not self.wants_all or not self._may_be_done_with(peer) or self._is_missing_something(peer):
             return
-        if not peer.state.asked and not self._is_missing_something(peer):  # the latter costs 0.1 ms
-            self._say_done(peer)
+        for other in list(self._peers.values()):
+            if self._may_be_done_with(other):
+                self._say_done(other)
+
+    def _may_be_done_with(self, peer: LinkedPeer) -> bool:
+        """Tell, without looking through our blocks (0.1 ms), whether the end with a peer may have come."""
+        if peer.options.live or peer.state.asked or not peer.state.first_want_answered:
+            return False
+        return self._asks(peer)
 
     def _say_done(self, peer: LinkedPeer) -> None:
         peer.done = True

@@ -28,6 +28,20 @@ async def test_a_link_with_nothing_to_fetch_ends_too(autojump_clock):
         await other.wait()
 
 
+async def test_all_links_end_when_several_peers_have_shared_the_work(autojump_clock):
+    async with (
+        author_and_copy([b"x" * 100] * 300, joined=False, sparse=False) as (author, first),
+        open_feed(MemoryDirectory(), author.key) as second,
+    ):
+        join(author, first)
+        await first.download(0, 300)
+        links = [*join(author, second, {"live": False}, {"live": False})]
+        links += join(first, second, {"live": False}, {"live": False})
+        for link in links:
+            await link.wait()
+        assert second.has(0, 300)
+
+
 async def test_two_copies_complete_each_other_and_end(autojump_clock):
     async with (
         author_and_copy(joined=False, sparse=False) as (author, one),
