@@ -35,6 +35,7 @@ from mountd.logs import configure
 from mountd.mountpoints import Mountpoints
 from mountd.mounts import GUESS, Mount, MountTable
 from mountd.peers import Peers
+from mountd.upkeep import Upkeep
 from mountd.verbs import Verbs
 from mountd.workers import WorkerPool
 
@@ -112,8 +113,9 @@ class Engine:
     async def run(self, peers: Peers, task_status: trio.TaskStatus[None]) -> None:
         """Do the work of an engine until it is told to stop, then end the mounts and the socket."""
         verbs = Verbs(self._config, self._stores, self._collection, self._mountpoints, peers, self._stop)
+        upkeep = Upkeep(self._collection, self._stores)
         databases = Databases(self._config.state / "databases.json", self._stores, self._nursery, peers.add)
-        control = Control(self._config.socket, self._stores, verbs.table() | databases.table())
+        control = Control(self._config.socket, self._stores, verbs.table() | upkeep.table() | databases.table())
         await self._nursery.start(control.serve)
         self._nursery.start_soon(self._stop_on_signal)
         self._collection.start()

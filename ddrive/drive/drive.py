@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from ddrive.drive.content import content_name
+from ddrive.drive.history import Log
 from ddrive.drive.mounts import DriveTree, OwnDrive
 from ddrive.drive.paths import DrivePath, drive_path, parent
 from ddrive.drive.stat import (
@@ -54,6 +55,15 @@ class Drive(DriveView):
     def tags(self) -> Tags:
         """The names of versions."""
         return Tags(self, self._tree.store.dialect.tag_prefix)
+
+    @property
+    def dialect_name(self) -> str:
+        """The family of peers that the drive is shared with."""
+        return self._tree.store.dialect.name
+
+    def log(self, first: int = 2) -> Log:
+        """Return an asynchronous iterator over what the versions from `first` to this one brought, oldest first."""
+        return Log(self, self._tree.store.dialect.tag_prefix, first)
 
     def checkout(self, version: int) -> "Drive":
         """Return the view of a fixed version, from 1 (empty) on. It shares the feeds of this one.

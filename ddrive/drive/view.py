@@ -66,6 +66,10 @@ class DriveView:
         """Whether this is a fixed version, which never changes."""
         return self._version is not None
 
+    def at(self, version: int) -> "DriveView":
+        """Return the view of a fixed version to read; it shares the feeds of this one."""
+        return DriveView(self._tree, version)
+
     async def trie(self) -> MountTrie:
         """Return the trie of this view. Waits for the header when the drive is not known yet."""
         live = await self._tree.live()

@@ -8,7 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from mountd.cli import db, drives, engine, graph, keeping, look, mounting, peers, report, transfer, versions
+from mountd.cli import (
+    db,
+    drives,
+    engine,
+    graph,
+    history,
+    holdings,
+    keeping,
+    linking,
+    look,
+    mounting,
+    peers,
+    report,
+    transfer,
+    versions,
+)
 
 PARSER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # typer exports no base class of all wrong calls
 
@@ -39,7 +54,12 @@ VERBS: dict[str, Callable[..., None]] = {
     "du": keeping.du,
     "download": keeping.fetch,
     "diff": versions.diff,
+    "clear": holdings.clear,
+    "verify": holdings.verify,
+    "log": history.log,
     "seed": drives.seed,
+    "link": linking.link,
+    "unlink-drive": linking.unlink_drive,
     "unseed": drives.unseed,
 }
 for name, verb in VERBS.items():
@@ -47,6 +67,7 @@ for name, verb in VERBS.items():
 app.command("umount", hidden=True)(mounting.unmount)
 app.command("pin", hidden=True)(keeping.fetch)
 peer.command("add")(peers.add)
+app.command("free", hidden=True)(holdings.clear)
 peer.command("rm")(peers.rm)
 peer.command("ls")(peers.ls)
 app.add_typer(peer, name="peer")

@@ -14,6 +14,7 @@ import typer
 from ddrive.drive.address import KeyRef, parse_key
 from ddrive.errors import InvalidKey, NotADirectory, NotFound
 from mountd.cli import options
+from mountd.cli.history import version_of
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run
 from mountd.cli.values import parse_address, parse_duration
@@ -65,7 +66,7 @@ def mount(
             "mount",
             key=ref.key.hex(),
             dialect=ref.dialect,
-            version=ref.version,
+            version=await version_of(session, ref, peers=addresses, timeout=timeout),
             mountpoint=str(place),
             peers=addresses,
             options=wanted,

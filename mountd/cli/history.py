@@ -1,0 +1,89 @@
+"""`log`: what each version of a drive brought."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from ddrive.drive.address import KeyRef
+from ddrive.drive.history import Event
+from mountd.cli import options, report
+from mountd.cli.look import DriveText, short_name
+from mountd.cli.options import Common
+from mountd.cli.session import Session, named_drive, patience, run
+from mountd.cli.values import format_size
+
+
+async def version_of(
+    session: Session, ref: KeyRef, *, peers: list[str] | None = None, timeout: float | None = None
+) -> int | None:
+    """Return the fixed version that `ref` names by number or tag, None for the newest. Raises: NotFound, TimedOut."""
+    if ref.tag is None:
+        return ref.version
+    async with (
+        patience(session, timeout, f"{short_name(ref)}, tag {ref.tag}"),
+        session.drive(ref, peers=peers, wait_s=timeout) as opened,
+    ):
+        return opened.version
+
+
+def log(
+    drive: DriveText,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", "-n", envvar="DDRIVE_LIMIT", min=1, help="Only the newest versions.", show_default=False
+        ),
+    ] = None,
+    peer: options.Peers = None,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """List the changes of a drive, oldest first; nested drives have histories of their own."""
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        async with (
+            patience(session, timeout, short_name(ref)),
+            session.drive(ref, peers=peer, wait_s=timeout) as opened,
+        ):
+            if ref.version is None and ref.tag is None:
+                await opened.metadata.refresh()
+            first = 2 if limit is None else max(2, opened.version - limit + 1)
+            events = [_shown(event) async for event in opened.log(first)]
+        rows = [
+            [
+                str(event["version"]),
+                event["type"],
+                _when(event["mtime"]),
+                "" if event["size"] is None else format_size(event["size"]),
+                event["path"],
+            ]
+            for event in events
+        ]
+        session.say(events, [report.printable(line) for line in report.columns(rows)])
+
+    named = named_drive(drive)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def _shown(event: Event) -> dict[str, Any]:
+    stat = event.stat
+    return {
+        "version": event.version,
+        "type": event.kind,
+        "path": event.path,
+        "size": None if stat is None or stat.is_dir else stat.size,
+        "mtime": None if stat is None else stat.mtime_ms,
+    }
+
+
+def _when(mtime_ms: int | None) -> str:
+    if mtime_ms is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(mtime_ms / 1000).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):
+        return "?"

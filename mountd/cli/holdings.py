@@ -1,0 +1,67 @@
+"""`clear` and `verify`: drop what is held here of a drive, and check it. The engine does both, as the files are its."""
+
+import posixpath
+from typing import Annotated, Any
+
+import typer
+
+from mountd.cli import options, report
+from mountd.cli.history import version_of
+from mountd.cli.look import DriveText, PathText, joined, short_name
+from mountd.cli.options import Common
+from mountd.cli.session import Session, named_drive, patience, run
+from mountd.cli.values import format_size
+from mountd.errnos import EXIT_UNVERIFIED
+
+
+def clear(
+    drive: DriveText,
+    path: PathText = None,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Drop the local bytes of a drive or a part of it; peers that have them can give them again."""
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        place = joined(ref, path)
+        async with patience(session, timeout, f"{short_name(ref)}, {place}"):
+            version = await version_of(session, ref, timeout=timeout)
+            done = await session.call("clear", key=ref.key.hex(), path=place, version=version, dry_run=dry_run or None)
+        word = "would free" if dry_run else "freed"
+        session.say(done, [f"{word} {format_size(done['bytes'])} in {done['blocks']} blocks"])
+
+    named = named_drive(drive)
+    if not dry_run:
+        options.confirm(f"drop what is held here of {posixpath.join(drive, path or '')}?", yes=yes)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def verify(
+    drive: DriveText,
+    repair: Annotated[
+        bool, typer.Option("--repair", envvar="DDRIVE_REPAIR", help="Fetch the bad blocks again.")
+    ] = False,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Check every held block again and list the bad ones; exit code 4 when there are any left."""
+    found: dict[str, Any] = {}
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        found.update(await session.call("verify", key=ref.key.hex(), repair=repair or None, wait_s=timeout))
+        lines = [f"bad: {bad['feed']} block {bad['block']} {bad['path'] or ''}".rstrip() for bad in found["bad"]]
+        lines.append(f"{found['valid']} of {found['blocks']} blocks are good, {found['repaired']} repaired")
+        session.say(found, [report.printable(line) for line in lines])
+
+    named = named_drive(drive)
+    run(Common(state, as_json, start=not no_start), verb)
+    if len(found["bad"]) > found["repaired"] or found["forked"]:
+        raise typer.Exit(EXIT_UNVERIFIED)

@@ -1,0 +1,92 @@
+"""`link` and `unlink-drive`: nest a drive in an own one, and take it out again."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ddrive.drive.address import KeyRef, format_url, parse_key
+from ddrive.errors import InvalidKey, InvalidPath
+from mountd.cli import options
+from mountd.cli.history import version_of
+from mountd.cli.options import Common
+from mountd.cli.session import Session, named_drive, patience, run
+
+Place = Annotated[
+    str,
+    typer.Argument(metavar="PATH", help="A path inside a mount, or KEY:PATH in an own drive.", show_default=False),
+]
+_KEY_AND_PATH = re.compile(r"((?:[a-z]+://)?[0-9A-Za-z]{52,64}):(.*)", re.DOTALL)
+
+
+def link(
+    path: Place,
+    key: Annotated[
+        str,
+        typer.Argument(metavar="KEY", help="Key or URL of the drive to nest.", show_default=False),
+    ],
+    peer: options.Peers = None,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Nest a drive at a path of a drive of your own."""
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        place = _place(ref, path)
+        version = await version_of(session, inner, peers=peer, timeout=timeout)
+        async with patience(session, timeout, place), session.drive(ref) as opened:
+            await opened.mount(place, inner.key, version=version)
+            value = _shown(opened.key, place, opened.version)
+            url = format_url(inner.key, opened.dialect_name, version=version)
+        session.say(value | {"linked": inner.key.hex(), "linked_version": version}, [url])
+
+    inner = parse_key(key)
+    named = _named(path)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def unlink_drive(
+    path: Place,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Take a nested drive out of a drive of your own; the nested drive itself stays."""
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        place = _place(ref, path)
+        async with patience(session, timeout, place), session.drive(ref) as opened:
+            await opened.unmount(place)
+            value = _shown(opened.key, place, opened.version)
+        session.say(value, [])
+
+    named = _named(path)
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def _named(text: str) -> KeyRef | Path:
+    """Return the drive and path that `text` names: `KEY:PATH`, a URL with a path, or a path in a mount."""
+    match = _KEY_AND_PATH.fullmatch(text)
+    if match is not None:
+        try:
+            return parse_key(match[1])._replace(path="/" + match[2].lstrip("/"))
+        except InvalidKey:
+            pass
+    return named_drive(text)
+
+
+def _place(ref: KeyRef, text: str) -> str:
+    place = "/" + ref.path.strip("/")
+    if place == "/":
+        raise InvalidPath(f"no drive can be nested at the root ({text}): name a path below it")
+    return place
+
+
+def _shown(key: bytes, path: str, version: int) -> dict[str, Any]:
+    return {"key": key.hex(), "path": path, "version": version}

@@ -1,0 +1,131 @@
+"""The verbs that work on what is held of a drive: check it, fetch it again, drop it. They run where the files are."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+from ddrive.drive import open_drive
+from ddrive.drive.address import parse_key
+from ddrive.drive.holdings import clear, usage
+from ddrive.drive.stat import Stat
+from ddrive.drive.walks import stat_or_none
+from ddrive.errors import CorruptStorage, InvalidProof, NoPeers
+from ddrive.feed import Feed
+from ddrive.ids import BlockIndex, PublicKey
+from ddrive.store.store import OwnedStore
+from ddrive.trie.node import decode_node
+from mountd.collection import Collection
+from mountd.control import Params, Tell, Verb
+from mountd.drives import KnownDrive
+
+REPAIR_S = 30.0  # for one block, unless the caller says otherwise
+NAMES = ("metadata", "content")
+
+Bad = tuple[str, int]  # name of the feed, block
+
+
+class Upkeep:
+    """`verify` and `clear`."""
+
+    def __init__(self, collection: Collection, stores: Mapping[str, OwnedStore]) -> None:
+        self._collection = collection
+        self._stores = stores
+        self._bad: dict[PublicKey, set[Bad]] = {}  # found bad and not fetched again yet
+
+    def table(self) -> dict[str, Verb]:
+        """Return the methods by name."""
+        return {"verify": self.verify, "clear": self.clear}
+
+    async def verify(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Check every held block of a drive again; a bad one counts as not held from then on.
+
+        With `repair` the bad ones are fetched again, each for up to `wait_s` seconds.
+        """
+        known = self._collection.table.find(parse_key(str(params["key"])).key)
+        value: dict[str, Any] = {"key": known.key.hex(), "blocks": 0, "valid": 0, "bad": [], "forked": False}
+        repaired = 0
+        async with self._collection.feeds(known) as found:
+            feeds = dict(zip(NAMES, found[1] if found else [], strict=False))
+            remembered = self._bad.setdefault(known.key, set())
+            for name, feed in feeds.items():
+                good, bad = await feed.audit()
+                remembered |= {(name, index) for index in bad}
+                value["valid"] += good
+                value["forked"] = value["forked"] or feed.forked
+            remembered -= {(name, index) for name, index in remembered if feeds[name].has(index)}
+            bad_ones = sorted(remembered)
+            paths = await _paths(feeds, bad_ones)
+            if params.get("repair"):
+                repaired = await self._repair(feeds, remembered, params.get("wait_s"), tell)
+        value["blocks"] = value["valid"] + len(bad_ones)
+        value["bad"] = [{"feed": name, "block": index, "path": paths.get((name, index))} for name, index in bad_ones]
+        return value | {"repaired": repaired}
+
+    async def clear(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Drop what is held of the files at or below a path; with `dry_run` only tell how much that is."""
+        known = self._collection.table.find(parse_key(str(params["key"])).key)
+        path, number = str(params.get("path") or "/"), params.get("version")
+        if known.dialect is None:
+            raise self._collection.no_peers(known)
+        store = self._stores[known.dialect.name]
+        drive = await open_drive(store, key=known.key, version=None if number is None else int(number))
+        try:
+            if known.writable:  # what is ours is held nowhere else for sure
+                return _cleared(known, path, 0, 0)
+            held = [item for item in (await usage(drive, path)).values() if item.held_blocks]
+            size = sum(item.size * item.held_blocks // item.blocks for item in held)
+            blocks = sum(item.held_blocks for item in held)
+            return _cleared(known, path, blocks if params.get("dry_run") else await clear(drive, path), size)
+        finally:
+            with trio.CancelScope(shield=True):
+                await drive.close()
+
+    async def _repair(self, feeds: Mapping[str, Feed], bad: set[Bad], wait_s: float | None, tell: Tell) -> int:
+        """Fetch the bad blocks again and return how many came; they are not bad any more."""
+        repaired = 0
+        for name, index in sorted(bad):
+            feed = feeds[name]
+            if not feed.peer_count:
+                await feed.refresh()  # a peer that has just come needs a moment
+            if not feed.peer_count:
+                tell(str(NoPeers("no peer is connected that could have the bad blocks")))
+                break
+            with trio.move_on_after(REPAIR_S if wait_s is None else wait_s):
+                await feed.get(BlockIndex(index))
+                bad.discard((name, index))
+                repaired += 1
+        return repaired
+
+
+async def _paths(feeds: Mapping[str, Feed], bad: list[Bad]) -> dict[Bad, str]:
+    """Return which files the bad content blocks belong to, as far as the entries are held; the newest entry counts."""
+    wanted = [index for name, index in bad if name == "content"]
+    found: dict[Bad, str] = {}
+    if not wanted:
+        return found
+    metadata = feeds["metadata"]
+    for number, (start, end) in enumerate(metadata.runs(1, metadata.length)):
+        for seq in range(start, end):
+            entry = _entry(metadata, seq)
+            if entry is not None:
+                path, stat = entry
+                inside = [index for index in wanted if stat.offset <= index < stat.offset + stat.blocks]
+                found |= {("content", index): path for index in inside}
+            if (seq + number) % 64 == 0:
+                await trio.lowlevel.checkpoint()
+    return found
+
+
+def _entry(metadata: Feed, seq: int) -> tuple[str, Stat] | None:
+    try:
+        block = metadata.get_held(seq)
+        node = None if block is None else decode_node(seq, block, metadata.name)
+    except (CorruptStorage, InvalidProof):
+        return None
+    stat = None if node is None or node.hidden else stat_or_none(node)
+    return (f"/{node.key}", stat) if node is not None and stat is not None else None
+
+
+def _cleared(known: KnownDrive, path: str, blocks: int, size: int) -> dict[str, Any]:
+    return {"key": known.key.hex(), "path": path, "blocks": blocks, "bytes": size}

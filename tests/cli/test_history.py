@@ -1,0 +1,90 @@
+"""`log`, links to other drives, and mounts of versions and tags."""
+
+import os
+import time
+from pathlib import Path
+
+from tests.support.program import Program
+
+
+def test_the_log_tells_what_each_version_brought(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "stays").write_text("1")
+    (source / "goes").write_text("12")
+    key = ddrive.ask("import", source)["key"]
+    inner = ddrive.ask("create")["key"]
+    ddrive.ask("tag", "add", key, "one")
+    ddrive.ask("link", f"{key}:/nested", inner)
+    ddrive.ask("unlink-drive", f"{key}:/nested")
+    (source / "goes").unlink()
+    (source / "stays").write_text("123")
+    ddrive.ask("import", source, key)
+    shown = ddrive.ask("log", key)
+    assert all(event.keys() >= {"version", "type", "path", "size", "mtime"} for event in shown)
+    told = [(event["type"], event["path"], event["size"]) for event in shown]
+    assert sorted(told[:2]) == [("put", "/goes", 2), ("put", "/stays", 1)]
+    assert told[2:5] == [("tag", "one", None), ("mount", "/nested", None), ("unmount", "/nested", None)]
+    assert ("put", "/stays", 3) in told[5:]
+    versions = [event["version"] for event in shown]
+    assert versions == sorted(versions)
+    assert ddrive.ask("log", key, "--limit", "1") == shown[-1:]
+    assert b"/stays" in ddrive.run("log", key).out
+    assert ddrive.run("log", "f" * 64, "--timeout", "1s").code == 5
+
+
+def test_deleted_entries_are_in_the_log(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    key = ddrive.ask("import", source)["key"]
+    inner = ddrive.ask("create")["key"]
+    ddrive.ask("link", f"{key}/a/nested", inner)
+    ddrive.ask("unlink-drive", f"{key}/a/nested")
+    assert [event["type"] for event in ddrive.ask("log", key)][:2] == ["mount", "unmount"]
+
+
+def test_a_drive_is_nested_and_taken_out_again(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "f").write_text("old")
+    inner = ddrive.ask("import", source)
+    outer = ddrive.ask("create")["key"]
+    linked = ddrive.ask("link", f"{outer}:/sub", inner["key"])
+    assert (linked["key"], linked["path"], linked["linked"]) == (outer, "/sub", inner["key"])
+    ddrive.ask("tag", "add", inner["key"], "first", str(inner["version"]))
+    ddrive.ask("link", f"{outer}:/pinned", f"{inner['key']}+first")
+    place = tmp_path / "mnt"
+    ddrive.mount(outer, place)
+    assert (place / "sub" / "f").read_text() == "old"
+    (source / "f").write_text("newer")
+    ddrive.ask("import", source, inner["key"])
+    end = time.monotonic() + 20
+    while (place / "sub" / "f").read_text() != "newer":
+        assert time.monotonic() < end, "the change in the nested drive is not seen"
+    assert (place / "pinned" / "f").read_text() == "old"
+    assert ddrive.run("link", place / "sub", inner["key"]).code == 1
+    ddrive.ask("link", place / "again", inner["key"])
+    assert ddrive.run("cat", f"{outer}/again/f").out == b"newer"
+    ddrive.ask("unlink-drive", place / "again")
+    assert ddrive.run("unlink-drive", f"{outer}:/again").code == 3
+    assert [entry["name"] for entry in ddrive.ask("ls", outer)] == ["pinned", "sub"]
+    assert ddrive.run("link", outer, inner["key"]).code == 2
+    assert ddrive.run("link", f"{outer}:/x", "nonsense").code == 2
+
+
+def test_versions_and_tags_are_mounted(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "f").write_text("old")
+    first = ddrive.ask("import", source)
+    key = first["key"]
+    ddrive.ask("tag", "add", key, "before")
+    (source / "g").write_text("new")
+    ddrive.ask("import", source, key)
+    for number, at in enumerate((str(first["version"]), "before")):
+        place = tmp_path / f"mnt{number}"
+        made = ddrive.mount(f"{key}+{at}", place)
+        assert (made["version"], made["pinned"], made["writable"]) == (first["version"], True, False)
+        assert os.listdir(place) == ["f"]
+    (tmp_path / "none").mkdir()
+    assert ddrive.run("mount", f"{key}+missing", tmp_path / "none").code == 3

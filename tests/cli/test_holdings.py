@@ -1,0 +1,74 @@
+"""`clear` and `verify`: what is held can be dropped, checked and fetched again."""
+
+from pathlib import Path
+
+from tests.support.program import Program, program
+
+
+def damage(state: Path, content: bytes) -> None:
+    """Change a byte of the block that holds `content` on the disk of a stopped engine."""
+    for data in state.glob("dweb/*/*/*/data"):
+        held = data.read_bytes()
+        place = held.find(content)
+        if place >= 0:
+            with data.open("r+b") as file:
+                file.seek(place + 5)
+                file.write(bytes([held[place + 5] ^ 0xFF]))
+            return
+    raise AssertionError("the content is not on the disk")
+
+
+def test_held_bytes_are_dropped_and_fetched_again(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    (source / "sub").mkdir(parents=True)
+    (source / "big").write_bytes(b"b" * 300_000)
+    (source / "sub" / "small").write_bytes(b"s" * 1000)
+    key = ddrive.ask("import", source)["key"]
+    assert ddrive.ask("clear", key, "--yes")["blocks"] == 0
+    assert ddrive.ask("du", key)["held"] == 301_000
+    with program(tmp_path / "other" / "state") as other:
+        other.ask("download", key, "--peer", ddrive.address)
+        assert other.run("clear", key).code == 2
+        planned = other.ask("clear", key, "sub", "--dry-run")
+        assert (planned["blocks"], planned["bytes"]) == (1, 1000)
+        assert other.ask("du", key)["held"] == 301_000
+        assert other.ask("clear", key, "sub", "--yes") == planned
+        assert other.ask("du", key)["held"] == 300_000
+        assert other.ask("free", key, "--yes")["bytes"] == 300_000
+        assert other.ask("du", key)["held"] == 0
+        assert len(other.run("cat", key, "big").out) == 300_000
+        assert other.run("clear", key, "missing", "--yes").code == 3
+
+
+def test_bad_blocks_are_listed_and_repaired(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "a").write_bytes(b"first file " * 100)
+    (source / "b").write_bytes(b"second file " * 100)
+    key = ddrive.ask("import", source)["key"]
+    with program(tmp_path / "other" / "state") as other:
+        other.ask("download", key, "--peer", ddrive.address)
+        fine = other.ask("verify", key)
+        assert fine.keys() >= {"key", "blocks", "valid", "bad", "forked", "repaired"}
+        assert (fine["bad"], fine["forked"], fine["valid"]) == ([], False, fine["blocks"])
+        assert other.run("stop").code == 0
+        address = ddrive.address
+        assert ddrive.run("stop").code == 0
+        damage(other.state, b"second file")
+        for _ in range(2):
+            result = other.run("verify", key, "--json")
+            assert result.code == 4
+            (bad,) = result.json()["bad"]
+            assert (bad["feed"], bad["path"]) == ("content", "/b")
+            assert result.json()["blocks"] == fine["blocks"]
+        assert b"/b" in other.run("verify", key).out
+        assert ddrive.run("status", DDRIVE_LISTEN=address).code == 0
+        other.ask("peer", "add", address)
+        while not any(peer["connected"] for peer in other.ask("peer", "ls")):
+            pass
+        mended = other.run("verify", key, "--repair", "--json")
+        assert mended.code == 0, mended
+        assert mended.json()["repaired"] == 1
+        assert other.ask("verify", key)["bad"] == []
+        assert other.run("cat", key, "b").out == b"second file " * 100
+    assert ddrive.run("verify", "0" * 64).code == 3
