@@ -80,8 +80,17 @@ class Collection:
         drive = self._open.get(known.key)
         if drive is None or drive.ended.is_set():
             drive = self._open[known.key] = OpenDrive(known)
+            self._offer(known)
             self._nursery.start_soon(self._follow, drive)
         return drive
+
+    def _offer(self, known: KnownDrive) -> None:
+        """Exchange feeds that were only looked at so far: nobody else does once they are loaded."""
+        for name, store in self._stores.items():
+            if known.dialect is None or known.dialect.name == name:
+                for feed in store.feeds():
+                    if feed.key in (known.key, known.content):
+                        self._reconsider(store, feed)
 
     async def look_up(self, key: PublicKey, dialect: Dialect | None) -> KnownDrive:
         """Return the drive with this key, known from now on and kept open. Does not wait for it to be found.

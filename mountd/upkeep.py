@@ -45,6 +45,8 @@ class Upkeep:
         known = self._collection.table.find(parse_key(str(params["key"])).key)
         value: dict[str, Any] = {"key": known.key.hex(), "blocks": 0, "valid": 0, "bad": [], "forked": False}
         repaired = 0
+        if params.get("repair"):
+            self._collection.keep(known)
         async with self._collection.feeds(known) as found:
             feeds = dict(zip(NAMES, found[1] if found else [], strict=False))
             remembered = self._bad.setdefault(known.key, set())
