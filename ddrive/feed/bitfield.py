@@ -155,7 +155,7 @@ class Bitfield:
         return page is not None and page[node & 16383] == 1
 
     def digest(self, block: int) -> int:
-        """Return `merkle.digest` of `block`; within a page the walk looks at the bits itself, in a third of the time."""
+        """Return `merkle.digest` of `block`; within a page it looks at the bits directly, in a third of the time."""
         page = self._tree.get(block >> 13)
         if page is None:
             return merkle.digest(self.known, block, self.covers)

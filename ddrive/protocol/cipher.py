@@ -19,7 +19,7 @@ from Crypto.Cipher import Salsa20
 NONCE_BYTES = 24
 
 _BLOCK_BYTES = 64  # of keystream
-_BUFFER_BYTES = 72 * 1024  # per direction: a block of 64 KiB with its proof goes through in one call
+_BUFFER_BYTES = 4096  # per direction; longer input goes from its place to that of the result at once
 _SIGMA = struct.unpack("<4I", b"expand 32-byte k")
 _WORD = 0xFFFFFFFF
 # The quarter rounds of a double round, as indexes of the 4x4 matrix: columns, then rows.
@@ -90,15 +90,24 @@ class SodiumStream:
         self._block = 0  # of keystream, where the next byte lies
         self._offset = 0  # within it
 
-    def apply(self, data: bytes) -> bytes:
+    def apply(self, data: bytes) -> bytes | bytearray:
         """Return `data` encrypted, or decrypted, with the next `len(data)` bytes of the keystream."""
-        if len(data) <= _BUFFER_BYTES:
-            return self._apply(data)
-        view = memoryview(data)
-        starts = range(0, len(data), _BUFFER_BYTES)
-        return b"".join([self._apply(view[start : start + _BUFFER_BYTES]) for start in starts])
+        return self._apply(data) if len(data) <= _BUFFER_BYTES else self._apply_directly(data)
 
-    def _apply(self, data: bytes | memoryview) -> bytes:
+    def _apply_directly(self, data: bytes) -> bytearray:
+        """Return a long input encrypted, without the two copies through the buffer."""
+        data = bytes(data)  # which is no copy of bytes, but makes them of what has no fixed place
+        size, first = len(data), -self._offset % _BLOCK_BYTES
+        result = bytearray(size)
+        result[:first] = self._apply(data[:first])
+        target = ctypes.addressof(ctypes.c_char.from_buffer(result)) + first
+        source = (ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0) + first
+        self._salsa20(target, source, size - first, self._nonce, self._block, self._key)
+        self._block += (size - first) // _BLOCK_BYTES
+        self._offset = (size - first) % _BLOCK_BYTES
+        return result
+
+    def _apply(self, data: bytes) -> bytes:
         start = self._offset
         stop = start + len(data)
         self._view[start:stop] = data

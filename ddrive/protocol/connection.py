@@ -13,7 +13,7 @@ from ddrive.protocol.channels import Channel, ChannelTable
 from ddrive.protocol.cipher import StreamCipher
 from ddrive.protocol.framing import PING, Frame, FrameReader, frame_head
 from ddrive.protocol.handshake import Authenticate, Handshake
-from ddrive.protocol.messages import CLOSE, OPEN, Close, Extension, Message, Open, Options, decode, encode
+from ddrive.protocol.messages import CLOSE, OPEN, Close, Extension, Message, Open, Options, decode, encode_pieces
 
 MAX_EARLY_BYTES = 64 * 1024  # of messages on channels that we have not opened, per connection; more are dropped
 STREAM_NUMBER = 0  # in place of a channel's: the connection itself is meant
@@ -143,15 +143,14 @@ class Connection:
         events, self._events = self._events, []
         return events
 
-    def data_to_send(self, enough_bytes: int | None = None) -> bytes:
+    def data_to_send(self, enough_bytes: int | None = None) -> bytes | bytearray:
         """Return pending output, encrypted, to be sent in this order: all, or as many frames as make `enough_bytes`."""
-        data = self._handshake_output
+        data: bytes | bytearray = self._handshake_output
         self._handshake_output = b""
         self.pending_bytes -= len(data)
         if self._output:
-            encrypted = b"".join(self._take_output(enough_bytes))
-            if self._is_encrypted:
-                encrypted = self._encrypt.apply(encrypted)
+            plain = b"".join(self._take_output(enough_bytes))
+            encrypted = self._encrypt.apply(plain) if self._is_encrypted else plain
             self.pending_bytes -= len(encrypted)
             data = data + encrypted if data else encrypted
         self.bytes_sent += len(data)
@@ -255,10 +254,11 @@ class Connection:
         self.pending_bytes += len(data)
 
     def _send(self, number: int, message: Message) -> None:
-        kind, body = encode(message)
-        head = frame_head(number, kind, len(body))
-        self._output += (head, body)
-        self.pending_bytes += len(head) + len(body)
+        kind, pieces = encode_pieces(message)
+        size = sum(map(len, pieces))
+        head = frame_head(number, kind, size)
+        self._output += (head, *pieces)
+        self.pending_bytes += len(head) + size
 
     def _send_refusal(self, table: ChannelTable, discovery_key: DiscoveryKey) -> None:
         """Send the same bytes no matter whether we lack the feed or the peer lacks its key."""

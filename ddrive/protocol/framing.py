@@ -46,23 +46,28 @@ class FrameReader:
         self._held = bytearray()  # the beginning of a frame, its length varint included
         self._needed = 1  # no frame can end before this many bytes
 
-    def feed(self, chunk: bytes) -> list[Frame]:
+    def feed(self, chunk: bytes | bytearray) -> list[Frame]:
         """Return the frames that `chunk` completes, without those of size 0.
 
         Raises: RemoteProtocolError when the length is over the limit or not well formed.
         """
-        if not self._held:
-            return self._cut(chunk)
-        self._held += chunk
-        if len(self._held) < self._needed:
-            return []
-        data, self._held = self._held, bytearray()
-        return self._cut(data)
+        frames: list[Frame] = []
+        start = 0
+        while self._held and start < len(chunk):  # finish the held frame alone: the rest of the chunk is not copied
+            take = max(self._needed - len(self._held), 1)
+            self._held += chunk[start : start + take]
+            start += take
+            if len(self._held) >= self._needed:
+                data, self._held = self._held, bytearray()
+                frames += self._cut(data, 0)
+        if start < len(chunk):
+            frames += self._cut(chunk, start)
+        return frames
 
-    def _cut(self, data: bytes | bytearray) -> list[Frame]:
+    def _cut(self, data: bytes | bytearray, offset: int) -> list[Frame]:
         frames: list[Frame] = []
         view = memoryview(data)
-        offset, end = 0, len(data)
+        end = len(data)
         self._needed = 1
         while offset < end:
             found = decode_varint(data, offset, end)

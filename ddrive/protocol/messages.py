@@ -23,7 +23,8 @@ MAX_EXTENSIONS = 256  # names in one Options
 MAX_EXTENSION_NAME_BYTES = 255
 MAX_SMALL_BODY_BYTES = 128 * 1024  # of a message that is neither Have, Data nor Extension; the rest are far smaller
 MAX_DATA_FIELDS = 2 * MAX_PROOF_NODES  # counted before protobuf makes an object of each
-UNCOUNTED_BYTES = 16 * 1024  # a shorter body of Data has too few fields to do harm
+LARGE_BYTES = 4096  # from here on the value of Data is copied once, and fields are counted; shorter has few of them
+_VALUE_TAG = 0x12  # of the field `value` of Data: field 2, with a length
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,16 @@ def _encode_data(message: Data) -> bytes:
     ).SerializeToString()
 
 
+def _encode_large_data(message: Data, value: bytes) -> tuple[bytes, ...]:
+    """Return the same body as `_encode_data`, in pieces, with the value as it is."""
+    start = b"\x08%b\x12%b" % (encode_varint(message.index), encode_varint(len(value)))
+    rest = schema.Data(
+        nodes=[schema.Node(index=number, hash=digest, size=size) for number, digest, size in message.nodes],
+        signature=message.signature,
+    )
+    return start, value, rest.SerializePartialToString()
+
+
 def _encode_close(message: Close) -> bytes:
     return schema.Close(discovery_key=message.discovery_key).SerializeToString()
 
@@ -278,22 +289,34 @@ def _decode_cancel(body: bytes) -> Cancel:
     return Cancel(request.index, request.bytes, request.hash)
 
 
-def _check_field_count(body: bytes) -> None:
-    """Refuse a body of very many fields: 8 MiB hold 4 million empty nodes, which protobuf would blow up to 200 MB."""
+def _take_value_out(body: bytes) -> tuple[bytes | None, bytes]:
+    """Return the value in a long body of Data, and the body without it: protobuf would copy the value twice more.
+
+    Refuses a body of very many fields: 8 MiB hold 4 million empty nodes, which protobuf would blow up to 200 MB.
+    """
     offset = count = 0
+    value, rest = None, []
     while offset < len(body):
+        start = offset
         tag, offset = _varint(body, offset)
         wire_type = tag & 7
         if wire_type in (0, 2):
-            value, offset = _varint(body, offset)
-            offset += value if wire_type == 2 else 0
+            number, offset = _varint(body, offset)
+            offset += number if wire_type == 2 else 0
         elif wire_type in (1, 5):
             offset += 8 if wire_type == 1 else 4
         else:
             raise RemoteProtocolError("a message has a field of a type that is not in use")
+        if offset > len(body):
+            raise RemoteProtocolError("a message ends within a field")
+        if tag == _VALUE_TAG:
+            value = bytes(body[offset - number : offset])
+        else:
+            rest.append(body[start:offset])
         count += 1
         if count > MAX_DATA_FIELDS:
             raise RemoteProtocolError(f"a message has more than {MAX_DATA_FIELDS} fields")
+    return value, b"".join(rest)
 
 
 def _varint(body: bytes, offset: int) -> tuple[int, int]:
@@ -304,8 +327,9 @@ def _varint(body: bytes, offset: int) -> tuple[int, int]:
 
 
 def _decode_data(body: bytes) -> Data:
-    if len(body) > UNCOUNTED_BYTES:
-        _check_field_count(body)
+    value = None
+    if len(body) > LARGE_BYTES:
+        value, body = _take_value_out(body)
     parsed = schema.Data.FromString(body)
     _require(parsed.HasField("index"), "index")
     signature = parsed.signature if parsed.HasField("signature") else None
@@ -317,7 +341,9 @@ def _decode_data(body: bytes) -> Data:
     for number, digest, size in nodes:
         if len(digest) != HASH_BYTES or number >= 2 * MAX_BLOCKS or size >= MAX_SIZE_BYTES:
             raise RemoteProtocolError("a proof has a node that no tree can have")
-    return Data(_bounded(parsed.index, 1), parsed.value if parsed.HasField("value") else None, nodes, signature)
+    if value is None and parsed.HasField("value"):
+        value = parsed.value
+    return Data(_bounded(parsed.index, 1), value, nodes, signature)
 
 
 def _decode_close(body: bytes) -> Close:
@@ -367,6 +393,14 @@ def encode(message: Message) -> tuple[int, bytes]:
     """Return the type number and the body of `message`."""
     kind, encoder = _ENCODERS[type(message)]
     return kind, encoder(message)
+
+
+def encode_pieces(message: Message) -> tuple[int, tuple[bytes, ...]]:
+    """Return what `encode` returns, with the body in pieces, so that a large block is not copied."""
+    if isinstance(message, Data) and message.value is not None and len(message.value) > LARGE_BYTES:
+        return DATA, _encode_large_data(message, message.value)
+    kind, encoder = _ENCODERS[type(message)]
+    return kind, (encoder(message),)
 
 
 def decode(kind: int, body: bytes | memoryview) -> Message | None:

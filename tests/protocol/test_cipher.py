@@ -32,7 +32,7 @@ def test_any_split_gives_the_same_bytes(provider: type, sizes: list[int]) -> Non
     assert b"".join(pieces) == whole[:place]
 
 
-@pytest.mark.parametrize("size", [72 * 1024, 72 * 1024 + 1, 300_000])
+@pytest.mark.parametrize("size", [4096, 4097, 4160, 300_000])
 def test_inputs_larger_than_the_buffer(size: int) -> None:
     sodium, other = SodiumStream(KEY, NONCE), PycryptodomeStream(KEY, NONCE)
     for part in (b"x" * 5, bytes(size), b"y" * 100):

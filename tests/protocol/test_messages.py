@@ -12,9 +12,9 @@ from ddrive.ids import BlockIndex, DiscoveryKey, Node, NodeIndex
 from ddrive.protocol import schema_pb2 as schema
 from ddrive.protocol.framing import PING, FrameReader, encode_frame
 from ddrive.protocol.messages import (
+    LARGE_BYTES,
     MAX_EXTENSIONS,
     MAX_PROOF_NODES,
-    UNCOUNTED_BYTES,
     Cancel,
     Close,
     Data,
@@ -30,6 +30,7 @@ from ddrive.protocol.messages import (
     Want,
     decode,
     encode,
+    encode_pieces,
 )
 from tests.support.vectors import vector
 
@@ -174,7 +175,7 @@ def node(number: int = 1, digest: bytes = bytes(32), size: int = 1) -> schema.No
         (9, schema.Data(index=0, nodes=[node(number=1 << 53)]).SerializeToString()),
         (9, schema.Data(index=0, nodes=[node(size=1 << 53)]).SerializeToString()),
         (9, b"\x08\x01" + bytes.fromhex("1a00") * (8 * 1024 * 1024 // 2 - 1)),  # 4 million empty nodes
-        (9, b"\x08\x01\x13" + bytes(UNCOUNTED_BYTES)),  # a group
+        (9, b"\x08\x01\x13" + bytes(LARGE_BYTES)),  # a group
         (10, schema.Close(discovery_key=bytes(31)).SerializeToString()),
         (15, b""),
         (15, b"\x80"),
@@ -196,3 +197,24 @@ def test_large_block_with_a_full_proof_is_accepted() -> None:
 def test_junk_gives_a_message_or_the_one_error(kind: int, body: bytes) -> None:
     with contextlib.suppress(RemoteProtocolError):
         decode(kind, memoryview(body))
+
+
+@given(st.integers(0, 2000), st.booleans())
+def test_a_large_block_in_pieces_is_the_same_message(extra: int, signed: bool) -> None:
+    signature = bytes(64) if signed else None
+    data = Data(BlockIndex(300), bytes(LARGE_BYTES + 1 + extra), (Node(NodeIndex(1), bytes(32), 7),), signature)
+    kind, pieces = encode_pieces(data)
+    assert (kind, b"".join(pieces)) == encode(data)
+    assert decode(kind, b"".join(pieces)) == data
+
+
+def test_the_last_of_several_large_values_counts() -> None:
+    one = schema.Data(index=1, value=bytes(5000)).SerializeToString()
+    other = schema.Data(index=1, value=b"x" * 5000).SerializeToString()
+    assert decode(9, one + other) == Data(BlockIndex(1), b"x" * 5000)
+
+
+def test_a_value_longer_than_its_body_is_refused() -> None:
+    body = schema.Data(index=1, value=bytes(5000)).SerializeToString()
+    with pytest.raises(RemoteProtocolError):
+        decode(9, body[:-1])
