@@ -131,6 +131,10 @@ class Attached:
         """Give the events of `topic` from now on."""
         return self.calling.events(topic)
 
+    def wishes(self) -> frozenset[tuple[int, int]]:
+        """Return names for all wishes that stand now: as long as they stay the same, whoever waits still waits."""
+        return frozenset((feed.handle, wish) for feed in self.feeds.values() for wish in feed.wishes())
+
     def next_handle(self) -> int:
         """Return a number for a feed that was not used before."""
         return next(self._handles)

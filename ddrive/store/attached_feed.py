@@ -75,6 +75,10 @@ class AttachedFeed:
                 except EngineError:
                     return
 
+    def wishes(self) -> list[int]:
+        """Return the numbers of the wishes that stand."""
+        return list(self._wishes)
+
     def _wish(self, method: str, **params: Any) -> Callable[[], None]:
         wish = next(self._wish_ids)
         self._wishes[wish] = method, params | {"handle": self.handle, "wish": wish}

@@ -1,6 +1,7 @@
 """The `ddrive` command: its verbs, and what happens when one fails."""
 
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -97,10 +98,31 @@ def _ddrive(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")
-    sys.exit(_run(arguments))
+    code = _run(arguments)
+    try:
+        sys.stdout.flush()
+    except OSError:  # reported already; the interpreter would try once more
+        report.silence_stdout()
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Open the standard streams that the caller has closed, so that no other file gets their numbers.
+
+    What is written to stdout then is an error as for every program, what is written to stderr is lost.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDONLY)) < 2:
+        continue
+    if descriptor > 2:
+        os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for the whole life of the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 import posixpath
 import stat
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -70,13 +71,16 @@ def cat(
         ref = await session.find(named)
         place = joined(ref, path)
         name = f"{short_name(ref)}, {place}"
-        async with patience(session, timeout, name), session.drive(ref, peers=peer, wait_s=timeout) as opened:
+        async with (
+            patience(session, timeout, name) as alive,
+            session.drive(ref, peers=peer, wait_s=timeout) as opened,
+        ):
             reader = await opened.open(place)
             try:
                 if as_json:
                     session.say({"path": place, "size": reader.size}, [])
                 else:
-                    await _copy(reader, posixpath.basename(place))
+                    await _copy(reader, posixpath.basename(place), alive)
             finally:
                 await reader.aclose()
 
@@ -94,16 +98,18 @@ def short_name(ref: KeyRef) -> str:
     return f"drive {ref.key.hex()[:8]}"
 
 
-async def _copy(reader: FileReader, name: str) -> None:
-    """Write a whole file to stdout."""
+async def _copy(reader: FileReader, name: str, alive: Callable[[], None]) -> None:
+    """Write a whole file to stdout; `alive` is told of each piece, which may have taken its reader long."""
     quiet = reader.size < LONG_READ_BYTES or sys.stdout.isatty()
     with report.meter(name, total=reader.size, quiet=quiet) as meter:
         done = 0
         while piece := await reader.read(done, PIECE_BYTES):
             sys.stdout.buffer.write(piece)
+            alive()
             done += len(piece)
             meter.update(done)
-    sys.stdout.buffer.flush()
+        sys.stdout.buffer.flush()
+        alive()
 
 
 async def _listed(drive: Drive, path: str, *, recursive: bool) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -63,9 +63,10 @@ def say(value: Any, lines: Iterable[str], *, as_json: bool) -> None:
 
 
 def note(text: str) -> None:
-    """Tell a person something that is neither result nor error, on stderr."""
-    sys.stderr.write(f"ddrive: {printable(text)}\n")
-    sys.stderr.flush()
+    """Tell a person something that is neither result nor error, on stderr, if anything can be written there."""
+    with suppress(OSError):
+        sys.stderr.write(f"ddrive: {printable(text)}\n")
+        sys.stderr.flush()
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -92,7 +93,7 @@ def fail(error: BaseException, *, as_json: bool) -> int:
     message = _message(error)
     code = to_exit_code(error) if is_expected(error) else EXIT_OTHER
     if as_json:
-        say({"error": {"code": type(error).__name__, "message": message, "exit": code}}, [], as_json=True)
+        _say_error(type(error).__name__, message, code)
     note(message)
     if not is_expected(error) and os.environ.get(DEBUG):
         traceback.print_exception(error)
@@ -102,9 +103,17 @@ def fail(error: BaseException, *, as_json: bool) -> int:
 def fail_usage(message: str, *, as_json: bool, code: int) -> int:
     """Report a wrong call in one line; return its exit code."""
     if as_json:
-        say({"error": {"code": "Usage", "message": message, "exit": code}}, [], as_json=True)
+        _say_error("Usage", message, code)
     note(message)
     return code
+
+
+def _say_error(name: str, message: str, code: int) -> None:
+    """Write an error to stdout as JSON, unless stdout is what fails."""
+    try:
+        say({"error": {"code": name, "message": message, "exit": code}}, [], as_json=True)
+    except OSError:
+        silence_stdout()
 
 
 def first_cause(error: BaseException) -> BaseException:

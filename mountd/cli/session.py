@@ -67,16 +67,18 @@ class Session:
 
 
 @asynccontextmanager
-async def patience(session: Session, seconds: float | None, waiting_for: str) -> AsyncIterator[None]:
-    """Give up on the block when nothing arrives over the network for `seconds`.
+async def patience(session: Session, seconds: float | None, waiting_for: str) -> AsyncIterator[Callable[[], None]]:
+    """Give up on the block when it waits for `seconds` without anything arriving over the network.
 
+    Work on what is held here may take as long as it likes. A block that keeps the event loop waiting for somebody else
+    than the network calls what is given, right afterwards.
     Raises: TimedOut, which names what it was `waiting_for`.
     """
     limit = PATIENCE_S if seconds is None else seconds
     with trio.move_on_after(limit) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_extend, session, scope, limit)
-            yield
+            yield lambda: _move(scope, limit)
             nursery.cancel_scope.cancel()
     if scope.cancelled_caught:
         raise TimedOut(
@@ -86,15 +88,21 @@ async def patience(session: Session, seconds: float | None, waiting_for: str) ->
 
 
 async def _extend(session: Session, scope: trio.CancelScope, limit: float) -> None:
-    """Move the deadline on as long as bytes arrive."""
-    before = -1
+    """Move the deadline on as long as bytes arrive, or other wishes stand than before, or none."""
+    before: tuple[int, frozenset[tuple[int, int]]] = -1, frozenset()
     while True:
         with suppress(EngineError):
             arrived = (await session.call("stats"))["downloaded"]["bytes"]
-            if arrived != before:
-                before = arrived
-                scope.deadline = trio.current_time() + limit
+            now = arrived, session.engine.wishes()
+            if now != before or not now[1]:
+                before = now
+                _move(scope, limit)
         await trio.sleep(min(POLL_S, limit / 4))
+
+
+def _move(scope: trio.CancelScope, limit: float) -> None:
+    """Set the deadline to `limit` from now."""
+    scope.deadline = trio.current_time() + limit
 
 
 def run(common: Common, verb: Callable[[Session], Awaitable[None]]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -199,3 +200,16 @@ def test_stopping_ends_the_processes_and_mounts(ddrive: Program, tmp_path: Path)
         time.sleep(0.05)
     assert not mounted(tmp_path / "mnt")
     assert json.loads((ddrive.state / "mounts.json").read_text()) is not None
+
+
+@pytest.mark.parametrize("closed", [">&-", ">/dev/full", ">&- 2>&-", "2>&-", "<&- 2>/dev/full"])
+@pytest.mark.parametrize("verb", ["status", "status --json", "ls nothing --json"])
+def test_streams_that_cannot_be_used(verb: str, closed: str, ddrive: Program) -> None:
+    ddrive.ask("list")
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(COMMAND)} {verb} {closed}"], capture_output=True, env=ddrive.environment()
+    )
+    no_stdout = closed.startswith(">")
+    assert done.returncode == (2 if "nothing" in verb else 7 if "full" in closed and no_stdout else no_stdout)
+    assert len(done.stderr.splitlines()) == ((no_stdout or "nothing" in verb) and "2>" not in closed)
+    assert b"Traceback" not in done.stdout

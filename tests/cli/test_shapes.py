@@ -1,7 +1,9 @@
 """The JSON that scripts rely on, and what a person sees instead."""
 
 import json
+import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -197,3 +199,15 @@ def test_a_mount_in_the_foreground_ends_with_a_signal(ddrive: Program, tmp_path:
         running.communicate(timeout=30)
     assert running.returncode == 0
     assert not mounted(place)
+
+
+def test_a_slow_reader_is_no_missing_peer(ddrive: Program, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    content = os.urandom(3_000_000)
+    (tmp_path / "tree" / "file").write_bytes(content)
+    key = ddrive.ask("import", tmp_path / "tree")["key"]
+    with ddrive.running("cat", key, "file", "--timeout", "1s") as process:
+        assert process.stdout is not None
+        time.sleep(2.5)  # the pipe is full for longer than the verb would wait for a peer
+        assert process.stdout.read() == content
+        assert process.wait() == 0
