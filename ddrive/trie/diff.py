@@ -154,7 +154,10 @@ class Diff:
                 continue
             if parent is not None and seq != parent.seq:
                 check_child(node, parent, row, digit)
-            name = node.parts[(row - 1) >> 5] if is_check_point(row) else ""
+            depth = (row - 1) >> 5
+            if node.garbled and depth >= len(node.parts):
+                raise misplaced(node)
+            name = node.parts[depth] if is_check_point(row) else ""
             if name in children:
                 raise misplaced(node)
             children[name] = node
