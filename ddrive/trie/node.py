@@ -195,14 +195,20 @@ def decode_node(seq: int, block: bytes, origin: str) -> TrieNode:
 
 
 def encode_node(node: TrieNode) -> bytes:
-    """Return the block that states `node`, byte for byte as the npm peers write it."""
-    fields = schema_pb2.Node(
-        key=node.key,
-        value=node.value,
-        trie=node.numbers,
-        seq=node.seq,
-        flags=node.flags << 8 | (_HIDDEN if node.hidden else 0),
-    )
+    """Return the block that states `node`, byte for byte as the npm peers write it.
+
+    Raises: InvalidNode when its key is that of a garbled node, which a delete would have to repeat.
+    """
+    try:
+        fields = schema_pb2.Node(
+            key=node.key,
+            value=node.value,
+            trie=node.numbers,
+            seq=node.seq,
+            flags=node.flags << 8 | (_HIDDEN if node.hidden else 0),
+        )
+    except UnicodeEncodeError as error:
+        raise node.fault("it would repeat a key that is no text") from error
     return fields.SerializeToString()
 
 
