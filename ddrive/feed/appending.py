@@ -4,12 +4,14 @@ Nothing is shown to anybody else before it is durable. Once an append has begun 
 signed blocks for one index would fork the feed for ever.
 """
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from logging import getLogger
 
 import trio
 
-from ddrive.errors import Closed, LengthChanged, NotWritable
+from ddrive.errors import Closed, DriveError, LengthChanged, NotWritable
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog
 from ddrive.feed.owned import Staged
@@ -17,10 +19,22 @@ from ddrive.feed.view import FeedView
 from ddrive.feed.waiting import Audience
 from ddrive.ids import BlockIndex, short
 
+TOGETHER_BYTES = 8 * 1024 * 1024  # in one sync: more would keep the first of them waiting
+
 _log = getLogger(__name__)
 
 Appender = Callable[[Sequence[Buffer], int | None], Awaitable[BlockIndex]]
 _limiter = trio.CapacityLimiter(8)  # threads waiting for a disk
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A durable append: what it is, and once it was written, where, or why not."""
+
+    blocks: Sequence[Buffer]
+    expected_length: int | None
+    start: BlockIndex | None = None
+    error: BaseException | None = None
 
 
 class AppendableFeed:
@@ -32,6 +46,7 @@ class AppendableFeed:
         self.appender: Appender = self._append_here
         self._audience = Audience()
         self._turn = trio.Lock()
+        self._waiting: deque[_Waiting] = deque()  # durable appends that nobody has begun to write
         self._closed = False
 
     @property
@@ -89,14 +104,62 @@ class AppendableFeed:
 
     async def _append_here(self, blocks: Sequence[Buffer], expected_length: int | None) -> BlockIndex:
         log = self._appendable()
-        async with self._turn:
-            self._check_length(expected_length)
-            unseen = log.signed_length
-            with trio.CancelScope(shield=True):
-                staged = log.stage(blocks)
-                await self._secure(log, staged)
+        waiting = _Waiting(blocks, expected_length)
+        self._waiting.append(waiting)
+        try:
+            await self._turn.acquire()
+        except trio.Cancelled:
+            if waiting in self._waiting:
+                self._waiting.remove(waiting)
+                raise
+            with trio.CancelScope(shield=True):  # another task is writing it together with its own
+                await self._turn.acquire()
+        try:
+            if waiting in self._waiting:
+                with trio.CancelScope(shield=True):
+                    await self._append_together(log)
+        finally:
+            self._turn.release()
+        if waiting.start is None or waiting.error is not None:
+            raise waiting.error or Closed(f"feed {self.name} is closed")
+        return waiting.start
+
+    async def _append_together(self, log: FeedLog) -> None:
+        """Append for all tasks that wait for it, as far as that is no giant append, with one signature and one sync."""
+        taken, blocks = self._take_waiting(log)
+        if not taken:
+            return
+        unseen = log.signed_length
+        try:
+            staged = log.stage(blocks)
+            await self._secure(log, staged)
+        except BaseException as error:
+            for waiting in taken:
+                waiting.error = error
+            return
         self._show(unseen, staged.length)
-        return staged.start
+
+    def _take_waiting(self, log: FeedLog) -> tuple[list["_Waiting"], list[Buffer]]:
+        """Return appends to be written together and all their blocks; those that cannot be are told why."""
+        taken: list[_Waiting] = []
+        blocks: list[Buffer] = []
+        size = 0
+        while self._waiting:
+            waiting = self._waiting[0]
+            size += sum(map(len, waiting.blocks))
+            if taken and (size > TOGETHER_BYTES or log.on_write is not None):
+                break
+            self._waiting.popleft()
+            try:
+                self._check_length(waiting.expected_length, len(blocks))
+                log.check_appendable(waiting.blocks)
+            except DriveError as error:
+                waiting.error = error
+                continue
+            waiting.start = BlockIndex(log.length + len(blocks))
+            taken.append(waiting)
+            blocks += waiting.blocks
+        return taken, blocks
 
     async def _append_unsigned(self, blocks: Sequence[Buffer], expected_length: int | None) -> BlockIndex:
         log = self._appendable()
@@ -113,10 +176,11 @@ class AppendableFeed:
             raise NotWritable(f"feed {self.name} belongs to somebody else")
         return self.log
 
-    def _check_length(self, expected_length: int | None) -> None:
+    def _check_length(self, expected_length: int | None, more: int = 0) -> None:
+        """Tell whether the feed will have the expected length after `more` blocks that go before."""
         self._check_open()
-        if expected_length is not None and expected_length != self.length:
-            raise LengthChanged(f"feed {self.name} has {self.length} blocks, not {expected_length}")
+        if expected_length is not None and expected_length != self.length + more:
+            raise LengthChanged(f"feed {self.name} has {self.length + more} blocks, not {expected_length}")
 
     def _show(self, start: int, end: int) -> None:
         """Tell everybody of our own blocks, which are durable now."""

@@ -171,7 +171,7 @@ class OwnedFeed(StoredFeed):
 
         `secure` has to follow, then `publish` or, when it failed, `abandon`.
         """
-        self._check_appendable(blocks)
+        self.check_appendable(blocks)
         grown = merkle.grow(self.roots, self.length, blocks)
         length, byte_length = self.length + len(blocks), self.byte_length + grown.size
         if length > MAX_LENGTH or byte_length >= MAX_BYTES:
@@ -290,7 +290,11 @@ class OwnedFeed(StoredFeed):
         if self.closed:
             raise Closed(f"feed {short(self.key)} is closed")
 
-    def _check_appendable(self, blocks: Sequence[Buffer]) -> None:
+    def check_appendable(self, blocks: Sequence[Buffer]) -> None:
+        """Return when `blocks` may be appended.
+
+        Raises: NotWritable, TooLarge, Forked, CorruptStorage.
+        """
         self._check_open()
         if not self.writable:
             raise NotWritable(f"feed {short(self.key)} belongs to somebody else")
