@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from ddrive.errors import EngineError, StorageError
+from ddrive.errors import EngineError, StorageError, StorageLocked
 from ddrive.store.attached import Attached, open_attached
 from mountd import owning
 from mountd.config import Config, load_config, package_environment
@@ -19,6 +19,7 @@ from mountd.logs import last_line, open_log
 
 __all__ = ["connect_engine", "package_environment"]
 
+ANSWER_LIMIT_S = 20.0  # for a running engine, which answers at once unless it is stopped or the machine overloaded
 START_LIMIT_S = 15.0  # until a new engine answers
 STORAGE_EXIT = 7  # of an engine that found another one in its place, or cannot use the directory
 
@@ -30,7 +31,7 @@ async def connect_engine(state: Path | str | None = None, *, start: bool = True)
     """Give a connection to the engine of `state` (None: the usual directory), which is started if that is wanted.
 
     Raises: EngineError when there is none and none may be started, or it does not come up; StorageError when the
-    directory cannot be used.
+    directory cannot be used; StorageLocked when an engine uses it that says nothing.
     """
     config = load_config({"state": state})
     if not await _answers(config):
@@ -102,9 +103,13 @@ def _exit_code(child: int) -> int | None:
 
 
 async def _answers(config: Config) -> bool:
+    """Tell whether there is an engine. Raises: StorageLocked when there is one that says nothing."""
     try:
-        async with open_attached(config.socket, reconnect=False) as attached:
-            await attached.call("status")
+        with trio.move_on_after(ANSWER_LIMIT_S):
+            async with open_attached(config.socket, reconnect=False) as attached:
+                await attached.call("status")
+            return True
     except EngineError:
         return False
-    return True
+    pid = owning.holder(config.state) or "unknown"
+    raise StorageLocked(f"the engine in {config.state} (pid {pid}) does not answer: if it hangs, kill it and try again")

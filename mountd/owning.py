@@ -68,6 +68,18 @@ def _try(descriptor: int) -> bool:
     return True
 
 
+def holder(state: Path) -> int | None:
+    """Return the process id of the engine that took the lock of `state` last, None when that is not known."""
+    try:
+        descriptor = os.open(state / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return _pid(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _pid(descriptor: int) -> int | None:
     text = os.pread(descriptor, 20, 0).strip()
     return int(text) if text.isdigit() else None

@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 import trio
 
-from ddrive.errors import AlreadyExists, DriveError, EngineError, InvalidKey, LocalProtocolError, NoPeers, NotFound
+from ddrive.errors import (
+    AlreadyExists,
+    DriveError,
+    EngineError,
+    InvalidKey,
+    LocalProtocolError,
+    NoPeers,
+    NotFound,
+    StorageLocked,
+)
 from mountd.client import connect_engine
 from tests.mountd.engines import COMMAND, Engine, engine, environment
 from tests.support.until import until
@@ -318,3 +327,16 @@ async def test_the_port_is_remembered(state: Path) -> None:
         await running.kill(signal.SIGTERM)
         await running.start(DDRIVE_LISTEN="")
         assert (await running.call("status"))["listen"] == first
+
+
+async def test_an_engine_that_says_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mountd.client.ANSWER_LIMIT_S", 0.5)
+    async with engine(tmp_path / "state") as running:
+        assert running.process is not None
+        running.process.send_signal(signal.SIGSTOP)
+        try:
+            with trio.fail_after(30), pytest.raises(StorageLocked, match=rf"pid {running.process.pid}\)"):
+                async with connect_engine(running.state):
+                    pass
+        finally:
+            running.process.send_signal(signal.SIGCONT)
