@@ -15,7 +15,8 @@ from ddrive.appdb.batch import AnyChange, Delete, Draft, Put
 from ddrive.appdb.history import history, key_history, reversed_history
 from ddrive.appdb.iterate import Diff, Walk
 from ddrive.appdb.merge import find, narrow
-from ddrive.appdb.node import Entry, InvalidEntry, hashes_of, pointer_to
+from ddrive.appdb.node import Entry, InvalidEntry, hashes_of
+from ddrive.appdb.table import pointer_to
 from ddrive.appdb.version import decode_version, encode_version
 from ddrive.appdb.watch import Watch
 from ddrive.appdb.writers import SOURCE, View, Writers

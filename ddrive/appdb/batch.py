@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ddrive.appdb.merge import Load, find, put_rows
-from ddrive.appdb.node import MAX_KEY_BYTES, Entry, FeedList, Pointer, encode_entry, feed_of, hashes_of, seq_of
+from ddrive.appdb.node import MAX_KEY_BYTES, Entry, FeedList, encode_entry, hashes_of
+from ddrive.appdb.table import Pointer, feed_of, seq_of
 from ddrive.appdb.writers import View, Writers
 from ddrive.errors import InvalidName, InvalidPath, NameTooLong
 from ddrive.trie.path import normalize, split

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 
 from ddrive.appdb.clock import knows, unseen
 from ddrive.appdb.merge import Load, find
-from ddrive.appdb.node import Entry, Pointer, hashes_of, pointer_to
+from ddrive.appdb.node import Entry, hashes_of
+from ddrive.appdb.table import Pointer, pointer_to
 from ddrive.appdb.writers import View
 
 _ENTRIES_PER_TURN = 64

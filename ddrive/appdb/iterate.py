@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 
 from ddrive.appdb.merge import Load, ending, follow, narrow, settle
-from ddrive.appdb.node import EMPTY_ROW, Entry, digit, hashes_of, parting
+from ddrive.appdb.node import Entry, digit, hashes_of, parting
 from ddrive.trie.path import COMPONENT_DIGITS, END
 
 Heads = Callable[[], Awaitable[Sequence[Entry]]]  # gives the heads of the view that is looked at
@@ -203,7 +203,7 @@ async def part(load: Load, live: Sequence[Entry], index: int, number: int) -> li
     for entry in live:
         if digit(entry.hashes, index) == number:
             found.append(entry)
-        for pointer in entry.rows.get(index, EMPTY_ROW)[number]:
+        for pointer in entry.pointers(index, number):
             found.append(await follow(load, entry, pointer, index, number))
     return settle(found)
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ddrive.appdb.clock import knows, unseen
-from ddrive.appdb.node import EMPTY_ROW, NO_POINTERS, Entry, Pointer, Row, digit, parting
+from ddrive.appdb.node import Entry, digit, parting
+from ddrive.appdb.table import EMPTY_ROW, NO_POINTERS, Pointer, Row
 from ddrive.trie.path import COMPONENT_DIGITS, END
 
 
@@ -67,14 +68,15 @@ async def narrow(load: Load, live: Sequence[Entry], hashes: tuple[int, ...]) -> 
         stop = parting(entry.hashes, hashes)
         while stop < goal:
             number = hashes[stop >> 5] >> ((stop & 31) << 1) & 3
-            row = entry.rows.get(stop)
-            if row is None or not row[number]:
+            pointers = entry.pointers(stop, number)
+            if not pointers:
                 break
-            pointer, *others = row[number]
-            for other in others:
-                if other not in seen:
-                    seen.add(other)
-                    waiting.append(await follow(load, entry, other, stop, number))
+            pointer = pointers[0]
+            if len(pointers) > 1:
+                for other in pointers[1:]:
+                    if other not in seen:
+                        seen.add(other)
+                        waiting.append(await follow(load, entry, other, stop, number))
             if pointer in seen:
                 break
             seen.add(pointer)
@@ -97,7 +99,7 @@ async def ending(load: Load, live: Sequence[Entry], index: int) -> dict[str, lis
     found: dict[Pointer, Entry] = {}
     for entry in live:
         view = {entry.pointer: entry} if digit(entry.hashes, index) == END else {}
-        for pointer in entry.rows.get(index, EMPTY_ROW)[END]:
+        for pointer in entry.pointers(index, END):
             view[pointer] = await follow(load, entry, pointer, index, END)
         found |= view
         views.append((entry, set(view)))

@@ -8,12 +8,13 @@ Source: `hyperdb@3.5.0`, records in `schema.proto`; digits as in `ddrive.trie.pa
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple, NewType
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from ddrive.appdb import schema_pb2
-from ddrive.appdb.clock import Clock, translate
+from ddrive.appdb.clock import Clock, count, translate
+from ddrive.appdb.table import NO_POINTERS, Pointer, Row, decode_rows, encode_rows, find_row, pointer_to
 from ddrive.crypto import KEY_BYTES
 from ddrive.dialect import Dialect
 from ddrive.errors import InvalidProof
@@ -22,36 +23,16 @@ from ddrive.trie.path import COMPONENT_DIGITS, END, component_hash, split
 
 MAX_KEY_BYTES: Final = 64 * 1024
 MAX_FEEDS: Final = 512  # writers of one database; each takes some open files
-MAX_POINTERS: Final = 1 << 14  # in one entry; a busy database of a dozen writers has about a hundred
 PROTOCOLS: Final = {"hypercore": "hyperdb", "dweb": "dappdb"}  # header by dialect; both are read in both
-_MAX_SEQ: Final = 1 << 40
-_ENTRY_BYTES: Final = 700  # objects of a decoded entry without its text, value and table
+_ENTRY_BYTES: Final = 900  # objects of an entry without its text, value and table
 _ROW_BYTES: Final = 270  # of a decoded table: about two pointers of 32 bytes in their tuples
-_DECODED_BYTES: Final = 40  # what a byte of a table grows to
 
-Pointer = NewType("Pointer", int)  # seq << 16 | feed number: one integer takes half the memory of a pair
-Row = tuple[tuple[Pointer, ...], ...]  # pointers by digit, 0 to 4
-NO_POINTERS: Final[tuple[Pointer, ...]] = ()
-EMPTY_ROW: Final[Row] = (NO_POINTERS,) * 5
+
+_NO_ROWS: Final[dict[int, Row]] = {}  # shared by all entries of which none is decoded; never changed
 
 
 class InvalidEntry(InvalidProof):
     """A writer signed a block that is no valid entry, or that contradicts other blocks."""
-
-
-def pointer_to(feed: int, seq: int) -> Pointer:
-    """Return the pointer to block `seq` of feed number `feed`."""
-    return Pointer(seq << 16 | feed)
-
-
-def feed_of(pointer: Pointer) -> int:
-    """Return the feed number of a pointer."""
-    return pointer & 0xFFFF
-
-
-def seq_of(pointer: Pointer) -> int:
-    """Return the block index of a pointer."""
-    return pointer >> 16
 
 
 def hashes_of(key: str) -> tuple[int, ...]:
@@ -89,15 +70,38 @@ class FeedList(NamedTuple):
     block: int  # where it stands
 
 
+class Meter:
+    """Counts the memory that entries take in addition when their tables are decoded."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
 class Entry:
     """One change of a key as a block states it; not changed after creation.
 
     `feed` (number) and `seq` say where it stands. `value` None is not the same as empty. `clock` counts blocks by feed
     number. `hashes` says where the key lies (see `hashes_of`). `origin` names the feed in messages. The table comes as
-    `rows` (ascending), or as the bytes `table`, decoded when they are asked for: a read needs most tables never.
+    `rows` (ascending), or as the bytes `table`: a read needs one row of most tables, which is decoded, checked and kept
+    by itself.
     """
 
-    __slots__ = ("_rows", "_table", "clock", "deleted", "feed", "hashes", "key", "listed", "origin", "seq", "value")
+    __slots__ = (
+        "_meter",
+        "_rows",
+        "_table",
+        "clock",
+        "deleted",
+        "feed",
+        "hashes",
+        "key",
+        "listed",
+        "origin",
+        "seq",
+        "value",
+    )
 
     def __init__(
         self,
@@ -109,9 +113,10 @@ class Entry:
         deleted: bool = False,
         clock: Clock = (),
         rows: dict[int, Row] | None = None,
-        table: bytes = b"",
+        table: bytes | None = None,
         listed: FeedList,
         origin: str = "",
+        meter: Meter | None = None,
     ) -> None:
         self.feed = feed
         self.seq = seq
@@ -119,8 +124,9 @@ class Entry:
         self.value = value
         self.deleted = deleted
         self.clock = clock
-        self._rows = rows
-        self._table = table
+        self._rows = _NO_ROWS if rows is None else rows
+        self._table = table  # until all of its rows are decoded
+        self._meter = meter
         self.listed = listed
         self.origin = origin
         self.hashes = hashes_of(key)
@@ -131,16 +137,42 @@ class Entry:
     @property
     def pointer(self) -> Pointer:
         """The pointer to this entry."""
-        return Pointer(self.seq << 16 | self.feed)
+        return pointer_to(self.feed, self.seq)
 
     @property
     def rows(self) -> dict[int, Row]:
         """The table by digit index, ascending. Raises: InvalidEntry."""
-        rows = self._rows
-        if rows is None:
-            rows = self._rows = self._decoded()
-            self._table = b""
-        return rows
+        table = self._table
+        if table is not None:
+            try:
+                rows = decode_rows(table, self.listed.numbers, self.clock, self.pointer)
+            except ValueError as error:
+                raise self.fault(f"its table is wrong: {error}") from error
+            if self._meter is not None:
+                self._meter.bytes += _ROW_BYTES * len(rows)
+            self._rows, self._table = rows, None
+        return self._rows
+
+    def pointers(self, index: int, number: int) -> tuple[Pointer, ...]:
+        """Return what is in one row of the table under the digit `number`. Raises: InvalidEntry."""
+        row = self._rows.get(index)
+        if row is None and self._table is not None:
+            row = self._find(index, number)
+        return row[number] if row is not None else NO_POINTERS
+
+    def _find(self, index: int, number: int) -> Row | None:
+        assert self._table is not None, "there are bytes to look at"
+        try:
+            row = find_row(self._table, index, number, self.listed.numbers, self.clock, self.pointer)
+        except ValueError as error:
+            raise self.fault(f"its table is wrong: {error}") from error
+        if row is not None:
+            if self._rows is _NO_ROWS:
+                self._rows = {}
+            self._rows[index] = row
+            if self._meter is not None:
+                self._meter.bytes += _ROW_BYTES
+        return row
 
     @property
     def path(self) -> bytes:
@@ -150,7 +182,7 @@ class Entry:
     @property
     def size_bytes(self) -> int:
         """About how much memory the entry takes."""
-        table = _ROW_BYTES * len(self._rows) if self._rows is not None else _DECODED_BYTES * len(self._table)
+        table = _ROW_BYTES * len(self._rows) + len(self._table or b"")
         return _ENTRY_BYTES + 4 * len(self.key) + len(self.value or b"") + table
 
     @property
@@ -161,17 +193,6 @@ class Entry:
     def fault(self, reason: str) -> InvalidEntry:
         """Return the error that names this block."""
         return InvalidEntry(f"{self.place}: {reason}")
-
-    def _decoded(self) -> dict[int, Row]:
-        numbers, clock = self.listed.numbers, self.clock
-        seen = [clock[number] if number < len(clock) else 0 for number in numbers]
-        seen[numbers.index(self.feed)] = self.seq  # pointers lead to older blocks
-        try:
-            return _decode_rows(self._table, numbers, seen)
-        except IndexError as error:
-            raise self.fault("its table is cut short, or names a feed beyond the list") from error
-        except ValueError as error:
-            raise self.fault(f"its table is wrong: {error}") from error
 
 
 def encode_header(dialect: Dialect) -> bytes:
@@ -214,17 +235,19 @@ def listed_keys(seq: int, fields: schema_pb2.Entry, origin: str) -> list[PublicK
     return keys
 
 
-def decode_entry(feed: int, seq: int, fields: schema_pb2.Entry, listed: FeedList, origin: str) -> Entry:
+def decode_entry(
+    feed: int, seq: int, fields: schema_pb2.Entry, listed: FeedList, origin: str, meter: Meter | None = None
+) -> Entry:
     """Return the entry in block `seq` of feed number `feed`, given the list that it refers to.
 
     Its table is looked at when it is used. Raises: InvalidEntry.
     """
     numbers = listed.numbers
-    clock = fields.clock
+    clock = fields.clock[:]
     if len(clock) > len(numbers):
         raise InvalidEntry(f"the clock in block {seq} of {origin} counts {len(clock)} feeds, its list {len(numbers)}")
-    own = numbers.index(feed) if feed in numbers else len(clock)
-    if own >= len(clock) or clock[own] != seq + 1:
+    stamps = translate(clock, numbers)
+    if feed not in numbers or count(stamps, feed) != seq + 1:
         raise InvalidEntry(f"the clock in block {seq} of {origin} does not count its own feed right")
     value = fields.value if fields.HasField("value") else None
     return Entry(
@@ -233,65 +256,12 @@ def decode_entry(feed: int, seq: int, fields: schema_pb2.Entry, listed: FeedList
         fields.key,
         value,
         deleted=fields.deleted,
-        clock=translate(clock, numbers),
+        clock=stamps,
         table=fields.trie,
         listed=listed,
         origin=origin,
+        meter=meter,
     )
-
-
-def _decode_rows(data: bytes, numbers: Sequence[int], seen: Sequence[int]) -> dict[int, Row]:
-    """Return the table. Raises: IndexError, ValueError."""
-    rows: dict[int, Row] = {}
-    position, end, last, pointers = 0, len(data), -1, 0
-    while position < end:
-        row, position = _varint(data, position)
-        bits, position = _varint(data, position)
-        if row <= last or not 0 < bits < 32:
-            raise ValueError("its rows are out of order or its digits out of range")
-        last = row
-        slots = [NO_POINTERS] * 5
-        for number in range(5):
-            if not bits >> number & 1:
-                continue
-            found: list[Pointer] = []
-            more = 1
-            while more:
-                place = data[position]
-                position += 1
-                if place > 0x7F:
-                    place, position = _varint(data, position - 1)
-                more = place & 1
-                place >>= 1
-                seq = data[position]
-                position += 1
-                if seq > 0x7F:
-                    seq, position = _varint(data, position - 1)
-                if not 0 < seq < seen[place]:
-                    raise ValueError(
-                        f"it points to block {seq} of feed {place} of its list, of which its clock says less"
-                    )
-                found.append(Pointer(seq << 16 | numbers[place]))
-            slots[number] = tuple(found)
-            pointers += len(found)
-        rows[row] = tuple(slots)
-    if pointers > MAX_POINTERS:
-        raise ValueError(f"it has {pointers} pointers")
-    return rows
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return the number at `position` and where the next begins. Raises: IndexError, ValueError."""
-    number = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, position
-        shift += 7
-        if shift > 42:
-            raise ValueError("a number in it is too large")
 
 
 def encode_entry(entry: Entry, places: Mapping[int, int], keys: Sequence[PublicKey] | None) -> bytes:
@@ -299,7 +269,7 @@ def encode_entry(entry: Entry, places: Mapping[int, int], keys: Sequence[PublicK
 
     `keys` is that list when this block publishes it.
     """
-    fields = schema_pb2.Entry(key=entry.key, trie=_encode_rows(entry.rows, places), inflate=entry.listed.block)
+    fields = schema_pb2.Entry(key=entry.key, trie=encode_rows(entry.rows, places), inflate=entry.listed.block)
     if entry.value is not None:
         fields.value = entry.value
     if entry.deleted:
@@ -310,38 +280,3 @@ def encode_entry(entry: Entry, places: Mapping[int, int], keys: Sequence[PublicK
         for key in keys:
             fields.feeds.add(key=key)
     return fields.SerializeToString()
-
-
-def _encode_rows(rows: Mapping[int, Row], places: Mapping[int, int]) -> bytes:
-    out = bytearray()
-    put = out.append
-    for row, slots in rows.items():
-        _put_varint(out, row)
-        mark = len(out)
-        put(0)
-        bits, bit = 0, 1
-        for slot in slots:
-            if slot:
-                bits |= bit
-                last = slot[-1]
-                for pointer in slot:
-                    place = places[pointer & 0xFFFF] << 1 | (pointer != last)
-                    if place > 0x7F:
-                        _put_varint(out, place)
-                    else:
-                        put(place)
-                    seq = pointer >> 16
-                    while seq > 0x7F:
-                        put(seq & 0x7F | 0x80)
-                        seq >>= 7
-                    put(seq)
-            bit <<= 1
-        out[mark] = bits
-    return bytes(out)
-
-
-def _put_varint(out: bytearray, number: int) -> None:
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)

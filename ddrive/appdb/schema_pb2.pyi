@@ -36,3 +36,9 @@ class Entry(_message.Message):
     feeds: _containers.RepeatedCompositeFieldContainer[Entry.Feed]
     contentFeed: bytes
     def __init__(self, key: _Optional[str] = ..., value: _Optional[bytes] = ..., deleted: bool = ..., trie: _Optional[bytes] = ..., clock: _Optional[_Iterable[int]] = ..., inflate: _Optional[int] = ..., feeds: _Optional[_Iterable[_Union[Entry.Feed, _Mapping[str, object]]]] = ..., contentFeed: _Optional[bytes] = ...) -> None: ...
+
+class Table(_message.Message):
+    __slots__ = ("numbers",)
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    numbers: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, numbers: _Optional[_Iterable[int]] = ...) -> None: ...

@@ -18,15 +18,13 @@ from ddrive.appdb.node import (
     Entry,
     FeedList,
     InvalidEntry,
-    Pointer,
+    Meter,
     check_header,
     decode_entry,
-    feed_of,
     listed_keys,
     parse,
-    pointer_to,
-    seq_of,
 )
+from ddrive.appdb.table import Pointer, feed_of, pointer_to, seq_of
 from ddrive.errors import NotHeld
 from ddrive.feed import MAX_LENGTH, Feed
 from ddrive.ids import PublicKey, short
@@ -58,12 +56,14 @@ class Writers:
         self.authorized: frozenset[int] = frozenset({SOURCE})
         self.news = trio.Event()  # set, and replaced, when a feed has grown
         self.cut_off = False  # some feed is not held whole, so the view may show less when its peers leave
+        self._origins: list[str] = []
         self._numbers: dict[PublicKey, int] = {}
         self._lists: dict[Pointer, FeedList] = {}
         self._limit_bytes = limit_bytes // 2
         self._young: dict[Pointer, Entry] = {}
         self._old: dict[Pointer, Entry] = {}
         self._young_bytes = 0
+        self._meter = Meter()
         self._turn = trio.Lock()
         self._seen: list[int] = []
         self._view = View((), ())
@@ -99,6 +99,7 @@ class Writers:
             self._numbers[key] = number
             self.keys.append(key)
             self.feeds.append(None)
+            self._origins.append(f"feed {short(key)}")
         return number
 
     def known(self, key: PublicKey) -> int | None:
@@ -153,9 +154,10 @@ class Writers:
     def add(self, entry: Entry) -> Entry:
         """Keep `entry`, and return it."""
         self._young_bytes += entry.size_bytes
-        if self._young_bytes > self._limit_bytes:
+        if self._young_bytes + self._meter.bytes > self._limit_bytes:
             self._old, self._young = self._young, {}
             self._young_bytes = entry.size_bytes
+            self._meter.bytes = 0
         self._young[entry.pointer] = entry
         return entry
 
@@ -172,7 +174,7 @@ class Writers:
             listed = self._list(number, fields.inflate)
             if listed is None:
                 return None
-            entry = decode_entry(number, seq, fields, listed, origin)
+            entry = decode_entry(number, seq, fields, listed, origin, self._meter)
         return self.add(entry)
 
     def _list(self, number: int, seq: int) -> FeedList | None:
@@ -203,7 +205,7 @@ class Writers:
 
     def origin(self, number: int) -> str:
         """Return a feed as messages name it."""
-        return f"feed {short(self.keys[number])}"
+        return self._origins[number]
 
     # Heads
 

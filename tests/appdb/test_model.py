@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ddrive.appdb import AppDB, Entry
 from ddrive.appdb.clock import knows
-from ddrive.appdb.node import pointer_to
+from ddrive.appdb.table import pointer_to
 from ddrive.crypto import KeyPair
 from tests.appdb.stores import copy_feed, memory_db, sync
 
