@@ -11,7 +11,7 @@ from ddrive.errors import LocalProtocolError, RemoteProtocolError
 from ddrive.ids import ChannelId, DiscoveryKey, PublicKey
 from ddrive.protocol.channels import Channel, ChannelTable
 from ddrive.protocol.cipher import StreamCipher
-from ddrive.protocol.framing import PING, Frame, FrameReader, frame_head
+from ddrive.protocol.framing import MAX_BODY_BYTES, PING, Frame, FrameReader, frame_head
 from ddrive.protocol.handshake import Authenticate, Handshake
 from ddrive.protocol.messages import CLOSE, OPEN, Close, Extension, Message, Open, Options, decode, encode_pieces
 
@@ -96,6 +96,7 @@ class Connection:
         self._handshake_output = self._handshake.start() if noise else b""
         self._is_encrypted = encrypted
         self._reader = FrameReader()
+        self._reader.max_body_bytes = MAX_EARLY_BYTES  # until the peer has proven that it knows one of our feeds
         self._channels: ChannelTable | None = None if noise else ChannelTable(None)
         self._events: list[Event] = [] if noise else [Established(b"")]
         self._early_bytes = 0
@@ -119,6 +120,11 @@ class Connection:
     def handshake_hash(self) -> bytes:
         """64 bytes that both sides share and nobody else had; empty before the handshake is done."""
         return self._handshake.keys.handshake_hash if self._handshake.keys else b""
+
+    @property
+    def unfinished_bytes(self) -> int:
+        """How much of a frame is kept that the peer has begun and not finished."""
+        return self._reader.held_bytes
 
     def receive_data(self, chunk: bytes) -> list[Event]:
         """Return what the next received bytes mean, in order, after the events of our own calls.
@@ -320,6 +326,7 @@ class Connection:
                 self._early_bytes -= channel.early_bytes
 
     def _opened(self, channel: Channel) -> None:
+        self._reader.max_body_bytes = MAX_BODY_BYTES
         self._events.append(ChannelOpened(channel.id))
         self._events += (Received(channel.id, message) for message in channel.early)
         self._early_bytes -= channel.early_bytes

@@ -45,6 +45,12 @@ class FrameReader:
     def __init__(self) -> None:
         self._held = bytearray()  # the beginning of a frame, its length varint included
         self._needed = 1  # no frame can end before this many bytes
+        self.max_body_bytes = MAX_BODY_BYTES  # may be lowered: a longer body ends the link
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of an unfinished frame is kept."""
+        return len(self._held)
 
     def feed(self, chunk: bytes | bytearray) -> list[Frame]:
         """Return the frames that `chunk` completes, without those of size 0.
@@ -75,7 +81,7 @@ class FrameReader:
                 self._needed = end - offset + 1
                 break
             size, start = found
-            if size > MAX_BODY_BYTES + MAX_HEADER_BYTES:
+            if size > self.max_body_bytes + MAX_HEADER_BYTES:
                 raise RemoteProtocolError(f"a frame of {size} bytes is over the limit")
             stop = start + size
             if stop > end:

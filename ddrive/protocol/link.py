@@ -35,7 +35,8 @@ TIMEOUT_S = 20.0  # without received bytes; a sign of life goes out after half o
 HANDSHAKE_TIMEOUT_S = 20.0
 HIGH_WATER_BYTES = 1024 * 1024  # queued output from which on `Link.room` is False
 LOW_WATER_BYTES = 256 * 1024  # queued output below which `drained` is called after that
-MAX_UNSENT_BYTES = 32 * 1024 * 1024  # several messages of the greatest size; with more unsent the peer is dropped
+MAX_UNSENT_BYTES = 4 * 1024 * 1024  # with more unsent before yet another message the peer is dropped
+MIN_BYTES_PER_S = 1024  # of a frame that takes longer than the timeout: a slower peer is dropped
 SEND_BYTES = 128 * 1024  # handed to the stream at a time: a peer that takes less within the timeout is dropped
 RECEIVE_BYTES = 512 * 1024  # asked of the stream at a time: eight blocks in one pass cost a quarter less than one
 TURN_EVENTS = 48  # of one chunk between two turns of the writer; both sides of an exchange of small blocks work at once
@@ -94,6 +95,7 @@ class Link:
         self._receiving = trio.CancelScope()
         self._sending = trio.CancelScope()
         self._last_sent = trio.current_time()
+        self._frame_began = 0.0  # when the unfinished frame of the peer began
 
     def __repr__(self) -> str:
         return f"<Link {short(self.remote_public_key) or '?'} {self.address}>"
@@ -155,6 +157,9 @@ class Link:
         """
         if self.end is not None:
             return
+        if self.queued_bytes > MAX_UNSENT_BYTES:
+            self._finish("the peer does not take what it is sent")
+            return
         try:
             self._connection.send(channel, message)
         except LocalProtocolError:
@@ -165,6 +170,8 @@ class Link:
 
     def send_stream(self, message: Options | Extension) -> None:
         """Queue a message about the link itself; it is dropped when the link has ended meanwhile."""
+        if self.queued_bytes > MAX_UNSENT_BYTES:
+            self._finish("the peer does not take what it is sent")
         if self.end is None:
             self._connection.send_stream(message)
             self._queued()
@@ -175,11 +182,8 @@ class Link:
 
     def _queued(self) -> None:
         """Take note of new output."""
-        queued = self.queued_bytes
-        if queued >= HIGH_WATER_BYTES:
+        if self.queued_bytes >= HIGH_WATER_BYTES:
             self._is_full = True
-            if queued > MAX_UNSENT_BYTES:
-                self._finish("the peer does not take what it is sent")
         self._wake.set()
 
     def _finish(self, reason: str, *, lied: bool = False) -> None:
@@ -236,8 +240,18 @@ class Link:
                 self._tell_all(events)
                 if connection.pending_bytes:
                     self._queued()
+                if self._drips(len(chunk), timeout_s):
+                    self._finish("the peer sends too slowly")
+                    return
         if scope.cancelled_caught:
             self._finish("the peer is silent" if connection.established else "the handshake took too long")
+
+    def _drips(self, received_bytes: int, timeout_s: float) -> bool:
+        """Tell whether the peer takes very long for the frame that it has begun: what is kept of it costs memory."""
+        held, now = self._connection.unfinished_bytes, trio.current_time()
+        if held <= received_bytes:  # it began with the chunk that was just received, if there is one
+            self._frame_began = now
+        return now - self._frame_began > timeout_s + held / MIN_BYTES_PER_S
 
     async def _let_write(self) -> None:
         """Send what answers the first messages of a chunk, so that the peer has work while we do the others."""

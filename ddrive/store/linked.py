@@ -103,9 +103,13 @@ class Replicator:
                 self._open(link, store, feed)
 
     def channel_requested(self, link: Link, discovery_key: DiscoveryKey) -> None:
-        """Open what the peer asks for, if it is held and served."""
+        """Open what the peer asks for, if it is held and served.
+
+        One who does not know its key must not make us open it: that costs time, and others would be offered it.
+        """
         for store in self.stores:
-            if store.known(discovery_key) is not None:
+            key = store.known(discovery_key)
+            if key is not None and link.is_verified(key, store.dialect):
                 feed = self._held(store, discovery_key)
                 if feed is not None:
                     self._open(link, store, feed)

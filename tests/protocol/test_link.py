@@ -311,7 +311,7 @@ async def test_output_without_bound_ends_the_link(autojump_clock: MockClock) -> 
         peer.connection.open_channel(FEED, DWEB)
         await peer.flush()
         await handler.wait_for("channel_opened")
-        for _ in range(34):
+        for _ in range(6):
             handler.links[0].send(handler.channels[0], Data(BlockIndex(0), bytes(1 << 20)))
         assert handler.links[0].queued_bytes < link_module.MAX_UNSENT_BYTES + (2 << 20)
         assert (await running.end_of("first")).reason == "the peer does not take what it is sent"
@@ -432,3 +432,37 @@ async def test_discovery_key_is_what_the_handler_is_asked_for() -> None:
     async with two_links(Asked(), writer := Recorder(FEED)):
         await writer.wait_for("channel_closed")
     assert asked == [discovery_key(FEED, DWEB.discovery_ns)]
+
+
+async def test_frame_that_never_comes_to_an_end_is_cut_off(autojump_clock: MockClock) -> None:
+    handler = Recorder(FEED)
+    async with scripted_peer(handler) as (running, peer):
+        await peer.shake_hands()
+        peer.connection._output.append(b"\x80\x80\x02")  # 32 KiB are to follow
+        await peer.flush()
+        started = trio.current_time()
+        while "first" not in running.ends:
+            peer.connection._output.append(b"\x0f")
+            with suppress(trio.BrokenResourceError):
+                await peer.flush()
+            await trio.sleep(15)
+        assert running.ends["first"].reason == "the peer sends too slowly"
+        assert trio.current_time() - started < 60
+
+
+async def test_long_frame_over_a_slow_line_is_taken(autojump_clock: MockClock) -> None:
+    handler = Recorder(FEED)
+    async with scripted_peer(handler) as (running, peer):
+        await peer.shake_hands()
+        channel = peer.connection.open_channel(FEED, DWEB)
+        await peer.flush()
+        await handler.wait_for("channel_opened")
+        await peer.take()
+        peer.connection.send(channel, Data(BlockIndex(0), bytes(400_000)))
+        rest = peer.connection.data_to_send()
+        while rest:  # 2 KB a second
+            await peer.stream.send_all(rest[:4096])
+            rest = rest[4096:]
+            await trio.sleep(2)
+        await handler.wait_for("received")
+        assert running.ends == {}
