@@ -21,7 +21,7 @@ from ddrive.swarm.static import Address
 
 MAX_LINKS = 64  # up or coming up, both directions
 MAX_INCOMING = 48  # of these; strangers cannot take the place of peers that we were told to dial
-MAX_INCOMING_HANDSHAKES = 32  # of these, not yet done with the handshake
+MAX_INCOMING_HANDSHAKES = 32  # of these, not yet done with the handshake: the oldest makes room for one that comes
 DIAL_TIMEOUT_S = 5.0  # until the stream is there
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class _Member:
         self.link: Link | None = None  # once the handshake is done
         self.key: bytes | None = None  # once admitted
         self.since_s = math.inf  # when it was admitted
+        self.scope = trio.CancelScope()  # of the whole connection, if it came
         self._swarm = swarm
         self._handler = handler
 
@@ -109,7 +110,7 @@ class Swarm:
         self._static_secret = static_secret
         self._nursery = nursery
         self._plan = DialPlan()
-        self._members: set[_Member] = set()
+        self._members: dict[_Member, None] = {}  # in the order in which they came
         self._changed = trio.Event()
         self.public_key = static_public_key(static_secret)  # by which peers know us, 32 bytes
         self.listen_addresses = [str(Address(*listener.socket.getsockname()[:2])) for listener in listeners]
@@ -165,7 +166,7 @@ class Swarm:
                     break
                 self._plan.began(address)
                 member = _Member(self, self._handler, address)
-                self._members.add(member)
+                self._members[member] = None
                 self._nursery.start_soon(self._dial, member, address)
             has_room = len(self._members) < MAX_LINKS
             with trio.move_on_at(self._plan.next_s() if has_room else math.inf):
@@ -185,23 +186,38 @@ class Swarm:
             self._leave(member, end)
 
     async def _accept(self, stream: trio.SocketStream) -> None:
-        incoming = [member for member in self._members if not member.we_began]
-        shaking = sum(member.link is None for member in incoming)
-        full = len(incoming) >= MAX_INCOMING or len(self._members) >= MAX_LINKS or shaking >= MAX_INCOMING_HANDSHAKES
-        if full:
-            logger.info("turned away a peer links=%d handshakes=%d", len(self._members), shaking)
+        if not self._make_room():
+            logger.info("turned away a peer links=%d", len(self._members))
             await trio.aclose_forcefully(stream)
             return
         member = _Member(self, self._handler, None)
-        self._members.add(member)
+        self._members[member] = None
         end = LinkEnd("cancelled")
         try:
-            address = str(Address(*stream.socket.getpeername()[:2]))
-            end = await self._run(member, stream, address)
+            with member.scope:
+                address = str(Address(*stream.socket.getpeername()[:2]))
+                end = await self._run(member, stream, address)
+            if member.scope.cancelled_caught:
+                await trio.aclose_forcefully(stream)
         except OSError:  # gone before we could ask who it is
             await trio.aclose_forcefully(stream)
         finally:
             self._leave(member, end)
+
+    def _make_room(self) -> bool:
+        """Tell whether one more may come in; who is slowest to say who he is has to leave for him.
+
+        A peer that is honest needs milliseconds for that. So whoever opens connections and says nothing can neither
+        keep us busy nor keep others out.
+        """
+        staying = [member for member in self._members if not member.scope.cancel_called]
+        incoming = [member for member in staying if not member.we_began]
+        shaking = [member for member in incoming if member.link is None]
+        if len(incoming) < MAX_INCOMING and len(staying) < MAX_LINKS and len(shaking) < MAX_INCOMING_HANDSHAKES:
+            return True
+        if shaking:
+            shaking[0].scope.cancel()
+        return bool(shaking)
 
     async def _run(self, member: _Member, stream: trio.SocketStream, address: str) -> LinkEnd:
         return await run_link(
@@ -238,7 +254,7 @@ class Swarm:
         return None
 
     def _leave(self, member: _Member, end: LinkEnd) -> None:
-        self._members.discard(member)
+        self._members.pop(member, None)
         now, jitter = trio.current_time(), random.random()
         if member.key is not None:
             lived_s = now - member.since_s

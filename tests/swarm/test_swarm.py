@@ -217,15 +217,28 @@ async def test_visitors_that_do_not_shake_hands_are_bounded(monkeypatch: pytest.
         streams = [await trio.open_tcp_stream(host, int(port)) for _ in range(5)]
         closed = 0
         with trio.fail_after(20):
-            for stream in streams[3:]:
+            for stream in streams[:2]:  # those who came first make room
                 with suppress(trio.BrokenResourceError):
                     assert await stream.receive_some(1) == b""
                 closed += 1
         assert closed == 2
-        assert len(here._members) == 3
+        await until(lambda: len(here._members) == 3)
         for stream in streams:
             await stream.aclose()
         await until(lambda: not here._members)
+
+
+async def test_visitors_that_do_not_shake_hands_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in ("MAX_INCOMING_HANDSHAKES", "MAX_INCOMING", "MAX_LINKS"):
+        monkeypatch.setattr(swarm_module, limit, 2)
+    async with swarm_of(0, near := Recorder()) as here, swarm_of(1, Recorder()) as honest:
+        host, _, port = here.listen_addresses[0].rpartition(":")
+        streams = [await trio.open_tcp_stream(host, int(port)) for _ in range(2)]
+        await until(lambda: len(here._members) == 2)
+        honest.add_peer(here.listen_addresses[0])
+        await near.wait_for("established")
+        for stream in streams:
+            await stream.aclose()
 
 
 async def test_links_are_bounded_and_dials_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
