@@ -53,9 +53,10 @@ def mounted(operations: Operations, mountpoint: str, options: set[str]) -> Itera
     try:
         pyfuse3.init(operations, mountpoint, options)
     except RuntimeError as problem:
-        raise MountFailed(
-            f"{mountpoint} cannot be mounted ({problem}): check that it is an empty directory of yours"
-        ) from None
+        remedy = "check that it is an empty directory of yours"
+        if "allow_other" in options and os.geteuid() != 0:
+            remedy += ", and that /etc/fuse.conf has a line user_allow_other"
+        raise MountFailed(f"{mountpoint} cannot be mounted ({problem}): {remedy}") from None
     place = None
     try:
         place = mounted_at(mountpoint)

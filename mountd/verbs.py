@@ -23,6 +23,7 @@ from mountd.mountpoints import Mountpoints, wanted_mount
 from mountd.mounts import Mount
 from mountd.peers import Peers
 
+VERSION = version("ddrive")  # looked up now: it needs files, and they may have run out later
 OPENING_S = 0.3  # is enough to read the first block of a drive that is held here
 MOUNT_WAIT_S = 10.0  # a mount waits so long for the first block of a drive that was never seen before
 
@@ -69,7 +70,7 @@ class Verbs:
     async def status(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Describe the engine."""
         return {
-            "version": version("ddrive"),
+            "version": VERSION,
             "pid": os.getpid(),
             "state": str(self._config.state),
             "listen": self._peers.listening,
