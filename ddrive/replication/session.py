@@ -214,8 +214,13 @@ class FeedSession(Ending):
         try:
             self.feed.put(data.index, data.value, Proof(data.nodes, data.signature))
         except InvalidProof as error:
-            if not isinstance(error, Forked) and self._scheduler.excuses(peer.state, data.index, now):
-                return
+            if not isinstance(error, Forked):
+                if data.signature is not None and self._log.length and not peer.state.suspected:
+                    # nodes of ours that the proof builds on may be of another history: a whole proof will tell
+                    peer.state.suspected = True
+                    self._run(self._scheduler.dropped(peer.state, now))
+                if self._scheduler.excuses(peer.state, data.index, now):
+                    return
             for stats in (peer.state.stats, self.stats):
                 stats.verify_failures += 1
             if isinstance(error, Forked):

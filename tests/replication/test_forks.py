@@ -1,0 +1,82 @@
+"""A fork found on a link: the first history stays, the second is refused, and neither is passed on from then on."""
+
+import pytest
+
+from ddrive.errors import Forked
+from ddrive.feed.feed import Feed
+from ddrive.feed.log import FeedLog
+from ddrive.feed.storage import FORKED
+from ddrive.ids import BlockIndex
+from ddrive.protocol.messages import Data, Status
+from tests.replication.peers import PAIR, Place, linked, until
+
+
+def history(mark: bytes, length: int) -> Place:
+    """Return the author with a history in which every block says `mark`."""
+    place = Place(0)
+    place.feed.log.append([mark * (index + 1) for index in range(length)])  # type: ignore[union-attr]
+    return place
+
+
+async def forked_place(caplog: pytest.LogCaptureFixture) -> tuple[Place, Place]:
+    """Return a place that holds block 0 of one history and has met the other, with the peer that had it."""
+    place = Place()
+    async with linked((place, history(b"a", 4))):
+        assert await place.feed.get(0) == b"a"
+    other = history(b"b", 6)
+    async with linked((place, other)):
+        with place.feed.want(4, 6, urgent=True):
+            await until(lambda: place.feed.forked)
+            await until(lambda: place.ends)
+    assert "feed forked" in caplog.text
+    return place, other
+
+
+async def test_the_first_history_stays_and_the_giver_of_the_second_is_dropped(
+    caplog: pytest.LogCaptureFixture, autojump_clock: object
+) -> None:
+    place, _ = await forked_place(caplog)
+    assert place.ends[0].lied
+    assert "two signed histories" in place.ends[0].reason
+    assert place.feed.length == 4
+    assert place.feed.get_held(0) == b"a"
+    assert not place.feed.has(4)
+
+
+async def test_evidence_of_both_is_kept_over_a_restart(
+    caplog: pytest.LogCaptureFixture, autojump_clock: object
+) -> None:
+    place, _ = await forked_place(caplog)
+    directory = place.feed.log._directory
+    await place.feed.aclose()
+    assert directory.exists(FORKED)
+    again = Feed(FeedLog.open(directory))
+    assert again.forked
+    assert await again.get(0, wait=False) == b"a"
+
+
+async def test_it_is_not_passed_on_any_more(caplog: pytest.LogCaptureFixture, autojump_clock: object) -> None:
+    place, _ = await forked_place(caplog)
+    asker = Place()
+    async with linked((place, asker)):
+        await until(lambda: asker.of_type(Status))
+        assert not asker.of_type(Status)[-1].uploading  # type: ignore[attr-defined]
+        with asker.feed.want(0, 1, urgent=True):
+            await until(lambda: True)
+        assert asker.of_type(Data) == []
+    assert not asker.feed.has(0)
+
+
+async def test_an_author_who_meets_a_copy_of_himself_stops(
+    caplog: pytest.LogCaptureFixture, autojump_clock: object
+) -> None:
+    author = Place(3)
+    author.session.downloading = True
+    other = history(b"b", 6)
+    async with linked((author, other)):
+        with author.feed.want(3, 6, urgent=True):
+            await until(lambda: author.feed.forked)
+    with pytest.raises(Forked):
+        await author.feed.append([b"more"])
+    assert author.feed.length == 3
+    assert author.feed.has(BlockIndex(2))
