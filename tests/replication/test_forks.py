@@ -8,7 +8,7 @@ from ddrive.feed.log import FeedLog
 from ddrive.feed.storage import FORKED
 from ddrive.ids import BlockIndex
 from ddrive.protocol.messages import Data, Status
-from tests.replication.peers import PAIR, Place, linked, until
+from tests.replication.peers import Place, linked, until
 
 
 def history(mark: bytes, length: int) -> Place:
