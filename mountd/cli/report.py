@@ -27,7 +27,7 @@ ADVICE: dict[type[BaseException], str] = {
     errors.NoPeers: "start a peer that has it, or name one with --peer HOST:PORT",
     errors.TimedOut: "check that a peer that has it is running (ddrive peer ls), then try again",
     errors.NotHeld: "start a peer that has it, or name one with --peer HOST:PORT",
-    errors.NotFound: "check the spelling; ddrive list shows the known drives",
+    errors.NotFound: "check the spelling; ddrive list shows the drives, ddrive ls and ddrive tag ls what is in one",
     errors.InvalidKey: "give 64 hex digits or a URL such as dweb://KEY/",
     errors.NotWritable: "only the one who made the drive can change it; export or import makes a copy",
     errors.Forked: "its author's key signed two histories; do not trust it",
@@ -51,6 +51,7 @@ SYSTEM_ADVICE = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
     errno.ENOTDIR: "name a directory",
+    errno.EEXIST: "something else is there; choose another place",
 }
 ADVISED = re.compile(r": [a-z`]\S* \S")  # a message that tells already, after a colon, what to do
 
