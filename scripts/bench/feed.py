@@ -196,6 +196,7 @@ def render(results: Results, options: argparse.Namespace) -> str:
         " `hypercore` 9.12.0, each with its defaults and 16 reads in flight); of a cost, less is better. CPU time is"
         " the more telling figure where other work ran on the machine. `append` waits for no disk, as the npm packages"
         " never do.",
+        f" Load average at the end: {os.getloadavg()[1]:.1f}.",
         "",
         "| | " + " | ".join(SYSTEMS) + " | ratio | goal |",
         "|---|" + "---:|" * (len(SYSTEMS) + 2),
