@@ -106,7 +106,8 @@ class Draft:
     async def add(self, key: str, value: bytes | None, *, deleted: bool = False) -> Entry:
         """Make an entry that has seen all there is."""
         seq = self._length + len(self.entries)
-        rows = await put_rows(self, self.heads, key, hashes_of(key))
+        hashes = hashes_of(key)
+        rows = await put_rows(self, self.heads, key, hashes)
         if self._next_list is not None:
             self._listed, self._next_list = FeedList(self._next_list, seq), None
             self._publishing.add(seq)
@@ -122,6 +123,7 @@ class Draft:
             rows=rows,
             listed=self._listed,
             origin=self._writers.origin(self._local),
+            hashes=hashes,
         )
         self.entries.append(entry)
         self.heads = [entry]

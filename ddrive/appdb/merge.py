@@ -68,7 +68,8 @@ async def narrow(load: Load, live: Sequence[Entry], hashes: tuple[int, ...]) -> 
         stop = parting(entry.hashes, hashes)
         while stop < goal:
             number = hashes[stop >> 5] >> ((stop & 31) << 1) & 3
-            pointers = entry.pointers(stop, number)
+            row = entry.decoded.get(stop)
+            pointers = entry.pointers(stop, number) if row is None else row[number]
             if not pointers:
                 break
             pointer = pointers[0]
@@ -82,7 +83,8 @@ async def narrow(load: Load, live: Sequence[Entry], hashes: tuple[int, ...]) -> 
             seen.add(pointer)
             child = peek(pointer) or await load.entry(pointer)
             shared = parting(child.hashes, hashes)
-            if shared <= stop or knows(child, entry):
+            clock, feed = child.clock, entry.feed
+            if shared <= stop or (feed < len(clock) and clock[feed] > entry.seq):
                 await follow(load, entry, pointer, stop, number)  # raises
             entry, stop = child, shared
         else:
@@ -126,18 +128,19 @@ async def put_rows(load: Load, heads: Sequence[Entry], key: str, hashes: tuple[i
     """Return the table of a new entry for `key` whose writer has seen `heads`. Raises: as `narrow`."""
     rows: dict[int, Row] = {}
     last = COMPONENT_DIGITS * len(hashes)
+    peek = load.peek
     waiting: list[tuple[Entry, int]] = [(head, 0) for head in reversed(heads)]
     several = len(heads) > 1
     started: set[tuple[Pointer, int]] = set()  # ways that join again are walked once
     while waiting:
         entry, index = waiting.pop()
         branches: list[tuple[Entry, int]] = []
+        stop = parting(entry.hashes, hashes)
         while True:
             if several:
                 if (entry.pointer, index) in started:
                     break
                 started.add((entry.pointer, index))
-            stop = parting(entry.hashes, hashes)
             for row, slots in entry.rows.items():
                 if row >= stop:
                     break
@@ -146,17 +149,22 @@ async def put_rows(load: Load, heads: Sequence[Entry], key: str, hashes: tuple[i
             if stop == last:
                 await _keep_ending(load, rows, entry, key, last)
                 break
-            number = digit(hashes, stop)
+            number = hashes[stop >> 5] >> ((stop & 31) << 1) & 3
             slots = entry.rows.get(stop, EMPTY_ROW)
             _keep(rows, stop, _with(slots, digit(entry.hashes, stop), entry.pointer), skip=number)
-            if not slots[number]:
+            pointers = slots[number]
+            if not pointers:
                 break
             index = stop + 1
-            if len(slots[number]) > 1:
+            if len(pointers) > 1:
                 several = True
-                for pointer in slots[number][1:]:
+                for pointer in pointers[1:]:
                     branches.append((await follow(load, entry, pointer, stop, number), index))
-            entry = await follow(load, entry, slots[number][0], stop, number)
+            child = peek(pointers[0]) or await load.entry(pointers[0])
+            shared = parting(child.hashes, hashes)
+            if shared <= stop or knows(child, entry):
+                await follow(load, entry, pointers[0], stop, number)  # raises
+            entry, stop = child, shared
         waiting += reversed(branches)
     return dict(sorted(rows.items())) if several else rows
 

@@ -48,13 +48,15 @@ def digit(hashes: tuple[int, ...], index: int) -> int:
 
 def parting(left: tuple[int, ...], right: tuple[int, ...]) -> int:
     """Return the index of the first different digit, or of the final digit when all are equal."""
-    depth = 0
-    for ours, theirs in zip(left, right, strict=False):
-        if ours != theirs:
-            difference = ours ^ theirs
-            return depth + ((difference & -difference).bit_length() - 1 >> 1)
-        depth += COMPONENT_DIGITS
-    return depth
+    depth, end = 0, len(right)
+    for ours in left:
+        if depth == end:
+            break
+        if ours != right[depth]:
+            difference = ours ^ right[depth]
+            return (depth << 5) + ((difference & -difference).bit_length() - 1 >> 1)
+        depth += 1
+    return depth << 5
 
 
 def order(hashes: tuple[int, ...]) -> bytes:
@@ -85,14 +87,14 @@ class Entry:
     `feed` (number) and `seq` say where it stands. `value` None is not the same as empty. `clock` counts blocks by feed
     number. `hashes` says where the key lies (see `hashes_of`). `origin` names the feed in messages. The table comes as
     `rows` (ascending), or as the bytes `table`: a read needs one row of most tables, which is decoded, checked and kept
-    by itself.
+    by itself: `decoded` holds the rows so far.
     """
 
     __slots__ = (
         "_meter",
-        "_rows",
         "_table",
         "clock",
+        "decoded",
         "deleted",
         "feed",
         "hashes",
@@ -117,6 +119,7 @@ class Entry:
         listed: FeedList,
         origin: str = "",
         meter: Meter | None = None,
+        hashes: tuple[int, ...] | None = None,
     ) -> None:
         self.feed = feed
         self.seq = seq
@@ -124,12 +127,12 @@ class Entry:
         self.value = value
         self.deleted = deleted
         self.clock = clock
-        self._rows = _NO_ROWS if rows is None else rows
+        self.decoded = _NO_ROWS if rows is None else rows
         self._table = table  # until all of its rows are decoded
         self._meter = meter
         self.listed = listed
         self.origin = origin
-        self.hashes = hashes_of(key)
+        self.hashes = hashes_of(key) if hashes is None else hashes
 
     def __repr__(self) -> str:
         return f"Entry({self.key!r}, {self.value!r}, feed={self.feed}, seq={self.seq}, deleted={self.deleted})"
@@ -150,12 +153,12 @@ class Entry:
                 raise self.fault(f"its table is wrong: {error}") from error
             if self._meter is not None:
                 self._meter.bytes += _ROW_BYTES * len(rows)
-            self._rows, self._table = rows, None
-        return self._rows
+            self.decoded, self._table = rows, None
+        return self.decoded
 
     def pointers(self, index: int, number: int) -> tuple[Pointer, ...]:
         """Return what is in one row of the table under the digit `number`. Raises: InvalidEntry."""
-        row = self._rows.get(index)
+        row = self.decoded.get(index)
         if row is None and self._table is not None:
             row = self._find(index, number)
         return row[number] if row is not None else NO_POINTERS
@@ -167,9 +170,9 @@ class Entry:
         except ValueError as error:
             raise self.fault(f"its table is wrong: {error}") from error
         if row is not None:
-            if self._rows is _NO_ROWS:
-                self._rows = {}
-            self._rows[index] = row
+            if self.decoded is _NO_ROWS:
+                self.decoded = {}
+            self.decoded[index] = row
             if self._meter is not None:
                 self._meter.bytes += _ROW_BYTES
         return row
@@ -182,7 +185,7 @@ class Entry:
     @property
     def size_bytes(self) -> int:
         """About how much memory the entry takes."""
-        table = _ROW_BYTES * len(self._rows) + len(self._table or b"")
+        table = _ROW_BYTES * len(self.decoded) + len(self._table or b"")
         return _ENTRY_BYTES + 4 * len(self.key) + len(self.value or b"") + table
 
     @property

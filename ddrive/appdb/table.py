@@ -163,31 +163,24 @@ def _parse(table: bytes) -> Sequence[int]:
 
 def encode_rows(rows: Mapping[int, Row], places: Mapping[int, int]) -> bytes:
     """Return the bytes of a table; `places` gives the place of each feed number in the list of the writer."""
-    out = bytearray()
-    put = out.append
+    numbers: list[int] = []
     for row, slots in rows.items():
-        put_varint(out, row)
-        mark = len(out)
-        put(0)
+        mark = len(numbers) + 1
+        numbers += (row, 0)
         bits, bit = 0, 1
         for slot in slots:
             if slot:
                 bits |= bit
-                last = slot[-1]
                 for pointer in slot:
-                    place = places[pointer & 0xFFFF] << 1 | (pointer != last)
-                    if place > 0x7F:
-                        put_varint(out, place)
-                    else:
-                        put(place)
-                    seq = pointer >> 16
-                    while seq > 0x7F:
-                        put(seq & 0x7F | 0x80)
-                        seq >>= 7
-                    put(seq)
+                    numbers += (places[pointer & 0xFFFF] << 1 | 1, pointer >> 16)
+                numbers[-2] -= 1  # no other pointer follows the last one
             bit <<= 1
-        out[mark] = bits
-    return bytes(out)
+        numbers[mark] = bits
+    record = schema_pb2.Table(numbers=numbers).SerializeToString()
+    start = 1
+    while start < len(record) and record[start] > 0x7F:  # the key of the field and its length come first
+        start += 1
+    return record[start + 1 :]
 
 
 def put_varint(out: bytearray, number: int) -> None:
