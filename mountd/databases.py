@@ -1,13 +1,14 @@
 """The databases and graphs of an engine: made, found among peers, kept open so that they stay live and shared.
 
-They are kept in `databases.json`. Each has a task of its own, which holds its feeds open and fetches all that is
+They are kept in `databases.json`, with the keys of all their feeds, so that no feed of one that is not to be shared is
+exchanged before the database is open. Each has a task of its own, which holds its feeds open and fetches all that is
 appended to them; reading and writing is done by the programs attached to the engine.
 """
 
 import logging
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +19,9 @@ from ddrive.appdb import open_appdb
 from ddrive.appdb.node import check_header
 from ddrive.dialect import DIALECTS, DWEB, Dialect
 from ddrive.drive.address import parse_key
-from ddrive.errors import AlreadyExists, DriveError, InvalidKey, InvalidProof, NoPeers, StorageError
-from ddrive.feed import MAX_LENGTH
-from ddrive.ids import BlockIndex, PublicKey, short
+from ddrive.errors import AlreadyExists, DriveError, InvalidKey, InvalidProof, NoPeers, NotFound, StorageError
+from ddrive.feed import MAX_LENGTH, Feed
+from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey, short
 from ddrive.store.store import OwnedStore
 from ddrive.trie import open_trie
 from ddrive.trie.node import decode_header
@@ -43,6 +44,8 @@ class Known:
     dialect: Dialect
     kind: str
     name: str | None = None
+    seeding: bool = True
+    feeds: tuple[PublicKey, ...] = ()  # all that belong to it, as far as they have been seen
 
     @property
     def url(self) -> str:
@@ -51,7 +54,17 @@ class Known:
 
     def to_json(self) -> dict[str, Any]:
         """Return what is kept on disk."""
-        return {"key": self.key.hex(), "dialect": self.dialect.name, "kind": self.kind, "name": self.name}
+        return self.shown() | {"feeds": [key.hex() for key in self.feeds]}
+
+    def shown(self) -> dict[str, Any]:
+        """Return what users are told, without the address."""
+        return {
+            "key": self.key.hex(),
+            "dialect": self.dialect.name,
+            "kind": self.kind,
+            "name": self.name,
+            "seeding": self.seeding,
+        }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Known":
@@ -59,36 +72,75 @@ class Known:
         if value["kind"] not in (DATABASE, GRAPH):
             raise ValueError(f"no such kind: {value['kind']}")
         key = PublicKey(bytes.fromhex(value["key"]))
-        return cls(key, DIALECTS[value["dialect"]], value["kind"], value.get("name"))
+        feeds = tuple(PublicKey(bytes.fromhex(feed)) for feed in value.get("feeds", []))
+        seeding = bool(value.get("seeding", True))
+        return cls(key, DIALECTS[value["dialect"]], value["kind"], value.get("name"), seeding, feeds)
+
+
+class _NotingStore:
+    """A store as a database uses it, which tells of each feed before peers can ask for it."""
+
+    def __init__(self, store: OwnedStore, note: Callable[[PublicKey], None]) -> None:
+        self.dialect = store.dialect
+        self._store = store
+        self._note = note
+
+    async def open_feed(
+        self, *, key: PublicKey | None = None, name: bytes | str | None = None, live: bool = False
+    ) -> Feed:
+        """Open a feed as the store does."""
+        if key is not None:
+            self._note(key)
+        feed = await self._store.open_feed(key=key, name=name, live=live)
+        self._note(feed.key)
+        return feed
+
+    async def release(self, feed: Feed) -> None:
+        """Give a feed back."""
+        await self._store.release(feed)
 
 
 class Databases:
-    """All databases and graphs that an engine knows. Its tasks run in `nursery`; `add_peer` dials and remembers."""
+    """All databases and graphs that an engine knows. Its tasks run in `nursery`.
+
+    `reconsider` has `serves` asked again about an open feed.
+    """
 
     def __init__(
         self,
         path: Path,
         stores: Mapping[str, OwnedStore],
         nursery: trio.Nursery,
-        add_peer: Callable[[str], object],
+        reconsider: Callable[[OwnedStore, Feed], None],
     ) -> None:
         self._path = path
         self._stores = stores
         self._nursery = nursery
-        self._add_peer = add_peer
+        self._reconsider = reconsider
+        self._add_peer: Callable[[str], object] | None = None
+        self._topics: dict[DiscoveryKey, set[PublicKey]] = {}  # to which ones a feed belongs
         try:
             self._known = {known.key: known for known in map(Known.from_json, load_json(path, []))}
         except (KeyError, TypeError, ValueError) as error:
             raise StorageError(f"{path} is damaged ({error!r}): move it away to start anew") from error
+        for known in self._known.values():
+            for feed in {known.key, *known.feeds}:
+                self._topics.setdefault(self._topic(known, feed), set()).add(known.key)
 
-    def start(self) -> None:
-        """Keep all known ones open."""
+    def start(self, add_peer: Callable[[str], object]) -> None:
+        """Keep all known ones open. `add_peer` dials an address and remembers it."""
+        self._add_peer = add_peer
         for known in self._known.values():
             self._nursery.start_soon(self._keep, known)
 
     def table(self) -> dict[str, Verb]:
         """Return the methods of the control socket by name."""
-        return {"db.create": self.create, "db.open": self.open, "db.list": self.listing}
+        return {"db.create": self.create, "db.open": self.open, "db.list": self.listing, "db.seed": self.seed}
+
+    def serves(self, topic: DiscoveryKey) -> bool:
+        """Tell whether peers may exchange the feed with this discovery key; what belongs to none of ours they may."""
+        owners = self._topics.get(topic)
+        return not owners or any(self._known[key].seeding for key in owners)
 
     async def create(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Make a new one of our own. Raises: AlreadyExists when something is called so."""
@@ -114,7 +166,8 @@ class Databases:
         """
         key, kind = parse_key(str(params["key"])).key, str(params["kind"])
         for address in params.get("peers") or []:
-            self._add_peer(str(address))
+            if self._add_peer is not None:
+                self._add_peer(str(address))
         known = self._known.get(key)
         if known is not None:
             if known.kind != kind:
@@ -136,12 +189,46 @@ class Databases:
         """Describe all known ones of a kind."""
         return [_shown(known) for known in self._known.values() if known.kind == params["kind"]]
 
+    async def seed(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Exchange one with peers, or not, from now on; remembered. Raises: NotFound when it is not known here."""
+        key, kind, seeding = parse_key(str(params["key"])).key, str(params["kind"]), bool(params["seeding"])
+        known = self._known.get(key)
+        if known is None or known.kind != kind:
+            raise NotFound(f"no {_called(kind)} {short(key)} is kept here: ddrive {kind} list shows those that are")
+        self._known[key] = known = replace(known, seeding=seeding)
+        self._save()
+        self._offer(known, known.feeds)
+        return {"key": key.hex(), "seeding": seeding}
+
+    def _offer(self, known: Known, feeds: Sequence[PublicKey]) -> None:
+        """Exchange those of these feeds that are open, or no longer."""
+        store = self._stores[known.dialect.name]
+        for feed in store.feeds():
+            if feed.key in feeds:
+                self._reconsider(store, feed)
+
     def _add(self, known: Known) -> dict[str, Any]:
         if known.key not in self._known:
             self._known[known.key] = known
-            save_json(self._path, [each.to_json() for each in self._known.values()])
+            self._note(known.key, known.key)
             self._nursery.start_soon(self._keep, known)
-        return _shown(known)
+        return _shown(self._known[known.key])
+
+    def _save(self) -> None:
+        save_json(self._path, [each.to_json() for each in self._known.values()])
+
+    def _topic(self, known: Known, feed: PublicKey) -> DiscoveryKey:
+        return self._stores[known.dialect.name].discovery_key(feed)
+
+    def _note(self, key: PublicKey, feed: PublicKey) -> None:
+        """Remember that a feed belongs to a database or graph."""
+        known = self._known[key]
+        if feed not in known.feeds:
+            self._topics.setdefault(self._topic(known, feed), set()).add(key)
+            self._known[key] = replace(known, feeds=(*known.feeds, feed))
+            self._save()
+            if not known.seeding:
+                self._offer(known, [feed])  # a program may have opened it already
 
     async def _find(self, key: PublicKey, dialects: list[Dialect], wait_s: float) -> tuple[Dialect, bytes] | None:
         """Return the dialect in which somebody has the feed, and its first block; None when nobody has it in time."""
@@ -169,7 +256,8 @@ class Databases:
         store = self._stores[known.dialect.name]
         try:
             if known.kind == DATABASE:
-                async with open_appdb(store, key=known.key) as db:
+                noting = _NotingStore(store, lambda feed: self._note(known.key, feed))
+                async with open_appdb(noting, key=known.key) as db:
                     await db.follow()
             else:
                 feed = await store.open_feed(key=known.key, live=True)
@@ -198,4 +286,4 @@ def _called(kind: str) -> str:
 
 
 def _shown(known: Known) -> dict[str, Any]:
-    return known.to_json() | {"url": known.url}
+    return known.shown() | {"url": known.url}

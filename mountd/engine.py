@@ -20,6 +20,7 @@ import trio
 from ddrive.dialect import DIALECTS
 from ddrive.drive.helping import help_peers
 from ddrive.errors import DriveError
+from ddrive.ids import DiscoveryKey
 from ddrive.store.linked import STATIC_SECRET_BYTES, Replicator
 from ddrive.store.store import OwnedStore, open_store
 from ddrive.swarm import Swarm, open_swarm
@@ -96,7 +97,7 @@ class Engine:
         self._nursery = nursery
         self._stopping = trio.Event()
         self._mounts_ended = trio.Event()
-        self.replicator = Replicator(list(stores.values()), serves=lambda topic: self._collection.serves(topic))
+        self.replicator = Replicator(list(stores.values()), serves=self._serves)
         self._collection = Collection(
             drives,
             stores,
@@ -105,7 +106,7 @@ class Engine:
             reconsider=self.replicator.reconsider,
             on_found=self._found,
         )
-        self._workers = WorkerPool(config, mounts, nursery, on_unmounted=lambda mount: self._mountpoints.forget(mount))
+        self._databases = Databases(config.state / "databases.json", stores, nursery, self.replicator.reconsider)
         for store in stores.values():
             help_peers(store)
         self._mountpoints = Mountpoints(mounts, self._workers)
@@ -114,12 +115,11 @@ class Engine:
         """Do the work of an engine until it is told to stop, then end the mounts and the socket."""
         verbs = Verbs(self._config, self._stores, self._collection, self._mountpoints, peers, self._stop)
         upkeep = Upkeep(self._collection, self._stores)
-        databases = Databases(self._config.state / "databases.json", self._stores, self._nursery, peers.add)
-        control = Control(self._config.socket, self._stores, verbs.table() | upkeep.table() | databases.table())
+        control = Control(self._config.socket, self._stores, verbs.table() | upkeep.table() | self._databases.table())
         await self._nursery.start(control.serve)
         self._nursery.start_soon(self._stop_on_signal)
         self._collection.start()
-        databases.start()
+        self._databases.start(peers.add)
         for mount in self._mountpoints.table:
             await self._restore(mount)
         _log.info("engine ready pid=%d state=%s listen=%s", os.getpid(), self._config.state, ",".join(peers.listening))
@@ -136,6 +136,10 @@ class Engine:
         await control.flush()
 
     async def _stop(self) -> None:
+    def _serves(self, topic: DiscoveryKey) -> bool:
+        """Tell whether peers may exchange the feed with this discovery key."""
+        return self._collection.serves(topic) and self._databases.serves(topic)
+
         """Begin the end, and return when the mounts have ended."""
         self._stopping.set()
         await self._mounts_ended.wait()

@@ -1,4 +1,4 @@
-"""`graph create|list|put|del|walk|watch`: labelled graphs from the shell."""
+"""`graph create|list|put|del|walk|watch|seed|unseed`: labelled graphs from the shell."""
 
 import json
 import sys
@@ -41,6 +41,22 @@ def create(
 def listing(state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False) -> None:
     """List the graphs that the engine keeps."""
     sharing.listing(KIND, Common(state, as_json, start=not no_start))
+
+
+@app.command()
+def seed(
+    key: KeyText, state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False
+) -> None:
+    """Exchange a graph with peers, as it is at first; remembered over restarts."""
+    sharing.seed(KIND, key, Common(state, as_json, start=not no_start), seeding=True)
+
+
+@app.command()
+def unseed(
+    key: KeyText, state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False
+) -> None:
+    """Exchange a graph with peers no longer, neither way; what is held here stays readable."""
+    sharing.seed(KIND, key, Common(state, as_json, start=not no_start), seeding=False)
 
 
 @app.command()

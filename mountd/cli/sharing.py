@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from ddrive.dialect import DIALECTS
-from ddrive.drive.address import KeyRef
+from ddrive.drive.address import KeyRef, parse_key
 from ddrive.store.attached import AttachedStore
+from mountd.cli import report
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run
 
@@ -39,8 +40,22 @@ def listing(kind: str, common: Common) -> None:
 
     async def verb(session: Session) -> None:
         found = await session.call("db.list", kind=kind)
-        session.say(found, [f"{known['url']}  {known['name'] or '-'}" for known in found])
+        rows = [
+            [known["url"], report.printable(known["name"] or "-"), "seeding" if known["seeding"] else "not seeding"]
+            for known in found
+        ]
+        session.say(found, report.columns(rows))
 
+    run(common, verb)
+
+
+def seed(kind: str, key: str, common: Common, *, seeding: bool) -> None:
+    """Exchange a database or graph with peers from now on, or not."""
+
+    async def verb(session: Session) -> None:
+        session.say(await session.call("db.seed", key=ref.key.hex(), kind=kind, seeding=seeding), [])
+
+    ref = parse_key(key)
     run(common, verb)
 
 

@@ -116,6 +116,28 @@ def test_conflict_between_engines_is_shown_and_settled(engines: list[Program]) -
     until(lambda: values(one, key, "k"), ["settled"])
 
 
+def test_what_is_not_seeded_stays_here_also_after_a_restart(engines: list[Program]) -> None:
+    one, two, _ = engines
+    key = one.ask("db", "create")["key"]
+    graph = one.ask("graph", "create")["key"]
+    one.ask("db", "put", key, "k", "early")
+    one.ask("db", "authorize", key, two.ask("db", "info", key, "--peer", one.address)["local"])
+    until(lambda: two.ask("db", "info", key)["authorized"], True)
+    assert one.ask("db", "unseed", key) == {"key": key, "seeding": False}
+    one.ask("graph", "unseed", graph)
+    assert [known["seeding"] for known in one.ask("db", "list")] == [False]
+    two.ask("db", "put", key, "two", "unheard")
+    one.ask("stop")
+    one.ask("db", "put", key, "k", "late")
+    two.ask("peer", "add", one.address)  # it has another port now
+    assert two.run("graph", "walk", graph, "l", "--timeout", "1s").code == 5
+    assert [known["seeding"] for kind in ("db", "graph") for known in one.ask(kind, "list")] == [False, False]
+    assert (values(one, key, "k"), values(one, key, "two"), values(two, key, "k")) == (["late"], [], ["early"])
+    one.ask("db", "seed", key)
+    until(lambda: (values(two, key, "k"), values(one, key, "two")), (["late"], ["unheard"]))
+    assert two.run("db", "seed", graph).code == 3
+
+
 def test_graph_is_read_from_a_peer(engines: list[Program]) -> None:
     one, two, _ = engines
     graph = one.ask("graph", "create", "--dialect", "hypercore")["key"]
