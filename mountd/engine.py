@@ -109,6 +109,7 @@ class Engine:
         self._databases = Databases(config.state / "databases.json", stores, nursery, self.replicator.reconsider)
         for store in stores.values():
             help_peers(store)
+        self._workers = WorkerPool(config, mounts, nursery, on_unmounted=lambda mount: self._mountpoints.forget(mount))
         self._mountpoints = Mountpoints(mounts, self._workers)
 
     async def run(self, peers: Peers, task_status: trio.TaskStatus[None]) -> None:
@@ -135,11 +136,11 @@ class Engine:
         self._mounts_ended.set()
         await control.flush()
 
-    async def _stop(self) -> None:
     def _serves(self, topic: DiscoveryKey) -> bool:
         """Tell whether peers may exchange the feed with this discovery key."""
         return self._collection.serves(topic) and self._databases.serves(topic)
 
+    async def _stop(self) -> None:
         """Begin the end, and return when the mounts have ended."""
         self._stopping.set()
         await self._mounts_ended.wait()
