@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeVar, runtime_checkable
 import trio
 
 from ddrive.appdb.batch import AnyChange, Delete, Draft, Put
-from ddrive.appdb.history import history, key_history, reversed_history
+from ddrive.appdb.history import History, KeyHistory
 from ddrive.appdb.iterate import Diff, Walk
 from ddrive.appdb.merge import find, narrow
 from ddrive.appdb.node import Entry, InvalidEntry, hashes_of
@@ -172,19 +172,16 @@ class AppDB:
         """Return an asynchronous iterator over (key, left, right): left is this view, right `other` (None: empty)."""
         return Diff(self._writers, self._heads, other._heads if other is not None else _nothing, normalize(prefix))
 
-    async def history(self, *, reverse: bool = False, strict: bool = False) -> AsyncIterator[Entry]:
-        """Give every entry of every writer, each after those that its writer had seen.
+    def history(self, *, reverse: bool = False, strict: bool = False) -> History:
+        """Return an asynchronous iterator over every entry of every writer, each after those its writer had seen.
 
         The last block seen of another feed does not count for that, as with the npm peers, unless `strict`.
         """
-        walk = reversed_history if reverse else history
-        async for entry in walk(self._writers, await self._view(), strict=strict):
-            yield entry
+        return History(self._writers, self._view, reverse=reverse, strict=strict)
 
-    async def key_history(self, key: str) -> AsyncIterator[Entry]:
-        """Give all nodes that a key ever had, newest first, deletions included."""
-        async for entry in key_history(self._writers, await self._heads(), normalize(key)):
-            yield entry
+    def key_history(self, key: str) -> KeyHistory:
+        """Return an asynchronous iterator over all nodes that a key ever had, newest first, deletions included."""
+        return KeyHistory(self._writers, self._heads, normalize(key))
 
     def watch(self, prefix: str = "") -> Watch:
         """Return an asynchronous iterator over the newest nodes at and below a prefix, each time they have changed.

@@ -1,6 +1,9 @@
-"""Past entries: of the whole database in the order in which they were made, and of one key."""
+"""Past entries: of the whole database in the order in which they were made, and of one key.
 
-from collections.abc import AsyncIterator, Sequence
+Iterators of their own, so that leaving them early needs no clean-up.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
 
 from ddrive.appdb.clock import knows, unseen
 from ddrive.appdb.merge import Load, find
@@ -11,51 +14,101 @@ from ddrive.appdb.writers import View
 _ENTRIES_PER_TURN = 64
 
 
-async def history(load: Load, view: View, *, strict: bool = False) -> AsyncIterator[Entry]:
-    """Give all entries of all writers, each after those its writer had seen.
+class History:
+    """Asynchronous iterator over all entries of all writers, each after those its writer had seen; or in reverse.
 
     As the npm package does it, the very last block that an entry has seen of another feed does not hold it back, unless
-    `strict`. Entries that have not seen each other come in the order of their feed numbers.
-    Raises: InvalidEntry when clocks contradict each other.
+    `strict`. Entries that have not seen each other come in the order of their feed numbers. The view is that of the
+    first step. A step raises InvalidEntry when clocks contradict each other.
     """
-    pending: dict[int, Entry] = {}
-    for number, length in enumerate(view.lengths):
-        if length > 1:
-            pending[number] = await _loaded(load, pointer_to(number, 1))
-    given = 0
-    while pending:
-        number = _next([pending[feed] for feed in sorted(pending)], 0 if strict else 1)
-        entry = pending.pop(number)
-        if entry.seq + 1 < view.lengths[number]:
-            pending[number] = await _loaded(load, pointer_to(number, entry.seq + 1))
-        given += 1
-        if not given % _ENTRIES_PER_TURN:
-            await load.give_way()
-        yield entry
 
+    def __init__(
+        self, load: Load, view: Callable[[], Awaitable[View]], *, reverse: bool = False, strict: bool = False
+    ) -> None:
+        self._load = load
+        self._read_view = view
+        self._slack = 0 if strict else 1
+        self._reverse = reverse
+        self._view: View | None = None
+        self._pending: dict[int, Entry] = {}
+        self._backwards: list[Pointer] = []
+        self._given = 0
 
-async def reversed_history(load: Load, view: View, *, strict: bool = False) -> AsyncIterator[Entry]:
-    """Give the entries of `history` from the last to the first."""
-    pointers = [entry.pointer async for entry in history(load, view, strict=strict)]
-    while pointers:
-        yield await _loaded(load, pointers.pop())
+    def __aiter__(self) -> "History":
+        return self
 
-
-async def key_history(load: Load, heads: Sequence[Entry], key: str) -> AsyncIterator[Entry]:
-    """Give all nodes of a key, deletions included, each before those that its writer had seen.
-
-    The cost is that of a few gets per node.
-    """
-    hashes = hashes_of(key)
-    pending = {entry.pointer: entry for entry in await find(load, heads, key, hashes)}
-    while pending:
-        entry = min(unseen(list(pending.values())), key=lambda entry: entry.feed, default=None)
+    async def __anext__(self) -> Entry:
+        if self._view is None:
+            await self._open()
+        entry = await self._backward() if self._reverse else await self._forward()
         if entry is None:
-            raise next(iter(pending.values())).fault("its clock and that of another block contradict each other")
-        del pending[entry.pointer]
-        yield entry
-        for earlier in await find(load, await seen_by(load, entry), key, hashes):
-            pending[earlier.pointer] = earlier
+            raise StopAsyncIteration
+        return entry
+
+    async def _open(self) -> None:
+        self._view = await self._read_view()
+        for number, length in enumerate(self._view.lengths):
+            if length > 1:
+                self._pending[number] = await _loaded(self._load, pointer_to(number, 1))
+        while self._reverse and (entry := await self._forward()) is not None:
+            self._backwards.append(entry.pointer)
+
+    async def _backward(self) -> Entry | None:
+        return await _loaded(self._load, self._backwards.pop()) if self._backwards else None
+
+    async def _forward(self) -> Entry | None:
+        if self._view is None or not self._pending:
+            return None
+        number = _next([self._pending[feed] for feed in sorted(self._pending)], self._slack)
+        entry = self._pending[number]
+        if entry.seq + 1 < self._view.lengths[number]:
+            self._pending[number] = await _loaded(self._load, pointer_to(number, entry.seq + 1))
+        else:
+            del self._pending[number]
+        self._given += 1
+        if not self._given % _ENTRIES_PER_TURN:
+            await self._load.give_way()
+        return entry
+
+
+class KeyHistory:
+    """Asynchronous iterator over all nodes of a key, deletions included, each before those its writer had seen.
+
+    The cost is that of a few gets per node. The view is that of the first step.
+    """
+
+    def __init__(self, load: Load, heads: Callable[[], Awaitable[Sequence[Entry]]], key: str) -> None:
+        self._load = load
+        self._heads = heads
+        self._key = key
+        self._hashes = hashes_of(key)
+        self._pending: dict[Pointer, Entry] = {}
+        self._earlier: Entry | None = None  # given last: what it replaced comes next
+        self._opened = False
+
+    def __aiter__(self) -> "KeyHistory":
+        return self
+
+    async def __anext__(self) -> Entry:
+        if not self._opened:
+            await self._add(await self._heads())
+            self._opened = True
+        if self._earlier is not None:
+            await self._add(await seen_by(self._load, self._earlier))
+            self._earlier = None
+        if not self._pending:
+            raise StopAsyncIteration
+        entry = min(unseen(list(self._pending.values())), key=lambda entry: entry.feed, default=None)
+        if entry is None:
+            first = next(iter(self._pending.values()))
+            raise first.fault("its clock and that of another block contradict each other")
+        del self._pending[entry.pointer]
+        self._earlier = entry
+        return entry
+
+    async def _add(self, heads: Sequence[Entry]) -> None:
+        for entry in await find(self._load, heads, self._key, self._hashes):
+            self._pending[entry.pointer] = entry
 
 
 async def seen_by(load: Load, entry: Entry) -> list[Entry]:

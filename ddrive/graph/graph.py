@@ -4,7 +4,7 @@ Nodes exist through their edges alone. Versions, checkouts and what changed betw
 Source: `hypertrie-multigraph@3`.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ddrive.graph.walk import Edge, EdgeWalk, check_name, edge_of, prefix_key
@@ -76,26 +76,55 @@ class Graph:
                 check_name(name)
         return EdgeWalk(self.trie.snapshot(), label, source, target, depth)
 
-    async def changes(self, since: int, label: str | None = None) -> AsyncIterator[EdgeChange]:
-        """Give the edges that were added or removed since version `since`, of one label or of all."""
-        async for _, now, then in self.trie.diff(since, prefix_key(label) if label is not None else ""):
+    def changes(self, since: int, label: str | None = None) -> "EdgeChanges":
+        """Return an asynchronous iterator over the edges added or removed since a version, of one label or of all."""
+        return EdgeChanges(self.trie, since, label)
+
+    def watch(self, label: str | None = None) -> "EdgeWatch":
+        """Return an asynchronous iterator over what changed, each time something did, for ever; of one label or all.
+
+        A step raises Closed when the feed is closed meanwhile.
+        """
+        return EdgeWatch(self, label)
+
+
+class EdgeChanges:
+    """Asynchronous iterator over the edges that differ between `trie` and its version `since`."""
+
+    def __init__(self, trie: Trie, since: int, label: str | None) -> None:
+        self._differences = trie.diff(since, prefix_key(label) if label is not None else "")
+
+    def __aiter__(self) -> "EdgeChanges":
+        return self
+
+    async def __anext__(self) -> EdgeChange:
+        while True:
+            _, now, then = await anext(self._differences)
             if now is not None and then is not None:
                 continue  # stated again, maybe only because another edge was removed
             node = now or then
             edge = edge_of(node) if node is not None else None
             if edge is not None:
-                yield EdgeChange(edge, is_removal=now is None)
+                return EdgeChange(edge, is_removal=now is None)
 
-    async def watch(self, label: str | None = None) -> AsyncIterator[list[EdgeChange]]:
-        """Give what changed, each time something did, for ever; of one label or of all.
 
-        Raises: Closed when the feed is closed meanwhile.
-        """
-        seen = self.version
+class EdgeWatch:
+    """Asynchronous iterator over lists of changes of a graph, one for each time that edges have changed."""
+
+    def __init__(self, graph: Graph, label: str | None) -> None:
+        self._graph = graph
+        self._label = label
+        self._seen = graph.version
+
+    def __aiter__(self) -> "EdgeWatch":
+        return self
+
+    async def __anext__(self) -> list[EdgeChange]:
+        feed = self._graph.trie.feed
         while True:
-            await self.trie.feed.wait_length(seen + 1)
-            now = self.trie.feed.length
-            found = [change async for change in self.checkout(now).changes(seen, label)]
-            seen = now
+            await feed.wait_length(self._seen + 1)
+            now = feed.length
+            found = [change async for change in self._graph.checkout(now).changes(self._seen, self._label)]
+            self._seen = now
             if found:
-                yield found
+                return found
