@@ -160,9 +160,14 @@ class InodeTable:
         return inode
 
     def remember(self, inode: Inode, stat: Stat, expires: float) -> None:
-        """Keep `stat` for `inode`; the attributes least recently set are dropped beyond `max_stats`."""
+        """Keep `stat` for `inode`; the attributes least recently set are dropped beyond `max_stats`.
+
+        Those of the root stay: no entry of a directory tells them again.
+        """
         inode.stat = stat
         inode.expires = expires
+        if inode is self.root:
+            return
         self._stats[inode.number] = inode
         self._stats.move_to_end(inode.number)
         while len(self._stats) > self._max_stats:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, StatvfsData
 
+from ddrive.drive.stat import DIRECTORY_MODE
 from ddrive.errors import InvalidName
 from mountd.errnos import is_expected, to_errno
 from mountd.inodes import Inode, to_bytes
@@ -114,7 +115,8 @@ class Operations(pyfuse3.Operations):
         """Fill the kernel's buffer with entries and their attributes."""
 
         def emit(name: bytes, inode: Inode, timeout_s: float, following: int) -> bool:
-            return bool(pyfuse3.readdir_reply(token, name, self._attributes(inode, timeout_s), following))
+            about = _dots(inode) if name in (b".", b"..") else self._attributes(inode, timeout_s)
+            return bool(pyfuse3.readdir_reply(token, name, about, following))
 
         await self._vfs.readdir(fh, start_id, emit)
 
@@ -183,6 +185,14 @@ class Operations(pyfuse3.Operations):
     async def _refuse(self, *_: Any) -> NoReturn:
         """Answer what would change the drive."""
         raise FUSEError(errno.EROFS)
+
+
+def _dots(inode: Inode) -> EntryAttributes:
+    """Return what the kernel takes of `.` and `..`, number and kind: more may be forgotten of a directory."""
+    entry = EntryAttributes()
+    entry.st_ino = inode.number
+    entry.st_mode = DIRECTORY_MODE
+    return entry
 
 
 CHANGING = (

@@ -151,6 +151,14 @@ def test_remembered_attributes_are_limited_but_not_those_of_open_or_replaced_fil
     assert [inode.stat for inode in several] == [None, None, None, FILE, FILE]
 
 
+def test_the_attributes_of_the_root_stay() -> None:
+    table = InodeTable(max_stats=2)
+    table.remember(table.root, DIRECTORY, 1.0)
+    for number in range(5):
+        known(table, table.root, str(number), FILE)
+    assert table.root.stat is DIRECTORY
+
+
 def test_remembered_listings_are_limited_to_the_newest() -> None:
     table = InodeTable(max_listed=5)
     directories = [known(table, table.root, str(number), DIRECTORY) for number in range(3)]

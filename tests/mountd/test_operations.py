@@ -10,6 +10,8 @@ import pytest
 import trio
 
 from ddrive import errors
+from ddrive.drive.stat import DIRECTORY_MODE, Stat
+from mountd.inodes import InodeTable
 from mountd.operations import CHANGING, Operations
 from mountd.vfs import Vfs
 
@@ -126,3 +128,31 @@ async def test_a_name_that_is_not_text_is_an_illegal_name() -> None:
 def test_every_handler_is_tried_here() -> None:
     own = {name for name in vars(Operations) if not name.startswith("_") and callable(getattr(Operations, name))}
     assert own == set(CALLS) | set(CHANGING) | {"forget", "access"}
+
+
+async def test_a_directory_whose_attributes_were_forgotten_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = InodeTable(max_stats=1)
+    about = Stat(DIRECTORY_MODE)
+    outer = table.bind(table.root, "outer", about)
+    inner = table.bind(outer, "inner", about)
+    entry = table.bind(inner, "entry", about)
+    assert (inner.stat, outer.stat) == (None, None)
+
+    class Listed:
+        async def readdir(self, fh: int, start: int, emit: Any) -> None:
+            for name, inode in ((b".", inner), (b"..", outer), (b"entry", entry)):
+                emit(name, inode, 0.0, 1)
+
+        def target_of(self, stat: Stat) -> str:
+            return stat.linkname or ""
+
+    shown: list[tuple[bytes, int, int]] = []
+    monkeypatch.setattr(
+        pyfuse3, "readdir_reply", lambda token, name, about, _: shown.append((name, about.st_ino, about.st_mode))
+    )
+    await Operations(Listed(), uid=0, gid=0).readdir(1, 0, None)  # type: ignore[arg-type]
+    assert shown == [
+        (b".", inner.number, DIRECTORY_MODE),
+        (b"..", outer.number, DIRECTORY_MODE),
+        (b"entry", entry.number, DIRECTORY_MODE),
+    ]
