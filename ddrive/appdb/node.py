@@ -24,10 +24,8 @@ from ddrive.trie.path import COMPONENT_DIGITS, END, component_hash, split
 MAX_KEY_BYTES: Final = 64 * 1024
 MAX_FEEDS: Final = 512  # writers of one database; each takes some open files
 PROTOCOLS: Final = {"hypercore": "hyperdb", "dweb": "dappdb"}  # header by dialect; both are read in both
-_ENTRY_BYTES: Final = 900  # objects of an entry without its text, value and table
-_ROW_BYTES: Final = 270  # of a decoded table: about two pointers of 32 bytes in their tuples
-
-
+_ENTRY_BYTES: Final = 700  # objects of an entry without its text, value and table
+_ROW_BYTES: Final = 320  # of a decoded table: about two pointers of 32 bytes in their tuples
 _NO_ROWS: Final[dict[int, Row]] = {}  # shared by all entries of which none is decoded; never changed
 
 

@@ -30,7 +30,7 @@ from ddrive.feed import MAX_LENGTH, Feed
 from ddrive.ids import PublicKey, short
 from ddrive.store.store import Store
 
-CACHE_BYTES: Final = 64 * 1024 * 1024  # of decoded entries per database; one takes about 3 KiB
+CACHE_BYTES: Final = 64 * 1024 * 1024  # of entries per database; one takes 1 to 4 KiB
 ARRIVAL_S: Final = 5.0  # a connected peer has so long to bring the last block; then what is complete is shown
 SOURCE: Final = 0
 
