@@ -54,21 +54,21 @@ VERBS: dict[str, Callable[..., None]] = {
     "cat": look.cat,
     "du": keeping.du,
     "download": keeping.fetch,
-    "diff": versions.diff,
     "clear": holdings.clear,
     "verify": holdings.verify,
     "log": history.log,
-    "seed": drives.seed,
+    "diff": versions.diff,
     "link": linking.link,
     "unlink-drive": linking.unlink_drive,
+    "seed": drives.seed,
     "unseed": drives.unseed,
 }
 for name, verb in VERBS.items():
     app.command(name)(verb)
 app.command("umount", hidden=True)(mounting.unmount)
 app.command("pin", hidden=True)(keeping.fetch)
-peer.command("add")(peers.add)
 app.command("free", hidden=True)(holdings.clear)
+peer.command("add")(peers.add)
 peer.command("rm")(peers.rm)
 peer.command("ls")(peers.ls)
 app.add_typer(peer, name="peer")

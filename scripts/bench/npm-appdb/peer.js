@@ -1,5 +1,5 @@
 // The npm side of the database benchmark: three writers in one process, each with its own files.
-//   node peer.js DIR KEYS BATCH GETS  -> {"put_s", "replicate_s", "get_s", "get_merged_s", "peak_mb"}
+//   node peer.js DIR KEYS BATCH GETS  -> {"put", "replicate", "get", "get_merged": {"s", "cpu_s"}, "peak_mb"}
 'use strict'
 const path = require('path')
 const hyperdb = require('hyperdb')
@@ -29,8 +29,10 @@ function sync (left, right) {
 
 const seconds = async work => {
   const started = process.hrtime.bigint()
+  const before = process.cpuUsage()
   await work()
-  return Number(process.hrtime.bigint() - started) / 1e9
+  const { user, system } = process.cpuUsage(before)
+  return { s: Number(process.hrtime.bigint() - started) / 1e9, cpu_s: (user + system) / 1e6 }
 }
 
 async function main () {
@@ -46,7 +48,7 @@ async function main () {
   for (let round = 0; round < 2; round++) for (const db of dbs.slice(1)) await sync(first, db)
   const name = number => 'user/' + (number * 7919 % 1000003) + '/name'
   const value = number => Buffer.from('value ' + number)
-  const putS = await seconds(async () => {
+  const put = await seconds(async () => {
     for (let writer = 0; writer < dbs.length; writer++) {
       for (let start = writer; start < keys; start += batch * dbs.length) {
         const changes = []
@@ -57,7 +59,7 @@ async function main () {
       }
     }
   })
-  const replicateS = await seconds(async () => {
+  const replicate = await seconds(async () => {
     for (let round = 0; round < 2; round++) for (const db of dbs.slice(1)) await sync(first, db)
   })
   const read = () => seconds(async () => {
@@ -67,11 +69,11 @@ async function main () {
       if (nodes.length !== 1 || !nodes[0].value.equals(value(number))) die(new Error('wrong value of ' + name(number)))
     }
   })
-  const getS = await read()
+  const get = await read()
   await call(first, 'put', 'merged', value(0))
-  const mergedS = await read()
+  const merged = await read()
   const peak = process.resourceUsage().maxRSS / 1024
-  process.stdout.write(JSON.stringify({ put_s: putS, replicate_s: replicateS, get_s: getS, get_merged_s: mergedS, peak_mb: peak }) + '\n')
+  process.stdout.write(JSON.stringify({ put, replicate, get, get_merged: merged, peak_mb: peak }) + '\n')
   process.exit(0)
 }
 
