@@ -47,6 +47,8 @@ PURE = {
     "ddrive/drive/paths.py",
     "ddrive/drive/stat.py",
     "ddrive/swarm/dialing.py",
+    "ddrive/swarm/discovery.py",
+    "ddrive/swarm/static.py",
     "mountd/inodes.py",
     "mountd/handles.py",
     "mountd/errnos.py",
