@@ -5,8 +5,11 @@ Nothing here dials, sleeps or rolls dice: the time (seconds of any steady clock)
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
+from ddrive.ids import DiscoveryKey
+from ddrive.swarm.discovery import Mechanism
 from ddrive.swarm.static import Address
 
 FIRST_DELAY_S = 1.0  # after the first failure, doubled with each further one
@@ -14,16 +17,28 @@ LONGEST_DELAY_S = 300.0
 STEADY_S = 30.0  # a link that lasted so long was a success, however it ended
 LIAR_DELAY_S = 600.0  # a peer that broke the protocol or sent what does not verify is left alone for this long
 MAX_LIARS = 1024  # remembered; keys cost nothing, so it is no use to remember more
+MAX_DIALS = 8  # at once
+MAX_FAR_DIALS = 6  # of these; addresses that a DHT tells are often dead, and those nearby should not wait for them
+MAX_PEERS_PER_TOPIC = 24  # linked or being dialled, of those that were found
+MAX_FOUND = 512  # addresses that were found, of all topics; beyond, the one that failed most makes room
+GIVEN_UP = 8  # failures in a row after which an address that was found is forgotten
+
+Source = Literal["given", "remembered"] | Mechanism
+RANK: dict[Source, int] = {"given": 0, "remembered": 1, "lan": 2, "dht": 3, "mainline": 3}  # who is dialled first
+FAR = RANK["dht"]
 
 
 @dataclass(slots=True)
 class Target:
-    """An address that was given, and what came of it."""
+    """An address that was given or found, and what came of it."""
 
+    source: Source = "given"  # the best of those that told it
+    topics: set[DiscoveryKey] = field(default_factory=set)  # for which it was found; nobody said when it was given
     key: bytes | None = None  # the static key of who answered last
     failures: int = 0  # in a row
     next_s: float = 0.0  # not to be dialled before
     is_dialing: bool = False
+    is_shaking: bool = False  # the dialling has not led to a link yet
     last_error: str | None = None
 
 
@@ -34,7 +49,7 @@ def delay_s(failures: int, jitter: float) -> float:
 
 
 class DialPlan:
-    """All given addresses, and the keys to which links are up."""
+    """All addresses, and the keys to which links are up."""
 
     def __init__(self) -> None:
         self.targets: dict[Address, Target] = {}
@@ -44,22 +59,91 @@ class DialPlan:
     def add(self, address: Address, now: float) -> None:
         """Want a link to `address`, at once: somebody asked for it, so what happened before does not count."""
         target = self.targets.setdefault(address, Target())
-        target.failures, target.next_s = 0, now
+        target.source, target.failures, target.next_s = "given", 0, now
         if target.key is not None:
             self._liars.pop(target.key, None)
+
+    def found(self, address: Address, topic: DiscoveryKey, source: Source, now: float) -> bool:
+        """Try to link to `address`, as a peer of `topic` may be there; return whether that is news.
+
+        One that failed is tried sooner when the LAN tells it again: there, who is told of has just spoken.
+        """
+        target = self.targets.get(address)
+        if target is None:
+            if not self._has_room():
+                return False
+            target = self.targets[address] = Target(source, next_s=now)
+        elif RANK[source] < RANK[target.source]:
+            target.source = source
+        if source == "lan" and target.failures and not self._lied(target, now) and target.next_s < math.inf:
+            target.next_s = min(target.next_s, now + FIRST_DELAY_S)
+        is_news = topic not in target.topics
+        target.topics.add(topic)
+        return is_news
+
+    def _has_room(self) -> bool:
+        """Tell whether one more found address can be kept; one that only fails makes room."""
+        found = [(target.failures, address) for address, target in self.targets.items() if target.source != "given"]
+        if len(found) < MAX_FOUND:
+            return True
+        failures, worst = max(found)
+        if failures and self._is_idle(self.targets[worst]):
+            del self.targets[worst]
+            return True
+        return False
+
+    def forget_topic(self, topic: DiscoveryKey) -> None:
+        """Forget the addresses that were found for `topic` alone."""
+        for address, target in list(self.targets.items()):
+            if topic in target.topics:
+                target.topics.discard(topic)
+                if not target.topics and target.source != "given":
+                    del self.targets[address]
+
+    def retry(self, now: float) -> None:
+        """Try all that failed at once: it may have been for want of a network, which has changed."""
+        for target in self.targets.values():
+            if target.failures and target.next_s < math.inf and not self._lied(target, now):
+                target.failures, target.next_s = 0, now
 
     def remove(self, address: Address) -> None:
         """Want no link to `address` any more."""
         self.targets.pop(address, None)
 
     def due(self, now: float) -> list[Address]:
-        """Return the addresses to dial now, those that have waited longest first."""
-        waiting = [(target.next_s, address) for address, target in self.targets.items() if self._is_idle(target)]
-        return [address for next_s, address in sorted(waiting) if next_s <= now]
+        """Return the addresses to dial now: the best sources first, of these the ones that have waited longest."""
+        waiting = [
+            (RANK[target.source], target.next_s, address)
+            for address, target in self.targets.items()
+            if target.next_s <= now and self._is_idle(target)
+        ]
+        if not waiting:
+            return []
+        dials = Counter(RANK[target.source] == FAR for target in self.targets.values() if target.is_shaking)
+        peers = self._peers_by_topic()
+        found = []
+        for rank, _, address in sorted(waiting):
+            is_far, topics = rank == FAR, self.targets[address].topics
+            is_full = topics and all(peers[topic] >= MAX_PEERS_PER_TOPIC for topic in topics)
+            if rank and (is_full or dials.total() >= MAX_DIALS or (is_far and dials[True] >= MAX_FAR_DIALS)):
+                continue
+            dials[is_far] += 1
+            peers.update(topics)
+            found.append(address)
+        return found
 
-    def next_s(self) -> float:
-        """Return when the next address will be due; infinity when none will."""
-        return min((target.next_s for target in self.targets.values() if self._is_idle(target)), default=math.inf)
+    def _peers_by_topic(self) -> Counter[DiscoveryKey]:
+        """Return how many peers are linked or being dialled, as far as it is known for which topics."""
+        busy = [target for target in self.targets.values() if target.topics and not self._is_idle(target)]
+        peers = {target.key or id(target): target.topics for target in busy}
+        return Counter(topic for topics in peers.values() for topic in topics)
+
+    def next_s(self, after: float = -math.inf) -> float:
+        """Return when the next address will be due, of those not due by `after`; infinity when none will."""
+        return min(
+            (target.next_s for target in self.targets.values() if target.next_s > after and self._is_idle(target)),
+            default=math.inf,
+        )
 
     def _is_idle(self, target: Target) -> bool:
         return not target.is_dialing and not (target.key is not None and self._up[target.key])
@@ -71,12 +155,13 @@ class DialPlan:
     def began(self, address: Address) -> None:
         """Take note that `address` is being dialled."""
         if address in self.targets:
-            self.targets[address].is_dialing = True
+            self.targets[address].is_dialing = self.targets[address].is_shaking = True
 
     def answered(self, address: Address, key: bytes) -> None:
         """Take note of who is found at `address`."""
         if address in self.targets:
             self.targets[address].key = key
+            self.targets[address].is_shaking = False
 
     def found_ourselves(self, address: Address) -> None:
         """Never dial `address` again: it is our own."""
@@ -89,9 +174,11 @@ class DialPlan:
         target = self.targets.get(address)
         if target is None:
             return
-        target.is_dialing = False
+        target.is_dialing = target.is_shaking = False
         if target.next_s < math.inf and self._is_idle(target):
             self._postpone(target, now, jitter, reason, lied=lied)
+            if target.failures >= GIVEN_UP and target.source != "given" and not lied:
+                del self.targets[address]
 
     def linked(self, key: bytes) -> None:
         """Take note of a link to `key`, whichever side began it."""
@@ -108,7 +195,7 @@ class DialPlan:
         if lied:
             self._remember_liar(key, now)
         if address in self.targets:
-            self.targets[address].is_dialing = False
+            self.targets[address].is_dialing = self.targets[address].is_shaking = False
         if self._up[key] > 0:
             return
         del self._up[key]
@@ -124,6 +211,9 @@ class DialPlan:
         target.next_s = now + (LIAR_DELAY_S if lied else delay_s(target.failures, jitter))
         if target.key is not None:
             target.next_s = max(target.next_s, self._liars.get(target.key, 0.0))
+
+    def _lied(self, target: Target, now: float) -> bool:
+        return target.next_s > now + LONGEST_DELAY_S or (target.key is not None and self.refuses(target.key, now))
 
     def _remember_liar(self, key: bytes, now: float) -> None:
         self._liars.pop(key, None)

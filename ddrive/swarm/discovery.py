@@ -6,7 +6,7 @@ are ever shown to others. Nothing here does I/O.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 from ddrive.dialect import Dialect
@@ -84,6 +84,19 @@ class Tally:
 
     total: Counts = field(default_factory=Counts)
     topics: dict[DiscoveryKey, Counts] = field(default_factory=dict)
+
+    def join(self, discovery_key: DiscoveryKey) -> None:
+        """Begin to count for a topic."""
+        self.topics.setdefault(discovery_key, Counts())
+
+    def leave(self, discovery_key: DiscoveryKey) -> None:
+        """Count for a topic no more."""
+        self.topics.pop(discovery_key, None)
+
+    def report(self, *, running: bool, last_error: str | None = None, detail: str | None = None) -> DiscoveryReport:
+        """Return the counts as they are now."""
+        topics = {key: replace(counts) for key, counts in self.topics.items()}
+        return DiscoveryReport(running, last_error, replace(self.total), topics, detail)
 
     def add(
         self, discovery_key: DiscoveryKey, *, asked: int = 0, answered: int = 0, found: int = 0, announced: int = 0

@@ -1,4 +1,4 @@
-"""Links to peers: dial the given addresses, take in who comes, keep one link per peer.
+"""Links to peers: dial the addresses that are given or found, take in who comes, keep one link per peer.
 
 What travels on the links is the business of the handler. A peer is known by its static key; two links to the same
 peer collapse to the one that the side with the smaller key began, so that both sides keep the same one.
@@ -16,7 +16,8 @@ import trio
 
 from ddrive.ids import ChannelId, DiscoveryKey, short
 from ddrive.protocol import Link, LinkEnd, LinkHandler, Message, run_link, static_public_key
-from ddrive.swarm.dialing import DialPlan
+from ddrive.swarm.background import background
+from ddrive.swarm.dialing import DialPlan, Source
 from ddrive.swarm.static import Address
 
 MAX_LINKS = 64  # up or coming up, both directions
@@ -29,14 +30,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """An address that was given, or a peer that came by itself."""
+    """An address that was given or found, or a peer that came by itself."""
 
     address: str
     key: bytes | None  # static key, 32 bytes, once somebody has answered
     connected: bool
     last_error: str | None  # why there is no link, if it was tried
     link: Link | None = None
-    given: bool = True  # False: the peer came by itself, and `address` is where it came from
+    source: Source | None = "given"  # who told the address; None: the peer came by itself, from `address`
 
 
 class _Member:
@@ -128,6 +129,15 @@ class Swarm:
         self._plan.add(Address.parse(address), trio.current_time())
         self._wake()
 
+    def found(self, address: Address, topic: DiscoveryKey, source: Source) -> None:
+        """Link to whoever is at `address` if there is room, as a peer of `topic` may be there."""
+        if self._plan.found(address, topic, source, trio.current_time()):
+            self._wake()
+
+    def forget_topic(self, topic: DiscoveryKey) -> None:
+        """Dial no more what was found for `topic` alone; links that are up stay."""
+        self._plan.forget_topic(topic)
+
     def remove_peer(self, address: str) -> None:
         """Dial `address` no more, and end the link to whoever was there.
 
@@ -142,16 +152,14 @@ class Swarm:
                 member.disconnect("the peer was removed")
 
     def peers(self) -> list[Peer]:
-        """Return the given addresses in the order given, then the peers that came by themselves."""
+        """Return the addresses in the order in which they were told, then the peers that came by themselves."""
         by_key = {link.remote_public_key: link for link in self.links}
         found = []
         for address, target in self._plan.targets.items():
             link = by_key.get(target.key) if target.key is not None else None
-            found.append(Peer(str(address), target.key, link is not None, target.last_error, link))
-        given = {peer.key for peer in found}
-        found += [
-            Peer(link.address, key, True, None, link, given=False) for key, link in by_key.items() if key not in given
-        ]
+            found.append(Peer(str(address), target.key, link is not None, target.last_error, link, target.source))
+        dialled = {peer.key for peer in found}
+        found += [Peer(link.address, key, True, None, link, None) for key, link in by_key.items() if key not in dialled]
         return found
 
     def _wake(self) -> None:
@@ -161,7 +169,8 @@ class Swarm:
         """Dial what is due, whenever there is room for a link."""
         while True:
             self._changed = trio.Event()
-            for address in self._plan.due(trio.current_time()):
+            now = trio.current_time()
+            for address in self._plan.due(now):
                 if len(self._members) >= MAX_LINKS:
                     break
                 self._plan.began(address)
@@ -169,7 +178,7 @@ class Swarm:
                 self._members[member] = None
                 self._nursery.start_soon(self._dial, member, address)
             has_room = len(self._members) < MAX_LINKS
-            with trio.move_on_at(self._plan.next_s() if has_room else math.inf):
+            with trio.move_on_at(self._plan.next_s(after=now) if has_room else math.inf):
                 await self._changed.wait()
 
     async def _dial(self, member: _Member, address: Address) -> None:
@@ -239,6 +248,7 @@ class Swarm:
             if member.address not in self._plan.targets:
                 return "the peer was removed"
             self._plan.answered(member.address, key)
+            self._wake()  # one may be dialled instead
         if self._plan.refuses(key, now):
             return "the peer broke the protocol lately"
         others = [other for other in self._members if other.key == key and other.is_up]
@@ -277,15 +287,8 @@ async def open_swarm(handler: LinkHandler, *, listen: str, static_secret: bytes)
     """
     host, port = Address.parse(listen, lowest_port=0)
     listeners = await trio.open_tcp_listeners(port, host=host)
-    failure: Exception | None = None  # raised below, as it is: not in a group of the nursery
-    async with trio.open_nursery() as nursery:
+    async with background() as nursery:
         swarm = Swarm(handler, static_secret, listeners, nursery)
         nursery.start_soon(swarm._keep_dialing)
         nursery.start_soon(partial(trio.serve_listeners, swarm._accept, listeners, handler_nursery=nursery))
-        try:
-            yield swarm
-        except Exception as error:
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        yield swarm

@@ -48,7 +48,7 @@ async def test_added_peer_is_dialled_and_listed() -> None:
         await far.wait_for("channel_opened")
         assert here.peers() == [Peer(there.listen_addresses[0], there.public_key, True, None, near.links[0])]
         (visitor,) = there.peers()
-        assert (visitor.key, visitor.connected, visitor.given) == (here.public_key, True, False)
+        assert (visitor.key, visitor.connected, visitor.source) == (here.public_key, True, None)
         assert here.links == near.links
         near.links[0].send(near.channels[0], Have(BlockIndex(5)))
         await far.wait_for("received")
@@ -183,7 +183,7 @@ async def test_liar_is_dropped_and_refused_and_others_are_not() -> None:
         liar.links[0].send(liar.channels[0], Data(BlockIndex(0), b"wrong"))
         await near.wait_for("closed")
         bad.add_peer(here.listen_addresses[0])  # the liar comes back by itself
-        await until(lambda: [peer.last_error for peer in bad.peers() if peer.given] not in ([], [None]))
+        await until(lambda: [peer.last_error for peer in bad.peers() if peer.source] not in ([], [None]))
         honest.links[0].send(honest.channels[0], Have(BlockIndex(0)))
         await near.wait_for("received")
         assert [peer.last_error for peer in here.peers()] == ["block 0 does not verify", None]

@@ -1,0 +1,67 @@
+"""The networks that this machine is on, as values, and which addresses of peers make sense there."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+
+from ddrive.swarm.discovery import Finding
+
+IpAddress = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One network interface, and our addresses there."""
+
+    index: int
+    name: str
+    addresses: tuple[IPv4Interface | IPv6Interface, ...]
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it leads nowhere."""
+        return all(address.ip.is_loopback for address in self.addresses)
+
+    def reaches(self, address: IpAddress) -> bool:
+        """Tell whether an address is on this network, without a router in between."""
+        return any(address in own.network for own in self.addresses if own.version == address.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """All networks that this machine is on."""
+
+    networks: tuple[Network, ...]
+
+    def owns(self, address: IpAddress) -> bool:
+        """Tell whether an address is our own."""
+        return any(own.ip == address for network in self.networks for own in network.addresses)
+
+    def reaches(self, address: IpAddress) -> bool:
+        """Tell whether an address is on one of our networks."""
+        return any(network.reaches(address) for network in self.networks)
+
+
+def parse_ip(host: str) -> IpAddress | None:
+    """Return the IP address that `host` is, None when it is a name; an IPv4 address in IPv6 form is told as IPv4."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def refusal(finding: Finding, here: Here, port: int, *, near_too: bool = False) -> str | None:
+    """Return why the address of `finding` is not to be dialled, None when it may be.
+
+    `port` is where we take in peers ourselves. Strangers in a DHT name addresses of other people's networks, by mistake
+    or to make us attack somebody on ours; `near_too` is for a DHT that is private itself.
+    """
+    address = parse_ip(finding.address.host)
+    if address is None or address.is_multicast or address.is_unspecified or not finding.address.port:
+        return "not an address of a peer"
+    if finding.address.port == port and here.owns(address):
+        return "our own address"
+    if finding.mechanism == "lan":
+        return None if here.reaches(address) else "not on a network of ours"
+    return None if near_too or address.is_global else "not an address of the internet"
