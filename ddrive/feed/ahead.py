@@ -2,7 +2,9 @@
 
 A reader that goes through a file in order is bound by hashing: 49 us for 64 KiB on one core. hashlib and `pread` let go
 of the interpreter lock meanwhile, so a second core can do that work while the first one serves requests. What is
-loaded ahead is bounded, and given away once.
+loaded ahead is bounded, and given away once. What such a reader leaves behind is dropped from the kernel's cache of our
+files: a mount's bytes stay in the cache of the mount, and memory that is used again costs less than fresh memory (a cold
+read of 512 MiB took 0.9 s of the system's time less, of 1.5 s).
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from ddrive.ids import Node
 
 JOB_BLOCKS = 8  # read by one thread in one go: a hand-over costs about as much as hashing one block
 MAX_AHEAD_BYTES = 8 * 1024 * 1024  # of one feed, read and not yet taken
+BEHIND_BYTES = 4 * 1024 * 1024  # dropped once more with each job: the kernel only drops whole pages, of up to 2 MiB
 
 
 class _Job(NamedTuple):
@@ -70,4 +73,6 @@ def _load(data: Storage, offset: int, leaves: Sequence[Node]) -> list[bytes | No
         block = data.read(offset, leaf.size)
         blocks.append(block if len(block) == leaf.size and leaf_hash(block) == leaf.hash else None)
         offset += leaf.size
+    behind = max(0, offset - BEHIND_BYTES)
+    data.unload(behind, offset - behind)
     return blocks

@@ -72,6 +72,9 @@ class Storage(Protocol):
     def preload(self, size: int) -> None:
         """Say that the first `size` bytes are going to be read in no particular order. A hint; waits for nothing."""
 
+    def unload(self, offset: int, size: int) -> None:
+        """Say that the range has been read and is not needed again soon. A hint; may be called from any thread."""
+
     def sync(self) -> None:
         """Return when everything written is durable. May be called from another thread."""
 
@@ -169,6 +172,10 @@ class FileStorage:
     def preload(self, size: int) -> None:
         """Have the kernel read the first `size` bytes into its cache in large pieces."""
         os.posix_fadvise(self._fd, 0, size, os.POSIX_FADV_WILLNEED)
+
+    def unload(self, offset: int, size: int) -> None:
+        """Have the kernel drop the range from its cache, as far as it is on disk."""
+        os.posix_fadvise(self._fd, offset, size, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         """Return when everything written is durable."""
@@ -274,6 +281,9 @@ class MemoryStorage:
         return [(0, len(self._content))] if self._content else []
 
     def preload(self, size: int) -> None:
+        """Do nothing."""
+
+    def unload(self, offset: int, size: int) -> None:
         """Do nothing."""
 
     def sync(self) -> None:
