@@ -22,6 +22,7 @@ from ddrive.feed import Feed
 from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey, short
 from ddrive.store.store import OwnedStore
 from mountd.drives import DriveTable, KnownDrive
+from mountd.finding import Topic
 
 HOSTILE_LIMIT_S = 1.0  # of one `info` for the entries that are never shown; the next one goes on
 
@@ -42,7 +43,8 @@ class OpenDrive:
 class Collection:
     """All drives that an engine knows. Its tasks run in `nursery`.
 
-    `on_found` hears of each dialect that was found, `reconsider` of each feed for which `serves` answers differently.
+    `on_found` hears of each dialect that was found, `reconsider` of each feed for which `serves` answers differently,
+    `on_change` when `topics` does.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Collection:
         is_mounted: Callable[[PublicKey], bool],
         reconsider: Callable[[OwnedStore, Feed], None],
         on_found: Callable[[KnownDrive], None],
+        on_change: Callable[[], None],
     ) -> None:
         self.table = table
         self._stores = stores
@@ -61,6 +64,7 @@ class Collection:
         self._is_mounted = is_mounted
         self._reconsider = reconsider
         self._on_found = on_found
+        self._on_change = on_change
         self._open: dict[PublicKey, OpenDrive] = {}
         self._topics: dict[DiscoveryKey, KnownDrive] = {}
         self._hostile: dict[PublicKey, HostileNames] = {}
@@ -82,6 +86,7 @@ class Collection:
             drive = self._open[known.key] = OpenDrive(known)
             self._offer(known)
             self._nursery.start_soon(self._follow, drive)
+            self._on_change()
         return drive
 
     def _offer(self, known: KnownDrive) -> None:
@@ -144,9 +149,9 @@ class Collection:
                 dialect,
                 name=name,
                 writable=True,
-                seeding=False if private else None,
                 content=content.key,
                 created=time.time(),
+                private=private,
             )
             self._note_topics(known)
             self.table.add(known)
@@ -271,6 +276,15 @@ class Collection:
                 self._topics[store.discovery_key(known.key)] = known
                 if known.content is not None:
                     self._topics[store.discovery_key(known.content)] = known
+
+    def topics(self) -> dict[DiscoveryKey, Topic]:
+        """Return what to look for among strangers: the drives that are open, but for the private ones."""
+        return {
+            store.discovery_key(drive.known.key): Topic(store.dialect, self.is_seeding(drive.known))
+            for drive in self._open.values()
+            for store in self._stores.values()
+            if drive.known.dialect in (None, store.dialect) and not (drive.known.private or drive.ended.is_set())
+        }
 
     # Describing
 

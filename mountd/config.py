@@ -15,6 +15,7 @@ from ddrive.swarm import Address
 
 READ_TIMEOUT_S = 30.0  # a mount without its own `--timeout` gives up on a call after this long
 ROOT_STATE = Path("/var/lib/ddrive")
+OPPOSITES = ("discovery", "announce")  # can be turned off by `DDRIVE_NO_…` too
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -31,6 +32,8 @@ class Config:
     discovery: bool = True
     timeout_s: float = READ_TIMEOUT_S
     log_level: str = "info"
+    lan_only: bool = False
+    announce: bool = True
 
     @property
     def socket(self) -> Path:
@@ -54,8 +57,9 @@ def load_config(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str,
     for name in names:
         if text := environ.get(f"DDRIVE_{name.upper()}"):
             values[name] = text
-    if environ.get("DDRIVE_NO_DISCOVERY"):
-        values["discovery"] = not _boolean("no_discovery", environ["DDRIVE_NO_DISCOVERY"])
+    for name in OPPOSITES:
+        if text := environ.get(f"DDRIVE_NO_{name.upper()}"):
+            values[name] = not _boolean(f"no_{name}", text)
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
     state = values.pop("state", None) or default_state(environ)
     return Config(state=Path(os.path.abspath(state)), **{name: _checked(name, value) for name, value in values.items()})

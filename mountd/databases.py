@@ -28,6 +28,7 @@ from ddrive.trie.node import decode_header
 from mountd.collection import dialect_named
 from mountd.control import Params, Tell, Verb
 from mountd.files import load_json, save_json
+from mountd.finding import Topic
 
 DATABASE: Final = "db"
 GRAPH: Final = "graph"
@@ -119,6 +120,7 @@ class Databases:
         self._reconsider = reconsider
         self._add_peer: Callable[[str], object] | None = None
         self._topics: dict[DiscoveryKey, set[PublicKey]] = {}  # to which ones a feed belongs
+        self._sought: dict[DiscoveryKey, Topic] = {}
         try:
             self._known = {known.key: known for known in map(Known.from_json, load_json(path, []))}
         except (KeyError, TypeError, ValueError) as error:
@@ -141,6 +143,11 @@ class Databases:
         """Tell whether peers may exchange the feed with this discovery key; what belongs to none of ours they may."""
         owners = self._topics.get(topic)
         return not owners or any(self._known[key].seeding for key in owners)
+
+    def topics(self) -> dict[DiscoveryKey, Topic]:
+        """Return what to look for among strangers."""
+        kept = {self._topic(known, known.key): Topic(known.dialect, known.seeding) for known in self._known.values()}
+        return self._sought | kept
 
     async def create(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Make a new one of our own. Raises: AlreadyExists when something is called so."""
@@ -239,10 +246,13 @@ class Databases:
                 async def ask(dialect: Dialect) -> None:
                     store = self._stores[dialect.name]
                     feed = await store.open_feed(key=key, live=True)
+                    topic = store.discovery_key(key)
+                    self._sought[topic] = Topic(dialect, announce=False)
                     try:
                         found.append((dialect, await feed.get(BlockIndex(0))))
                         nursery.cancel_scope.cancel()
                     finally:
+                        self._sought.pop(topic, None)
                         with trio.CancelScope(shield=True):
                             await store.release(feed)
                             if not feed.length and not feed.writable:

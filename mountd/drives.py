@@ -15,7 +15,8 @@ from mountd.files import load_json, save_json
 class KnownDrive:
     """One drive. `dialect` is None until a peer has proven which family it is of.
 
-    `seeding` None: nobody said, so it is served while it is writable or mounted.
+    `seeding` None: nobody said, so it is served while it is writable or mounted. A `private` one is served to those who
+    know where we are, and never shown to anybody else.
     """
 
     key: PublicKey
@@ -26,6 +27,7 @@ class KnownDrive:
     peers: list[str] = field(default_factory=list)
     content: PublicKey | None = None  # the feed with the bytes of its files; None until its first block is here
     created: float = 0.0  # seconds since 1970
+    private: bool = False
 
     @property
     def url(self) -> str:

@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from mountd.databases import Databases
 from mountd.drives import DriveTable, KnownDrive
 from mountd.errnos import to_exit_code
 from mountd.files import load_json, save_bytes, save_json
+from mountd.finding import Finder, open_finder
 from mountd.logs import configure
 from mountd.mountpoints import Mountpoints
 from mountd.mounts import GUESS, Mount, MountTable
@@ -72,8 +73,9 @@ async def _serve(config: Config, stores: dict[str, OwnedStore], task_status: tri
     async with trio.open_nursery() as nursery:
         engine = Engine(config, stores, drives, mounts, nursery)
         try:
-            async with _swarm(config, engine.replicator) as swarm:
-                await engine.run(Peers(config.state / "peers.json", swarm, engine.replicator, drives), task_status)
+            async with _swarm(config, engine.replicator) as swarm, open_finder(config, swarm) as finder:
+                peers = Peers(config.state / "peers.json", swarm, engine.replicator, drives)
+                await engine.run(peers, finder, task_status)
         except (DriveError, OSError) as error:
             failure = error
         nursery.cancel_scope.cancel()
@@ -97,6 +99,7 @@ class Engine:
         self._nursery = nursery
         self._stopping = trio.Event()
         self._mounts_ended = trio.Event()
+        self._changed: Callable[[], None] = lambda: None  # what is to be looked for among peers
         self.replicator = Replicator(list(stores.values()), serves=self._serves)
         self._collection = Collection(
             drives,
@@ -105,6 +108,7 @@ class Engine:
             is_mounted=lambda key: bool(mounts.of(key)),
             reconsider=self.replicator.reconsider,
             on_found=self._found,
+            on_change=lambda: self._changed(),
         )
         self._databases = Databases(config.state / "databases.json", stores, nursery, self.replicator.reconsider)
         for store in stores.values():
@@ -112,15 +116,17 @@ class Engine:
         self._workers = WorkerPool(config, mounts, nursery, on_unmounted=lambda mount: self._mountpoints.forget(mount))
         self._mountpoints = Mountpoints(mounts, self._workers)
 
-    async def run(self, peers: Peers, task_status: trio.TaskStatus[None]) -> None:
+    async def run(self, peers: Peers, finder: Finder, task_status: trio.TaskStatus[None]) -> None:
         """Do the work of an engine until it is told to stop, then end the mounts and the socket."""
-        verbs = Verbs(self._config, self._stores, self._collection, self._mountpoints, peers, self._stop)
+        verbs = Verbs(self._config, self._stores, self._collection, self._mountpoints, peers, finder, self._stop)
         upkeep = Upkeep(self._collection, self._stores)
         control = Control(self._config.socket, self._stores, verbs.table() | upkeep.table() | self._databases.table())
         await self._nursery.start(control.serve)
         self._nursery.start_soon(self._stop_on_signal)
         self._collection.start()
         self._databases.start(peers.add)
+        self._changed = finder.changed
+        self._nursery.start_soon(finder.follow, lambda: self._collection.topics() | self._databases.topics())
         for mount in self._mountpoints.table:
             await self._restore(mount)
         _log.info("engine ready pid=%d state=%s listen=%s", os.getpid(), self._config.state, ",".join(peers.listening))

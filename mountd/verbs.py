@@ -19,6 +19,7 @@ from mountd.collection import Collection, dialect_named
 from mountd.config import Config
 from mountd.control import Params, Tell, Verb
 from mountd.drives import KnownDrive
+from mountd.finding import Finder
 from mountd.mountpoints import Mountpoints, wanted_mount
 from mountd.mounts import Mount
 from mountd.peers import Peers
@@ -38,6 +39,7 @@ class Verbs:
         collection: Collection,
         mountpoints: Mountpoints,
         peers: Peers,
+        finder: Finder,
         stop: Callable[[], Awaitable[None]],
     ) -> None:
         self._config = config
@@ -45,6 +47,7 @@ class Verbs:
         self._collection = collection
         self._mountpoints = mountpoints
         self._peers = peers
+        self._finder = finder
         self._stop = stop
         self._started = trio.current_time()
 
@@ -78,7 +81,7 @@ class Verbs:
             "drives": len(self._collection.table),
             "mounts": [await self._shown(mount) for mount in self._mountpoints.table],
             "peers": self._peers.connected,
-            "discovery": {"lan": False, "dht": False, "mainline": False},
+            "discovery": self._finder.report(),
         }
 
     async def stop(self, params: Params, tell: Tell) -> dict[str, Any]:

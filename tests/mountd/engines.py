@@ -24,7 +24,7 @@ COMMAND = [sys.executable, "-P", "-m", "mountd.engine", "--state"]
 def environment() -> dict[str, str]:
     """Return an environment without settings of whoever runs the tests; engines listen on loopback."""
     kept = {name: value for name, value in package_environment().items() if not name.startswith(("DDRIVE_", "XDG_"))}
-    return kept | {"DDRIVE_LISTEN": "127.0.0.1:0", "XDG_CONFIG_HOME": "/nonexistent"}
+    return kept | {"DDRIVE_LISTEN": "127.0.0.1:0", "DDRIVE_NO_DISCOVERY": "1", "XDG_CONFIG_HOME": "/nonexistent"}
 
 
 class Engine:

@@ -243,7 +243,7 @@ async def test_drives_are_made_and_described(state: Path) -> None:
         hidden = await running.call("create", private=True)
         assert {drive["key"]: drive["seeding"] for drive in await running.call("list")} == {
             made["key"]: True,
-            hidden["key"]: False,
+            hidden["key"]: True,
         }
         info = await running.call("info", key=made["url"])
         assert info["metadata"] == {"length": 1, "downloaded": 1, "byte_length": info["metadata"]["byte_length"]}

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.support.hosts import Host
+
 COMMAND = [sys.executable, "-m", "mountd.cli"]
 RUN_S = 120.0  # no verb of the tests takes longer than a few seconds; this only ends what hangs
 
@@ -33,21 +35,25 @@ class Result:
 class Program:
     """The `ddrive` command with one state directory."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, host: Host | None = None) -> None:
         self.state = state
+        self.host = host
+        self.command = [*(host.prefix if host else []), *COMMAND]
         self.mountpoints: list[Path] = []
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of a run: nothing of the caller's own settings of ddrive, and one state directory."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DDRIVE_", "XDG_"))}
-        home = str(self.state.parent / "home")
-        return kept | {"DDRIVE_STATE": str(self.state), "XDG_CONFIG_HOME": home, "DDRIVE_LISTEN": "127.0.0.1:0"} | more
+        kept |= {"DDRIVE_STATE": str(self.state), "XDG_CONFIG_HOME": str(self.state.parent / "home")}
+        if self.host is None:  # what runs on this machine itself keeps to itself
+            kept |= {"DDRIVE_LISTEN": "127.0.0.1:0", "DDRIVE_NO_DISCOVERY": "1"}
+        return kept | more
 
     def run(self, *arguments: str | Path, timeout_s: float = RUN_S, **environment: str) -> Result:
         """Run one verb to its end, whatever it answers."""
         return Result(
             subprocess.run(
-                [*COMMAND, *map(str, arguments)],
+                [*self.command, *map(str, arguments)],
                 capture_output=True,
                 timeout=timeout_s,
                 env=self.environment(**environment),
@@ -65,7 +71,7 @@ class Program:
     def running(self, *arguments: str | Path) -> Iterator[subprocess.Popen[bytes]]:
         """Start one verb and leave it running; it is killed when the block ends before it does."""
         process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
+            [*self.command, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -106,9 +112,9 @@ class Program:
 
 
 @contextmanager
-def program(state: Path) -> Iterator[Program]:
-    """Give the command with the state directory `state`; end its engine and mounts afterwards."""
-    made = Program(state)
+def program(state: Path, host: Host | None = None) -> Iterator[Program]:
+    """Give the command with the state directory `state`, on `host` if given; end its engine and mounts afterwards."""
+    made = Program(state, host)
     try:
         yield made
     finally:

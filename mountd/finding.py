@@ -1,0 +1,140 @@
+"""Finding peers for the drives of an engine: which topics are looked for, by which mechanisms, and what came of it.
+
+What is looked for follows from the drives and databases that are open; it is asked again whenever one of them changes,
+and every few seconds, as a drive is announced while it is mounted. Private ones are never among them.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
+from typing import Any, Final, NamedTuple
+
+import trio
+
+from ddrive.dialect import Dialect
+from ddrive.ids import DiscoveryKey
+from ddrive.swarm import Address, Swarm
+from ddrive.swarm.discovery import Discovery, Finding, Mechanism
+from ddrive.swarm.lan import open_lan
+from ddrive.swarm.networks import refusal
+from ddrive.swarm.watching import Networks, open_networks
+from mountd.config import Config
+
+LOOK_S: Final = 2.0  # between two looks at what is to be looked for
+MECHANISMS: Final[tuple[Mechanism, ...]] = ("lan", "dht", "mainline")
+
+_log = logging.getLogger(__name__)
+
+
+class Topic(NamedTuple):
+    """What is looked for; `announce` tells others that we have it."""
+
+    dialect: Dialect
+    announce: bool
+
+
+Topics = Mapping[DiscoveryKey, Topic]
+
+
+class Finder:
+    """The mechanisms of an engine. Made by `open_finder`."""
+
+    def __init__(self, config: Config, swarm: Swarm, networks: Networks) -> None:
+        self._config = config
+        self._swarm = swarm
+        self._networks = networks
+        self._mechanisms: list[Discovery] = []
+        self._topics: dict[DiscoveryKey, Topic] = {}
+        self._refused: Counter[Mechanism] = Counter()
+        self._last_refused: dict[Mechanism, str] = {}
+        self._changed = trio.Event()
+
+    def changed(self) -> None:
+        """Look again soon at what is to be looked for."""
+        self._changed.set()
+
+    async def follow(self, wanted: Callable[[], Topics]) -> None:
+        """Look for what `wanted` returns, for ever."""
+        while True:
+            self._changed = trio.Event()
+            self._want(wanted())
+            with trio.move_on_after(LOOK_S):
+                await self._changed.wait()
+
+    def _want(self, topics: Topics) -> None:
+        for key in [key for key in self._topics if key not in topics]:
+            del self._topics[key]
+            self._swarm.forget_topic(key)
+            for mechanism in self._mechanisms:
+                mechanism.leave(key)
+        for key, topic in topics.items():
+            if self._topics.get(key) != topic:
+                self._topics[key] = topic
+                for mechanism in self._mechanisms:
+                    mechanism.join(key, topic.dialect, announce=topic.announce and self._config.announce)
+
+    def _found(self, finding: Finding) -> None:
+        """Take in what a mechanism has found."""
+        if finding.discovery_key not in self._topics:
+            return
+        why = refusal(finding, self._networks.here, self._port)
+        if why is not None:
+            self._refused[finding.mechanism] += 1
+            self._last_refused[finding.mechanism] = f"{finding.address}: {why}"
+            return
+        self._swarm.found(finding.address, finding.discovery_key, finding.mechanism)
+
+    @property
+    def _port(self) -> int:
+        return Address.parse(self._swarm.listen_addresses[0]).port
+
+    @property
+    def _open_port(self) -> int:
+        """The port at which others can reach us, 0 when none can."""
+        hosts = [Address.parse(address).host for address in self._swarm.listen_addresses]
+        return 0 if all(host.startswith("127.") or host == "::1" for host in hosts) else self._port
+
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Open the mechanisms that are wanted."""
+        if not self._config.discovery:
+            return
+        lan = open_lan(self._found, port=self._open_port, networks=self._networks)
+        self._mechanisms.append(await stack.enter_async_context(lan))
+
+    def report(self) -> dict[str, Any]:
+        """Return how each mechanism is doing, as `status` shows it."""
+        found = {mechanism.name: mechanism.report() for mechanism in self._mechanisms}
+        value: dict[str, Any] = {}
+        for name in MECHANISMS:
+            report = found.get(name)
+            value[name] = (
+                {"running": False, "why": self._why_off(name)}
+                if report is None
+                else {
+                    "running": report.running,
+                    "topics": len(report.topics),
+                    **asdict(report.total),
+                    "refused": self._refused[name],
+                    "last_refused": self._last_refused.get(name),
+                    "last_error": report.last_error,
+                    "detail": report.detail,
+                }
+            )
+        return value
+
+    def _why_off(self, name: Mechanism) -> str:
+        if not self._config.discovery:
+            return "turned off by --no-discovery"
+        return "turned off by --lan-only" if self._config.lan_only else "not available"
+
+
+@asynccontextmanager
+async def open_finder(config: Config, swarm: Swarm) -> AsyncIterator[Finder]:
+    """Give the mechanisms of an engine, opened as `config` says."""
+    async with AsyncExitStack() as stack:
+        networks = await stack.enter_async_context(open_networks())
+        finder = Finder(config, swarm, networks)
+        await finder.open(stack)
+        yield finder
