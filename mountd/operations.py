@@ -15,6 +15,7 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 
 from ddrive.drive.stat import DIRECTORY_MODE
 from ddrive.errors import InvalidName
+from mountd.awake import Awake
 from mountd.errnos import is_expected, to_errno
 from mountd.inodes import Inode, to_bytes
 from mountd.vfs import Vfs
@@ -66,6 +67,7 @@ class Operations(pyfuse3.Operations):
     def __init__(self, vfs: Vfs, *, uid: int, gid: int) -> None:
         """`uid` and `gid` own every entry: whoever mounted, as with the npm mounts."""
         super().__init__()
+        self.awake = Awake()
         self._vfs = vfs
         self._uid = uid
         self._gid = gid
@@ -73,6 +75,7 @@ class Operations(pyfuse3.Operations):
     @answered
     async def lookup(self, parent_inode: int, name: bytes, ctx: RequestContext) -> EntryAttributes:
         """Return the entry at `name`; one with inode 0 lets the kernel remember that there is none."""
+        self.awake.note()
         found = await self._vfs.lookup(parent_inode, decoded(name), ctx.pid)
         if found.inode is None:
             absent = EntryAttributes()
@@ -84,6 +87,7 @@ class Operations(pyfuse3.Operations):
     @answered
     async def getattr(self, inode: int, ctx: RequestContext) -> EntryAttributes:
         """Return the attributes of an inode."""
+        self.awake.note()
         found = await self._vfs.getattr(inode, ctx.pid)
         return self._attributes(found, self._vfs.timeout_of(found))
 

@@ -68,6 +68,7 @@ async def serve_mount(
             nursery.start_soon(_serve, nursery.cancel_scope)
             nursery.start_soon(_leave_on_signal, vfs, nursery.cancel_scope)
             nursery.start_soon(vfs.waits.watch)
+            nursery.start_soon(operations.awake.run)
             nursery.start_soon(follower.run, lambda: opener(vfs))
             answered = await _answers(mountpoint)
             if answered:
