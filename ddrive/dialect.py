@@ -1,7 +1,8 @@
 """The two families of peers, which differ in constants only.
 
 A dialect is a value that is passed along; no code asks which one it has. Source: the npm packages `ddatabase@10`,
-`basestorex@1`, `ddrive@5` (dweb) and `hypercore@9`, `corestore@5`, `hyperdrive@10` (hypercore).
+`basestorex@1`, `ddrive@5`, `@dswarm/dht@1` (dweb) and `hypercore@9`, `corestore@5`, `hyperdrive@10`,
+`@hyperswarm/dht@4` (hypercore).
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class Dialect:
     tag_prefix: str  # prefix of the hidden trie keys that name versions
     url_scheme: str
     lan_domain: str
+    dht_nodes: tuple[str, ...]  # `host:port` of nodes of the DHT where its peers look for each other
 
 
 DWEB = Dialect(
@@ -32,6 +34,7 @@ DWEB = Dialect(
     tag_prefix="ddrive-tags/",
     url_scheme="dweb",
     lan_domain="dwebswarm.local",
+    dht_nodes=("dht1.dwebx.net:49737", "dht2.dwebx.net:49737", "dht3.dwebx.net:49737"),
 )
 HYPERCORE = Dialect(
     name="hypercore",
@@ -43,5 +46,6 @@ HYPERCORE = Dialect(
     tag_prefix="hyperdrive-tags/",
     url_scheme="hyper",
     lan_domain="hyperswarm.local",
+    dht_nodes=("bootstrap1.hyperdht.org:49737", "bootstrap2.hyperdht.org:49737", "bootstrap3.hyperdht.org:49737"),
 )
 DIALECTS = {dialect.name: dialect for dialect in (DWEB, HYPERCORE)}

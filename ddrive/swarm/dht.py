@@ -1,0 +1,270 @@
+"""Peers found through the DHT of the npm peers: `hyperswarm@2` and `dswarm@1`, a network for each family of peers.
+
+We ask the network and announce ourselves in it, but are no node of it: a machine that comes and goes, behind a router,
+would only cost the others time. `ddrive bootstrap` runs a node. Only discovery keys and our port are sent.
+"""
+
+import math
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from ddrive.dialect import DIALECTS, Dialect
+from ddrive.errors import RemoteProtocolError
+from ddrive.ids import DiscoveryKey
+from ddrive.swarm.background import background
+from ddrive.swarm.dht_node import Walk, is_plausible
+from ddrive.swarm.dht_rpc import (
+    PEERS,
+    Datagram,
+    PeersAsked,
+    decode_peers_answered,
+    encode_peers_asked,
+)
+from ddrive.swarm.dht_socket import NodeSocket
+from ddrive.swarm.discovery import DiscoveryReport, Finding, Mechanism, Sink, Tally
+from ddrive.swarm.static import Address
+
+REPEAT_S = (300.0, 480.0)  # a topic is looked for again after a time between these; npm nodes forget it after 720
+QUIET_S = 30.0  # likewise when nobody was found, doubled each time
+SILENT_S = 5.0  # likewise when no node answered
+MAX_WALKS = 8  # at the same time, in one network
+MAX_FOUND = 256  # addresses given on from one walk
+REFRESH_S = 5.0  # topics are not looked for more often than this, whatever happens
+FAREWELL_S = 2.0  # for taking back what was announced, at the end
+
+ANY_PORT = Address("0.0.0.0", 0)
+
+
+@dataclass(slots=True)
+class _Topic:
+    """A topic that is joined."""
+
+    announce: bool
+    next_s: float  # when to look for it
+    walk: Walk | None = None
+    began_s: float = -math.inf
+    vain: int = 0  # walks in a row that found nobody
+    is_announced: bool = False
+
+
+class _Network:
+    """One network of nodes, and our topics there."""
+
+    def __init__(self, name: str, given: Sequence[Address], sink: Sink, port: int, listen: Address) -> None:
+        self.name = name
+        self.tally = Tally()
+        self._given = given
+        self._sink = sink
+        self._port = port
+        self._topics: dict[DiscoveryKey, _Topic] = {}
+        self._changed = trio.Event()
+        self._farewells: set[Walk] = set()
+        self.socket = NodeSocket(given, listen=listen, is_ephemeral=True)
+
+    @property
+    def last_error(self) -> str | None:
+        """What is wrong, in words for people."""
+        if len(self.socket.node.table) or not self.tally.total.asked:
+            return None
+        nodes = ", ".join(map(str, self._given)) or "none is given"
+        return self.socket.last_error or f"no node of the DHT answers ({nodes}): is UDP let out here?"
+
+    def join(self, key: DiscoveryKey, *, announce: bool) -> None:
+        self.tally.join(key)
+        topic = self._topics.setdefault(key, _Topic(announce, trio.current_time()))
+        if topic.announce != announce:
+            self._drop(key, topic)
+            self._topics[key] = _Topic(announce, trio.current_time())
+        self._changed.set()
+
+    def leave(self, key: DiscoveryKey) -> None:
+        topic = self._topics.pop(key, None)
+        self.tally.leave(key)
+        if topic is not None:
+            self._drop(key, topic)
+
+    def _drop(self, key: DiscoveryKey, topic: _Topic) -> None:
+        """End the walk of a topic, and take back what was announced."""
+        if topic.walk is not None:
+            self.socket.stop(topic.walk)
+        if topic.is_announced or (topic.walk is not None and topic.announce):
+            asked = encode_peers_asked(PeersAsked(self._port, unannounce=True))
+            walk = Walk(key, PEERS, encode_peers_asked(PeersAsked(self._port)), asked, on_done=self._parted)
+            self._farewells.add(walk)
+            self.socket.start(walk)
+
+    def _parted(self, walk: Walk) -> None:
+        self._farewells.discard(walk)
+        self._changed.set()
+
+    def refresh(self) -> None:
+        now = trio.current_time()
+        self.socket.forget_names()
+        for topic in self._topics.values():
+            topic.next_s = min(topic.next_s, max(now, topic.began_s + REFRESH_S))
+            topic.vain = 0
+        self._changed.set()
+
+    async def keep_asking(self) -> None:
+        """Look for each topic when it is due, for ever."""
+        while True:
+            self._changed = trio.Event()
+            due_s = min((topic.next_s for topic in self._idle().values()), default=math.inf)
+            if due_s <= trio.current_time() and self._walks() < MAX_WALKS:
+                await self.socket.resolve()
+                for key, topic in self._idle().items():
+                    if topic.next_s <= trio.current_time() and self._walks() < MAX_WALKS:
+                        self._ask(key, topic)
+                continue
+            with trio.move_on_at(due_s if self._walks() < MAX_WALKS else math.inf):
+                await self._changed.wait()
+
+    def _idle(self) -> dict[DiscoveryKey, _Topic]:
+        return {key: topic for key, topic in self._topics.items() if topic.walk is None}
+
+    def _walks(self) -> int:
+        return len(self._topics) - len(self._idle())
+
+    def _ask(self, key: DiscoveryKey, topic: _Topic) -> None:
+        """Begin a walk for a topic."""
+        found: set[Address] = set()
+
+        def answered(datagram: Datagram, node: Address) -> None:
+            self.tally.add(key, answered=1)
+            for peer in self._peers(datagram, node):
+                if peer not in found and len(found) < MAX_FOUND:
+                    found.add(peer)
+                    self.tally.add(key, found=1)
+                    self._sink(Finding(peer, key, "dht"))
+
+        def done(walk: Walk) -> None:
+            topic.walk = None
+            if walk.updated:
+                topic.is_announced = True
+                self.tally.add(key, announced=1)
+            self._plan_next(topic, walk, found_any=bool(found))
+            self._changed.set()
+
+        value = encode_peers_asked(PeersAsked(self._port))
+        topic.walk = Walk(key, PEERS, value, value if topic.announce else None, answered, done)
+        topic.began_s = trio.current_time()
+        self.tally.add(key, asked=1)
+        self.socket.start(topic.walk)
+
+    def _peers(self, datagram: Datagram, node: Address) -> list[Address]:
+        """Return the peers that a node names, without ourselves."""
+        try:
+            peers, _ = decode_peers_answered(datagram.value or b"")
+        except RemoteProtocolError:
+            return []
+        here = datagram.to._replace(port=self._port) if datagram.to is not None else None
+        return [peer for peer in peers if is_plausible(peer, node) and peer != here]
+
+    def _plan_next(self, topic: _Topic, walk: Walk, *, found_any: bool) -> None:
+        topic.vain = 0 if found_any else topic.vain + 1
+        wait_s = random.uniform(*REPEAT_S)
+        if not walk.answers:
+            wait_s = min(wait_s, SILENT_S * 2 ** min(topic.vain - 1, 4))
+        elif not found_any:
+            wait_s = min(wait_s, QUIET_S * 2 ** min(topic.vain - 1, 8))
+        topic.next_s = trio.current_time() + wait_s
+
+    async def part(self) -> None:
+        """Take back all that was announced; the caller sets a deadline."""
+        for key in list(self._topics):
+            self.leave(key)
+        while self._farewells:
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+
+class DhtDiscovery:
+    """The `Discovery` through the DHT of the npm peers. Made by `open_dht`."""
+
+    name: Mechanism = "dht"
+
+    def __init__(self, networks: dict[str, _Network], *, can_announce: bool) -> None:
+        self._by_dialect = networks
+        self._networks = list(dict.fromkeys(networks.values()))
+        self._can_announce = can_announce
+        self._scope = trio.CancelScope(shield=True)
+
+    def join(self, discovery_key: DiscoveryKey, dialect: Dialect, *, announce: bool) -> None:
+        """Look for peers of a topic, in the network of its dialect."""
+        self._by_dialect[dialect.name].join(discovery_key, announce=announce and self._can_announce)
+
+    def leave(self, discovery_key: DiscoveryKey) -> None:
+        """Look for a topic no more, and take back what was announced."""
+        for network in self._networks:
+            network.leave(discovery_key)
+
+    def refresh(self) -> None:
+        """Look for all topics again now."""
+        for network in self._networks:
+            network.refresh()
+
+    def report(self) -> DiscoveryReport:
+        """Return how it is doing, in all networks together."""
+        tally = Tally()
+        for network in self._networks:
+            tally.topics |= network.tally.topics
+            counts = network.tally.total
+            tally.total.asked += counts.asked
+            tally.total.answered += counts.answered
+            tally.total.found += counts.found
+            tally.total.announced += counts.announced
+        known = {network.name: len(network.socket.node.table) for network in self._networks}
+        errors = [network.last_error for network in self._networks if network.last_error is not None]
+        return tally.report(
+            running=any(known.values()),
+            last_error="; ".join(errors) or None,
+            detail=", ".join(f"{name}: {count} nodes" for name, count in known.items()),
+        )
+
+    async def _run(self) -> None:
+        """Run all networks; a cancellation from outside does not end them before the farewell."""
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                for network in self._networks:
+                    nursery.start_soon(network.socket.run)
+                    nursery.start_soon(network.keep_asking)
+
+    async def _part(self) -> None:
+        with trio.move_on_after(FAREWELL_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for network in self._networks:
+                    nursery.start_soon(network.part)
+        self._scope.cancel()
+
+
+@asynccontextmanager
+async def open_dht(
+    sink: Sink, *, port: int, nodes: Sequence[Address] | None = None, listen: Address = ANY_PORT
+) -> AsyncIterator[DhtDiscovery]:
+    """Give the discovery through the DHT; what it finds goes to `sink`. `port` 0: nobody can reach us, only look.
+
+    `nodes` are those of a private network, in which peers of all dialects then look for each other. We send from the
+    UDP port `listen`. Nothing is sent before a topic is joined.
+    Raises: OSError when that port cannot be had.
+    """
+    networks: dict[str, _Network] = {}
+    try:
+        if nodes is not None:
+            networks = dict.fromkeys(DIALECTS, _Network("private network", nodes, sink, port, listen))
+        for name, dialect in DIALECTS.items():
+            if name not in networks:
+                given = [Address.parse(node) for node in dialect.dht_nodes]
+                networks[name] = _Network(name, given, sink, port, listen)
+        dht = DhtDiscovery(networks, can_announce=bool(port))
+        async with background(dht._run):
+            try:
+                yield dht
+            finally:
+                await dht._part()
+    finally:
+        for network in set(networks.values()):
+            network.socket.close()

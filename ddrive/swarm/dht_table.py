@@ -1,0 +1,62 @@
+"""The nodes that a node of the DHT knows: many that are near to it, few of those far away.
+
+Nodes are kept in buckets by the length of the prefix that their id shares with ours, 20 in each, so that strangers with
+made-up ids fill no more than one bucket. Who is held stays as long as it answers. The time is given.
+"""
+
+from dataclasses import dataclass
+
+from ddrive.swarm.dht_rpc import ID_BYTES, Contact, distance
+from ddrive.swarm.static import Address
+
+BUCKET_NODES = 20  # Source: npm dht-rpc@4 answers with as many
+MAX_BUCKETS = 8 * ID_BYTES
+
+
+@dataclass(slots=True)
+class _Known:
+    contact: Contact
+    heard_s: float  # when it last answered
+
+
+class NodeTable:
+    """The nodes that have answered us."""
+
+    def __init__(self, own_id: bytes) -> None:
+        self._own_id = own_id
+        self._buckets: dict[int, dict[bytes, _Known]] = {}  # by the number of bits that differ, then by id
+
+    def __len__(self) -> int:
+        return sum(map(len, self._buckets.values()))
+
+    def _bucket(self, id_: bytes) -> dict[bytes, _Known]:
+        return self._buckets.setdefault(distance(id_, self._own_id).bit_length(), {})
+
+    def has_room(self, id_: bytes) -> bool:
+        """Tell whether `heard` would take in a node that is not held."""
+        bucket = self._bucket(id_)
+        return id_ != self._own_id and id_ not in bucket and len(bucket) < BUCKET_NODES
+
+    def heard(self, contact: Contact, now: float) -> None:
+        """Take note that a node has answered, and hold it if there is room. Nobody can move a node by its id."""
+        known = self._bucket(contact.id).get(contact.id)
+        if known is not None and known.contact == contact:
+            known.heard_s = now
+        elif self.has_room(contact.id):
+            self._bucket(contact.id)[contact.id] = _Known(contact, now)
+
+    def lost(self, address: Address) -> None:
+        """Forget who was at `address`: it does not answer."""
+        for bucket in self._buckets.values():
+            for id_ in [id_ for id_, known in bucket.items() if known.contact.address == address]:
+                del bucket[id_]
+
+    def nearest(self, target: bytes, most: int = BUCKET_NODES) -> list[Contact]:
+        """Return the `most` nodes that are nearest to `target`, the nearest first."""
+        contacts = [known.contact for bucket in self._buckets.values() for known in bucket.values()]
+        return sorted(contacts, key=lambda contact: distance(contact.id, target))[:most]
+
+    def silent(self, since_s: float, most: int) -> list[Contact]:
+        """Return up to `most` nodes that have not answered since `since_s`, those silent for longest first."""
+        known = [known for bucket in self._buckets.values() for known in bucket.values() if known.heard_s < since_s]
+        return [item.contact for item in sorted(known, key=lambda item: item.heard_s)[:most]]
