@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mountd.cli import (
+    bootstrap,
     db,
     drives,
     engine,
@@ -62,6 +63,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "unlink-drive": linking.unlink_drive,
     "seed": drives.seed,
     "unseed": drives.unseed,
+    "bootstrap": bootstrap.bootstrap,
 }
 for name, verb in VERBS.items():
     app.command(name)(verb)

@@ -1,0 +1,48 @@
+"""`bootstrap`: a node of the peers' DHT, for a network of one's own; it needs no engine and no state."""
+
+import signal
+from collections.abc import Sequence
+from typing import Annotated
+
+import trio
+import typer
+
+from ddrive.errors import DriveError
+from ddrive.swarm import Address
+from ddrive.swarm.dht_socket import open_dht_node
+from mountd.cli import options, report
+
+DEFAULT_LISTEN = "0.0.0.0:49737"  # the port of the nodes that npm peers know
+
+DhtNodes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dht-node",
+        envvar="DDRIVE_DHT_NODES",
+        metavar="HOST:PORT",
+        parser=options.address,
+        help="Node of the DHT to begin at; may be repeated.",
+        show_default=False,
+    ),
+]
+
+
+def bootstrap(listen: options.Listen = None, dht_node: DhtNodes = None, as_json: options.Json = False) -> None:
+    """Run a node at which peers of a private network find each other, until SIGTERM or SIGINT."""
+    nodes = [Address.parse(node) for node in dht_node or []]
+    address = Address.parse(listen or DEFAULT_LISTEN, lowest_port=0)
+    try:
+        trio.run(_serve, address, nodes, as_json)
+    except* OSError as errors:
+        reason = getattr(errors.exceptions[0], "strerror", None)
+        raise DriveError(
+            f"cannot listen on {address} (UDP, {reason}): choose another address with --listen"
+        ) from errors
+
+
+async def _serve(listen: Address, nodes: Sequence[Address], as_json: bool) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with open_dht_node(listen, nodes) as node:
+            report.say({"address": str(node.address)}, [f"listening on {node.address} (UDP)"], as_json=as_json)
+            async for _ in signals:
+                return
