@@ -23,6 +23,7 @@ from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey, short
 from ddrive.store.store import OwnedStore
 from mountd.drives import DriveTable, KnownDrive
 from mountd.finding import Topic
+from mountd.held import held_bytes
 
 HOSTILE_LIMIT_S = 1.0  # of one `info` for the entries that are never shown; the next one goes on
 
@@ -97,14 +98,15 @@ class Collection:
                     if feed.key in (known.key, known.content):
                         self._reconsider(store, feed)
 
-    async def look_up(self, key: PublicKey, dialect: Dialect | None) -> KnownDrive:
+    async def look_up(self, key: PublicKey, dialect: Dialect | None, *, private: bool = False) -> KnownDrive:
         """Return the drive with this key, known from now on and kept open. Does not wait for it to be found.
 
+        With `private` it becomes private for good.
         Raises: InvalidKey when it is known to be of another dialect.
         """
         known = self.table.get(key)
         if known is None:
-            known = KnownDrive(key, dialect, created=time.time())
+            known = KnownDrive(key, dialect, created=time.time(), private=private)
             self._note_topics(known)
             self.table.add(known)
         elif dialect is not None and known.dialect is not dialect:
@@ -115,6 +117,10 @@ class Collection:
             self._note_topics(known)
             self.table.save()
             await self._forget_elsewhere(known)
+        if private and not known.private:
+            known.private = True
+            self.table.save()
+            self._on_change()
         self.keep(known)
         return known
 
@@ -280,10 +286,18 @@ class Collection:
     def topics(self) -> dict[DiscoveryKey, Topic]:
         """Return what to look for among strangers: the drives that are open, but for the private ones."""
         return {
-            store.discovery_key(drive.known.key): Topic(store.dialect, self.is_seeding(drive.known))
+            topic: Topic(store.dialect, self.is_seeding(drive.known))
             for drive in self._open.values()
+            if not (drive.known.private or drive.ended.is_set())
+            for topic, store in self.topics_of(drive.known).items()
+        }
+
+    def topics_of(self, known: KnownDrive) -> dict[DiscoveryKey, OwnedStore]:
+        """Return by what names a drive is known among peers: one per dialect that it may be of."""
+        return {
+            store.discovery_key(known.key): store
             for store in self._stores.values()
-            if drive.known.dialect in (None, store.dialect) and not (drive.known.private or drive.ended.is_set())
+            if known.dialect in (None, store.dialect)
         }
 
     # Describing
@@ -368,19 +382,6 @@ class Collection:
 
 
 _NOTHING = {"length": 0, "downloaded": 0, "byte_length": 0}
-_RUNS_AT_ONCE = 200  # then other tasks get their turn
-
-
-async def held_bytes(feed: Feed) -> int:
-    """Return how many bytes of the feed are held here; runs whose place is not known yet are left out."""
-    total = 0
-    for number, (start, end) in enumerate(feed.runs(0, feed.length)):
-        first, last = feed.byte_offset(start), feed.byte_offset(end)
-        if first is not None and last is not None:
-            total += last - first
-        if number % _RUNS_AT_ONCE == 0:
-            await trio.lowlevel.checkpoint()
-    return total
 
 
 def dialect_named(name: str | None) -> Dialect | None:

@@ -12,10 +12,14 @@ from typing import Any
 
 from ddrive.errors import DriveError
 from ddrive.swarm import Address
+from mountd.values import parse_size
 
 READ_TIMEOUT_S = 30.0  # a mount without its own `--timeout` gives up on a call after this long
 ROOT_STATE = Path("/var/lib/ddrive")
-OPPOSITES = ("discovery", "announce")  # can be turned off by `DDRIVE_NO_…` too
+UPLOAD_SLOTS = 16  # more peers at a time than a usual line serves at a useful speed each
+LEAST_LIMIT = 4096  # bytes a second: less would not even keep 64 links alive
+KEY_BYTES = 32
+OPPOSITES = ("discovery", "announce", "port_mapping")  # can be turned off by `DDRIVE_NO_…` too
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -24,7 +28,10 @@ class Config:
     """What an engine is told at its start.
 
     `listen` is `HOST:PORT`; port 0 picks a free one each time; None stands for every address and a port that is
-    picked once and remembered in the state directory.
+    picked once and remembered in the state directory. `discovery` looks for peers at all, `lan_only` on the LAN alone;
+    `announce` lets others find us, `port_mapping` asks the router to let them in. `allowed_peers` are public keys (32
+    bytes) of all who may connect; empty stands for everybody. Limits are in bytes a second of all links together, None
+    is none; `upload_slots` peers are sent blocks at a time. Metrics are served on `metrics_addr` (`HOST:PORT`).
     """
 
     state: Path
@@ -34,6 +41,12 @@ class Config:
     log_level: str = "info"
     lan_only: bool = False
     announce: bool = True
+    port_mapping: bool = True
+    allowed_peers: frozenset[bytes] = frozenset()
+    up_limit: int | None = None
+    down_limit: int | None = None
+    upload_slots: int = UPLOAD_SLOTS
+    metrics_addr: str | None = None
 
     @property
     def socket(self) -> Path:
@@ -95,11 +108,19 @@ def _from_file(path: Path, names: set[str]) -> dict[str, Any]:
 
 def _checked(name: str, value: Any) -> Any:
     match name:
-        case "listen":
+        case "listen" | "metrics_addr":
             try:
                 return str(Address.parse(str(value), lowest_port=0))
             except ValueError as error:
-                raise DriveError(f"listen: {error}") from error
+                raise DriveError(f"{name}: {error}") from error
+        case "up_limit" | "down_limit":
+            return _rate(name, value)
+        case "upload_slots":
+            if not str(value).isdecimal() or not int(value):
+                raise DriveError(f"upload_slots: {value!r} is not a number above 0")
+            return int(value)
+        case "allowed_peers":
+            return _keys(name, value)
         case "timeout_s":
             return _seconds(name, value)
         case "log_level":
@@ -108,6 +129,30 @@ def _checked(name: str, value: Any) -> Any:
             return str(value).lower()
         case _:
             return _boolean(name, value)
+
+
+def _rate(name: str, value: Any) -> int | None:
+    try:
+        rate = parse_size(str(value))
+    except ValueError as error:
+        raise DriveError(f"{name}: {error}") from error
+    if 0 < rate < LEAST_LIMIT:
+        raise DriveError(
+            f"{name}: {value!r} is too little: use at least {LEAST_LIMIT} bytes a second, or 0 for no limit"
+        )
+    return rate or None
+
+
+def _keys(name: str, value: Any) -> frozenset[bytes]:
+    """Return the keys of a list, or of a text with commas in between."""
+    texts = str(value).replace(",", " ").split() if isinstance(value, str) else list(value)
+    try:
+        keys = frozenset(bytes.fromhex(text) for text in texts)
+    except (TypeError, ValueError) as error:
+        raise DriveError(f"{name}: {error}") from error
+    if any(len(key) != KEY_BYTES for key in keys):
+        raise DriveError(f"{name}: a key has {2 * KEY_BYTES} hex digits; ddrive status shows one's own")
+    return keys
 
 
 def _seconds(name: str, value: Any) -> float:

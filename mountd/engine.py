@@ -185,7 +185,14 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
     async with AsyncExitStack() as stack:
         for number, choice in enumerate(choices):
             try:
-                swarm = await stack.enter_async_context(open_swarm(replicator, listen=choice, static_secret=secret))
+                opening = open_swarm(
+                    replicator,
+                    listen=choice,
+                    ipv6_too=not config.listen,
+                    static_secret=secret,
+                    admits=lambda key: not config.allowed_peers or key in config.allowed_peers,
+                )
+                swarm = await stack.enter_async_context(opening)
                 break
             except (OSError, ValueError) as error:
                 if number == len(choices) - 1:

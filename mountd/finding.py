@@ -6,23 +6,27 @@ and every few seconds, as a drive is announced while it is mounted. Private ones
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, Final, NamedTuple
 
 import trio
 
 from ddrive.dialect import Dialect
 from ddrive.ids import DiscoveryKey
-from ddrive.swarm import Address, Swarm
-from ddrive.swarm.discovery import Discovery, Finding, Mechanism
+from ddrive.swarm import Address, Peer, Swarm
+from ddrive.swarm.dialing import DialCounts
+from ddrive.swarm.discovery import Counts, Discovery, DiscoveryReport, Finding, Mechanism
 from ddrive.swarm.lan import open_lan
 from ddrive.swarm.networks import refusal
 from ddrive.swarm.watching import Networks, open_networks
 from mountd.config import Config
 
 LOOK_S: Final = 2.0  # between two looks at what is to be looked for
+SHOWN_FAILURES: Final = 3  # more would fill the screen; `info` shows all
+TITLES: Final[dict[Mechanism, str]] = {"lan": "local network", "dht": "swarm network", "mainline": "BitTorrent network"}
+NO_DIALS: Final = DialCounts()
 MECHANISMS: Final[tuple[Mechanism, ...]] = ("lan", "dht", "mainline")
 
 _log = logging.getLogger(__name__)
@@ -105,29 +109,79 @@ class Finder:
 
     def report(self) -> dict[str, Any]:
         """Return how each mechanism is doing, as `status` shows it."""
-        found = {mechanism.name: mechanism.report() for mechanism in self._mechanisms}
+        dials = self._swarm.dial_counts()
+        connected = Counter(peer.source for peer in self._swarm.peers() if peer.connected)
         value: dict[str, Any] = {}
         for name in MECHANISMS:
-            report = found.get(name)
-            value[name] = (
-                {"running": False, "why": self._why_off(name)}
-                if report is None
-                else {
-                    "running": report.running,
-                    "topics": len(report.topics),
-                    **asdict(report.total),
-                    "refused": self._refused[name],
-                    "last_refused": self._last_refused.get(name),
-                    "last_error": report.last_error,
-                    "detail": report.detail,
-                }
-            )
+            report = self._reports().get(name)
+            if report is None:
+                value[name] = {"running": False, "why": self._why_off(name)}
+                continue
+            value[name] = {
+                "running": report.running,
+                "topics": len(report.topics),
+                **asdict(report.total),
+                **asdict(dials.get(name, NO_DIALS)),
+                "connected": connected[name],
+                "refused": self._refused[name],
+                "last_refused": self._last_refused.get(name),
+                "last_error": report.last_error,
+                "detail": report.detail,
+            }
         return value
+
+    def about(self, topics: Collection[DiscoveryKey]) -> dict[str, Any]:
+        """Return what came of looking for a drive, which has one topic or, while its dialect is unknown, several."""
+        counts: dict[str, dict[str, int]] = {}
+        for name, report in self._reports().items():
+            per_topic = [report.topics[topic] for topic in topics if topic in report.topics]
+            counts[name] = {
+                field.name: sum(getattr(each, field.name) for each in per_topic) for field in fields(Counts)
+            }
+        return {"asked": counts, "addresses": [_shown(peer) for peer in self._addresses(topics)]}
+
+    def why(self, topics: Collection[DiscoveryKey]) -> str:
+        """Return in words for people why nobody who has a drive is connected."""
+        linked = len(self._swarm.links)
+        others = f"{linked} other peer{'s' * (linked != 1)} connected" if linked else "nobody is connected"
+        parts = [self._why_unheard(name, report, topics) for name, report in self._reports().items()]
+        if not self._mechanisms:
+            parts.append("discovery is off")
+        elif not any(topic in self._topics for topic in topics):
+            parts.append("it is private, so nobody is asked for it")
+        failed = [peer for peer in self._addresses(topics) if peer.last_error and not peer.connected]
+        parts += [f"{peer.address}: {peer.last_error}" for peer in failed[:SHOWN_FAILURES]]
+        return "; ".join([others, *(part for part in parts if part)])
+
+    def _why_unheard(self, name: Mechanism, report: DiscoveryReport, topics: Collection[DiscoveryKey]) -> str | None:
+        if not report.running:
+            return f"{TITLES[name]}: {report.last_error or 'not ready yet'}"
+        per_topic = [report.topics[topic] for topic in topics if topic in report.topics]
+        if not per_topic:
+            return None
+        found = sum(counts.found for counts in per_topic)
+        return f"{TITLES[name]}: {found} address{'es' * (found != 1)} found" if found else f"{TITLES[name]}: no answer"
+
+    def _addresses(self, topics: Collection[DiscoveryKey]) -> list[Peer]:
+        """Return the addresses at which a drive may be: those found for it, and those given, which are for all."""
+        return [peer for peer in self._swarm.peers() if peer.source == "given" or not peer.topics.isdisjoint(topics)]
+
+    def _reports(self) -> dict[Mechanism, DiscoveryReport]:
+        return {mechanism.name: mechanism.report() for mechanism in self._mechanisms}
 
     def _why_off(self, name: Mechanism) -> str:
         if not self._config.discovery:
             return "turned off by --no-discovery"
         return "turned off by --lan-only" if self._config.lan_only else "not available"
+
+
+def _shown(peer: Peer) -> dict[str, Any]:
+    return {
+        "address": peer.address,
+        "source": peer.source,
+        "connected": peer.connected,
+        "last_error": peer.last_error,
+    }
 
 
 @asynccontextmanager

@@ -34,6 +34,11 @@ class Peers:
         return self._swarm.listen_addresses
 
     @property
+    def own_key(self) -> bytes:
+        """The key by which other peers know us."""
+        return self._swarm.public_key
+
+    @property
     def connected(self) -> int:
         """How many peers are connected."""
         return len(self._swarm.links)
@@ -84,6 +89,7 @@ class Peers:
                     "address": peer.address,
                     "key": peer.key.hex() if peer.key else None,
                     "connected": peer.connected,
+                    "source": peer.source,
                     "dialects": sorted({drive.dialect.name for drive in drives if drive.dialect}),
                     "drives": [drive.key.hex() for drive in drives],
                     "last_error": peer.last_error,

@@ -26,6 +26,7 @@ from mountd.peers import Peers
 
 VERSION = version("ddrive")  # looked up now: it needs files, and they may have run out later
 OPENING_S = 0.3  # is enough to read the first block of a drive that is held here
+SILENT_S = 10.0  # somebody who waits longer is told why
 MOUNT_WAIT_S = 10.0  # a mount waits so long for the first block of a drive that was never seen before
 
 
@@ -59,6 +60,7 @@ class Verbs:
             "list": self.list_drives,
             "create": self.create,
             "drive.open": self.open_drive,
+            "drive.why": self.why,
             "mount": self.mount,
             "unmount": self.unmount,
             "info": self.info,
@@ -81,6 +83,7 @@ class Verbs:
             "drives": len(self._collection.table),
             "mounts": [await self._shown(mount) for mount in self._mountpoints.table],
             "peers": self._peers.connected,
+            "peer_key": self._peers.own_key.hex(),
             "discovery": self._finder.report(),
         }
 
@@ -111,7 +114,7 @@ class Verbs:
         if known.dialect is None:
             wait_s = params.get("wait_s")
             try:
-                found = await self._collection.wait_found(known, self._config.timeout_s if wait_s is None else wait_s)
+                found = await self._wait_found(known, self._config.timeout_s if wait_s is None else wait_s, tell)
             finally:
                 if is_new and known.dialect is None and not self._mountpoints.table.of(key):
                     with trio.CancelScope(shield=True):
@@ -124,7 +127,17 @@ class Verbs:
         """Describe one drive, given by key or by a path in a mount."""
         known = self._find(params)
         mounts = [mount.mountpoint for mount in self._mountpoints.table.of(known.key)]
-        return await self._collection.info(known) | {"mounts": mounts}
+        value = await self._collection.info(known) | {"mounts": mounts, "private": known.private}
+        value["discovery"] = self._finder.about(self._collection.topics_of(known))
+        value["why"] = None if value["peers"] else self._why(known)
+        return value
+
+    async def why(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Tell how many peers have a drive, and if none, why that may be."""
+        known = self._find(params)
+        async with self._collection.feeds(known) as found:
+            peers = found[0].session(found[1][0]).peer_count if found else 0
+        return {"peers": peers, "why": None if peers else self._why(known)}
 
     async def seed(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Serve a drive from now on."""
@@ -161,7 +174,7 @@ class Verbs:
             if not await self._collection.wait_found(known, MOUNT_WAIT_S if wait_s is None else wait_s):
                 if options.get("require_peer"):
                     raise self._collection.no_peers(known)
-                tell("nobody has it yet: the mount fills in as soon as somebody does")
+                tell(f"nobody has it yet ({self._why(known)}): the mount fills in as soon as somebody does")
         number = params.get("version")
         mount = await self._mountpoints.mount(
             Mount(
@@ -197,8 +210,21 @@ class Verbs:
 
     # Inside
 
+    async def _wait_found(self, known: KnownDrive, wait_s: float, tell: Tell) -> bool:
+        """Return whether somebody has a drive, after waiting up to `wait_s`; say meanwhile why that takes long."""
+        patient_s = min(wait_s, SILENT_S)
+        if await self._collection.wait_found(known, patient_s):
+            return True
+        if wait_s > patient_s:
+            tell(f"still looking for drive {short(known.key)} ({self._why(known)})")
+        return await self._collection.wait_found(known, wait_s - patient_s)
+
+    def _why(self, known: KnownDrive) -> str:
+        return self._finder.why(self._collection.topics_of(known))
+
     async def _known(self, key: PublicKey, params: Params) -> KnownDrive:
-        known = await self._collection.look_up(key, dialect_named(params.get("dialect")))
+        private = bool(params.get("private"))
+        known = await self._collection.look_up(key, dialect_named(params.get("dialect")), private=private)
         self._peers.add_for(key, params.get("peers") or [])
         return known
 

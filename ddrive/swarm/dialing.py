@@ -4,7 +4,7 @@ Nothing here dials, sleeps or rolls dice: the time (seconds of any steady clock)
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,6 +26,14 @@ GIVEN_UP = 8  # failures in a row after which an address that was found is forgo
 Source = Literal["given", "remembered"] | Mechanism
 RANK: dict[Source, int] = {"given": 0, "remembered": 1, "lan": 2, "dht": 3, "mainline": 3}  # who is dialled first
 FAR = RANK["dht"]
+
+
+@dataclass(slots=True)
+class DialCounts:
+    """What came of the addresses that one source told."""
+
+    dialled: int = 0
+    answered: int = 0  # by somebody who proved who he is
 
 
 @dataclass(slots=True)
@@ -53,6 +61,7 @@ class DialPlan:
 
     def __init__(self) -> None:
         self.targets: dict[Address, Target] = {}
+        self.counts: defaultdict[Source, DialCounts] = defaultdict(DialCounts)
         self._up: Counter[bytes] = Counter()  # links by static key
         self._liars: dict[bytes, float] = {}  # until when a key is refused
 
@@ -154,14 +163,17 @@ class DialPlan:
 
     def began(self, address: Address) -> None:
         """Take note that `address` is being dialled."""
-        if address in self.targets:
-            self.targets[address].is_dialing = self.targets[address].is_shaking = True
+        target = self.targets.get(address)
+        if target is not None:
+            target.is_dialing = target.is_shaking = True
+            self.counts[target.source].dialled += 1
 
     def answered(self, address: Address, key: bytes) -> None:
         """Take note of who is found at `address`."""
-        if address in self.targets:
-            self.targets[address].key = key
-            self.targets[address].is_shaking = False
+        target = self.targets.get(address)
+        if target is not None:
+            target.key, target.is_shaking = key, False
+            self.counts[target.source].answered += 1
 
     def found_ourselves(self, address: Address) -> None:
         """Never dial `address` again: it is our own."""

@@ -7,9 +7,9 @@ peer collapse to the one that the side with the smaller key began, so that both 
 import logging
 import math
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 
 import trio
@@ -17,7 +17,7 @@ import trio
 from ddrive.ids import ChannelId, DiscoveryKey, short
 from ddrive.protocol import Link, LinkEnd, LinkHandler, Message, run_link, static_public_key
 from ddrive.swarm.background import background
-from ddrive.swarm.dialing import DialPlan, Source
+from ddrive.swarm.dialing import DialCounts, DialPlan, Source
 from ddrive.swarm.static import Address
 
 MAX_LINKS = 64  # up or coming up, both directions
@@ -38,6 +38,7 @@ class Peer:
     last_error: str | None  # why there is no link, if it was tried
     link: Link | None = None
     source: Source | None = "given"  # who told the address; None: the peer came by itself, from `address`
+    topics: frozenset[DiscoveryKey] = frozenset()  # for which the address was found
 
 
 class _Member:
@@ -106,8 +107,10 @@ class Swarm:
         static_secret: bytes,
         listeners: list[trio.SocketListener],
         nursery: trio.Nursery,
+        admits: Callable[[bytes], bool],
     ) -> None:
         self._handler = handler
+        self._admits = admits
         self._static_secret = static_secret
         self._nursery = nursery
         self._plan = DialPlan()
@@ -157,10 +160,17 @@ class Swarm:
         found = []
         for address, target in self._plan.targets.items():
             link = by_key.get(target.key) if target.key is not None else None
-            found.append(Peer(str(address), target.key, link is not None, target.last_error, link, target.source))
+            topics = frozenset(target.topics)
+            found.append(
+                Peer(str(address), target.key, link is not None, target.last_error, link, target.source, topics)
+            )
         dialled = {peer.key for peer in found}
         found += [Peer(link.address, key, True, None, link, None) for key, link in by_key.items() if key not in dialled]
         return found
+
+    def dial_counts(self) -> dict[Source, DialCounts]:
+        """Return what came of dialling, by who told the addresses."""
+        return {source: replace(counts) for source, counts in self._plan.counts.items()}
 
     def _wake(self) -> None:
         self._changed.set()
@@ -190,7 +200,7 @@ class Swarm:
             if stream is not None:
                 end = await self._run(member, stream, str(address))
         except (OSError, UnicodeError) as error:
-            end = LinkEnd(getattr(error, "strerror", None) or str(error))
+            end = LinkEnd(_reason(error))
         finally:
             self._leave(member, end)
 
@@ -235,6 +245,7 @@ class Swarm:
             handler=member,
             static_secret=self._static_secret,
             address=address,
+            authenticate=self._admits,
         )
 
     def _admit(self, member: _Member, link: Link) -> str | None:
@@ -279,16 +290,40 @@ class Swarm:
 
 
 @asynccontextmanager
-async def open_swarm(handler: LinkHandler, *, listen: str, static_secret: bytes) -> AsyncIterator[Swarm]:
+async def open_swarm(
+    handler: LinkHandler,
+    *,
+    listen: str,
+    static_secret: bytes,
+    ipv6_too: bool = False,
+    admits: Callable[[bytes], bool] = lambda key: True,
+) -> AsyncIterator[Swarm]:
     """Give a swarm that listens on `listen` (`host:port`, port 0 = any free one); leaving the block ends all links.
 
-    `static_secret` is our X25519 secret key (32 bytes): peers tell us by it, so it should outlive the process.
+    `static_secret` is our X25519 secret key (32 bytes): peers tell us by it, so it should outlive the process. There
+    are links to those alone whom `admits(public key)` lets in. With `ipv6_too`, all IPv6 addresses are listened
+    on at the same port as well, where there are any.
     Raises: ValueError when `listen` is no address; OSError when it cannot be listened on.
     """
-    host, port = Address.parse(listen, lowest_port=0)
-    listeners = await trio.open_tcp_listeners(port, host=host)
+    listeners = await _listen(Address.parse(listen, lowest_port=0), ipv6_too=ipv6_too)
     async with background() as nursery:
-        swarm = Swarm(handler, static_secret, listeners, nursery)
+        swarm = Swarm(handler, static_secret, listeners, nursery, admits)
         nursery.start_soon(swarm._keep_dialing)
         nursery.start_soon(partial(trio.serve_listeners, swarm._accept, listeners, handler_nursery=nursery))
         yield swarm
+
+
+def _reason(error: BaseException) -> str:
+    """Return why nobody was reached; of several addresses of one name, the first tells."""
+    while error.__cause__ is not None or isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    return getattr(error, "strerror", None) or str(error)
+
+
+async def _listen(address: Address, *, ipv6_too: bool) -> list[trio.SocketListener]:
+    """Return sockets that take in peers at `address`."""
+    listeners = await trio.open_tcp_listeners(address.port, host=address.host)
+    if ipv6_too:
+        with suppress(OSError):  # this machine has no IPv6, or somebody else has the port there
+            listeners += await trio.open_tcp_listeners(listeners[0].socket.getsockname()[1], host="::")
+    return listeners

@@ -7,7 +7,7 @@ import typer
 from mountd.cli import options, report
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, run
-from mountd.cli.values import format_size
+from mountd.values import format_size
 
 Drive = Annotated[str, typer.Argument(metavar="DRIVE", help="Key, URL, or a path inside a mount.", show_default=False)]
 
@@ -36,6 +36,7 @@ def list_drives(state: options.State = None, as_json: options.Json = False, no_s
 def create(
     name: options.Name = None,
     dialect: options.DialectName = None,
+    private: options.Private = False,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
@@ -43,7 +44,7 @@ def create(
     """Make a new, empty, writable drive and print its key."""
 
     async def verb(session: Session) -> None:
-        made = await session.call("create", name=name, dialect=dialect)
+        made = await session.call("create", name=name, dialect=dialect, private=private)
         session.say(made, [made["key"]])
 
     run(Common(state, as_json, start=not no_start), verb)
@@ -83,10 +84,14 @@ def stats(
 
 
 def seed(
-    drive: Drive, state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False
+    drive: Drive,
+    private: options.Private = False,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
 ) -> None:
     """Serve a drive to other peers; remembered over restarts."""
-    _seeding("seed", drive, Common(state, as_json, start=not no_start))
+    _seeding("seed", drive, Common(state, as_json, start=not no_start), private=private)
 
 
 def unseed(
@@ -96,10 +101,10 @@ def unseed(
     _seeding("unseed", drive, Common(state, as_json, start=not no_start))
 
 
-def _seeding(method: str, drive: str, common: Common) -> None:
+def _seeding(method: str, drive: str, common: Common, *, private: bool = False) -> None:
     async def verb(session: Session) -> None:
         ref = await session.find(named)
-        await session.call(method, key=ref.key.hex())
+        await session.call(method, key=ref.key.hex(), private=private)
         session.say({"key": ref.key.hex(), "seeding": method == "seed"}, [])
 
     named = named_drive(drive)
@@ -122,6 +127,15 @@ def _info_lines(value: dict[str, Any]) -> list[str]:
         rows.append(["left out", f"{value['hostile_names']} entries whose names or attributes nothing here can show"])
     if value.get("forked"):
         rows.append(["forked", "yes: its author's key signed two histories"])
+    if value.get("private"):
+        rows.append(["private", "yes: it is not shown to strangers"])
+    if value.get("why"):
+        rows.append(["no peer", value["why"]])
+    for name, counts in value["discovery"]["asked"].items():
+        rows.append([f"look on {name}", ", ".join(f"{what} {count}" for what, count in counts.items())])
+    for peer in value["discovery"]["addresses"]:
+        state = "connected" if peer["connected"] else peer["last_error"] or "not connected"
+        rows.append(["address", f"{peer['address']} ({peer['source']}): {state}"])
     rows += [["mounted at", str(mount)] for mount in value.get("mounts") or []]
     return report.columns(rows)
 

@@ -13,9 +13,9 @@ from ddrive.errors import EngineError
 from mountd.cli import options, report
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run
-from mountd.cli.values import format_duration
 from mountd.client import package_environment
 from mountd.config import load_config
+from mountd.values import format_duration
 
 POLL_S = 0.1  # between two attempts to reach an engine that is starting
 
@@ -24,17 +24,48 @@ def daemon(
     state: options.State = None,
     listen: options.Listen = None,
     no_discovery: Annotated[
-        bool, typer.Option("--no-discovery", envvar="DDRIVE_NO_DISCOVERY", help="Do not look for peers.")
+        bool, typer.Option("--no-discovery", envvar="DDRIVE_NO_DISCOVERY", help="Look for no peers, and tell nobody.")
     ] = False,
+    lan_only: Annotated[
+        bool, typer.Option("--lan-only", envvar="DDRIVE_LAN_ONLY", help="Look for peers on the local network alone.")
+    ] = False,
+    no_announce: Annotated[
+        bool, typer.Option("--no-announce", envvar="DDRIVE_NO_ANNOUNCE", help="Look for peers, but tell nobody of us.")
+    ] = False,
+    no_port_mapping: Annotated[
+        bool, typer.Option("--no-port-mapping", envvar="DDRIVE_NO_PORT_MAPPING", help="Ask the router for nothing.")
+    ] = False,
+    allow_peer: options.AllowedPeers = None,
+    up_limit: options.UpLimit = None,
+    down_limit: options.DownLimit = None,
+    upload_slots: Annotated[
+        int | None,
+        typer.Option(
+            "--upload-slots", envvar="DDRIVE_UPLOAD_SLOTS", min=1, help="Peers sent to at a time.", show_default=False
+        ),
+    ] = None,
+    metrics_addr: options.MetricsAddress = None,
     as_json: options.Json = False,
 ) -> None:
     """Run the engine in the foreground until SIGTERM or SIGINT; its log goes to stderr."""
     config = load_config({"state": state})
+    switches = {
+        "NO_DISCOVERY": no_discovery,
+        "LAN_ONLY": lan_only,
+        "NO_ANNOUNCE": no_announce,
+        "NO_PORT_MAPPING": no_port_mapping,
+    }
+    values = {
+        "LISTEN": listen,
+        "ALLOWED_PEERS": ",".join(allow_peer or []) or None,
+        "UP_LIMIT": up_limit,
+        "DOWN_LIMIT": down_limit,
+        "UPLOAD_SLOTS": upload_slots,
+        "METRICS_ADDR": metrics_addr,
+    } | {name: "1" for name, wanted in switches.items() if wanted}
     environment = package_environment()
-    if listen is not None:
-        environment["DDRIVE_LISTEN"] = listen
-    if no_discovery:
-        environment["DDRIVE_NO_DISCOVERY"] = "1"
+    environment |= {f"DDRIVE_{name}": str(value) for name, value in values.items() if value is not None}
+    load_config({"state": state}, environ=environment)  # what is wrong is told here, not in a log
     command = [sys.executable, "-P", "-m", "mountd.engine", "--state", str(config.state)]
     if not as_json:
         os.execve(sys.executable, command, environment)  # the engine takes this process over: nobody in between
@@ -92,6 +123,20 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
         ["up for", format_duration(value["uptime_s"])],
         ["drives", str(value["drives"])],
         ["peers", str(value["peers"])],
+        ["our peer key", value["peer_key"]],
     ]
+    rows += [[f"look on {name}", _mechanism(about)] for name, about in value["discovery"].items()]
     rows += [["mount", f"{mount['mountpoint']}  {mount['state']}  {mount['url']}"] for mount in value["mounts"]]
     return report.columns(rows)
+
+
+def _mechanism(about: dict[str, Any]) -> str:
+    """Return how a mechanism of discovery is doing, on one line."""
+    if not about["running"]:
+        return f"no: {about.get('why') or about.get('last_error') or 'not ready yet'}"
+    counts = ", ".join(
+        f"{name} {about[name]}"
+        for name in ("asked", "answered", "found", "dialled", "connected", "refused", "announced")
+    )
+    remarks = [about["detail"], counts, about["last_error"] and f"last error: {about['last_error']}"]
+    return "; ".join(remark for remark in remarks if remark)

@@ -10,8 +10,8 @@ from mountd.cli.history import version_of
 from mountd.cli.look import DriveText, PathText, joined, short_name
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run
-from mountd.cli.values import format_size
 from mountd.errnos import EXIT_UNVERIFIED
+from mountd.values import format_size
 
 
 def clear(

@@ -8,7 +8,7 @@ from mountd.cli import options, report
 from mountd.cli.look import DriveText, PathText, joined, short_name
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run
-from mountd.cli.values import format_size
+from mountd.values import format_size
 
 
 def du(

@@ -17,7 +17,7 @@ from mountd.cli import options
 from mountd.cli.history import version_of
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run
-from mountd.cli.values import parse_address, parse_duration
+from mountd.values import parse_address, parse_duration
 
 DEAD_MOUNT = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)  # what the kernel says when the process behind is gone
 IGNORED_OPTIONS = {"", "rw", "defaults", "auto", "noauto", "user", "nouser", "nofail", "_netdev", "nosuid", "nodev"}
@@ -34,6 +34,7 @@ def mount(
     allow_other: Annotated[
         bool, typer.Option("--allow-other", envvar="DDRIVE_ALLOW_OTHER", help="Let other users in.")
     ] = False,
+    private: options.Private = False,
     timeout: options.Timeout = None,
     require_peer: Annotated[
         bool,
@@ -69,6 +70,7 @@ def mount(
             version=await version_of(session, ref, peers=addresses, timeout=timeout),
             mountpoint=str(place),
             peers=addresses,
+            private=private,
             options=wanted,
         )
         if foreground:

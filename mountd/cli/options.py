@@ -4,12 +4,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from ddrive.dialect import DIALECTS
-from mountd.cli import values
+from mountd import values
 
 Parsed = TypeVar("Parsed")
 
@@ -101,6 +101,45 @@ Listen = Annotated[
         help="Address to accept peers on; port 0 picks a free one.",
         show_default=False,
     ),
+]
+MetricsAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics-addr",
+        envvar="DDRIVE_METRICS_ADDR",
+        metavar="HOST:PORT",
+        parser=_option_parser(_listen_address),
+        help="Serve metrics for Prometheus there.",
+        show_default=False,
+    ),
+]
+AllowedPeers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-peer",
+        metavar="PEERKEY",
+        help="Connect to nobody but the peers with these keys (see ddrive status); may be repeated.",
+        show_default=False,
+    ),
+]
+
+
+def _limit(name: str, what: str) -> Any:
+    return typer.Option(
+        f"--{name}-limit",
+        envvar=f"DDRIVE_{name.upper()}_LIMIT",
+        metavar="SIZE",
+        parser=_option_parser(values.parse_size),
+        help=f"{what} at most this much a second, such as 500K or 2MiB.",
+        show_default=False,
+    )
+
+
+UpLimit = Annotated[int | None, _limit("up", "Send")]
+DownLimit = Annotated[int | None, _limit("down", "Receive")]
+Private = Annotated[
+    bool,
+    typer.Option("--private", envvar="DDRIVE_PRIVATE", help="Never show this drive to strangers."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", envvar="DDRIVE_DRY_RUN", help="Only tell what would be done.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="DDRIVE_YES", help="Do not ask.")]

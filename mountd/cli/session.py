@@ -1,5 +1,6 @@
 """One run of a verb: the connection to the engine, the drive that the caller names, and the deadline."""
 
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -12,12 +13,13 @@ from ddrive.dialect import DIALECTS
 from ddrive.drive.address import KeyRef, parse_key
 from ddrive.drive.drive import Drive, open_drive
 from ddrive.errors import EngineError, InvalidKey, NotFound, TimedOut
-from ddrive.ids import PublicKey
+from ddrive.ids import PublicKey, short
 from ddrive.store.attached import Attached
 from mountd.cli import report
 from mountd.cli.options import Common
 from mountd.client import connect_engine
 
+SILENT_S = 10.0  # somebody who waits longer is told why
 POLL_S = 1.0  # between two looks at whether anything arrives
 PATIENCE_S = 30.0  # a verb gives up after this long without progress; `--timeout` changes it
 
@@ -28,6 +30,7 @@ class Session:
     def __init__(self, common: Common, engine: Attached) -> None:
         self.common = common
         self.engine = engine
+        self.opened: PublicKey | None = None  # the drive that is read here
 
     async def call(self, method: str, **params: Any) -> Any:
         """Return the engine's answer; parameters that are None are left out."""
@@ -58,7 +61,8 @@ class Session:
         """Open the drive at the version that `ref` names, in this process: the engine fetches what is missing."""
         opened = await self.call("drive.open", key=ref.key.hex(), dialect=ref.dialect, peers=peers or [], wait_s=wait_s)
         store = self.engine.store(DIALECTS[opened["dialect"]])
-        drive = await open_drive(store, key=PublicKey(ref.key), version=ref.version)
+        self.opened = PublicKey(ref.key)
+        drive = await open_drive(store, key=self.opened, version=ref.version)
         try:
             yield drive if ref.tag is None else drive.checkout(await drive.tags.get(ref.tag))
         finally:
@@ -88,16 +92,30 @@ async def patience(session: Session, seconds: float | None, waiting_for: str) ->
 
 
 async def _extend(session: Session, scope: trio.CancelScope, limit: float) -> None:
-    """Move the deadline on as long as bytes arrive, or other wishes stand than before, or none."""
+    """Move the deadline on as long as bytes arrive, or other wishes stand than before, or none.
+
+    Somebody who waits long because no peer has the drive is told why, once.
+    """
     before: tuple[int, frozenset[tuple[int, int]]] = -1, frozenset()
+    told_at = trio.current_time() + SILENT_S
     while True:
         with suppress(EngineError):
             arrived = (await session.call("stats"))["downloaded"]["bytes"]
             now = arrived, session.engine.wishes()
             if now != before or not now[1]:
-                before = now
+                before, told_at = now, max(told_at, trio.current_time() + SILENT_S)
                 _move(scope, limit)
+            elif trio.current_time() >= told_at:
+                told_at = math.inf
+                await _explain(session)
         await trio.sleep(min(POLL_S, limit / 4))
+
+
+async def _explain(session: Session) -> None:
+    if session.opened is not None:
+        why = (await session.call("drive.why", key=session.opened.hex()))["why"]
+        if why is not None:
+            report.note(f"still waiting for a peer that has drive {short(session.opened)} ({why})")
 
 
 def _move(scope: trio.CancelScope, limit: float) -> None:

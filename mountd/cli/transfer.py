@@ -20,7 +20,7 @@ from mountd.cli import options, report
 from mountd.cli.look import DriveText, joined, short_name
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run
-from mountd.cli.values import format_size
+from mountd.values import format_size
 
 SHOWN_REFUSALS = 10  # more are only counted; --json lists them all
 
@@ -37,6 +37,7 @@ def import_(
         Path | None,
         typer.Option("--ignore-file", envvar="DDRIVE_IGNORE_FILE", metavar="F", help="Patterns as in .gitignore."),
     ] = None,
+    private: options.Private = False,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
@@ -45,7 +46,7 @@ def import_(
 
     async def verb(session: Session) -> None:
         if named is None:
-            ref = parse_key((await session.call("create", name=name, dialect=dialect))["url"])
+            ref = parse_key((await session.call("create", name=name, dialect=dialect, private=private))["url"])
         else:
             ref = await session.find(named)
         async with session.drive(ref) as opened:

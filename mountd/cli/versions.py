@@ -9,7 +9,7 @@ from mountd.cli import options, report
 from mountd.cli.look import DriveText, short_name
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run
-from mountd.cli.values import format_size
+from mountd.values import format_size
 
 SIGNS = {"put": "+", "del": "-", "mount": "+", "unmount": "-"}
 

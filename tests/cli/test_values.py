@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mountd.cli import values
+from mountd import values
 
 
 @pytest.mark.parametrize(
