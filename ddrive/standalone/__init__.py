@@ -3,6 +3,7 @@
 It stands beside `store` in the layers: both bind feeds to links, the store for many feeds under one master key.
 """
 
+from ddrive.feed.subscription import Subscription
 from ddrive.protocol.keys import NoiseKeyPair
 from ddrive.standalone.downloads import Download
 from ddrive.standalone.encodings import Encoding
@@ -16,7 +17,6 @@ from ddrive.standalone.events import (
     PeerOpened,
     PeerRemoved,
     RemoteUpdate,
-    Subscription,
     Synced,
     Uploaded,
 )

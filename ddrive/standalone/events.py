@@ -1,21 +1,8 @@
-"""What happens to a feed, as values that a program can wait for one after another.
+"""What happens to a feed, as values that a program can wait for one after another (`ddrive.feed.subscription`)."""
 
-Nobody is called back: who wants to know subscribes and iterates. A subscriber that does not keep up loses the newest
-events, never the memory of the process; `dropped` counts them.
-"""
-
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
-
-import trio
 
 from ddrive.standalone.peers import Peer
-
-MAX_WAITING_EVENTS = 4096  # kept for one subscriber
-
-E = TypeVar("E")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,91 +85,3 @@ class Acknowledged:
     start: int
     length: int
     peer: Peer
-
-
-class Subscription(Generic[E]):
-    """An iterator over what happens from now on; ends when its source or it is closed."""
-
-    def __init__(self, wanted: Callable[[E], bool], leave: Callable[["Subscription[E]"], None]) -> None:
-        self.dropped = 0  # events that found no room
-        self._wanted = wanted
-        self._leave = leave
-        self._send, self._receive = trio.open_memory_channel[E](MAX_WAITING_EVENTS)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> E:
-        try:
-            return await self._receive.receive()
-        except (trio.EndOfChannel, trio.ClosedResourceError):
-            raise StopAsyncIteration from None
-
-    def close(self) -> None:
-        """Hear no more; who waits for the next event comes to the end."""
-        self._leave(self)
-        self._send.close()
-        self._receive.close()
-
-    def offer(self, event: E) -> None:
-        """Take in an event."""
-        if self._wanted(event):
-            try:
-                self._send.send_nowait(event)
-            except trio.WouldBlock:
-                self.dropped += 1
-
-    def finish(self) -> None:
-        """Come to an end after what is waiting."""
-        self._send.close()
-
-
-class Source(Generic[E]):
-    """Where events of one kind or several come from."""
-
-    def __init__(self) -> None:
-        self._subscriptions: list[Subscription[E]] = []
-        self._kinds: list[tuple[type[Any], ...]] = []
-        self._is_closed = False
-
-    def subscribe(self, *kinds: type[Any]) -> Subscription[E]:
-        """Return an iterator over events of the given classes, or over all."""
-        subscription: Subscription[E] = Subscription(
-            (lambda event: isinstance(event, kinds)) if kinds else (lambda event: True), self._forget
-        )
-        if self._is_closed:
-            subscription.finish()
-        else:
-            self._subscriptions.append(subscription)
-            self._kinds.append(kinds)
-        return subscription
-
-    def listens(self, kind: type[Any]) -> bool:
-        """Tell whether somebody wants events of this class, so that making them is worth while."""
-        return any(not kinds or kind in kinds for kinds in self._kinds)
-
-    def publish(self, event: E) -> None:
-        """Give an event to everybody who wants it."""
-        for subscription in tuple(self._subscriptions):
-            subscription.offer(event)
-
-    def close(self) -> None:
-        """Let every iterator come to its end."""
-        self._is_closed = True
-        for subscription in self._subscriptions:
-            subscription.finish()
-        self._subscriptions.clear()
-        self._kinds.clear()
-
-    def _forget(self, subscription: Subscription[E]) -> None:
-        if subscription in self._subscriptions:
-            place = self._subscriptions.index(subscription)
-            del self._subscriptions[place], self._kinds[place]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddrive.errors import UndecodableBlock
+from ddrive.feed.subscription import Source, Subscription
 from ddrive.protocol.link import Link
 from ddrive.replication.extensions import Extensions
 from ddrive.standalone.encodings import Encoding, decode, message_encoding_of
-from ddrive.standalone.events import Source, Subscription
 from ddrive.standalone.peers import Peer
 
 

@@ -13,6 +13,7 @@ from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog, Stored
 from ddrive.feed.merkle import Proof, RemoteTree
 from ddrive.feed.storage import Directory
+from ddrive.feed.subscription import Subscription
 from ddrive.ids import BlockIndex, Node
 from ddrive.protocol.handshake import Authenticate
 from ddrive.protocol.keys import NoiseKeyPair
@@ -20,7 +21,7 @@ from ddrive.protocol.link import FLUSH_S, HANDSHAKE_TIMEOUT_S, TIMEOUT_S
 from ddrive.replication.asking import ENDLESS
 from ddrive.replication.observing import PeerOptions
 from ddrive.standalone.encodings import Encoding
-from ddrive.standalone.events import FeedClosed, Subscription
+from ddrive.standalone.events import FeedClosed
 from ddrive.standalone.extending import FeedExtension
 from ddrive.standalone.getting import Readable
 from ddrive.standalone.host import Event, FeedOptions

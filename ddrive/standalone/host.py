@@ -9,6 +9,7 @@ from ddrive.dialect import Dialect
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
 from ddrive.feed.storage import Directory
+from ddrive.feed.subscription import Source
 from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey
 from ddrive.protocol.link import Link
 from ddrive.replication.peer import PeerStats
@@ -24,7 +25,6 @@ from ddrive.standalone.events import (
     PeerOpened,
     PeerRemoved,
     RemoteUpdate,
-    Source,
     Synced,
     Uploaded,
 )

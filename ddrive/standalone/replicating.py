@@ -14,6 +14,7 @@ import trio
 from ddrive.crypto import discovery_key
 from ddrive.dialect import Dialect
 from ddrive.errors import Closed, LocalProtocolError
+from ddrive.feed.subscription import Source, Subscription
 from ddrive.ids import ChannelId, DiscoveryKey, PublicKey, short
 from ddrive.protocol.handshake import Authenticate
 from ddrive.protocol.link import HANDSHAKE_TIMEOUT_S, TIMEOUT_S, Link, LinkEnd, run_link
@@ -22,7 +23,6 @@ from ddrive.replication.extensions import Extensions
 from ddrive.replication.observing import DEFAULT_OPTIONS, PeerOptions
 from ddrive.replication.session import FeedSession
 from ddrive.standalone.encodings import Encoding
-from ddrive.standalone.events import Source, Subscription
 from ddrive.standalone.extending import FeedExtension
 from ddrive.standalone.peers import Peer
 

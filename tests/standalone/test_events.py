@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from ddrive.feed.storage import MemoryDirectory
+from ddrive.feed.subscription import MAX_WAITING_EVENTS
 from ddrive.standalone import (
     Acknowledged,
     Appended,
@@ -18,7 +19,6 @@ from ddrive.standalone import (
     Uploaded,
     open_feed,
 )
-from ddrive.standalone.events import MAX_WAITING_EVENTS
 from tests.standalone.pairs import BLOCKS, author_and_copy, join
 
 
