@@ -4,6 +4,7 @@
 //   node peer.js DIALECT make  STORE STEPS.json      make the drives of STEPS in STORE, print their keys and versions
 //   node peer.js DIALECT serve STORE KEY [PORT]      serve STORE over TCP on loopback; commands on stdin, see `serve`
 //   node peer.js DIALECT read  KEY HOST:PORT STORE   read the drive at KEY from a peer, print its manifest
+//                                                    "swarm" for PORT or HOST:PORT: announce, or look for, the drive
 //   node peer.js DIALECT dump  STORE KEY             print the manifest of a drive held in STORE
 //
 // Every answer is one line of JSON on stdout. Known faults of these packages are worked around: files are read through
@@ -18,8 +19,8 @@ const { createRequire } = require('module')
 
 const [, , dialect, verb, ...args] = process.argv
 const NAMES = {
-  dweb: { store: 'basestorex', drive: 'ddrive' },
-  hypercore: { store: 'corestore', drive: 'hyperdrive' }
+  dweb: { store: 'basestorex', drive: 'ddrive', networker: '@basestore/networker' },
+  hypercore: { store: 'corestore', drive: 'hyperdrive', networker: '@corestore/networker' }
 }[dialect]
 const load = createRequire(path.join(__dirname, dialect, 'package.json'))
 const Store = load(NAMES.store)
@@ -150,7 +151,8 @@ async function read (key, address, directory) {
   const drive = makeDrive(store, Buffer.from(key, 'hex'))
   drive.on('error', die)
   await call(drive, 'ready')
-  connect(store, address)
+  if (address === 'swarm') await swarm(store, drive, { lookup: true })
+  else connect(store, address)
   await newest(drive.metadata)
   await catchUp(store, drive, '/', 0)
   say({ manifest: await manifest(drive), version: drive.version })
@@ -161,6 +163,15 @@ function connect (store, address) {
   const [host, port] = address.split(':')
   const socket = net.connect(Number(port), host)
   join(socket, store.replicate(true, { live: true, encrypt: true }))
+}
+
+// Join the topic of a drive as programs do; without nodes to start from, the DHT stays empty and only the LAN is left.
+async function swarm (store, drive, options) {
+  const Networker = load(NAMES.networker)
+  const networker = new Networker(store, { bootstrap: JSON.parse(process.env.BOOTSTRAP || '[]') })
+  await networker.listen()
+  networker.configure(drive.discoveryKey, { announce: false, lookup: false, flush: false, ...options })
+  return networker
 }
 
 function join (socket, stream) {
@@ -214,6 +225,10 @@ async function serve (directory, key, port) {
   const drive = await openDrive(store, key)
   for (const feed of [drive.metadata, await call(drive, 'getContent')]) {
     if (!feed.listenerCount('upload')) count(feed)
+  }
+  if (port === 'swarm') {
+    await swarm(store, drive, { announce: true, lookup: true })
+    port = 0
   }
   const server = net.createServer(socket => {
     sockets.add(socket)

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.hosts import Host
 from tests.support.tree import Step, write_steps
 
 PEER = Path(__file__).resolve().parent.parent / "interop" / "peer.js"
 DIALECTS = ("dweb", "hypercore")
+SWARM = "swarm"  # as an address
 ANSWER_S = 120.0  # a whole tree read by npm takes about 2 s here; a slow machine gets its time
 
 Manifest = dict[str, dict[str, Any]]
@@ -27,11 +29,11 @@ class PeerFailed(AssertionError):
     """The npm peer ended or answered with an error."""
 
 
-def _command(dialect: str, *arguments: str | Path) -> list[str]:
+def _command(dialect: str, *arguments: str | Path, host: Host | None = None) -> list[str]:
     modules = PEER.parent / dialect / "node_modules"
     if not modules.is_dir():
         raise PeerFailed(f"{modules} is missing: run scripts/test once, or npm ci in {modules.parent}")
-    return ["node", str(PEER), dialect, *map(str, arguments)]
+    return [*(host.prefix if host else []), "node", str(PEER), dialect, *map(str, arguments)]
 
 
 def _answer(line: str, dialect: str) -> dict[str, Any]:
@@ -43,8 +45,8 @@ def _answer(line: str, dialect: str) -> dict[str, Any]:
     return answer
 
 
-def _run(dialect: str, *arguments: str | Path) -> dict[str, Any]:
-    done = subprocess.run(_command(dialect, *arguments), stdout=subprocess.PIPE, text=True, timeout=ANSWER_S)
+def _run(dialect: str, *arguments: str | Path, host: Host | None = None) -> dict[str, Any]:
+    done = subprocess.run(_command(dialect, *arguments, host=host), stdout=subprocess.PIPE, text=True, timeout=ANSWER_S)
     return _answer(done.stdout, dialect)
 
 
@@ -57,9 +59,12 @@ def make(dialect: str, store: Path, steps: list[Step]) -> dict[str, dict[str, An
     return drives
 
 
-def read(dialect: str, key: str, address: str, store: Path) -> Manifest:
-    """Read the whole drive `key` from the peer at `address` into the new directory `store`; return what npm saw."""
-    manifest: Manifest = _run(dialect, "read", key, address, store)["manifest"]
+def read(dialect: str, key: str, address: str, store: Path, host: Host | None = None) -> Manifest:
+    """Read the whole drive `key` from the peer at `address` into the new directory `store`; return what npm saw.
+
+    `address` SWARM stands for whoever is found.
+    """
+    manifest: Manifest = _run(dialect, "read", key, address, store, host=host)["manifest"]
     return manifest
 
 
@@ -71,10 +76,10 @@ def dump(dialect: str, store: Path, key: str) -> dict[str, Any]:
 class NpmPeer:
     """One serving npm process."""
 
-    def __init__(self, dialect: str, store: Path, key: str, port: int = 0) -> None:
+    def __init__(self, dialect: str, store: Path, key: str, port: int | str = 0, host: Host | None = None) -> None:
         self.dialect = dialect
         self._process = subprocess.Popen(
-            _command(dialect, "serve", store, key, str(port)),
+            _command(dialect, "serve", store, key, str(port), host=host),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -141,9 +146,9 @@ class NpmPeer:
 
 
 @contextmanager
-def serving(dialect: str, store: Path, key: str, port: int = 0) -> Iterator[NpmPeer]:
-    """Serve the directory `store` with npm while the block runs."""
-    peer = NpmPeer(dialect, store, key, port)
+def serving(dialect: str, store: Path, key: str, port: int | str = 0, host: Host | None = None) -> Iterator[NpmPeer]:
+    """Serve the directory `store` with npm while the block runs; `port` SWARM lets others find it."""
+    peer = NpmPeer(dialect, store, key, port, host)
     try:
         yield peer
     finally:
