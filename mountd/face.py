@@ -65,6 +65,14 @@ class ReaderFace(Protocol):
         """Withdraw every wish of this reader."""
 
 
+class NodeFace(ReaderFace, Protocol):
+    """What was changed of an entry through this mount. It shows its newest bytes."""
+
+    @property
+    def stat(self) -> Stat:
+        """Return its newest attributes."""
+
+
 class DriveFace(Protocol):
     """A drive: paths are absolute and start with `/`."""
 

@@ -19,6 +19,7 @@ class FileHandle:
     inode: Inode
     reader: ReaderFace
     opener: int  # thread id of the process that opened it, 0 when unknown
+    writes: bool = False
     failure: Exception | None = None  # what the last read that had to wait ended with
     failed_at: float = 0.0  # when it did, in seconds of the caller's clock
 

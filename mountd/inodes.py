@@ -11,10 +11,11 @@ import stat as kinds
 from collections import OrderedDict
 from collections.abc import Iterator
 from hashlib import blake2b
+from typing import NamedTuple
 from zlib import crc32
 
 from ddrive.drive.stat import Stat
-from mountd.face import EntryFace
+from mountd.face import EntryFace, NodeFace
 
 ROOT_NUMBER = 1  # fixed by FUSE
 NUMBER_MASK = 2**63 - 1  # inode numbers stay positive for programs that take them for signed
@@ -37,14 +38,41 @@ def to_bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
+class Listed(NamedTuple):
+    """One line of a listing."""
+
+    name: str
+    stat: Stat
+
+
 class Listing:
     """What a directory holds: in order, and by name."""
 
-    __slots__ = ("by_name", "entries")
+    __slots__ = ("_entries", "by_name")
 
     def __init__(self, entries: list[EntryFace]) -> None:
-        self.entries = entries
+        self._entries: list[EntryFace] | None = entries
         self.by_name = {entry.name: entry.stat for entry in entries}
+
+    def __len__(self) -> int:
+        return len(self.by_name)
+
+    @property
+    def entries(self) -> list[EntryFace]:
+        """All entries, by name; a list that stays as it is."""
+        if self._entries is None:
+            self._entries = [Listed(name, stat) for name, stat in sorted(self.by_name.items())]
+        return self._entries
+
+    def put(self, name: str, stat: Stat) -> None:
+        """Let `stat` be at a name."""
+        self.by_name[name] = stat
+        self._entries = None
+
+    def remove(self, name: str) -> None:
+        """Let nothing be at a name."""
+        self.by_name.pop(name, None)
+        self._entries = None
 
 
 class Inode:
@@ -64,8 +92,10 @@ class Inode:
         "lookups_below",
         "name",
         "nested",
+        "node",
         "number",
         "parent",
+        "removed",
         "stat",
     )
 
@@ -78,6 +108,8 @@ class Inode:
         self.attached = True  # False: the path means something else by now, or nothing
         self.nested = False  # in a nested drive that follows its author: its changes are not announced
         self.foreign = False  # in a nested drive at all: its entry and content are in feeds of that drive
+        self.removed = False  # through this mount: it has no name any more
+        self.node: NodeFace | None = None  # what was changed of it through this mount, while it is open
         self.stat: Stat | None = None  # attributes as last seen
         self.expires = 0.0  # until when `stat` may be used without asking, in seconds of the caller's clock
         self.listing: Listing | None = None
@@ -181,16 +213,64 @@ class InodeTable:
         inode.listing = listing
         inode.listing_expires = expires
         self._listings[inode.number] = inode
-        self._listed += len(listing.entries)
+        self._listed += len(listing)
         while self._listed > self._max_listed and len(self._listings) > 1:
             self.drop_listing(next(iter(self._listings.values())))
 
     def drop_listing(self, inode: Inode) -> None:
         """Forget the listing of a directory, if there is one."""
         if inode.listing is not None:
-            self._listed -= len(inode.listing.entries)
+            self._listed -= len(inode.listing)
             inode.listing = None
             del self._listings[inode.number]
+
+    # What was changed through the mount itself
+
+    def restate(self, inode: Inode, stat: Stat, expires: float) -> None:
+        """Remember new attributes of `inode`, which stays the same although its content may be another."""
+        inode.identity = identity_of(stat)
+        self.remember(inode, stat, expires)
+        if inode.attached and inode.parent is not None:
+            self.list_as(inode.parent, inode.name, stat)
+
+    def list_as(self, directory: Inode, name: str, stat: Stat | None) -> None:
+        """Let a remembered listing say what is at a name; None: nothing."""
+        listing = directory.listing
+        if listing is not None:
+            self._listed -= len(listing)
+            if stat is None:
+                listing.remove(name)
+            else:
+                listing.put(name, stat)
+            self._listed += len(listing)
+
+    def remove(self, inode: Inode) -> None:
+        """Take the name of `inode` away; it lives on while somebody knows it."""
+        inode.removed = True
+        if inode.parent is not None:
+            self.list_as(inode.parent, inode.name, None)
+        self.detach(inode)
+
+    def move(self, inode: Inode, parent: Inode, name: str) -> None:
+        """Let `inode`, with all below it, be at `name` in `parent`, where nothing is."""
+        former = inode.parent
+        assert former is not None
+        self.list_as(former, inode.name, None)
+        if former.children.get(inode.name) is inode:
+            del former.children[inode.name]
+        inode.parent, inode.name = parent, name
+        parent.children[name] = inode
+        if inode.stat is not None:
+            self.list_as(parent, name, inode.stat)
+        self.drop_unused(former)
+
+    def swap(self, one: Inode, other: Inode) -> None:
+        """Let two inodes be each where the other is."""
+        (first, first_name), (second, second_name) = (one.parent, one.name), (other.parent, other.name)
+        assert first is not None
+        assert second is not None
+        one.parent, one.name, other.parent, other.name = second, second_name, first, first_name
+        second.children[second_name], first.children[first_name] = one, other
 
     def opened(self, inode: Inode) -> None:
         """Count one more open file or directory."""

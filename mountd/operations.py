@@ -1,21 +1,23 @@
 """FUSE requests ↔ `Vfs`: types, attributes and errors, nothing else.
 
 Every handler is wrapped: whatever it raises becomes an errno, because an exception that pyfuse3 does not know ends the
-mount. Requests that would change something answer EROFS.
+mount.
 """
 
 import errno
 import logging
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
-from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, StatvfsData
+from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, SetattrFields, StatvfsData
 
 from ddrive.drive.stat import DIRECTORY_MODE
 from ddrive.errors import InvalidName
 from mountd.awake import Awake
+from mountd.editing import Caller, Editor
 from mountd.errnos import is_expected, to_errno
 from mountd.inodes import Inode, to_bytes
 from mountd.vfs import Vfs
@@ -23,9 +25,17 @@ from mountd.vfs import Vfs
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 65536  # what `st_blksize` recommends: the size of most blocks
+WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 SECTOR_BYTES = 512  # unit of `st_blocks`
 NS_PER_MS = 1_000_000
 QUIET = frozenset({errno.ENOENT, errno.ENODATA, errno.EOPNOTSUPP, errno.ESTALE, errno.EINTR, errno.EROFS})
+
+CHANGING = frozenset(
+    (
+        *("setattr", "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "create", "write"),
+        *("link", "flush", "fsync", "fsyncdir", "setxattr", "removexattr"),
+    )
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,6 +43,7 @@ R = TypeVar("R")
 
 def answered(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
     """Return `handler` with every exception turned into an errno; cancellation passes through."""
+    reading = handler.__name__ not in CHANGING
 
     @wraps(handler)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -41,7 +52,7 @@ def answered(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corout
         except FUSEError:
             raise
         except Exception as error:
-            number = to_errno(error, reading=True)
+            number = to_errno(error, reading=reading)
             if not is_expected(error):
                 log.exception("request failed, which is a fault of ours: operation=%s", handler.__name__)
             elif number not in QUIET:
@@ -64,11 +75,16 @@ class Operations(pyfuse3.Operations):
 
     supports_dot_lookup = False  # only needed to export the mount over NFS
 
-    def __init__(self, vfs: Vfs, *, uid: int, gid: int) -> None:
-        """`uid` and `gid` own every entry: whoever mounted, as with the npm mounts."""
+    def __init__(self, vfs: Vfs, editor: Editor, *, uid: int, gid: int, writable: bool) -> None:
+        """`uid` and `gid` own every entry: whoever mounted, as with the npm mounts.
+
+        In a `writable` mount only those without an owner of their own; ours have one.
+        """
         super().__init__()
         self.awake = Awake()
         self._vfs = vfs
+        self._editor = editor
+        self._writable = writable
         self._uid = uid
         self._gid = gid
 
@@ -131,8 +147,12 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
-        """Return a file handle; cached pages stay good, as an inode number stands for one content."""
-        return FileInfo(fh=await self._vfs.open(inode, flags, ctx.pid), keep_cache=True)
+        """Return a file handle; cached pages stay good, as an inode number stands for one content, or for ours."""
+        if flags & WRITE_FLAGS:
+            fh = await self._editor.open(inode, flags, ctx.pid)
+        else:
+            fh = await self._vfs.open(inode, ctx.pid)
+        return FileInfo(fh=fh, keep_cache=True)
 
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
@@ -142,7 +162,7 @@ class Operations(pyfuse3.Operations):
     @answered
     async def release(self, fh: int) -> None:
         """Close a file handle."""
-        await self._vfs.release(fh)
+        await self._editor.release(fh)
 
     @answered
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
@@ -166,6 +186,114 @@ class Operations(pyfuse3.Operations):
         """Return the names of the extended attributes."""
         return [to_bytes(name) for name in await self._vfs.listxattr(inode, ctx.pid)]
 
+    # Changes
+
+    @answered
+    async def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: RequestContext
+    ) -> tuple[FileInfo, EntryAttributes]:
+        """Make a file and open it."""
+        fh, inode = await self._editor.create(parent_inode, decoded(name), mode, flags, _caller(ctx))
+        return FileInfo(fh=fh, keep_cache=True), self._attributes(inode, self._vfs.timeout_of(inode))
+
+    @answered
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: RequestContext) -> EntryAttributes:
+        """Make a file, FIFO or socket."""
+        return self._made(await self._editor.mknod(parent_inode, decoded(name), mode, _caller(ctx)))
+
+    @answered
+    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: RequestContext) -> EntryAttributes:
+        """Make a directory."""
+        return self._made(await self._editor.mkdir(parent_inode, decoded(name), mode, _caller(ctx)))
+
+    @answered
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Make a symbolic link."""
+        where = target.decode("utf-8", "surrogateescape")
+        return self._made(await self._editor.symlink(parent_inode, decoded(name), where, _caller(ctx)))
+
+    @answered
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: RequestContext) -> EntryAttributes:
+        """Refuse: an entry of a drive has one name. EPERM is what programs take for that."""
+        raise FUSEError(errno.EPERM if self._writable else errno.EROFS)
+
+    @answered
+    async def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Take the name of a file away."""
+        await self._editor.unlink(parent_inode, decoded(name), ctx.pid)
+
+    @answered
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove an empty directory."""
+        await self._editor.rmdir(parent_inode, decoded(name), ctx.pid)
+
+    @answered
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: RequestContext,
+    ) -> None:
+        """Move an entry."""
+        names = decoded(name_old), decoded(name_new)
+        await self._editor.rename((parent_inode_old, parent_inode_new), names, flags, ctx.pid)
+
+    @answered
+    async def setattr(
+        self, inode: int, attr: EntryAttributes, fields: SetattrFields, fh: int | None, ctx: RequestContext
+    ) -> EntryAttributes:
+        """Change size, mode, owner or times; there is no time of access in a drive."""
+        changes: dict[str, int] = {}
+        if fields.update_mode:
+            changes["mode"] = attr.st_mode
+        if fields.update_uid:
+            changes["uid"] = attr.st_uid
+        if fields.update_gid:
+            changes["gid"] = attr.st_gid
+        if fields.update_mtime:
+            changes["mtime_ms"] = max(0, attr.st_mtime_ns // NS_PER_MS)
+        size = attr.st_size if fields.update_size else None
+        found = await self._editor.set_attributes(inode, size, changes, ctx.pid)
+        return self._attributes(found, self._vfs.timeout_of(found))
+
+    @answered
+    async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: RequestContext) -> None:
+        """Set an extended attribute."""
+        await self._editor.set_xattr(inode, decoded(name), value, ctx.pid)
+
+    @answered
+    async def removexattr(self, inode: int, name: bytes, ctx: RequestContext) -> None:
+        """Remove an extended attribute."""
+        await self._editor.set_xattr(inode, decoded(name), None, ctx.pid)
+
+    @answered
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        """Write into a file."""
+        return await self._editor.write(fh, off, buf)
+
+    @answered
+    async def flush(self, fh: int) -> None:
+        """Note that a program has closed the file."""
+        await self._editor.flush(fh)
+
+    @answered
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        """Make a file durable."""
+        await self._editor.fsync(fh)
+
+    @answered
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Make the names in a directory durable."""
+        await self._editor.fsyncdir()
+
+    # Attributes
+
+    def _made(self, inode: Inode) -> EntryAttributes:
+        return self._attributes(inode, self._vfs.timeout_of(inode))
+
     def _attributes(self, inode: Inode, timeout_s: float) -> EntryAttributes:
         stat = inode.stat
         if stat is None:
@@ -175,9 +303,9 @@ class Operations(pyfuse3.Operations):
         entry.entry_timeout = timeout_s
         entry.attr_timeout = timeout_s
         entry.st_mode = stat.mode
-        entry.st_nlink = 2 if inode.is_dir else 1
-        entry.st_uid = self._uid
-        entry.st_gid = self._gid
+        entry.st_nlink = 0 if inode.removed else 2 if inode.is_dir else 1
+        entry.st_uid = (stat.uid or self._uid) if self._writable else self._uid
+        entry.st_gid = (stat.gid or self._gid) if self._writable else self._gid
         size = 0 if inode.is_dir else len(to_bytes(self._vfs.target_of(stat))) if stat.linkname else stat.size
         entry.st_size = size
         entry.st_blocks = (size + SECTOR_BYTES - 1) // SECTOR_BYTES
@@ -185,10 +313,6 @@ class Operations(pyfuse3.Operations):
         entry.st_atime_ns = entry.st_mtime_ns = stat.mtime_ms * NS_PER_MS
         entry.st_ctime_ns = stat.ctime_ms * NS_PER_MS
         return entry
-
-    async def _refuse(self, *_: Any) -> NoReturn:
-        """Answer what would change the drive."""
-        raise FUSEError(errno.EROFS)
 
 
 def _dots(inode: Inode) -> EntryAttributes:
@@ -199,9 +323,5 @@ def _dots(inode: Inode) -> EntryAttributes:
     return entry
 
 
-CHANGING = (
-    *("setattr", "mknod", "mkdir", "unlink", "rmdir", "symlink", "rename", "link", "create", "write"),
-    *("setxattr", "removexattr"),
-)
-for _name in CHANGING:
-    setattr(Operations, _name, Operations._refuse)
+def _caller(ctx: RequestContext) -> Caller:
+    return Caller(ctx.pid, ctx.uid, ctx.gid)

@@ -10,11 +10,13 @@ import trio
 
 from ddrive.errors import MountFailed
 from mountd.callers import ProcessTable
+from mountd.editing import Editor
 from mountd.face import DriveFace
 from mountd.follower import Follower
 from mountd.fuse import SessionCache, mount_options, mounted, serve_fuse, tune
 from mountd.mountinfo import mounted_at
 from mountd.operations import Operations
+from mountd.unmounting import detach_dead
 from mountd.vfs import Vfs
 from mountd.waits import Limits
 
@@ -38,14 +40,14 @@ class MountOptions:
 
 
 async def serve_mount(
-    options: MountOptions, opener: Callable[[Vfs], Awaitable[DriveFace]], ready: Callable[[], None]
+    options: MountOptions, opener: Callable[[Vfs, Editor], Awaitable[DriveFace]], ready: Callable[[], None]
 ) -> None:
     """Mount, call `ready` once a stat is answered, serve until the mount ends or a signal comes, unmount.
 
     `opener` returns the drive, as late as it likes.
     Raises: MountFailed with the reason and the next step.
     """
-    mountpoint = _checked(options.mountpoint)
+    mountpoint = os.path.realpath(options.mountpoint)
     callers = ProcessTable(sees_all=os.geteuid() == 0 or not options.allow_other)
     vfs = Vfs(
         fixed=options.version is not None,
@@ -54,12 +56,15 @@ async def serve_mount(
         limits=Limits(read_timeout_s=options.timeout_s),
         callers=callers,
     )
-    operations = Operations(vfs, uid=os.getuid(), gid=os.getgid())
+    editor = Editor(vfs)
+    writable = not options.read_only and not vfs.fixed
+    operations = Operations(vfs, editor, uid=os.getuid(), gid=os.getgid(), writable=writable)
     flags = mount_options(
         name=f"ddrive:{options.key[:8]}",
-        read_only=options.read_only or vfs.fixed,
+        read_only=not writable,
         allow_other=options.allow_other,
     )
+    await _make_room(mountpoint)
     with mounted(operations, mountpoint, flags) as descriptor:
         callers.set_mount(descriptor)
         follower = Follower(vfs, SessionCache())
@@ -69,7 +74,7 @@ async def serve_mount(
             nursery.start_soon(_leave_on_signal, vfs, nursery.cancel_scope)
             nursery.start_soon(vfs.waits.watch)
             nursery.start_soon(operations.awake.run)
-            nursery.start_soon(follower.run, lambda: opener(vfs))
+            nursery.start_soon(follower.run, lambda: opener(vfs, editor))
             answered = await _answers(mountpoint)
             if answered:
                 await tune(mountpoint)  # not before: the first exchange with the kernel sets the limits
@@ -109,11 +114,13 @@ async def _answers(mountpoint: str) -> bool:
     return False
 
 
-def _checked(mountpoint: str) -> str:
-    """Return the mountpoint without symbolic links. Raises: MountFailed when nothing can be mounted there."""
-    place = os.path.realpath(mountpoint)
+async def _make_room(place: str) -> None:
+    """Take what a dead process of ours has left off the place, as late as that goes: nobody shall look below it.
+
+    Raises: MountFailed when nothing can be mounted there.
+    """
+    await detach_dead(place)
     if mounted_at(place) is not None:
         raise MountFailed(f"{place} has a file system mounted already: unmount that first")
     if not os.path.isdir(place):
         raise MountFailed(f"{place} is not a directory: create it first")
-    return place

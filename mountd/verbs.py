@@ -183,7 +183,7 @@ class Verbs:
                 known.dialect,
                 version=None if number is None else int(number),
                 options=mount_options,
-                writable=False,  # mounts only show drives so far
+                writable=known.writable and number is None and not mount_options.read_only,
             )
         )
         return await self._shown(mount)

@@ -24,15 +24,14 @@ from ddrive.errors import (
     NoPeers,
     NotADirectory,
     NotFound,
-    NotWritable,
     TimedOut,
 )
 from ddrive.ids import BlockIndex
-from mountd.face import DriveFace, EntryFace, FeedFace, ReaderFace
+from mountd.face import DriveFace, EntryFace, FeedFace, NodeFace, ReaderFace
 from mountd.handles import DirHandle, FileHandle, HandleTable, reads
 from mountd.inodes import Inode, InodeTable, Listing, to_bytes
 from mountd.waits import Callers, Limits, Wait, Waits, interrupted
-from mountd.xattrs import OWN_PREFIX, given_value, names_of, own_value
+from mountd.xattrs import LINK_AS_IS, OWN_PREFIX, given_value, names_of, own_value
 
 NAME_BYTES_MAX = 255
 FOREVER_S = 365 * 86400.0  # kernel cache of a mount that cannot change
@@ -44,7 +43,6 @@ SECOND_TRY_S = 0.05  # how long such a read may wait
 LISTED_LOOKUPS_MIN = 16  # lookups in one directory before it is listed instead
 LISTED_SHARE = 64  # and at least this share of the versions of the drive
 LISTED_VERSION_MAX = 100_000  # of a drive whose directories are listed unasked: two seconds at most
-WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 
 T = TypeVar("T")
 Emit = Callable[[bytes, Inode, float, int], bool]  # name, inode, cache time, offset of the next; False: buffer is full
@@ -71,12 +69,13 @@ class Vfs:
         self.followed = fixed  # whether changes are announced, or cannot happen
         self.metadata: FeedFace | None = None  # known before the drive is
         self.waits = Waits(callers, connected=self.connected)
+        self.node_at: Callable[[str], NodeFace | None] = lambda path: None  # what was changed here and is at a path
         self._mountpoint = mountpoint.rstrip("/")
         self._state = state
         self._drive: DriveFace | None = None
         self._failure: Exception | None = None
         self._opened = trio.Event()
-        self._files: HandleTable[FileHandle] = HandleTable()
+        self.files: HandleTable[FileHandle] = HandleTable()
         self._dirs: HandleTable[DirHandle] = HandleTable()
         self._waiting_reads = 0
         now_ms = int(time.time() * 1000)
@@ -109,7 +108,16 @@ class Vfs:
 
     async def lookup(self, parent: int, name: str, caller: int) -> Found:
         """Return what is at `name` in a directory, and count the kernel's knowledge of it."""
-        directory = self._directory(parent)
+        directory = self.directory(parent)
+        inode, kept = await self.find(directory, name, caller)
+        if inode is not None:
+            inode.lookups += 1
+        if not kept:
+            return Found(inode, 0.0)
+        return Found(inode, self.timeout_of(inode) if inode else self._absent_timeout(directory))
+
+    async def find(self, directory: Inode, name: str, caller: int) -> tuple[Inode | None, bool]:
+        """Return what is at `name` in a directory, None for nothing, and whether that stays true until told."""
         if len(name) * 4 > NAME_BYTES_MAX and len(to_bytes(name)) > NAME_BYTES_MAX:
             raise NameTooLong(f"the name {name[:40]!r}… is longer than {NAME_BYTES_MAX} bytes")
         now = trio.current_time()
@@ -118,16 +126,14 @@ class Vfs:
             listing = directory.listing
             if listing is not None and directory.listing_expires > now:
                 stat = listing.by_name.get(name)
-                inode = None if stat is None else self._bind(directory, name, stat)
+                inode = None if stat is None else self.bind(directory, name, stat)
             elif self._worth_listing(directory):
                 stat = (await self._listing(directory, caller)).by_name.get(name)
-                inode = None if stat is None else self._bind(directory, name, stat)
+                inode = None if stat is None else self.bind(directory, name, stat)
             else:
                 epoch = self.epoch
-                inode = await self._ask_entry(directory, name, caller)
-                if epoch != self.epoch:
-                    return self._found(inode, 0.0)
-        return self._found(inode, self.timeout_of(inode) if inode else self._absent_timeout(directory))
+                return await self._ask_entry(directory, name, caller), epoch == self.epoch
+        return inode, True
 
     async def getattr(self, number: int, caller: int) -> Inode:
         """Return an inode whose `stat` holds its attributes as of now, or as last seen if its content was replaced."""
@@ -163,7 +169,13 @@ class Vfs:
     def target_of(self, link: Stat) -> str:
         """Return where a symbolic link leads; absolute targets are meant from the drive's root, as with npm mounts."""
         target = link.linkname or ""
-        return self._mountpoint + target if target.startswith("/") else target
+        return self._mountpoint + target if target.startswith("/") and LINK_AS_IS not in link.metadata else target
+
+    def link_name(self, target: str) -> tuple[str, bool]:
+        """Return how a link to `target` is stored, and whether that is marked to be shown as it is."""
+        if target.startswith(self._mountpoint + "/"):
+            return target.removeprefix(self._mountpoint), False
+        return target, target.startswith("/")
 
     def statfs(self) -> os.statvfs_result:
         """Return the figures of the disk that holds the state directory."""
@@ -184,7 +196,7 @@ class Vfs:
         inode = await self.getattr(number, caller)
         value = None
         if inode.stat is not None and name.startswith(OWN_PREFIX):
-            value = await self._ask(self._own_value(inode, inode.stat, name.removeprefix(OWN_PREFIX)), inode, caller)
+            value = await self.ask(self._own_value(inode, inode.stat, name.removeprefix(OWN_PREFIX)), inode, caller)
         elif inode.stat is not None:
             value = given_value(inode.stat, name)
         if value is None:
@@ -192,13 +204,13 @@ class Vfs:
         return value
 
     async def _own_value(self, inode: Inode, stat: Stat, name: str) -> bytes | None:
-        return await own_value(await self._ready(), inode.path, stat, name)
+        return await own_value(await self.ready(), inode.path, stat, name)
 
     # Directories
 
     async def opendir(self, number: int, caller: int) -> int:
         """Return a handle for reading a directory; its listing is made now, so that it cannot fail half way."""
-        inode = self._directory(number)
+        inode = self.directory(number)
         handle = DirHandle(inode, caller)
         await self._fill(handle)
         self.inodes.opened(inode)
@@ -221,7 +233,7 @@ class Vfs:
             entry = handle.entries[position - 2]
             inode = directory.children.get(entry.name)
             if current or inode is None or inode.stat is None:
-                inode = self._bind(directory, entry.name, entry.stat, keep=current)
+                inode = self.bind(directory, entry.name, entry.stat, keep=current)
             known = min(timeout, self.timeout_of(inode))
             if not emit(to_bytes(entry.name), inode, known, position + 1):
                 self.inodes.drop_unused(inode)
@@ -244,9 +256,9 @@ class Vfs:
         listing = inode.listing
         if listing is None or inode.listing_expires <= trio.current_time():
             epoch = self.epoch
-            listing = Listing(await self._ask(self._list(inode.path), inode, caller))
+            listing = Listing(await self.ask(self._list(inode.path), inode, caller))
             if epoch == self.epoch:
-                self.inodes.remember_listing(inode, listing, self._expiry(inode))
+                self.inodes.remember_listing(inode, listing, self.expiry(inode))
         return listing
 
     def _worth_listing(self, directory: Inode) -> bool:
@@ -267,33 +279,39 @@ class Vfs:
 
     # Files
 
-    async def open(self, number: int, flags: int, caller: int) -> int:
+    async def open(self, number: int, caller: int) -> int:
         """Return a handle for reading a file.
 
         Raises: OSError (ESTALE) when the number stands for a content that was replaced meanwhile: the kernel then
         looks the path up again and opens what is there now.
         """
         inode = self.inodes.get(number)
-        if flags & WRITE_FLAGS:
-            raise NotWritable(f"{inode.path} cannot be written through this mount")
         if inode.is_dir:
             raise IsADirectory(f"{inode.path} is a directory")
+        if inode.node is None and inode.attached:
+            inode.node = self.node_at(inode.path)
+        if inode.node is not None:
+            return self.add_handle(FileHandle(inode, inode.node, caller))
         stat = (await self.getattr(number, caller)).stat
         if not inode.attached or inode.parent is None:
             raise OSError(errno.ESTALE, f"{inode.path} was replaced")
         known = None if inode.foreign else stat
-        reader = await self._ask(self._open(inode.path, known), inode, caller)
+        reader = await self.ask(self._open(inode.path, known), inode, caller)
         if stat is None or not reads(reader, stat):
             await reader.aclose()
             inode.expires = 0.0
             self.inodes.drop_listing(inode.parent)
             raise OSError(errno.ESTALE, f"{inode.path} was replaced")
-        self.inodes.opened(inode)
-        return self._files.add(FileHandle(inode, reader, caller))
+        return self.add_handle(FileHandle(inode, reader, caller))
+
+    def add_handle(self, handle: FileHandle) -> int:
+        """Return the number of a file that is open now."""
+        self.inodes.opened(handle.inode)
+        return self.files.add(handle)
 
     async def read(self, fh: int, offset: int, size: int) -> bytes:
         """Return `size` bytes of an open file from `offset`; fewer only at its end, never for want of data."""
-        handle = self._files.get(fh)
+        handle = self.files.get(fh)
         wait = Wait(handle.opener, handle.inode, shared=True)
         limit_s = self.limits.deadline_s
         if handle.failure is not None and trio.current_time() - handle.failed_at < SAME_CALL_S:
@@ -305,39 +323,42 @@ class Vfs:
             raise self.waits.late()
         self._waiting_reads += 1
         try:
-            data = await self.waits.bounded(handle.reader.read(offset, size), wait, limit_s=limit_s)
+            reader = handle.inode.node or handle.reader  # the newest bytes if it was changed here
+            data = await self.waits.bounded(reader.read(offset, size), wait, limit_s=limit_s)
         except (TimedOut, NoPeers, InterruptedError) as failure:
             if limit_s > SECOND_TRY_S:
                 handle.failure, handle.failed_at = failure, trio.current_time()
             raise
         finally:
             self._waiting_reads -= 1
-        if len(data) != min(size, max(0, handle.reader.size - offset)):
+        if handle.inode.node is None and len(data) != min(size, max(0, reader.size - offset)):
             raise CorruptStorage(f"{handle.inode.path} gave {len(data)} bytes at {offset} where {size} were asked for")
         return data
 
     async def release(self, fh: int) -> None:
         """Close a file: nothing is fetched for it any more."""
-        handle = self._files.remove(fh)
+        handle = self.files.remove(fh)
         self.inodes.closed(handle.inode)
         await handle.reader.aclose()
 
     async def aclose(self) -> None:
         """Close all files; operations that still wait end with an error first."""
         await self.waits.aclose(OSError(errno.EIO, "the file system is being unmounted"))
-        for handle in self._files.clear():
+        for handle in self.files.clear():
             await handle.reader.aclose()
 
     # The drive
 
-    async def _ask(self, work: Coroutine[Any, Any, T], inode: Inode, caller: int) -> T:
+    async def ask(self, work: Coroutine[Any, Any, T], inode: Inode, caller: int) -> T:
+        """Return what `work` returns, within the limits of this mount. Raises: as `waits.Waits.bounded`."""
         limit_s = self.limits.deadline_s
         wait = Wait(caller, inode, shared=False)
         return await self.waits.bounded(
             work, wait, limit_s=limit_s, unconnected_limit_s=min(limit_s, self.limits.meta_timeout_s)
         )
 
-    async def _ready(self) -> DriveFace:
+    async def ready(self) -> DriveFace:
+        """Return the drive as soon as it is open. Raises: why it cannot be opened."""
         while self._drive is None:
             if self._failure is not None:
                 raise self._failure
@@ -345,34 +366,35 @@ class Vfs:
         return self._drive
 
     async def _lstat(self, path: str) -> Stat | None:
-        drive = await self._ready()
+        drive = await self.ready()
         try:
             return await drive.lstat(path)
         except NotFound:
             return None
 
     async def _list(self, path: str) -> list[EntryFace]:
-        drive = await self._ready()
+        drive = await self.ready()
         return list(await drive.list(path))
 
     async def _open(self, path: str, stat: Stat | None) -> ReaderFace:
-        drive = await self._ready()
+        drive = await self.ready()
         return await drive.open(path, stat)
 
     async def _ask_entry(self, directory: Inode, name: str, caller: int) -> Inode | None:
         """Return the inode for what the drive has at `name`, None when it has nothing."""
         epoch = self.epoch
-        stat = await self._ask(self._lstat(directory.child_path(name)), directory, caller)
+        stat = await self.ask(self._lstat(directory.child_path(name)), directory, caller)
         if stat is not None:
-            return self._bind(directory, name, stat, keep=epoch == self.epoch)
+            return self.bind(directory, name, stat, keep=epoch == self.epoch)
         former = directory.children.get(name)
         if former is not None:
             self.inodes.detach(former)
         return None
 
-    def _bind(self, directory: Inode, name: str, stat: Stat, *, keep: bool = True) -> Inode:
+    def bind(self, directory: Inode, name: str, stat: Stat, *, keep: bool = True) -> Inode:
+        """Return the inode for what is at a name; with `keep` that is true until a change is told."""
         inode = self.inodes.bind(directory, name, stat)
-        inode.expires = self._expiry(inode) if keep else 0.0
+        inode.expires = self.expiry(inode) if keep else 0.0
         return inode
 
     def _unannounced(self, inode: Inode) -> bool:
@@ -380,7 +402,8 @@ class Vfs:
         feed = inode.stat is not None and inode.stat.mount is not None and inode.stat.mount.feed
         return inode.nested and (feed or not self.nested_followed)
 
-    def _expiry(self, inode: Inode) -> float:
+    def expiry(self, inode: Inode) -> float:
+        """Return until when attributes of `inode` that were just told are good."""
         if self.followed and not self._unannounced(inode):
             return math.inf
         return trio.current_time() + UNFOLLOWED_S
@@ -388,12 +411,8 @@ class Vfs:
     def _absent_timeout(self, directory: Inode) -> float:
         return FOREVER_S if self.fixed and not directory.nested else ABSENT_S
 
-    def _found(self, inode: Inode | None, timeout_s: float) -> Found:
-        if inode is not None:
-            inode.lookups += 1
-        return Found(inode, timeout_s)
-
-    def _directory(self, number: int) -> Inode:
+    def directory(self, number: int) -> Inode:
+        """Return the directory with that number. Raises: NotADirectory, OSError (ESTALE)."""
         inode = self.inodes.get(number)
         if not inode.is_dir:
             raise NotADirectory(f"{inode.path} is not a directory")

@@ -8,6 +8,7 @@ is gone, whoever ended it; SIGTERM and SIGINT detach it at once, busy or not.
 import gc
 import json
 import logging
+import math
 import os
 import sys
 from dataclasses import dataclass, fields
@@ -17,14 +18,16 @@ from typing import Any
 import trio
 
 from ddrive.dialect import DIALECTS
-from ddrive.drive import open_drive
+from ddrive.drive import Drive, open_drive
 from ddrive.errors import DriveError, MountFailed
 from ddrive.ids import PublicKey
 from ddrive.store.attached import Attached, open_attached
+from mountd.editing import Editor
 from mountd.face import DriveFace
 from mountd.logs import configure, open_log
 from mountd.session import MountOptions, serve_mount
 from mountd.vfs import Vfs
+from mountd.writing import Writing, serve_writing
 
 GC_OBJECTS = 100_000  # made between two searches for cycles (default 700): a listing makes many, and few cycles
 SWITCH_INTERVAL_S = 0.0002  # a thread that has checked a block waits no longer for the interpreter (default 5 ms)
@@ -37,7 +40,7 @@ class WorkerOptions(MountOptions):
     """What the engine asks for. `socket` is where it listens; without `log` or with `foreground` stderr is the log."""
 
     socket: str
-    dialect: str
+    dialect: str | None  # None: not known yet
     log: str | None = None
     foreground: bool = False
 
@@ -71,14 +74,34 @@ def main() -> int:
 
 
 async def run_worker(options: WorkerOptions) -> None:
-    """Serve one mount of a drive of the engine until the mount ends."""
-    async with open_attached(Path(options.socket)) as attached:
-        await serve_mount(options, lambda vfs: _open(options, attached, vfs), lambda: _say({"ready": True}))
+    """Serve one mount of a drive of the engine until the mount ends, then store what was changed through it."""
+    async with open_attached(Path(options.socket)) as attached, trio.open_nursery() as nursery:
+        writing: list[Writing] = []
+
+        async def opened(vfs: Vfs, editor: Editor) -> DriveFace:
+            drive = await _open(options, attached, vfs)
+            if options.read_only or not drive.writable:
+                return drive
+            writing.append(await nursery.start(serve_writing, drive, Path(options.state)))
+            editor.set_drive(writing[-1].staged, writing[-1].committer)
+            return writing[-1].staged
+
+        try:
+            await serve_mount(options, opened, lambda: _say({"ready": True}))
+        finally:
+            nursery.cancel_scope.cancel()
 
 
-async def _open(options: WorkerOptions, attached: Attached, vfs: Vfs) -> DriveFace:
-    """Return the drive; waits for its first block as long as it takes."""
-    store = attached.store(DIALECTS[options.dialect])
+async def _open(options: WorkerOptions, attached: Attached, vfs: Vfs) -> Drive:
+    """Return the drive; waits for its first block as long as it takes.
+
+    Raises: NoPeers when the engine does not look for it any more, EngineError when it has gone.
+    """
+    dialect = options.dialect
+    if dialect is None:
+        known = await attached.call("drive.open", {"key": options.key, "wait_s": math.inf})
+        dialect = str(known["dialect"])
+    store = attached.store(DIALECTS[dialect])
     key = PublicKey(bytes.fromhex(options.key))
     vfs.metadata = await store.open_feed(key=key, live=not vfs.fixed)
     return await open_drive(store, key=key, version=options.version)

@@ -1,11 +1,16 @@
 """The extended attributes of a mount: ours, `user.ddrive.*`, and those that the author of an entry gave it."""
 
+import errno
+from collections.abc import Mapping
+
 from ddrive.drive.stat import Stat
 from ddrive.ids import BlockIndex
 from mountd.face import DriveFace
 
 PREFIX = "user."
 OWN_PREFIX = "user.ddrive."
+LINK_AS_IS = "ddrive.link"  # a symbolic link whose absolute target is not meant from the drive's root
+TOTAL_BYTES_MAX = 64 * 1024  # of all names and values of an entry, which are stored with it
 OF_ALL = ("key", "version")
 OF_FILES = ("blocks", "held", "offset")
 
@@ -22,6 +27,16 @@ def given_value(stat: Stat, name: str) -> bytes | None:
     if not name.startswith(PREFIX) or name.startswith(OWN_PREFIX):
         return None
     return stat.metadata.get(name)
+
+
+def check_given(name: str, metadata: Mapping[str, bytes]) -> None:
+    """Raise OSError when `name` is not the author's to set, or when `metadata` is too much for one entry."""
+    if not name.startswith(PREFIX):
+        raise OSError(errno.EOPNOTSUPP, f"attributes are named {PREFIX}…, not {name}")
+    if name.startswith(OWN_PREFIX):
+        raise OSError(errno.EPERM, f"{name} is not set but told by the mount")
+    if sum(len(other.encode()) + len(value) for other, value in metadata.items()) > TOTAL_BYTES_MAX:
+        raise OSError(errno.ENOSPC, f"an entry has room for {TOTAL_BYTES_MAX} bytes of attributes")
 
 
 async def own_value(drive: DriveFace, path: str, stat: Stat, name: str) -> bytes | None:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 import trio
 
 from ddrive import errors
+from mountd.editing import Editor
 from mountd.session import MountOptions, serve_mount
 from mountd.vfs import Vfs
 from tests.support.memory_drive import MemoryDrive
@@ -53,7 +54,7 @@ async def serve() -> None:
     drive = MemoryDrive()
     ready = trio.Event()
 
-    async def opener(vfs: Vfs) -> MemoryDrive:
+    async def opener(vfs: Vfs, editor: Editor) -> MemoryDrive:
         if delayed:
             await ready.wait()
         return drive

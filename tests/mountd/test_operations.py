@@ -1,4 +1,4 @@
-"""No handler lets an exception out that pyfuse3 does not know; everything that would change the drive is refused."""
+"""No handler lets an exception out that pyfuse3 does not know; an errno says what went wrong."""
 
 import errno
 import inspect
@@ -11,11 +11,12 @@ import trio
 
 from ddrive import errors
 from ddrive.drive.stat import DIRECTORY_MODE, Stat
+from mountd.editing import Editor
 from mountd.inodes import InodeTable
 from mountd.operations import CHANGING, Operations
 from mountd.vfs import Vfs
 
-CONTEXT = SimpleNamespace(pid=1)
+CONTEXT = SimpleNamespace(pid=1, uid=0, gid=0)
 CALLS: dict[str, tuple[Any, ...]] = {
     "lookup": (1, b"name", CONTEXT),
     "getattr": (1, CONTEXT),
@@ -25,21 +26,37 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "releasedir": (1,),
     "open": (1, 0, CONTEXT),
     "read": (1, 0, 10),
-    "release": (1,),
     "statfs": (CONTEXT,),
     "getxattr": (1, b"user.name", CONTEXT),
     "listxattr": (1, CONTEXT),
 }
+CHANGES: dict[str, tuple[Any, ...]] = {
+    "create": (1, b"name", 0o644, 0, CONTEXT),
+    "mknod": (1, b"name", 0o100644, 0, CONTEXT),
+    "mkdir": (1, b"name", 0o755, CONTEXT),
+    "symlink": (1, b"name", b"target", CONTEXT),
+    "unlink": (1, b"name", CONTEXT),
+    "rmdir": (1, b"name", CONTEXT),
+    "rename": (1, b"name", 1, b"other", 0, CONTEXT),
+    "setattr": (1, pyfuse3.EntryAttributes(), pyfuse3.SetattrFields(), None, CONTEXT),
+    "setxattr": (1, b"user.name", b"", CONTEXT),
+    "removexattr": (1, b"user.name", CONTEXT),
+    "write": (1, 0, b"x"),
+    "flush": (1,),
+    "fsync": (1, False),
+    "fsyncdir": (1, False),
+    "release": (1,),
+}
 
 
 class Raising:
-    """A Vfs of which every method raises."""
+    """A Vfs or Editor of which every method raises."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
     def __getattr__(self, name: str) -> Any:
-        if inspect.iscoroutinefunction(getattr(Vfs, name)):
+        if inspect.iscoroutinefunction(getattr(Vfs, name, None) or getattr(Editor, name)):
 
             async def fail(*_: Any) -> None:
                 raise self._error
@@ -53,7 +70,11 @@ class Raising:
 
 
 def operations(error: BaseException) -> Operations:
-    return Operations(Raising(error), uid=0, gid=0)  # type: ignore[arg-type]
+    return handlers(Raising(error), Raising(error))
+
+
+def handlers(vfs: Any, editor: Any = None) -> Operations:
+    return Operations(vfs, editor, uid=0, gid=0, writable=True)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -76,18 +97,18 @@ async def test_errors_become_their_errno(
     assert not [record for record in caplog.records if record.exc_info]
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", CALLS | CHANGES)
 @pytest.mark.parametrize("error", [KeyError("x"), ExceptionGroup("x", [OSError()]), AssertionError()], ids=repr)
 async def test_faults_of_ours_become_eio_with_a_traceback(
     name: str, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        await getattr(operations(error), name)(*CALLS[name])
+        await getattr(operations(error), name)(*(CALLS | CHANGES)[name])
     assert caught.value.errno == errno.EIO
     assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", CALLS | CHANGES)
 async def test_cancellation_passes_through(name: str) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -95,7 +116,7 @@ async def test_cancellation_passes_through(name: str) -> None:
             await trio.lowlevel.checkpoint()
         except trio.Cancelled as cancelled:
             with pytest.raises(trio.Cancelled):
-                await getattr(operations(cancelled), name)(*CALLS[name])
+                await getattr(operations(cancelled), name)(*(CALLS | CHANGES)[name])
             raise
     assert scope.cancelled_caught
 
@@ -105,12 +126,18 @@ async def test_forget_never_raises(caplog: pytest.LogCaptureFixture) -> None:
     assert "operation=forget" in caplog.text
 
 
-@pytest.mark.parametrize("name", CHANGING)
-async def test_changes_are_refused(name: str) -> None:
-    arguments = inspect.signature(getattr(pyfuse3.Operations, name)).parameters
+@pytest.mark.parametrize("name", CHANGES)
+async def test_a_full_disk_is_told_to_who_writes(name: str) -> None:
     with pytest.raises(pyfuse3.FUSEError) as caught:
-        await getattr(operations(KeyError()), name)(*arguments.values())
-    assert caught.value.errno == errno.EROFS
+        await getattr(operations(OSError(errno.ENOSPC, "x")), name)(*CHANGES[name])
+    assert caught.value.errno == (errno.ENOSPC if name in CHANGING else errno.EIO)
+
+
+@pytest.mark.parametrize(("writable", "number"), [(True, errno.EPERM), (False, errno.EROFS)])
+async def test_hard_links_are_refused(writable: bool, number: int) -> None:
+    with pytest.raises(pyfuse3.FUSEError) as caught:
+        await Operations(None, None, uid=0, gid=0, writable=writable).link(1, 1, b"name", CONTEXT)  # type: ignore[arg-type]
+    assert caught.value.errno == number
 
 
 async def test_attributes_of_other_kinds_are_not_supported_so_that_ls_asks_once() -> None:
@@ -127,7 +154,7 @@ async def test_a_name_that_is_not_text_is_an_illegal_name() -> None:
 
 def test_every_handler_is_tried_here() -> None:
     own = {name for name in vars(Operations) if not name.startswith("_") and callable(getattr(Operations, name))}
-    assert own == set(CALLS) | set(CHANGING) | {"forget", "access"}
+    assert own == set(CALLS) | set(CHANGES) | {"forget", "access", "link"}
 
 
 async def test_a_directory_whose_attributes_were_forgotten_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +177,7 @@ async def test_a_directory_whose_attributes_were_forgotten_is_listed(monkeypatch
     monkeypatch.setattr(
         pyfuse3, "readdir_reply", lambda token, name, about, _: shown.append((name, about.st_ino, about.st_mode))
     )
-    await Operations(Listed(), uid=0, gid=0).readdir(1, 0, None)  # type: ignore[arg-type]
+    await handlers(Listed()).readdir(1, 0, None)  # type: ignore[arg-type]
     assert shown == [
         (b".", inner.number, DIRECTORY_MODE),
         (b"..", outer.number, DIRECTORY_MODE),

@@ -1,0 +1,204 @@
+"""Brings what was changed through a mount into its drive: grouped, content first, attributes last.
+
+All that waits is one change of the drive: the content of all files is appended, then all entries are stored in one
+append. What fails stays where it is, in the spool, and is tried again.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+import trio
+
+from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES, FileWriter, writing
+from ddrive.drive.mounts import OwnDrive
+from ddrive.drive.reader import Extent
+from ddrive.drive.stat import Stat, decode_stat, encode_stat
+from ddrive.drive.writer import located
+from ddrive.errors import DriveError
+from ddrive.feed import Feed
+from ddrive.trie import Delete, Put, Trie
+from mountd.draft import Content
+from mountd.staged import GROUP_S, Entry, Sealed, StagedDrive
+
+log = logging.getLogger(__name__)
+
+RETRY_S = (0.2, 1.0, 5.0)  # between tries that fail; the last one from then on
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one drive gets: the mounted one, or one that is nested in it."""
+
+    own: OwnDrive
+    base: str  # where that drive is
+    entries: list[Entry] = field(default_factory=list)
+    finals: list[Stat | None] = field(default_factory=list)
+
+
+class Committer:
+    """The commits of one mount."""
+
+    def __init__(self, staged: StagedDrive) -> None:
+        self._staged = staged
+        self._turn = trio.Lock()
+
+    async def run(self) -> None:
+        """Commit whenever something waits, until cancelled."""
+        failures = 0
+        while True:
+            await self._staged.due.wait()
+            with trio.move_on_after(GROUP_S):
+                await self._staged.plenty.wait()
+            try:
+                await self.commit()
+                failures = 0
+            except (DriveError, OSError) as problem:
+                log.warning("changes wait, as they cannot be stored: entries=%d why=%s", self._staged.pending, problem)
+                await trio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+                failures += 1
+
+    async def finish(self, limit_s: float) -> bool:
+        """Commit all that is sealed, for `limit_s` seconds at most; tell whether nothing is left."""
+        with trio.move_on_after(limit_s, shield=True), suppress(DriveError, OSError):
+            self._staged.include_all()
+            await self.commit()
+        return not self._staged.changes()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Commit all that is sealed, and commit nothing while the context lasts. Raises: what storing raises."""
+        async with self._turn:
+            self._staged.include_all()
+            await self._commit()
+            yield
+
+    async def commit(self) -> None:
+        """Store everything that waits now. Raises: what storing raises; then all of it waits still."""
+        async with self._turn:
+            await self._commit()
+
+    async def _commit(self) -> None:
+        entries = self._staged.take()
+        if not entries:
+            return
+        failure: Exception | None = None
+        try:
+            for share in await self._shares(entries):
+                try:
+                    await self._store(share)
+                except (DriveError, OSError) as problem:  # of one drive, the others go on
+                    failure = problem
+                    continue
+                for entry, final in zip(share.entries, share.finals, strict=True):
+                    self._staged.committed(entry, final)
+        finally:
+            self._staged.give_back([entry for entry in entries if entry.committing is not None])
+        await self._staged.spool.settle(self._staged.changes())
+        if failure is not None:
+            raise failure
+
+    async def _shares(self, entries: Sequence[Entry]) -> list[_Share]:
+        """Return what each drive gets."""
+        root = await self._staged.drive.own("/")
+        single = not await root.mount_paths()
+        found: dict[tuple[bytes, str], _Share] = {}
+        for entry in entries:
+            own = root if single else await self._staged.drive.own(entry.path)
+            base = entry.path.removesuffix("/" + own.path) if not single else ""
+            if not single and not own.path:
+                base = entry.path
+            share = found.setdefault((bytes(own.trie.feed.key), base), _Share(own, base))
+            share.entries.append(entry)
+        return list(found.values())
+
+    async def _store(self, share: _Share) -> None:
+        sealed = [entry.committing for entry in share.entries if entry.committing is not None]
+        contents = {each.content: None for each in sealed if each.content is not None and each.content.extent is None}
+        await append_contents(share.own.content, list(contents))
+        start = 0
+
+        async def decide(view: Trie) -> Sequence[Put | Delete]:
+            nonlocal start
+            start = view.version
+            share.finals = [await _final(view, share.base, each) for each in sealed]
+            changes: list[Put | Delete] = []
+            for each, final in zip(sealed, share.finals, strict=True):
+                inner = each.path.removeprefix(share.base)
+                changes.append(Delete(inner) if final is None else Put(inner, encode_stat(final)))
+            return sorted(changes, key=lambda change: isinstance(change, Put))
+
+        async with self._staged.batching:
+            done = await share.own.trie.update(decide)
+            if share.own.trie.feed is self._staged.drive.metadata:
+                self._staged.own.add(start, start + sum(node is not None for node in done))
+        log.info("committed: entries=%d version=%d", len(sealed), share.own.trie.version)
+
+
+async def append_contents(feed: Feed, contents: Sequence[Content]) -> None:
+    """Append contents that are not in the drive yet, small ones together, and note where they are.
+
+    Raises: what appending and reading the spool raises; those that are appended are noted.
+    """
+    group: list[Content] = []
+    room = APPEND_BYTES
+    for content in contents:
+        if content.size > APPEND_BYTES:
+            await _append_large(feed, content)
+            continue
+        if content.size > room:
+            await _append_group(feed, group)
+            group, room = [], APPEND_BYTES
+        group.append(content)
+        room -= content.size
+    await _append_group(feed, group)
+
+
+async def _append_group(feed: Feed, contents: Sequence[Content]) -> None:
+    if not contents:
+        return
+    blocks: list[list[bytes]] = []
+    for content in contents:
+        blocks.append([await content.read(at, BLOCK_BYTES) for at in range(0, content.size, BLOCK_BYTES)])
+        await trio.lowlevel.checkpoint()
+    async with writing(feed):
+        written = FileWriter(feed)
+        await written.write([block for each in blocks for block in each])
+        extent = written.extent
+    offset, byte_offset = extent.offset, extent.byte_offset
+    for content, each in zip(contents, blocks, strict=True):
+        content.extent = Extent(offset, len(each), byte_offset, content.size)
+        offset += len(each)
+        byte_offset += content.size
+
+
+async def _append_large(feed: Feed, content: Content) -> None:
+    async with writing(feed):
+        written = FileWriter(feed)
+        for start in range(0, content.size, APPEND_BYTES):
+            end = min(start + APPEND_BYTES, content.size)
+            group = []
+            for at in range(start, end, BLOCK_BYTES):
+                group.append(await content.read(at, BLOCK_BYTES))
+                await trio.lowlevel.checkpoint()
+            await written.write(group)
+        content.extent = written.extent
+
+
+async def _final(view: Trie, base: str, sealed: Sealed) -> Stat | None:
+    """Return what to store for `sealed`: with what others have changed meanwhile, where we have not."""
+    if sealed.stat is None:
+        return None
+    if sealed.content is not None:
+        assert sealed.content.extent is not None
+        return located(sealed.stat, sealed.content.extent)
+    if sealed.origin is None:
+        return sealed.stat
+    node = await view.get(sealed.origin[0].removeprefix(base))
+    if node is None:
+        return sealed.stat
+    now = decode_stat(node.value)
+    if now == sealed.origin[1] or (now.is_file, now.is_dir) != (sealed.stat.is_file, sealed.stat.is_dir):
+        return sealed.stat
+    return replace(now, **{name: getattr(sealed.stat, name) for name in sealed.changed})

@@ -1,0 +1,230 @@
+"""The bytes of a file that is being changed: chunks in the spool over the content that it had.
+
+A chunk that was never written is read from the base, up to where that was ever cut off, and is zeros behind. `seal`
+gives the content as of now, which later writes leave alone: they go to slots of their own.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import NamedTuple
+
+from ddrive.drive.reader import Extent
+from ddrive.drive.stat import Stat
+from mountd.face import ReaderFace
+from mountd.spool import CHUNK_BYTES, Spool
+
+Run = list[int]  # first chunk, first slot, how many
+
+
+class Base(NamedTuple):
+    """The content that the drive has for a file: `stat` says where it is, `path` in which drive."""
+
+    path: str
+    stat: Stat
+    open: Callable[[str, Stat], Awaitable[ReaderFace]]
+
+
+class Piece(NamedTuple):
+    """A part of a file: `place` in the data file, or in the base when that is None and `is_hole` is not set."""
+
+    start: int
+    end: int
+    place: int | None
+    is_hole: bool
+
+
+class Content:
+    """Bytes that do not change."""
+
+    def __init__(self, spool: Spool, base: Base | None, size: int, limit: int, chunks: dict[int, int]) -> None:
+        """`limit`: how many bytes of the base show; `chunks`: chunk → slot, held by the caller for this content."""
+        self.size = size
+        self.limit = limit
+        self.chunks = chunks
+        self.users = 0  # how many sealed entries name it
+        self.extent: Extent | None = None  # where it is in the drive, once it was appended
+        self._spool = spool
+        self.base = base
+        self._reader: ReaderFace | None = None
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`, fewer only at the end. Raises: OSError, what reading the base raises."""
+        parts: list[bytes] = []
+        for piece in self.pieces(offset, min(offset + size, self.size)):  # step by step: a draft may change meanwhile
+            length = piece.end - piece.start
+            if piece.place is not None:
+                parts.append(self._spool.read(piece.place, length))
+            elif piece.is_hole:
+                parts.append(bytes(length))
+            else:
+                parts.append(await self._read_base(piece.start, length))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def pieces(self, start: int, end: int) -> Iterator[Piece]:
+        """Yield where the bytes from `start` to `end` are."""
+        while start < end:
+            chunk = start // CHUNK_BYTES
+            slot = self.chunks.get(chunk)
+            stop = min(end, (chunk + 1) * CHUNK_BYTES)
+            if slot is not None:
+                place = slot * CHUNK_BYTES + start % CHUNK_BYTES
+                while stop < end and self.chunks.get(stop // CHUNK_BYTES) == slot + stop // CHUNK_BYTES - chunk:
+                    stop = min(end, stop + CHUNK_BYTES)
+                yield Piece(start, stop, place, False)
+            else:
+                is_hole = start >= self.limit
+                while stop < end and stop // CHUNK_BYTES not in self.chunks:
+                    stop = min(end, stop + CHUNK_BYTES)
+                if not is_hole:
+                    stop = min(stop, self.limit)
+                yield Piece(start, stop, None, is_hole)
+            start = stop
+
+    def runs(self) -> list[Run]:
+        """Return the chunks that are in the spool, those side by side as one."""
+        found: list[Run] = []
+        for chunk, slot in sorted(self.chunks.items()):
+            last = found[-1] if found else None
+            if last is not None and chunk == last[0] + last[2] and slot == last[1] + last[2]:
+                last[2] += 1
+            else:
+                found.append([chunk, slot, 1])
+        return found
+
+    def drop(self, *, done: bool) -> None:
+        """Take note that an entry names it no more; `done` when that is in the drive."""
+        self.users -= 1
+        if not self.users:
+            slots = self._spool.slots
+            (slots.drop_done if done else slots.drop_superseded)(self.chunks.values())
+
+    async def _read_base(self, offset: int, size: int) -> bytes:
+        if self._reader is None:
+            assert self.base is not None
+            self._reader = await self.base.open(self.base.path, self.base.stat)
+        return await self._reader.read(offset, size)
+
+
+class Draft(Content):
+    """Bytes that change. Two calls for one file may run at the same time only if neither is `truncate`."""
+
+    def __init__(self, spool: Spool, base: Base | None, size: int, limit: int) -> None:
+        super().__init__(spool, base, size, limit, {})
+        self._own: set[int] = set()  # slots that no sealed content knows: written in place
+        self._least = size  # the smallest size since the last seal
+        self.is_dirty = False  # whether it differs from the last sealed content
+
+    @classmethod
+    def restored(cls, spool: Spool, sealed: Content) -> "Draft":
+        """Return the draft that goes on from a sealed content."""
+        draft = cls(spool, sealed.base, sealed.size, sealed.limit)
+        draft.chunks = dict(sealed.chunks)
+        spool.slots.hold(draft.chunks.values())
+        return draft
+
+    async def write(self, offset: int, data: bytes) -> None:
+        """Put `data` at `offset`. Raises: OSError, ENOSPC above all, what reading the base raises."""
+        end = offset + len(data)
+        if offset > self.size:
+            await self.truncate(offset)
+        if offset % CHUNK_BYTES:
+            await self._prepare(offset // CHUNK_BYTES)
+        if end % CHUNK_BYTES and end < self.size:
+            await self._prepare(end // CHUNK_BYTES)
+        self._write(offset, memoryview(data))
+        self.size = max(self.size, end)
+        self.is_dirty = True
+
+    async def truncate(self, size: int) -> None:
+        """Cut off behind `size`, or fill up with zeros. Raises: as `write`."""
+        if size > self.size and (rest := self.size % CHUNK_BYTES) and self.size // CHUNK_BYTES in self.chunks:
+            await self._prepare(self.size // CHUNK_BYTES)
+            gap = min(size - self.size, CHUNK_BYTES - rest)
+            self._write(self.size, memoryview(bytes(gap)))
+        for chunk in [chunk for chunk in self.chunks if chunk * CHUNK_BYTES >= size] if size < self.size else ():
+            self._forget(chunk)
+        self.size = size
+        self.limit = min(self.limit, size)
+        self._least = min(self._least, size)
+        self.is_dirty = True
+
+    def seal(self) -> Content:
+        """Return the content as of now; it holds its slots until nobody uses it."""
+        self._spool.slots.hold(self.chunks.values())
+        self._own.clear()
+        self._least = self.size
+        self.is_dirty = False
+        return Content(self._spool, self.base, self.size, self.limit, dict(self.chunks))
+
+    def rebase(self, sealed: Content, base: Base | None) -> None:
+        """Go on from `sealed`, the content of the last `seal`, which is in the drive now: `base` is."""
+        for chunk, slot in sealed.chunks.items():
+            if self.chunks.get(chunk) == slot:
+                del self.chunks[chunk]
+                self._spool.slots.drop_done([slot])
+        self.limit = self._least
+        self.base, self._reader = base, None
+
+    def discard(self) -> None:
+        """Give all slots back: nobody reads this any more."""
+        for chunk in list(self.chunks):
+            self._forget(chunk)
+
+    def _forget(self, chunk: int) -> None:
+        slot = self.chunks.pop(chunk)
+        if slot in self._own:
+            self._own.discard(slot)
+            self._spool.slots.drop([slot])
+        else:
+            self._spool.slots.drop_superseded([slot])
+
+    async def _prepare(self, chunk: int) -> None:
+        """Make a chunk ready to be written in part: its bytes so far are in a slot of our own."""
+        start = chunk * CHUNK_BYTES
+        while (slot := self.chunks.get(chunk)) is None or slot not in self._own:
+            end = min(start + CHUNK_BYTES, self.size)
+            old = await self.read(start, end - start) if start < end else b""
+            if self.chunks.get(chunk) == slot and end == min(start + CHUNK_BYTES, self.size):
+                self._place({chunk: self._filled(old)})
+                return
+
+    def _filled(self, data: bytes) -> int:
+        slot = self._spool.slots.take()
+        try:
+            self._spool.write(slot * CHUNK_BYTES, data)
+        except OSError:
+            self._spool.slots.drop([slot])
+            raise
+        return slot
+
+    def _write(self, offset: int, data: memoryview) -> None:
+        """Write where every chunk is ours, or covered whole, or behind the end."""
+        taken: dict[int, int] = {}
+        position, end = offset, offset + len(data)
+        begin, place, following = position, -1, -1
+        try:
+            while position < end:
+                chunk = position // CHUNK_BYTES
+                slot = self.chunks.get(chunk, -1)
+                if slot not in self._own:
+                    slot = taken[chunk] = self._spool.slots.take()
+                here = slot * CHUNK_BYTES + position % CHUNK_BYTES
+                if here != following:
+                    if place >= 0:
+                        self._spool.write(place, data[begin - offset : position - offset])
+                    begin, place = position, here
+                stop = min(end, (chunk + 1) * CHUNK_BYTES)
+                following = here + stop - position
+                position = stop
+            if place >= 0:
+                self._spool.write(place, data[begin - offset :])
+        except OSError:
+            self._spool.slots.drop(taken.values())
+            raise
+        self._place(taken)
+
+    def _place(self, taken: dict[int, int]) -> None:
+        for chunk, slot in taken.items():
+            if chunk in self.chunks:
+                self._forget(chunk)
+            self.chunks[chunk] = slot
+            self._own.add(slot)

@@ -1,0 +1,172 @@
+"""The record of what was changed through a mount and is not in the drive yet; what a killed worker leaves to the next.
+
+A file of records, each with its length and a checksum: a torn end is no record. Every change says what is at a path
+from then on, so reading the records twice does no harm. Knows nothing of drives and does not interpret the changes.
+
+What a record says can be newer than the bytes in the data file when power fails; so after another boot only records
+before the last `SYNCED` count, which is written when the data before it is on the platter.
+"""
+
+import logging
+import os
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import msgpack
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+RECORD_BYTES_MAX = 1 << 30  # a longer one is damage
+_FRAME = struct.Struct("<II")  # length and CRC-32 of what follows
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+BEGUN, CHANGED, DONE, SYNCED = range(4)  # kinds of records
+
+Change = list[Any]  # serial number, path, and what is there; only the first two mean something here
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What a journal tells: whose it is, and the changes that are not in the drive yet, oldest first."""
+
+    owner: dict[str, Any]
+    changes: list[Change] = field(default_factory=list)
+
+
+class Journal:
+    """An open journal, written to its end. Records are in the page cache when a call returns: a kill loses none."""
+
+    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
+        """`owner` says whose changes these are, in what `replay` gives back. Appends to what is there."""
+        self._path = path
+        self._owner = owner
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(self._file).st_size
+        if not self._size:
+            self._begin()
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return self._size
+
+    def changed(self, changes: list[Change]) -> None:
+        """Record changes that belong together. Raises: OSError; then nothing is recorded."""
+        self._append([CHANGED, changes])
+
+    def done(self, serials: list[int]) -> None:
+        """Record that the changes with these numbers are in the drive. Raises: OSError."""
+        self._append([DONE, serials])
+
+    def synced(self) -> None:
+        """Record that the data of all changes so far is on the platter. Raises: OSError."""
+        self._append([SYNCED])
+
+    def restart(self) -> None:
+        """Begin anew: no change so far counts any more. Raises: OSError."""
+        os.ftruncate(self._file, 0)
+        self._size = 0
+        self._begin()
+
+    def rewrite(self, changes: list[Change], end: int) -> None:
+        """Begin anew with `changes`, whose data is on the platter, and what was recorded from byte `end` on.
+
+        Raises: OSError; then the journal is as it was.
+        """
+        with self._path.open("rb") as old:
+            old.seek(end)
+            later = old.read()
+        fresh = self._path.with_suffix(".new")
+        journal = Journal(fresh, self._owner)
+        try:
+            journal.restart()
+            journal.changed(changes)
+            journal.synced()
+            journal._write(later)
+            journal.sync()
+            os.replace(fresh, self._path)
+        except OSError:
+            journal.close()
+            raise
+        os.close(self._file)
+        self._file, self._size = journal._file, journal._size
+
+    def sync(self) -> None:
+        """Return when all records are on the platter; to be called in a thread. Raises: OSError."""
+        os.fdatasync(self._file)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+    def cut(self, length: int) -> None:
+        """Take away what stands behind the last whole record, before the first is appended."""
+        os.ftruncate(self._file, length)
+        self._size = length
+        if not length:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._append([BEGUN, {"format": FORMAT, "boot": _boot_id()} | self._owner])
+
+    def _append(self, record: list[Any]) -> None:
+        body: bytes = msgpack.packb(record, unicode_errors="surrogateescape")
+        self._write(_FRAME.pack(len(body), crc32(body)) + body)
+
+    def _write(self, data: bytes) -> None:
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._file, data[written:] if written else data)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(data)
+
+
+def replay(path: Path) -> tuple[Replayed | None, int]:
+    """Return what the journal at `path` tells and the length of its whole records; None when it tells nothing."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None, 0
+    records, length = _records(data)
+    if not records or records[0][0] != BEGUN or records[0][1].get("format") != FORMAT:
+        return None, 0
+    found = Replayed(records[0][1])
+    trusted = len(records)
+    if found.owner.get("boot") != _boot_id():
+        trusted = max((number for number, record in enumerate(records) if record[0] == SYNCED), default=0)
+    pending: dict[int, Change] = {}
+    for number, record in enumerate(records):
+        if record[0] == CHANGED and number < trusted:
+            pending |= {change[0]: change for change in record[1]}
+        elif record[0] == DONE:
+            for serial in record[1]:
+                pending.pop(serial, None)
+    found.changes = [pending[serial] for serial in sorted(pending)]
+    return found, length
+
+
+def _records(data: bytes) -> tuple[list[list[Any]], int]:
+    """Return the whole records at the beginning of `data`, and how long they are."""
+    records: list[list[Any]] = []
+    position = 0
+    while position + _FRAME.size <= len(data):
+        size, checksum = _FRAME.unpack_from(data, position)
+        body = data[position + _FRAME.size : position + _FRAME.size + size]
+        if size > RECORD_BYTES_MAX or len(body) < size or crc32(body) != checksum:
+            break
+        records.append(msgpack.unpackb(body, unicode_errors="surrogateescape", strict_map_key=False))
+        position += _FRAME.size + size
+    if position < len(data):
+        log.info("journal ends in a torn record: kept=%d of=%d", position, len(data))
+    return records, position
+
+
+def _boot_id() -> str:
+    return _BOOT_ID.read_text().strip()

@@ -1,0 +1,227 @@
+"""Where bytes written through a mount are until they are in the drive: a directory with a data file and a journal.
+
+The data file is a row of slots of one chunk each. A slot is written by one file; once a journal record names it, its
+bytes stay until that record does not count any more, so a file always comes back as it was when it was last closed or
+synced. Calls are synchronous: they end in the page cache. Only `sync` waits for the platter, in a thread.
+"""
+
+import fcntl
+import heapq
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from mountd.journal import Change, Journal, replay
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 64 * 1024  # as the blocks of the files we append
+SUPERSEDED_MAX = 4096  # slots (256 MiB) that wait for the next sync; with more it is made
+RESTART_BYTES = 16 * 1024 * 1024  # a longer journal is written anew with what still counts
+_LOCK, _DATA, _JOURNAL = "lock", "data", "journal"
+
+
+class Slots:
+    """Which slots of the data file are in use, and by how many."""
+
+    def __init__(self) -> None:
+        self._users: dict[int, int] = {}
+        self._free: list[int] = []  # a heap: low slots first keeps the file short
+        self._end = 0  # all slots from here on were never used
+        self._done: list[int] = []  # unused, but named by a change of which the disk may not know that it is done
+        self._superseded: list[int] = []  # unused, but named by a change that a newer one replaced
+
+    def __len__(self) -> int:
+        return len(self._users)
+
+    @property
+    def superseded(self) -> int:
+        """How many slots wait for a sync of all data."""
+        return len(self._superseded)
+
+    def take(self) -> int:
+        """Return a slot that nobody uses, with one user."""
+        if self._free:
+            slot = heapq.heappop(self._free)
+        else:
+            slot = self._end
+            self._end += 1
+        self._users[slot] = 1
+        return slot
+
+    def hold(self, slots: Iterable[int]) -> None:
+        """Count one more user of each."""
+        for slot in slots:
+            users = self._users.get(slot, 0)
+            self._users[slot] = users + 1
+            self._end = max(self._end, slot + 1)
+
+    def drop(self, slots: Iterable[int], *, into: list[int] | None = None) -> None:
+        """Count one user of each less; those without are free at once, or put `into` a waiting room."""
+        for slot in slots:
+            users = self._users[slot] - 1
+            if users:
+                self._users[slot] = users
+                continue
+            del self._users[slot]
+            if into is None:
+                heapq.heappush(self._free, slot)
+            else:
+                into.append(slot)
+
+    def drop_done(self, slots: Iterable[int]) -> None:
+        """As `drop`, of a change that is in the drive: free when the journal is synced."""
+        self.drop(slots, into=self._done)
+
+    def drop_superseded(self, slots: Iterable[int]) -> None:
+        """As `drop`, of a change that a newer one replaced: free when all is synced."""
+        self.drop(slots, into=self._superseded)
+
+    def waiting(self, *, all_data: bool) -> list[int]:
+        """Return the slots that a sync that begins now will free, and wait no more for another."""
+        waiting, self._done = self._done, []
+        if all_data:
+            waiting += self._superseded
+            self._superseded = []
+        return waiting
+
+    def freed(self, slots: Iterable[int]) -> None:
+        """Make slots from `waiting` free: the sync has ended."""
+        for slot in slots:
+            heapq.heappush(self._free, slot)
+
+    def seal_gaps(self) -> None:
+        """Make the slots below the end that nobody uses free, after `hold` of those that are used."""
+        self._free = [slot for slot in range(self._end) if slot not in self._users]
+
+    def shorten(self) -> int:
+        """Leave out free slots at the end; return how many slots the file needs."""
+        if not self._users and not self._done and not self._superseded:
+            self._free, self._end = [], 0
+        return self._end
+
+
+class Spool:
+    """One spool directory, locked by this process as long as it is open."""
+
+    def __init__(self, directory: Path, lock: int, owner: dict[str, Any]) -> None:
+        """Open what is in `directory`, whose lock is held. Raises: OSError."""
+        self.directory = directory
+        self.slots = Slots()
+        found, length = replay(directory / _JOURNAL)
+        self.replayed: list[Change] = found.changes if found else []
+        self.journal = Journal(directory / _JOURNAL, owner)
+        self.journal.cut(length)
+        self._lock = lock
+        self._data = os.open(directory / _DATA, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._syncing = trio.Lock()
+        self._serial = max((change[0] for change in self.replayed), default=0)
+
+    def serial(self) -> int:
+        """Return a number for a change, higher than all before."""
+        self._serial += 1
+        return self._serial
+
+    def read(self, place: int, size: int) -> bytes:
+        """Return `size` bytes of the data file; those beyond its end are zeros. Raises: OSError."""
+        data = os.pread(self._data, size, place)
+        return data if len(data) == size else data + bytes(size - len(data))
+
+    def write(self, place: int, data: memoryview | bytes) -> None:
+        """Write into slots of the caller. Raises: OSError, ENOSPC above all."""
+        written = os.pwrite(self._data, data, place)
+        while written < len(data):
+            written += os.pwrite(self._data, memoryview(data)[written:], place + written)
+
+    async def sync(self) -> None:
+        """Return when everything written and recorded so far is on the platter. Raises: OSError."""
+        async with self._syncing:
+            await trio.to_thread.run_sync(os.fdatasync, self._data)
+            self.journal.synced()
+            waiting = self.slots.waiting(all_data=True)
+            await trio.to_thread.run_sync(self.journal.sync)
+            self.slots.freed(waiting)
+
+    async def settle(self, changes: list[Change]) -> None:
+        """Free what is used no more, now that `changes` are all that count; the disk then knows too. Raises: OSError.
+
+        Those have to be all, oldest first, at the moment of the call.
+        """
+        if not changes:
+            self.journal.restart()
+            waiting = self.slots.waiting(all_data=True)
+        elif self.journal.size > RESTART_BYTES or self.slots.superseded > SUPERSEDED_MAX:
+            await self._rewrite(changes)
+            return
+        else:
+            waiting = self.slots.waiting(all_data=False)
+        async with self._syncing:
+            await trio.to_thread.run_sync(self.journal.sync)
+            self.slots.freed(waiting)
+        os.ftruncate(self._data, self.slots.shorten() * CHUNK_BYTES)
+
+    async def _rewrite(self, changes: list[Change]) -> None:
+        """Begin the journal anew with `changes` and what is recorded until their data is on the platter."""
+        async with self._syncing:
+            before = self.journal.size
+            waiting = self.slots.waiting(all_data=True)
+            await trio.to_thread.run_sync(os.fdatasync, self._data)
+            self.journal.rewrite(changes, before)
+            await trio.to_thread.run_sync(self.journal.sync)
+            self.slots.freed(waiting)
+
+    def close(self, *, remove: bool) -> None:
+        """Close the files and give the lock up; `remove` the directory when nothing in it counts."""
+        self.journal.close()
+        os.close(self._data)
+        if remove:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        os.close(self._lock)
+
+
+def open_spools(root: Path, owner: dict[str, Any]) -> list[Spool]:
+    """Return the spools that dead workers left for `owner`; when there is none, a new one. All are locked.
+
+    Raises: OSError.
+    """
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found: list[Spool] = []
+    for directory in sorted(root.iterdir()):
+        if (lock := _locked(directory)) is None:
+            continue
+        told, _ = replay(directory / _JOURNAL)
+        if told is not None and owner.items() <= told.owner.items():
+            found.append(Spool(directory, lock, owner))
+            log.info("spool taken over: place=%s changes=%d", directory.name, len(found[-1].replayed))
+        else:
+            os.close(lock)
+    return found or [_new(root, owner)]
+
+
+def _new(root: Path, owner: dict[str, Any]) -> Spool:
+    directory = root / secrets.token_hex(8)
+    directory.mkdir(mode=0o700)
+    lock = _locked(directory, create=True)
+    if lock is None:
+        raise OSError(f"{directory} cannot be locked")
+    return Spool(directory, lock, owner)
+
+
+def _locked(directory: Path, *, create: bool = False) -> int | None:
+    """Return the lock of a spool directory, None when another process has it or it is no spool."""
+    try:
+        lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock

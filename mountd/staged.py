@@ -1,0 +1,551 @@
+"""A drive as it will be: what was changed through a mount and is not in the drive yet, over what the drive has.
+
+Each path that was changed has an `Entry`; what is there is a `Node`, which moves along when it is renamed and lives on
+while it is open when it is removed. A node that is being written shows its newest bytes; what counts for the drive, and
+after a crash, is its last *sealed* state: that of the last close, fsync, rename or change of attributes. Sealing writes
+a journal record; `committing.Committer` brings sealed states into the drive.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import trio
+
+from ddrive.drive import DirEntry, Drive
+from ddrive.drive.reader import FileReader, extent_of
+from ddrive.drive.stat import Stat, decode_stat, encode_stat
+from ddrive.errors import NotFound
+from ddrive.ids import PublicKey
+from mountd.draft import Base, Content, Draft
+from mountd.face import EntryFace, ExtentFace, FeedFace, NestedDrivesFace, ReaderFace
+from mountd.journal import Change
+from mountd.ownversions import OwnVersions
+from mountd.spool import Spool
+
+GROUP_S = 0.2  # from the first change to the commit of all that came until then
+GROUP_ENTRIES = 1024  # or as soon as there are so many
+GROUP_BYTES = 16 * 1024 * 1024
+PENDING_MAX = 16384  # entries that wait for a commit before those who write wait too
+
+Changes = list[Change]
+Entries = list["Entry"]  # a name of its own: within a class with a method `list` that word means the method
+Origin = tuple[str, Stat]  # where the drive has an entry, and what it was when it was first changed here
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sealed:
+    """What a path is to be in the drive. `stat` None: nothing; `content` None: the bytes that the drive has.
+
+    `changed` are the attributes that were set here; the others are those of `origin` when that has changed meanwhile.
+    """
+
+    serial: int
+    path: str
+    stat: Stat | None
+    content: Content | None = None
+    origin: Origin | None = None
+    changed: frozenset[str] = frozenset()
+
+    def record(self) -> Change:
+        """Return the form in which it is kept in the journal."""
+        if self.stat is None:
+            return [self.serial, self.path]
+        origin = None if self.origin is None else [self.origin[0], encode_stat(self.origin[1])]
+        content = self.content
+        kept: list[Any] | None = None
+        if content is not None:
+            base = None if content.base is None else [content.base.path, encode_stat(content.base.stat)]
+            kept = [content.size, content.limit, content.runs(), base]
+        return [self.serial, self.path, encode_stat(self.stat), origin, sorted(self.changed), kept]
+
+
+class Node:
+    """A file, directory or link that was changed here, as programs see it. Also the reader of its bytes."""
+
+    def __init__(self, drive: "StagedDrive", stat: Stat, *, origin: Origin | None) -> None:
+        """`origin`: where the drive has it; None for something new."""
+        self.stat = stat
+        self.path: str | None = None  # None: it was removed
+        self.writers = 0  # open files that may write
+        self.draft: Draft | None = None  # None: its bytes are those that the drive has
+        self.origin = origin
+        self.sealed_stat = None if origin is None else stat  # attributes of the last sealed state
+        self.sealed_content: Content | None = None  # its bytes, if the drive has them not yet
+        self.changed: set[str] = set()
+        self._drive = drive
+        self._place = origin[0] if origin else ""  # a path in the drive that its bytes are in
+        self._reader: ReaderFace | None = None
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether it is not as it was sealed."""
+        return self.sealed_stat is None or (self.draft is not None and self.draft.is_dirty)
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        return self.stat.size
+
+    @property
+    def extent(self) -> ExtentFace:
+        """Where the drive has its bytes, if it has."""
+        return self.stat
+
+    @property
+    def feed(self) -> FeedFace:
+        """The feed of the drive."""
+        return self._drive.metadata
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`, fewer only at the end."""
+        if self.draft is not None:
+            return await self.draft.read(offset, size)
+        if self._reader is None:
+            self._reader = await self._drive.open_base(self._place, self.stat)
+        return await self._reader.read(offset, size)
+
+    def edit(self, path: str) -> Draft:
+        """Return the draft to write into; `path` says which drive its bytes are in."""
+        if self.draft is None:
+            stat = self.stat
+            size = stat.size if stat.blocks else 0
+            base = Base(path, stat, self._drive.open_base) if size else None
+            self.draft = Draft(self._drive.spool, base, size, size)
+        return self.draft
+
+    def discard(self) -> None:
+        """Give what only this node uses back: nobody reads it any more."""
+        if self.draft is not None:
+            self.draft.discard()
+            self.draft = None
+
+    async def aclose(self) -> None:
+        """Nothing to do: the node lives as long as somebody needs it."""
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A path that is not as the drive has it, or may soon not be. `node` None: nothing is there."""
+
+    path: str
+    node: Node | None = None
+    sealed: Sealed | None = None  # to be committed
+    committing: Sealed | None = None  # being committed
+    is_overtaken: bool = False  # others have changed what the drive has there
+
+
+class StagedDrive:
+    """What a mount asks of a drive (`face.DriveFace`), and what it changes. Paths start with `/`.
+
+    Changes do not wait: whether they are allowed, and what is there, the caller has found out.
+    """
+
+    def __init__(self, drive: Drive, spool: Spool) -> None:
+        self.drive = drive
+        self.spool = spool
+        self.key: PublicKey = drive.key
+        self.metadata = drive.metadata
+        self.own = OwnVersions()
+        self.due = trio.Event()  # something waits for a commit
+        self.plenty = trio.Event()  # so much that it should not wait longer
+        self.room = trio.Event()  # set while those who write need not wait
+        self.room.set()
+        self.batching = trio.Lock()  # held while entries are stored in the drive
+        self.on_stat: Callable[[str, Stat], None] = lambda path, stat: None  # the attributes of a path are these
+        self.on_stale: Callable[[str], None] = lambda path: None  # what is known of a path may be wrong
+        self._entries: dict[str, dict[str, Entry]] = {}  # directory → name → entry
+        self._due: dict[str, Entry] = {}
+        self._due_bytes = 0
+        self._retired = 0  # grows when entries go: what the drive was asked before may lack them
+        for change in {change[1]: change for change in spool.replayed}.values():  # the last of each path
+            self._restore(change)
+        spool.replayed = []
+        spool.slots.seal_gaps()
+
+    # Reading
+
+    @property
+    def version(self) -> int:
+        """The version of the drive."""
+        return self.drive.version
+
+    def node(self, path: str) -> Node | None:
+        """Return what was changed here and is at `path` now."""
+        entry = self._entry(path)
+        return None if entry is None else entry.node
+
+    async def lstat(self, path: str) -> Stat:
+        """Return the attributes of the entry at `path`. Raises: NotFound, what the drive raises."""
+        while True:
+            entry = self._entry(path)
+            if entry is not None:
+                if entry.node is None:
+                    raise NotFound(f"no such file or directory: {path!r}")
+                return entry.node.stat
+            retired = self._retired
+            try:
+                stat = await self.drive.lstat(path)
+            except NotFound:
+                if retired == self._retired and self._entry(path) is None:
+                    raise
+                continue
+            if retired == self._retired and self._entry(path) is None:
+                return stat
+
+    async def list(self, path: str) -> Sequence[EntryFace]:
+        """Return the entries of a directory, by name. Raises: what the drive raises."""
+        while True:
+            retired = self._retired
+            try:
+                listed = await self.drive.list(path)
+            except NotFound:
+                if self.node(path) is None:
+                    raise
+                listed = []
+            if retired == self._retired:
+                break
+        here = self._entries.get(path)
+        if not here:
+            return listed
+        found = {entry.name: entry.stat for entry in listed}
+        for name, entry in here.items():
+            if entry.node is None:
+                found.pop(name, None)
+            else:
+                found[name] = entry.node.stat
+        return [DirEntry(name, stat) for name, stat in sorted(found.items())]
+
+    async def open(self, path: str, stat: Stat | None = None) -> ReaderFace:
+        """Return a reader of a file: its node when it was changed here, else a reader of the drive."""
+        return self.node(path) or await self.drive.open(path, stat)
+
+    async def changed(self, old: int) -> Sequence[str]:
+        """Return the paths that others have changed since version `old`, unless what is there now is ours."""
+        async with self.batching:  # what is ours is known as ours then
+            pass
+        if self.own.covers(old, self.version):
+            return []
+        version = self.version
+        found = []
+        for path in await self.drive.changed(old):
+            entry = self._entry("/" + path)
+            if entry is not None:
+                entry.is_overtaken = True
+            elif not await self._is_ours("/" + path):
+                found.append(path)
+        self.own.forget(version)
+        return found
+
+    async def nested(self) -> NestedDrivesFace:
+        """Return the nested drives that were looked into."""
+        return await self.drive.nested()
+
+    async def open_base(self, path: str, stat: Stat) -> ReaderFace:
+        """Return a reader of the bytes that `stat` says the drive with `path` has."""
+        own = await self.drive.own(path)
+        return FileReader(own.content, extent_of(stat), path)
+
+    # Changing
+
+    def pin(self, path: str, stat: Stat, known: Node | None = None) -> Node:
+        """Return the node at `path`; when there is none `known`, which was there, or one for what the drive has."""
+        entry = self._entry(path)
+        if entry is not None and entry.node is not None:
+            return entry.node
+        return self._put(path, known or Node(self, stat, origin=(path, stat)))
+
+    def add(self, path: str, stat: Stat, *, sealed: bool = True) -> Node:
+        """Return the node of something new at `path`; one that is not sealed counts only here. Raises: OSError."""
+        node = self._put(path, Node(self, stat, origin=None))
+        if sealed:
+            self._record([self._seal(node)])
+        return node
+
+    def remove(self, path: str) -> None:
+        """Let nothing be at `path`. Raises: OSError."""
+        self._record([self._absent(path)])
+        self._vacate(path)
+
+    def move(self, old: str, new: str, stat: Stat) -> Node:
+        """Let what is at `old`, with attributes `stat`, be at `new` and nothing at `old`. Raises: OSError."""
+        node = self.pin(old, stat)
+        node.stat, node.path = stat, new
+        node.changed.add("ctime_ms")
+        self._record([self._absent(old), self._seal(node)])
+        self._vacate(old)
+        self._put(new, node)
+        return node
+
+    def swap(self, one: str, other: str, stats: tuple[Stat, Stat]) -> None:
+        """Let what is at either path be at the other. Raises: OSError."""
+        first, second = self.pin(one, stats[0]), self.pin(other, stats[1])
+        first.path, second.path = other, one
+        self._record([self._seal(first), self._seal(second)])
+        self._put(other, first)
+        self._put(one, second)
+
+    def set(self, path: str, stat: Stat, **changes: Any) -> Node:
+        """Change attributes of what is at `path`, `stat` so far. Raises: OSError."""
+        node = self.pin(path, stat)
+        self.set_node(node, **changes)
+        return node
+
+    def set_node(self, node: Node, **changes: Any) -> None:
+        """Change attributes of a node, removed or not. Raises: OSError."""
+        node.stat = replace(node.stat, **changes)
+        node.changed.update(changes)
+        if node.sealed_stat is not None:
+            node.sealed_stat = replace(node.sealed_stat, **changes)
+            if node.path is not None:
+                self._record([self._sealed(node)])
+
+    def touch(self, path: str, stat: Stat, now_ms: int) -> Stat:
+        """Note that a directory has other entries than before; return its attributes. Raises: OSError."""
+        node = self.pin(path, stat)
+        entry = self._entry(path)
+        times: dict[str, Any] = {"mtime_ms": now_ms, "ctime_ms": now_ms}
+        if entry is None or entry.sealed is None:
+            self.set_node(node, **times)
+        else:
+            node.stat = replace(node.stat, **times)
+            node.sealed_stat = node.stat
+            node.changed.update(times)
+            entry.sealed = replace(entry.sealed, stat=node.stat, changed=frozenset(node.changed))
+        return node.stat
+
+    def seal(self, node: Node, *, due: bool = True) -> None:
+        """Let the present state of a node count, at least after a crash; `due`: in the drive too. Raises: OSError."""
+        if node.path is None:
+            return
+        if node.is_dirty:
+            self._record([self._seal(node)], due=due)
+        elif due and (entry := self._entry(node.path)) is not None and entry.sealed is not None:
+            self._wait(entry)
+
+    def moved(self, old: str, new: str) -> None:
+        """The drive has moved a directory: let what is not committed move along. Raises: OSError."""
+        moving = [entry for entry in self._all() if entry.path == old or entry.path.startswith(old + "/")]
+        records = []
+        for entry in moving:
+            self._drop(entry)
+            self._due.pop(entry.path, None)
+            path = new + entry.path.removeprefix(old)
+            if entry.node is not None:
+                self._put(path, entry.node)
+                if entry.node.origin is not None:
+                    entry.node.origin = path, entry.node.origin[1]
+            if entry.sealed is not None:
+                origin = entry.node.origin if entry.node is not None else None
+                records.append(replace(entry.sealed, serial=self.spool.serial(), path=path, origin=origin))
+        if records:
+            self._record(records)
+
+    def released(self, node: Node) -> None:
+        """A file that could write was closed. Raises: OSError, when it could not be sealed."""
+        node.writers -= 1
+        if not node.writers and node.path is not None:
+            self.seal(node)
+            if (entry := self._entry(node.path)) is not None:
+                self._retire(entry)
+
+    # What is to be committed
+
+    @property
+    def pending(self) -> int:
+        """How many entries wait for a commit."""
+        return len(self._due)
+
+    def changes(self) -> Changes:
+        """Return all that the journal has to hold, oldest first."""
+        found = [sealed for entry in self._all() for sealed in (entry.committing, entry.sealed) if sealed is not None]
+        return [sealed.record() for sealed in sorted(found, key=lambda sealed: sealed.serial)]
+
+    def take(self) -> Entries:
+        """Return all entries that wait for a commit; what they are to be is in `committing` now."""
+        entries = list(self._due.values())
+        for entry in entries:
+            entry.committing, entry.sealed = entry.sealed, None
+        self._due = {}
+        self._due_bytes = 0
+        self.due, self.plenty = trio.Event(), trio.Event()
+        self.room.set()
+        return entries
+
+    def include_all(self) -> None:
+        """Let what was sealed by an fsync wait too, though it was not closed."""
+        for entry in self._all():
+            if entry.sealed is not None:
+                self._wait(entry)
+
+    def give_back(self, entries: Entries) -> None:
+        """Let entries from `take` wait again: they were not committed."""
+        for entry in entries:
+            if entry.sealed is None:
+                entry.sealed = entry.committing
+            elif entry.committing is not None and entry.committing.content is not None:
+                entry.committing.content.drop(done=False)
+            entry.committing = None
+            self._wait(entry)
+
+    def committed(self, entry: Entry, final: Stat | None) -> None:
+        """Take note that the drive has at the path of `entry` what was being committed: `final`, or nothing."""
+        sealed, entry.committing = entry.committing, None
+        assert sealed is not None
+        node = entry.node
+        if final is not None and node is not None and node.path == entry.path and entry.sealed is None:
+            self._renew(node, sealed, final)
+        if sealed.content is not None:
+            sealed.content.drop(done=True)
+        self.own.note(entry.path, final)
+        self._retire(entry)
+
+    def _renew(self, node: Node, sealed: Sealed, final: Stat) -> None:
+        """Let a node go on from what the drive has now."""
+        if sealed.content is not None and node.sealed_content is sealed.content and node.draft is not None:
+            node.sealed_content = None
+            node.draft.rebase(sealed.content, Base(sealed.path, final, self.open_base) if final.blocks else None)
+        node.origin = sealed.path, final
+        node.sealed_stat = final
+        if not node.is_dirty:
+            node.stat = final
+            node.changed.clear()
+
+    def _retire(self, entry: Entry) -> None:
+        """Drop an entry that says nothing which the drive does not say."""
+        node = entry.node
+        if node is not None and node.path == entry.path and not node.is_dirty:
+            self.on_stat(entry.path, node.stat)
+        if entry.sealed or entry.committing or (node is not None and (node.writers or node.is_dirty)):
+            return
+        self._drop(entry)
+        if entry.is_overtaken:
+            self.on_stale(entry.path)
+
+    async def _is_ours(self, path: str) -> bool:
+        if not self.own.knows(path):
+            return False
+        try:
+            return await self.drive.lstat(path) == self.own.final(path)
+        except NotFound:
+            return self.own.final(path) is None
+
+    # Entries
+
+    def _all(self) -> Entries:
+        return [entry for here in self._entries.values() for entry in here.values()]
+
+    def _drop(self, entry: Entry) -> None:
+        directory, name = _split(entry.path)
+        here = self._entries[directory]
+        if here.pop(name, None) is not None and not here:
+            del self._entries[directory]
+        self._retired += 1
+
+    def _entry(self, path: str) -> Entry | None:
+        directory, name = _split(path)
+        here = self._entries.get(directory)
+        return None if here is None else here.get(name)
+
+    def _put(self, path: str, node: Node) -> Node:
+        """Let `node` be at `path`; what was there is nowhere."""
+        directory, name = _split(path)
+        here = self._entries.setdefault(directory, {})
+        entry = here.get(name)
+        if entry is None:
+            entry = here[name] = Entry(path)
+        if entry.node is not None and entry.node is not node and entry.node.path == path:
+            entry.node.path = None
+        entry.node = node
+        node.path = path
+        return node
+
+    def _vacate(self, path: str) -> None:
+        entry = self._entry(path)
+        if entry is not None and entry.node is not None:
+            if entry.node.path == path:
+                entry.node.path = None
+            entry.node = None
+
+    # Sealing
+
+    def _absent(self, path: str) -> Sealed:
+        return Sealed(self.spool.serial(), path, None)
+
+    def _seal(self, node: Node) -> Sealed:
+        if node.draft is not None and node.draft.is_dirty:
+            node.sealed_content = node.draft.seal()
+        node.sealed_stat = node.stat
+        return self._sealed(node)
+
+    def _sealed(self, node: Node) -> Sealed:
+        assert node.path is not None
+        assert node.sealed_stat is not None
+        changed = frozenset(node.changed)
+        return Sealed(self.spool.serial(), node.path, node.sealed_stat, node.sealed_content, node.origin, changed)
+
+    def _record(self, sealed: Sequence[Sealed], *, due: bool = True) -> None:
+        """Write sealed states to the journal, and let them count."""
+        self.spool.journal.changed([each.record() for each in sealed])
+        for each in sealed:
+            if each.content is not None:
+                each.content.users += 1  # before any is let go of: one content may only have changed its path
+        for each in sealed:
+            directory, name = _split(each.path)
+            entry = self._entries.setdefault(directory, {}).setdefault(name, Entry(each.path))
+            self._supersede(entry, each)
+            if due:
+                self._wait(entry)
+
+    def _supersede(self, entry: Entry, sealed: Sealed) -> None:
+        former, entry.sealed = entry.sealed, sealed
+        if former is not None and former.content is not None:
+            former.content.drop(done=False)
+
+    def _wait(self, entry: Entry) -> None:
+        self._due[entry.path] = entry
+        content = entry.sealed.content if entry.sealed else None
+        if content is not None:
+            self._due_bytes += content.size
+        self.due.set()
+        if len(self._due) >= GROUP_ENTRIES or self._due_bytes >= GROUP_BYTES:
+            self.plenty.set()
+        if len(self._due) >= PENDING_MAX and self.room.is_set():
+            self.room = trio.Event()
+
+    def _restore(self, change: Change) -> None:
+        """Take up what a dead worker has left."""
+        serial, path, *rest = change
+        if not rest:
+            self._record_restored(Sealed(serial, path, None))
+            return
+        stat, origin, changed, kept = decode_stat(rest[0]), rest[1], rest[2], rest[3]
+        node = self._put(path, Node(self, stat, origin=(origin[0], decode_stat(origin[1])) if origin else None))
+        node.stat = node.sealed_stat = stat
+        node.changed.update(changed)
+        if kept is not None:
+            size, limit, runs, base = kept
+            chunks = {first + number: slot + number for first, slot, count in runs for number in range(count)}
+            content = Content(
+                self.spool, Base(base[0], decode_stat(base[1]), self.open_base) if base else None, size, limit, chunks
+            )
+            self.spool.slots.hold(chunks.values())
+            node.sealed_content = content
+            node.draft = Draft.restored(self.spool, content)
+        self._record_restored(Sealed(serial, path, stat, node.sealed_content, node.origin, frozenset(changed)))
+
+    def _record_restored(self, sealed: Sealed) -> None:
+        directory, name = _split(sealed.path)
+        entry = self._entries.setdefault(directory, {}).setdefault(name, Entry(sealed.path))
+        if sealed.stat is None:
+            self._vacate(sealed.path)
+        if sealed.content is not None:
+            sealed.content.users += 1
+        self._supersede(entry, sealed)
+        self._wait(entry)
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Return the directory of a path and its name there."""
+    directory, _, name = path.rpartition("/")
+    return directory or "/", name

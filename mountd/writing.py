@@ -1,0 +1,64 @@
+"""What a writable mount has besides a readable one: its spool, the changes over the drive, and the task that commits.
+
+Changes that dead workers of the same drive have left are taken over first.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from ddrive.drive import Drive
+from ddrive.errors import DriveError
+from mountd.committing import Committer
+from mountd.spool import Spool, open_spools
+from mountd.staged import StagedDrive
+
+log = logging.getLogger(__name__)
+
+SPOOLS = "spool"  # below the state directory
+FINISH_S = 2.8  # for the last commit of a mount that has ended; the engine waits a little longer
+OTHERS_S = 3.0  # for committing what several dead workers have left
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """The changes of one mount, and who commits them."""
+
+    staged: StagedDrive
+    committer: Committer
+
+
+async def serve_writing(drive: Drive, state: Path, *, task_status: trio.TaskStatus[Writing]) -> None:
+    """Give what is needed to change `drive`, and commit changes until cancelled; then those that are left.
+
+    Raises: OSError when there can be no spool.
+    """
+    spools = open_spools(state / SPOOLS, {"key": drive.key.hex(), "dialect": drive.dialect_name})
+    for other in spools[1:]:
+        await _commit_left(drive, other)
+    spool = spools[0]
+    staged = StagedDrive(drive, spool)
+    committer = Committer(staged)
+    is_done = False
+    try:
+        task_status.started(Writing(staged, committer))
+        await committer.run()
+    finally:
+        is_done = await committer.finish(FINISH_S)
+        if not is_done:
+            log.warning("changes are left for the next mount: place=%s", spool.directory)
+        spool.close(remove=is_done)
+
+
+async def _commit_left(drive: Drive, spool: Spool) -> None:
+    """Commit what a dead worker has left, if that is possible now."""
+    committer = Committer(StagedDrive(drive, spool))
+    is_done = False
+    try:
+        is_done = await committer.finish(OTHERS_S)
+    except DriveError as problem:
+        log.warning("changes of a dead mount cannot be stored now: place=%s why=%s", spool.directory, problem)
+    finally:
+        spool.close(remove=is_done)
