@@ -32,6 +32,7 @@ class Config:
     `announce` lets others find us, `port_mapping` asks the router to let them in. `allowed_peers` are public keys (32
     bytes) of all who may connect; empty stands for everybody. Limits are in bytes a second of all links together, None
     is none; `upload_slots` peers are sent blocks at a time. Metrics are served on `metrics_addr` (`HOST:PORT`).
+    `dht_nodes` (`HOST:PORT`) are those of a private network, which is used instead of the public ones.
     """
 
     state: Path
@@ -47,6 +48,7 @@ class Config:
     down_limit: int | None = None
     upload_slots: int = UPLOAD_SLOTS
     metrics_addr: str | None = None
+    dht_nodes: tuple[str, ...] = ()
 
     @property
     def socket(self) -> Path:
@@ -109,10 +111,9 @@ def _from_file(path: Path, names: set[str]) -> dict[str, Any]:
 def _checked(name: str, value: Any) -> Any:
     match name:
         case "listen" | "metrics_addr":
-            try:
-                return str(Address.parse(str(value), lowest_port=0))
-            except ValueError as error:
-                raise DriveError(f"{name}: {error}") from error
+            return _address(name, value, lowest_port=0)
+        case "dht_nodes":
+            return tuple(_address(name, item) for item in _items(value))
         case "up_limit" | "down_limit":
             return _rate(name, value)
         case "upload_slots":
@@ -131,6 +132,18 @@ def _checked(name: str, value: Any) -> Any:
             return _boolean(name, value)
 
 
+def _address(name: str, value: Any, *, lowest_port: int = 1) -> str:
+    try:
+        return str(Address.parse(str(value), lowest_port=lowest_port))
+    except ValueError as error:
+        raise DriveError(f"{name}: {error}") from error
+
+
+def _items(value: Any) -> list[str]:
+    """Return the items of a list, or of a text with commas or spaces in between."""
+    return [str(item) for item in (value if isinstance(value, list) else str(value).replace(",", " ").split())]
+
+
 def _rate(name: str, value: Any) -> int | None:
     try:
         rate = parse_size(str(value))
@@ -144,11 +157,9 @@ def _rate(name: str, value: Any) -> int | None:
 
 
 def _keys(name: str, value: Any) -> frozenset[bytes]:
-    """Return the keys of a list, or of a text with commas in between."""
-    texts = str(value).replace(",", " ").split() if isinstance(value, str) else list(value)
     try:
-        keys = frozenset(bytes.fromhex(text) for text in texts)
-    except (TypeError, ValueError) as error:
+        keys = frozenset(bytes.fromhex(text) for text in _items(value))
+    except ValueError as error:
         raise DriveError(f"{name}: {error}") from error
     if any(len(key) != KEY_BYTES for key in keys):
         raise DriveError(f"{name}: a key has {2 * KEY_BYTES} hex digits; ddrive status shows one's own")

@@ -7,7 +7,7 @@ and every few seconds, as a drive is announced while it is mounted. Private ones
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, fields
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +16,7 @@ import trio
 from ddrive.dialect import Dialect
 from ddrive.ids import DiscoveryKey
 from ddrive.swarm import Address, Peer, Swarm
+from ddrive.swarm.dht import open_dht
 from ddrive.swarm.dialing import DialCounts
 from ddrive.swarm.discovery import Counts, Discovery, DiscoveryReport, Finding, Mechanism
 from ddrive.swarm.lan import open_lan
@@ -51,6 +52,7 @@ class Finder:
         self._networks = networks
         self._mechanisms: list[Discovery] = []
         self._topics: dict[DiscoveryKey, Topic] = {}
+        self._failed: dict[Mechanism, str] = {}  # why those that are not there are not
         self._refused: Counter[Mechanism] = Counter()
         self._last_refused: dict[Mechanism, str] = {}
         self._changed = trio.Event()
@@ -83,7 +85,8 @@ class Finder:
         """Take in what a mechanism has found."""
         if finding.discovery_key not in self._topics:
             return
-        why = refusal(finding, self._networks.here, self._port)
+        is_private = finding.mechanism == "dht" and bool(self._config.dht_nodes)
+        why = refusal(finding, self._networks.here, self._port, near_too=is_private)
         if why is not None:
             self._refused[finding.mechanism] += 1
             self._last_refused[finding.mechanism] = f"{finding.address}: {why}"
@@ -101,11 +104,22 @@ class Finder:
         return 0 if all(host.startswith("127.") or host == "::1" for host in hosts) else self._port
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Open the mechanisms that are wanted."""
+        """Open the mechanisms that are wanted; one that cannot be had does not keep the others away."""
         if not self._config.discovery:
             return
-        lan = open_lan(self._found, port=self._open_port, networks=self._networks)
-        self._mechanisms.append(await stack.enter_async_context(lan))
+        wanted: list[Mechanism] = ["lan"] if self._config.lan_only else ["lan", "dht"]
+        for name in wanted:
+            try:
+                self._mechanisms.append(await stack.enter_async_context(self._opening(name)))
+            except OSError as error:
+                self._failed[name] = str(error)
+                _log.warning("no discovery mechanism=%s reason=%s", name, error)
+
+    def _opening(self, name: Mechanism) -> AbstractAsyncContextManager[Discovery]:
+        if name == "lan":
+            return open_lan(self._found, port=self._open_port, networks=self._networks)
+        nodes = [Address.parse(node) for node in self._config.dht_nodes] or None
+        return open_dht(self._found, port=self._open_port, nodes=nodes)
 
     def report(self) -> dict[str, Any]:
         """Return how each mechanism is doing, as `status` shows it."""
@@ -172,7 +186,7 @@ class Finder:
     def _why_off(self, name: Mechanism) -> str:
         if not self._config.discovery:
             return "turned off by --no-discovery"
-        return "turned off by --lan-only" if self._config.lan_only else "not available"
+        return "turned off by --lan-only" if self._config.lan_only else self._failed.get(name, "not available")
 
 
 def _shown(peer: Peer) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 import signal
 from collections.abc import Sequence
-from typing import Annotated
 
 import trio
-import typer
 
 from ddrive.errors import DriveError
 from ddrive.swarm import Address
@@ -14,20 +12,8 @@ from mountd.cli import options, report
 
 DEFAULT_LISTEN = "0.0.0.0:49737"  # the port of the nodes that npm peers know
 
-DhtNodes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--dht-node",
-        envvar="DDRIVE_DHT_NODES",
-        metavar="HOST:PORT",
-        parser=options.address,
-        help="Node of the DHT to begin at; may be repeated.",
-        show_default=False,
-    ),
-]
 
-
-def bootstrap(listen: options.Listen = None, dht_node: DhtNodes = None, as_json: options.Json = False) -> None:
+def bootstrap(listen: options.Listen = None, dht_node: options.DhtNodes = None, as_json: options.Json = False) -> None:
     """Run a node at which peers of a private network find each other, until SIGTERM or SIGINT."""
     nodes = [Address.parse(node) for node in dht_node or []]
     address = Address.parse(listen or DEFAULT_LISTEN, lowest_port=0)

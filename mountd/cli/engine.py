@@ -36,6 +36,7 @@ def daemon(
         bool, typer.Option("--no-port-mapping", envvar="DDRIVE_NO_PORT_MAPPING", help="Ask the router for nothing.")
     ] = False,
     allow_peer: options.AllowedPeers = None,
+    dht_node: options.DhtNodes = None,
     up_limit: options.UpLimit = None,
     down_limit: options.DownLimit = None,
     upload_slots: Annotated[
@@ -58,6 +59,7 @@ def daemon(
     values = {
         "LISTEN": listen,
         "ALLOWED_PEERS": ",".join(allow_peer or []) or None,
+        "DHT_NODES": ",".join(dht_node or []) or None,
         "UP_LIMIT": up_limit,
         "DOWN_LIMIT": down_limit,
         "UPLOAD_SLOTS": upload_slots,

@@ -102,6 +102,17 @@ Listen = Annotated[
         show_default=False,
     ),
 ]
+DhtNodes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dht-node",
+        envvar="DDRIVE_DHT_NODES",
+        metavar="HOST:PORT",
+        parser=address,
+        help="Node of the DHT to begin at; may be repeated.",
+        show_default=False,
+    ),
+]
 MetricsAddress = Annotated[
     str | None,
     typer.Option(

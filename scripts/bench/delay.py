@@ -59,7 +59,8 @@ class Engine:
     """The command line with one state directory."""
 
     def __init__(self, state: Path) -> None:
-        self.environment = os.environ | {"DDRIVE_STATE": str(state), "DDRIVE_LISTEN": "127.0.0.1:0"}
+        own = {"DDRIVE_STATE": str(state), "DDRIVE_LISTEN": "127.0.0.1:0", "DDRIVE_NO_DISCOVERY": "1"}
+        self.environment = os.environ | own
 
     def run(self, *arguments: str) -> str:
         """Return what a verb writes to stdout."""

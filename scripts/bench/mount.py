@@ -250,7 +250,7 @@ class Ours(System):
 
     def daemon(self, state: str) -> dict[str, Any]:
         """Start the engine of `state` with a listener on loopback; returns its status."""
-        command = [*DDRIVE, "daemon", "--state", str(self.place / state), "--listen", "127.0.0.1:0"]
+        command = [*DDRIVE, "daemon", "--state", str(self.place / state), "--listen", "127.0.0.1:0", "--no-discovery"]
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
         deadline = time.monotonic() + 15
         while True:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.hosts import Host, lan
+from tests.support.hosts import Host, internet, lan
 from tests.support.program import Program, program
 
 
@@ -32,3 +32,20 @@ def test_a_mount_finds_the_drive_on_the_lan(hosts: list[Host], tmp_path: Path) -
         lan_report = reader.ask("status")["discovery"]["lan"]
         assert lan_report["running"]
         assert min(lan_report["asked"], lan_report["answered"], lan_report["found"]) > 0
+
+
+def test_a_mount_finds_the_drive_through_a_private_dht(tmp_path: Path) -> None:
+    with (
+        internet(3) as hosts,
+        program(tmp_path / "author", hosts[0]) as author,
+        program(tmp_path / "reader", hosts[1]) as reader,
+        program(tmp_path / "node", hosts[2]) as node,
+        node.running("bootstrap", "--listen", f"{hosts[2].address}:4000") as bootstrap,
+    ):
+        assert bootstrap.stdout is not None
+        assert bootstrap.stdout.readline()
+        author.settings["DDRIVE_DHT_NODES"] = reader.settings["DDRIVE_DHT_NODES"] = f"{hosts[2].address}:4000"
+        key = seeded(author, tmp_path / "source")
+        reader.mount(key, tmp_path / "mnt")
+        assert (tmp_path / "mnt" / "greeting.txt").read_text() == "hello\n"
+        assert reader.ask("status")["discovery"]["dht"]["connected"] == 1

@@ -1,4 +1,4 @@
-"""Hosts with networks of their own on this machine: network namespaces, joined by a bridge in one more of them.
+"""Hosts with networks of their own on this machine: network namespaces, joined by a bridge or router in one more.
 
 Nothing of it reaches the networks of this machine; all is gone when the block ends.
 """
@@ -32,25 +32,51 @@ class Host:
 @contextmanager
 def lan(hosts: int, *, network: str = "10.77.0") -> Iterator[list[Host]]:
     """Give hosts on one network with the addresses NETWORK.1, NETWORK.2 and so on, and no other network."""
+    with _namespaces(hosts) as (switch, names):
+        _ip("-n", switch, "link", "add", "bridge", "type", "bridge", "mcast_snooping", "0")
+        _ip("-n", switch, "link", "set", "bridge", "up")
+        made = [Host(name, f"{network}.{number}") for number, name in enumerate(names, 1)]
+        for host in made:
+            port = _plug_in(host, switch)
+            _ip("-n", switch, "link", "set", port, "master", "bridge")
+            host.ip("route", "add", "default", "dev", "eth0")  # npm peers find the network for multicast by it
+        yield made
+
+
+@contextmanager
+def internet(hosts: int) -> Iterator[list[Host]]:
+    """Give hosts with public addresses, each on a network of its own, and a router in between."""
+    with _namespaces(hosts) as (router, names):
+        made = [Host(name, f"11.0.{number}.2") for number, name in enumerate(names, 1)]
+        for number, host in enumerate(made, 1):
+            port = _plug_in(host, router)
+            _ip("-n", router, "address", "add", f"11.0.{number}.1/24", "dev", port)
+            host.ip("route", "add", "default", "via", f"11.0.{number}.1")
+        subprocess.run([*Host(router, "").prefix, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
+        yield made
+
+
+@contextmanager
+def _namespaces(hosts: int) -> Iterator[tuple[str, list[str]]]:
+    """Give the name of one network namespace in the middle, and those of as many hosts."""
     base = f"ddrive-{os.getpid()}-{next(_numbers)}"
-    switch = f"{base}-switch"
-    made = [Host(f"{base}-{number}", f"{network}.{number}") for number in range(1, hosts + 1)]
-    names = [switch, *(host.name for host in made)]
+    names = [f"{base}-{number}" for number in range(hosts + 1)]
     try:
         for name in names:
             _ip("netns", "add", name)
-        _ip("-n", switch, "link", "add", "bridge", "type", "bridge", "mcast_snooping", "0")
-        _ip("-n", switch, "link", "set", "bridge", "up")
-        for number, host in enumerate(made):
-            port = f"port{number}"
-            host.ip("link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", switch)
-            _ip("-n", switch, "link", "set", port, "master", "bridge", "up")
-            host.ip("link", "set", "lo", "up")
-            host.ip("address", "add", f"{host.address}/24", "dev", "eth0")
-            host.ip("link", "set", "eth0", "up")
-            host.ip("route", "add", "default", "dev", "eth0")  # npm peers find the network for multicast by it
-        yield made
+            _ip("-n", name, "link", "set", "lo", "up")
+        yield names[0], names[1:]
     finally:
         for name in names:
             with suppress(subprocess.CalledProcessError):
                 _ip("netns", "delete", name)
+
+
+def _plug_in(host: Host, middle: str) -> str:
+    """Lead a cable from a host to the middle and return the name of its end there."""
+    port = f"port{host.name.rpartition('-')[2]}"
+    host.ip("link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", middle)
+    _ip("-n", middle, "link", "set", port, "up")
+    host.ip("address", "add", f"{host.address}/24", "dev", "eth0")
+    host.ip("link", "set", "eth0", "up")
+    return port

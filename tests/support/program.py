@@ -39,6 +39,7 @@ class Program:
         self.state = state
         self.host = host
         self.command = [*(host.prefix if host else []), *COMMAND]
+        self.settings: dict[str, str] = {}  # of every run, as environment variables
         self.mountpoints: list[Path] = []
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -47,7 +48,7 @@ class Program:
         kept |= {"DDRIVE_STATE": str(self.state), "XDG_CONFIG_HOME": str(self.state.parent / "home")}
         if self.host is None:  # what runs on this machine itself keeps to itself
             kept |= {"DDRIVE_LISTEN": "127.0.0.1:0", "DDRIVE_NO_DISCOVERY": "1"}
-        return kept | more
+        return kept | self.settings | more
 
     def run(self, *arguments: str | Path, timeout_s: float = RUN_S, **environment: str) -> Result:
         """Run one verb to its end, whatever it answers."""
