@@ -10,22 +10,17 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
 import trio
 
 from ddrive.dialect import DIALECTS, Dialect
 from ddrive.drive import open_drive
-from ddrive.drive.hostile import HostileNames
-from ddrive.errors import AlreadyExists, DriveError, InvalidKey, NoPeers
+from ddrive.errors import AlreadyExists, Behind, DriveError, InvalidKey, NoPeers
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey, short
 from ddrive.store.store import OwnedStore
 from mountd.drives import DriveTable, KnownDrive
 from mountd.finding import Topic
-from mountd.held import held_bytes
-
-HOSTILE_LIMIT_S = 1.0  # of one `info` for the entries that are never shown; the next one goes on
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +63,6 @@ class Collection:
         self._on_change = on_change
         self._open: dict[PublicKey, OpenDrive] = {}
         self._topics: dict[DiscoveryKey, KnownDrive] = {}
-        self._hostile: dict[PublicKey, HostileNames] = {}
         for known in table:
             self._note_topics(known)
 
@@ -138,6 +132,17 @@ class Collection:
             await self._forget_empty(store, known.key)
         self.table.remove(known.key)
 
+    async def leave(self, known: KnownDrive) -> None:
+        """Keep a drive open no longer; `keep` opens it again."""
+        await self._close(known.key)
+
+    def forget(self, known: KnownDrive) -> None:
+        """Know a drive no longer, which is not open."""
+        for topic in [topic for topic, owner in self._topics.items() if owner is known]:
+            del self._topics[topic]
+        self.table.remove(known.key)
+        self._on_change()
+
     async def create(self, name: str | None, dialect: Dialect, *, private: bool) -> KnownDrive:
         """Return a new, empty drive of our own.
 
@@ -148,6 +153,8 @@ class Collection:
         try:
             if feed.length:
                 raise AlreadyExists(f"there is a drive called {name!r} already: {feed.key.hex()}")
+            if feed.behind:
+                raise Behind(f"a drive called {name!r} was removed here, and others may have it: choose another name")
             drive = await open_drive(store, key=feed.key, create=True)
             content = await drive.content()
             known = KnownDrive(
@@ -292,6 +299,13 @@ class Collection:
             for topic, store in self.topics_of(drive.known).items()
         }
 
+    def may_ask(self, topic: DiscoveryKey) -> bool:
+        """Tell whether strangers may be asked for a feed that no drive is known to have.
+
+        It may be nested in a private drive, and then it is as private: while one is open nothing of that kind is asked.
+        """
+        return topic not in self._topics and not any(drive.known.private for drive in self._open.values())
+
     def topics_of(self, known: KnownDrive) -> dict[DiscoveryKey, OwnedStore]:
         """Return by what names a drive is known among peers: one per dialect that it may be of."""
         return {
@@ -323,65 +337,9 @@ class Collection:
         async with self.feeds(known) as found:
             return found[1][0].length if found else 0
 
-    async def line(self, known: KnownDrive) -> dict[str, Any]:
-        """Return the drive as `list` shows it."""
-        value: dict[str, Any] = {
-            "key": known.key.hex(),
-            "url": known.url,
-            "name": known.name,
-            "dialect": known.dialect.name if known.dialect else None,
-            "writable": known.writable,
-            "version": 0,
-            "seeding": self.is_seeding(known),
-            "byte_length": 0,
-            "held": 0,
-        }
-        async with self.feeds(known) as found:
-            if found:
-                value["version"] = found[1][0].length
-                for feed in found[1][1:]:
-                    value["byte_length"] = feed.byte_length
-                    value["held"] = await held_bytes(feed)
-        return value
-
-    async def info(self, known: KnownDrive) -> dict[str, Any]:
-        """Return the drive as `info` shows it, without its mounts."""
-        value: dict[str, Any] = {
-            "key": known.key.hex(),
-            "url": known.url,
-            "dialect": known.dialect.name if known.dialect else None,
-            "version": 0,
-            "writable": known.writable,
-            "peers": 0,
-            "metadata": dict(_NOTHING),
-            "content": dict(_NOTHING) | {"bytes_downloaded": 0},
-            "forked": False,
-            "hostile_names": 0,
-        }
-        async with self.feeds(known) as found:
-            if found:
-                store, feeds = found
-                hostile = self._hostile.setdefault(known.key, HostileNames())
-                value["hostile_names"] = await hostile.look(feeds[0], HOSTILE_LIMIT_S)
-                value["version"] = feeds[0].length
-                value["peers"] = store.session(feeds[0]).peer_count
-                value["forked"] = any(feed.forked for feed in feeds)
-                for name, feed in zip(("metadata", "content"), feeds, strict=False):
-                    value[name] |= {
-                        "length": feed.length,
-                        "downloaded": feed.held(0, feed.length),
-                        "byte_length": feed.byte_length,
-                    }
-                for feed in feeds[1:]:
-                    value["content"]["bytes_downloaded"] = await held_bytes(feed)
-        return value
-
     def no_peers(self, known: KnownDrive) -> NoPeers:
         """Return the error that says that nobody had the drive."""
         return NoPeers(f"no peer has drive {short(known.key)}: name one with --peer HOST:PORT, or try again")
-
-
-_NOTHING = {"length": 0, "downloaded": 0, "byte_length": 0}
 
 
 def dialect_named(name: str | None) -> Dialect | None:

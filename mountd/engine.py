@@ -33,7 +33,9 @@ from mountd.drives import DriveTable, KnownDrive
 from mountd.errnos import to_exit_code
 from mountd.files import load_json, save_bytes, save_json
 from mountd.finding import Finder, open_finder
+from mountd.keeping import Keeping
 from mountd.logs import configure
+from mountd.lonely import Lonely
 from mountd.mountpoints import Mountpoints
 from mountd.mounts import GUESS, Mount, MountTable
 from mountd.peers import Peers
@@ -120,13 +122,17 @@ class Engine:
         """Do the work of an engine until it is told to stop, then end the mounts and the socket."""
         verbs = Verbs(self._config, self._stores, self._collection, self._mountpoints, peers, finder, self._stop)
         upkeep = Upkeep(self._collection, self._stores)
-        control = Control(self._config.socket, self._stores, verbs.table() | upkeep.table() | self._databases.table())
+        keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases.feeds)
+        table = verbs.table() | upkeep.table() | keeping.table() | self._databases.table()
+        control = Control(self._config.socket, self._stores, table)
         await self._nursery.start(control.serve)
         self._nursery.start_soon(self._stop_on_signal)
         self._collection.start()
         self._databases.start(peers.add)
         self._changed = finder.changed
-        self._nursery.start_soon(finder.follow, lambda: self._collection.topics() | self._databases.topics())
+        lonely = Lonely(self._stores, self._collection.may_ask)
+        parts = (lonely, self._databases, self._collection)  # the last one has the last word
+        self._nursery.start_soon(finder.follow, lambda: {k: v for part in parts for k, v in part.topics().items()})
         for mount in self._mountpoints.table:
             await self._restore(mount)
         _log.info("engine ready pid=%d state=%s listen=%s", os.getpid(), self._config.state, ",".join(peers.listening))

@@ -17,12 +17,13 @@ from ddrive.dialect import Dialect
 from ddrive.ids import DiscoveryKey
 from ddrive.swarm import Address, Peer, Swarm
 from ddrive.swarm.dht import open_dht
-from ddrive.swarm.dialing import DialCounts
+from ddrive.swarm.dialing import DialCounts, Source
 from ddrive.swarm.discovery import Counts, Discovery, DiscoveryReport, Finding, Mechanism
 from ddrive.swarm.lan import open_lan
-from ddrive.swarm.networks import refusal
+from ddrive.swarm.networks import parse_ip, refusal
 from ddrive.swarm.watching import Networks, open_networks
 from mountd.config import Config
+from mountd.remembered import Remembered
 
 LOOK_S: Final = 2.0  # between two looks at what is to be looked for
 SHOWN_FAILURES: Final = 3  # more would fill the screen; `info` shows all
@@ -46,16 +47,24 @@ Topics = Mapping[DiscoveryKey, Topic]
 class Finder:
     """The mechanisms of an engine. Made by `open_finder`."""
 
-    def __init__(self, config: Config, swarm: Swarm, networks: Networks) -> None:
+    def __init__(self, config: Config, swarm: Swarm, networks: Networks, remembered: Remembered) -> None:
         self._config = config
         self._swarm = swarm
         self._networks = networks
+        self._remembered = remembered
         self._mechanisms: list[Discovery] = []
         self._topics: dict[DiscoveryKey, Topic] = {}
         self._failed: dict[Mechanism, str] = {}  # why those that are not there are not
-        self._refused: Counter[Mechanism] = Counter()
-        self._last_refused: dict[Mechanism, str] = {}
+        self._refused: Counter[Source] = Counter()
+        self._last_refused: dict[Source, str] = {}
         self._changed = trio.Event()
+        networks.subscribe(self._networks_changed)
+
+    def _networks_changed(self) -> None:
+        here = self._networks.here
+        self._swarm.network_changed(lambda host: (ip := parse_ip(host)) is not None and here.owns(ip))
+        for mechanism in self._mechanisms:
+            mechanism.refresh()
 
     def changed(self) -> None:
         """Look again soon at what is to be looked for."""
@@ -66,6 +75,8 @@ class Finder:
         while True:
             self._changed = trio.Event()
             self._want(wanted())
+            self._remember()
+            await self._remembered.save()
             with trio.move_on_after(LOOK_S):
                 await self._changed.wait()
 
@@ -73,25 +84,41 @@ class Finder:
         for key in [key for key in self._topics if key not in topics]:
             del self._topics[key]
             self._swarm.forget_topic(key)
+            self._remembered.forget(key)
             for mechanism in self._mechanisms:
                 mechanism.leave(key)
         for key, topic in topics.items():
             if self._topics.get(key) != topic:
+                is_new = key not in self._topics
                 self._topics[key] = topic
+                if is_new and self._config.discovery:
+                    for address in self._remembered.addresses(key):
+                        self._try(address, key, "remembered")
                 for mechanism in self._mechanisms:
                     mechanism.join(key, topic.dialect, announce=topic.announce and self._config.announce)
 
+    def _remember(self) -> None:
+        """Take note of where peers are that were found."""
+        for peer in self._swarm.peers():
+            if peer.connected and peer.source is not None:
+                for topic in peer.topics:
+                    self._remembered.note(topic, Address.parse(peer.address))
+
     def _found(self, finding: Finding) -> None:
         """Take in what a mechanism has found."""
-        if finding.discovery_key not in self._topics:
-            return
-        is_private = finding.mechanism == "dht" and bool(self._config.dht_nodes)
-        why = refusal(finding, self._networks.here, self._port, near_too=is_private)
-        if why is not None:
-            self._refused[finding.mechanism] += 1
-            self._last_refused[finding.mechanism] = f"{finding.address}: {why}"
-            return
-        self._swarm.found(finding.address, finding.discovery_key, finding.mechanism)
+        if finding.discovery_key in self._topics:
+            self._try(finding.address, finding.discovery_key, finding.mechanism)
+
+    def _try(self, address: Address, topic: DiscoveryKey, source: Source) -> None:
+        """Have an address dialled unless there is a reason against it."""
+        is_private = source in ("dht", "remembered") and bool(self._config.dht_nodes)
+        here = self._networks.here
+        why = refusal(address, source, here, self._port, near_too=is_private, far_too=not self._config.lan_only)
+        if why is None:
+            self._swarm.found(address, topic, source)
+        else:
+            self._refused[source] += 1
+            self._last_refused[source] = f"{address}: {why}"
 
     @property
     def _port(self) -> int:
@@ -114,6 +141,11 @@ class Finder:
             except OSError as error:
                 self._failed[name] = str(error)
                 _log.warning("no discovery mechanism=%s reason=%s", name, error)
+
+    async def close(self) -> None:
+        """Keep what is to be remembered."""
+        self._remember()
+        await self._remembered.save()
 
     def _opening(self, name: Mechanism) -> AbstractAsyncContextManager[Discovery]:
         if name == "lan":
@@ -203,6 +235,10 @@ async def open_finder(config: Config, swarm: Swarm) -> AsyncIterator[Finder]:
     """Give the mechanisms of an engine, opened as `config` says."""
     async with AsyncExitStack() as stack:
         networks = await stack.enter_async_context(open_networks())
-        finder = Finder(config, swarm, networks)
+        finder = Finder(config, swarm, networks, Remembered(config.state / "peers.sqlite"))
         await finder.open(stack)
-        yield finder
+        try:
+            yield finder
+        finally:
+            with trio.CancelScope(shield=True):
+                await finder.close()

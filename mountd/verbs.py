@@ -18,6 +18,7 @@ from ddrive.store.store import OwnedStore
 from mountd.collection import Collection, dialect_named
 from mountd.config import Config
 from mountd.control import Params, Tell, Verb
+from mountd.describing import Describer
 from mountd.drives import KnownDrive
 from mountd.finding import Finder
 from mountd.mountpoints import Mountpoints, wanted_mount
@@ -46,6 +47,7 @@ class Verbs:
         self._config = config
         self._stores = stores
         self._collection = collection
+        self._describer = Describer(collection)
         self._mountpoints = mountpoints
         self._peers = peers
         self._finder = finder
@@ -96,7 +98,7 @@ class Verbs:
 
     async def list_drives(self, params: Params, tell: Tell) -> list[dict[str, Any]]:
         """Describe all known drives."""
-        return [await self._collection.line(known) for known in self._collection.table]
+        return [await self._describer.line(known) for known in self._collection.table]
 
     async def create(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Make a new drive of our own."""
@@ -127,7 +129,7 @@ class Verbs:
         """Describe one drive, given by key or by a path in a mount."""
         known = self._find(params)
         mounts = [mount.mountpoint for mount in self._mountpoints.table.of(known.key)]
-        value = await self._collection.info(known) | {"mounts": mounts, "private": known.private}
+        value = await self._describer.info(known) | {"mounts": mounts, "private": known.private}
         value["discovery"] = self._finder.about(self._collection.topics_of(known))
         value["why"] = None if value["peers"] else self._why(known)
         return value

@@ -176,6 +176,13 @@ class Link:
             self._connection.send_stream(message)
             self._queued()
 
+    def send_sign_of_life(self) -> None:
+        """Send something that means nothing, so that the peer's system confirms it or the connection breaks."""
+        if self._connection.established and self.end is None:
+            self._last_sent = trio.current_time()
+            self._connection.ping()
+            self._wake.set()
+
     def disconnect(self, reason: str) -> None:
         """End the link; what is queued is still sent if that is quick."""
         self._finish(reason)
@@ -295,9 +302,8 @@ class Link:
             await trio.sleep_until(self._last_sent + interval_s)
             if trio.current_time() >= self._last_sent + interval_s:
                 self._last_sent = trio.current_time()
-                if self._connection.established and not self.queued_bytes:
-                    self._connection.ping()
-                    self._wake.set()
+                if not self.queued_bytes:
+                    self.send_sign_of_life()
 
     def _tell_all(self, events: list[Event]) -> None:
         """Call the handler for each event, and for those that its own calls cause."""

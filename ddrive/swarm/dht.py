@@ -26,11 +26,10 @@ from ddrive.swarm.dht_rpc import (
 )
 from ddrive.swarm.dht_socket import NodeSocket
 from ddrive.swarm.discovery import DiscoveryReport, Finding, Mechanism, Sink, Tally
+from ddrive.swarm.repeating import silence_s, wait_s
 from ddrive.swarm.static import Address
 
 REPEAT_S = (300.0, 480.0)  # a topic is looked for again after a time between these; npm nodes forget it after 720
-QUIET_S = 30.0  # likewise when nobody was found, doubled each time
-SILENT_S = 5.0  # likewise when no node answered
 MAX_WALKS = 8  # at the same time, in one network
 MAX_FOUND = 256  # addresses given on from one walk
 REFRESH_S = 5.0  # topics are not looked for more often than this, whatever happens
@@ -166,12 +165,8 @@ class _Network:
 
     def _plan_next(self, topic: _Topic, walk: Walk, *, found_any: bool) -> None:
         topic.vain = 0 if found_any else topic.vain + 1
-        wait_s = random.uniform(*REPEAT_S)
-        if not walk.answers:
-            wait_s = min(wait_s, SILENT_S * 2 ** min(topic.vain - 1, 4))
-        elif not found_any:
-            wait_s = min(wait_s, QUIET_S * 2 ** min(topic.vain - 1, 8))
-        topic.next_s = trio.current_time() + wait_s
+        wait = wait_s(REPEAT_S, topic.vain, random.random()) if walk.answers else silence_s(topic.vain)
+        topic.next_s = trio.current_time() + wait
 
     async def part(self) -> None:
         """Take back all that was announced; the caller sets a deadline."""

@@ -52,7 +52,6 @@ class LanDiscovery:
         self._last_error: str | None = None
         self._changed = trio.Event()
         self._can_announce = bool(port)
-        networks.subscribe(self.refresh)
 
     def join(self, discovery_key: DiscoveryKey, dialect: Dialect, *, announce: bool) -> None:
         """Look for peers of a topic; npm peers of either family may look for it, whatever its dialect."""

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 
-from ddrive.swarm.discovery import Finding
+from ddrive.swarm.dialing import Source
+from ddrive.swarm.static import Address
 
 IpAddress = IPv4Address | IPv6Address
 
@@ -51,17 +52,23 @@ def parse_ip(host: str) -> IpAddress | None:
     return mapped or address
 
 
-def refusal(finding: Finding, here: Here, port: int, *, near_too: bool = False) -> str | None:
-    """Return why the address of `finding` is not to be dialled, None when it may be.
+def refusal(
+    address: Address, source: Source, here: Here, port: int, *, near_too: bool = False, far_too: bool = True
+) -> str | None:
+    """Return why an address that `source` told is not to be dialled, None when it may be.
 
     `port` is where we take in peers ourselves. Strangers in a DHT name addresses of other people's networks, by mistake
-    or to make us attack somebody on ours; `near_too` is for a DHT that is private itself.
+    or to make us attack somebody on ours; `near_too` is for a DHT that is private itself. Whom we remember may have
+    been on a network where we are no more. Without `far_too`, what is beyond a router is left alone.
     """
-    address = parse_ip(finding.address.host)
-    if address is None or address.is_multicast or address.is_unspecified or not finding.address.port:
+    ip = parse_ip(address.host)
+    if ip is None or ip.is_multicast or ip.is_unspecified or not address.port:
         return "not an address of a peer"
-    if finding.address.port == port and here.owns(address):
+    if address.port == port and here.owns(ip):
         return "our own address"
-    if finding.mechanism == "lan":
-        return None if here.reaches(address) else "not on a network of ours"
-    return None if near_too or address.is_global else "not an address of the internet"
+    if source == "lan":
+        return None if here.reaches(ip) else "not on a network of ours"
+    is_near = source == "remembered" and here.reaches(ip)
+    if is_near or (far_too and (near_too or ip.is_global)):
+        return None
+    return "not an address of the internet" if far_too else "not on a network of ours"

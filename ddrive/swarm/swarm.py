@@ -7,6 +7,7 @@ peer collapse to the one that the side with the smaller key began, so that both 
 import logging
 import math
 import random
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ MAX_LINKS = 64  # up or coming up, both directions
 MAX_INCOMING = 48  # of these; strangers cannot take the place of peers that we were told to dial
 MAX_INCOMING_HANDSHAKES = 32  # of these, not yet done with the handshake: the oldest makes room for one that comes
 DIAL_TIMEOUT_S = 5.0  # until the stream is there
+
+PROBE_S = 4.0  # in which what we sent has to be confirmed, after our networks have changed
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ class _Member:
         self.key: bytes | None = None  # once admitted
         self.since_s = math.inf  # when it was admitted
         self.scope = trio.CancelScope()  # of the whole connection, if it came
+        self.socket: trio.socket.SocketType | None = None  # once there is a connection
         self._swarm = swarm
         self._handler = handler
 
@@ -140,6 +144,28 @@ class Swarm:
     def forget_topic(self, topic: DiscoveryKey) -> None:
         """Dial no more what was found for `topic` alone; links that are up stay."""
         self._plan.forget_topic(topic)
+
+    def network_changed(self, owns: Callable[[str], bool]) -> None:
+        """Mend what a change of our networks has broken; `owns` tells whether an IP address is one of ours.
+
+        Links from an address that is gone end; the others have to show signs of life; what failed is tried again.
+        """
+        self._plan.retry(trio.current_time())
+        for member in self._members:
+            if member.link is not None and member.socket is not None:
+                self._nursery.start_soon(self._probe, member.link, member.socket, owns)
+        self._wake()
+
+    async def _probe(self, link: Link, connection: trio.socket.SocketType, owns: Callable[[str], bool]) -> None:
+        """End a link that comes from a wrong address, or when nobody confirms that anything of ours has arrived."""
+        with suppress(OSError):
+            if not owns(connection.getsockname()[0]):
+                link.disconnect("our address has changed")
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(PROBE_S * 1000))
+            link.send_sign_of_life()
+            await trio.sleep(2 * PROBE_S)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
 
     def remove_peer(self, address: str) -> None:
         """Dial `address` no more, and end the link to whoever was there.
@@ -239,6 +265,7 @@ class Swarm:
         return bool(shaking)
 
     async def _run(self, member: _Member, stream: trio.SocketStream, address: str) -> LinkEnd:
+        member.socket = stream.socket
         return await run_link(
             stream,
             initiator=member.we_began,
