@@ -51,6 +51,7 @@ PURE = {
     "ddrive/swarm/dht_rpc.py",
     "ddrive/swarm/dht_search.py",
     "ddrive/swarm/dht_table.py",
+    "ddrive/swarm/repeating.py",
     "ddrive/swarm/dialing.py",
     "ddrive/swarm/discovery.py",
     "ddrive/swarm/lan_plan.py",

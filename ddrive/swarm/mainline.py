@@ -1,0 +1,331 @@
+"""Peers found through the Mainline DHT of BitTorrent, and a way through the home router: libtorrent does both.
+
+The session has no torrents and takes no part in file sharing; its socket is apart from ours. What libtorrent tells, it
+tells as alerts, which live until the next ones are fetched: their values are copied at once. It wakes us through a
+socket. An announcement cannot be taken back; it is forgotten within half an hour.
+Source: BEP 5; documentation of libtorrent 2.
+"""
+
+import logging
+import math
+import random
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+
+import libtorrent
+import trio
+
+from ddrive.dialect import Dialect
+from ddrive.ids import DiscoveryKey
+from ddrive.swarm.background import background
+from ddrive.swarm.discovery import TOPIC_BYTES, DiscoveryReport, Finding, Mechanism, Sink, Tally
+from ddrive.swarm.repeating import wait_s
+from ddrive.swarm.static import Address
+
+REPEAT_S = (900.0, 1500.0)  # a topic is looked for, and announced, again after a time between these
+REFRESH_S = 10.0  # topics are not looked for more often than this, whatever happens
+ENOUGH_NODES = 16  # in the routing table; with fewer, an announcement may not have got to the right nodes
+SOON_S = 60.0  # it is then made again after this long
+MAX_FOUND = 256  # addresses given on from one lookup
+STARTING_S = 0.5  # between two looks at the routing table, while it is empty
+LOOK_S = 30.0  # likewise afterwards
+KNOCK_S = 10.0  # between two attempts to reach the nodes known from before, while the table is empty
+SAVE_S = 600.0  # between two savings of the routing table
+MAX_KEPT = 200  # nodes that are kept over a restart
+MAX_ALERTS = 2000  # that wait for us; more are dropped by libtorrent
+
+NODES = (
+    Address("dht.libtorrent.org", 25401),
+    Address("router.bittorrent.com", 6881),
+    Address("dht.transmissionbt.com", 6881),
+    Address("router.utorrent.com", 6881),
+)
+EVERYWHERE = "0.0.0.0:0,[::]:0"
+
+_ALERTS = (
+    libtorrent.alert.category_t.dht_operation_notification
+    | libtorrent.alert.category_t.port_mapping_notification
+    | libtorrent.alert.category_t.status_notification
+)
+_STATE = libtorrent.save_state_flags_t.save_dht_state
+
+_log = logging.getLogger(__name__)
+
+Save = Callable[[bytes], None]  # keeps the state of the session; called in a thread
+
+
+@dataclass(slots=True)
+class _Topic:
+    """A topic that is joined."""
+
+    announce: bool
+    next_s: float  # when to look for it
+    announce_s: float = -math.inf  # when to announce it, if it is to be
+    began_s: float = -math.inf  # when it was looked for last
+    vain: int = 0  # lookups in a row that found nobody
+    found: set[Address] = field(default_factory=set)  # by the last lookup
+
+
+class MainlineDiscovery:
+    """The `Discovery` through the Mainline DHT. Made by `open_mainline`."""
+
+    name: Mechanism = "mainline"
+
+    def __init__(self, sink: Sink, port: int) -> None:
+        self._sink = sink
+        self._port = port
+        self._tally = Tally()
+        self._topics: dict[DiscoveryKey, _Topic] = {}
+        self._session: Any = None  # made in a thread, by `_begin`
+        self._nodes = 0
+        self._mappings: set[int] = set()  # numbers of ours
+        self._mapped: dict[str, int] = {}  # the way of mapping -> the port of the router that leads to ours
+        self._mapping_error: str | None = None
+        self._last_error: str | None = None
+        self._outside: set[str] = set()  # our addresses, as others see us
+        self._listening = trio.Event()
+        self._changed = trio.Event()
+
+    def join(self, discovery_key: DiscoveryKey, dialect: Dialect, *, announce: bool) -> None:
+        """Look for peers of a topic; those of all dialects are in the one network."""
+        self._tally.join(discovery_key)
+        topic = self._topics.setdefault(discovery_key, _Topic(announce, trio.current_time()))
+        if announce and not topic.announce:
+            topic.next_s = trio.current_time()
+        topic.announce = announce
+        self._changed.set()
+
+    def leave(self, discovery_key: DiscoveryKey) -> None:
+        """Look for a topic no more; what was announced is forgotten by the others in time."""
+        self._tally.leave(discovery_key)
+        self._topics.pop(discovery_key, None)
+
+    def refresh(self) -> None:
+        """Look for all topics again now."""
+        now = trio.current_time()
+        for topic in self._topics.values():
+            topic.next_s = min(topic.next_s, max(now, topic.began_s + REFRESH_S))
+            topic.announce_s, topic.vain = -math.inf, 0
+        self._changed.set()
+
+    def report(self) -> DiscoveryReport:
+        """Return how it is doing."""
+        ways = ", ".join(f"port {port} of the router by {way}" for way, port in self._mapped.items())
+        mapping = ways or (self._mapping_error and f"no port of the router: {self._mapping_error}")
+        error = self._last_error
+        if not self._nodes and self._topics:
+            error = error or "no node of the Mainline DHT answers yet: is UDP let out here?"
+        detail = f"{self._nodes} nodes" + (f", {mapping}" if mapping else "")
+        return self._tally.report(running=self._nodes > 0, last_error=error, detail=detail)
+
+    @property
+    def outside_port(self) -> int:
+        """The port at which others reach us: that of the router, if it gave us one."""
+        return next(iter(self._mapped.values()), self._port)
+
+    def _begin(self, settings: dict[str, Any], wake: int) -> None:
+        """Make the session; takes a while."""
+        params: Any = libtorrent.session_params()
+        params.settings = settings
+        session = libtorrent.session(params)
+        session.set_alert_fd(wake)
+        if self._port and settings["enable_upnp"]:
+            handles = session.add_port_mapping(libtorrent.portmap_protocol.tcp, self._port, self._port)
+            self._mappings = {int(handle) for handle in handles or ()}
+        self._session = session
+
+    def _end(self) -> bytes:
+        """End the session; return its state. Takes a while."""
+        session, self._session = self._session, None
+        return _state_of(session)
+
+    async def _listen(self, waker: trio.socket.SocketType) -> None:
+        """Take in alerts, for ever."""
+        while True:
+            await waker.recv(4096)
+            for alert in self._session.pop_alerts():
+                self._told(alert)
+
+    def _told(self, alert: Any) -> None:
+        """Take in one alert."""
+        if isinstance(alert, libtorrent.dht_get_peers_reply_alert):
+            self._answered(alert.info_hash.to_bytes(), alert.peers())
+        elif isinstance(alert, libtorrent.dht_stats_alert):
+            nodes = sum(bucket["num_nodes"] for bucket in alert.routing_table)
+            if nodes and not self._nodes:
+                _log.info("mainline dht is up nodes=%d", nodes)
+                self._changed.set()
+            self._nodes = nodes
+        elif isinstance(alert, libtorrent.external_ip_alert):
+            self._outside.add(str(alert.external_address))
+        elif isinstance(alert, libtorrent.portmap_alert):
+            self._map_changed(alert)
+        elif isinstance(alert, libtorrent.portmap_error_alert) and alert.mapping in self._mappings:
+            self._mapped.pop(_way(alert), None)
+            self._mapping_error = str(alert.error.message())
+        elif isinstance(alert, libtorrent.listen_succeeded_alert):
+            self._listening.set()
+        elif isinstance(alert, libtorrent.listen_failed_alert):
+            self._last_error = str(alert.message())
+
+    def _map_changed(self, alert: Any) -> None:
+        """Take note of a port that the router gave us, or gave us anew."""
+        mine = alert.mapping in self._mappings and alert.external_port != self._session.listen_port()
+        if not mine or alert.map_protocol != libtorrent.portmap_protocol.tcp:
+            return
+        before = self.outside_port
+        self._mapped[_way(alert)] = alert.external_port
+        _log.info("port mapped way=%s port=%d", _way(alert), alert.external_port)
+        if self.outside_port != before:
+            self.refresh()
+
+    def _answered(self, info_hash: bytes, peers: Sequence[tuple[str, int]]) -> None:
+        """Give on what a node has found."""
+        for key, topic in self._topics.items():
+            if key[:TOPIC_BYTES] != info_hash:
+                continue
+            self._tally.add(key, answered=1)
+            for host, port in peers:
+                address = Address(str(host), int(port))
+                ours = address.port == self.outside_port and address.host in self._outside
+                if ours or address in topic.found or not address.port or len(topic.found) >= MAX_FOUND:
+                    continue
+                if not topic.found:
+                    again_s = topic.began_s + wait_s(REPEAT_S, 0, random.random())
+                    topic.vain, topic.next_s = 0, min(again_s, max(topic.announce_s, topic.began_s + SOON_S))
+                topic.found.add(address)
+                self._tally.add(key, found=1)
+                self._sink(Finding(address, key, self.name))
+
+    async def _ask(self) -> None:
+        """Look for each topic when it is due, and announce it, for ever: as soon as there are nodes to ask."""
+        while True:
+            self._changed = trio.Event()
+            if self._nodes:
+                for key, topic in self._topics.items():
+                    if topic.next_s <= trio.current_time():
+                        self._look(key, topic)
+            due_s = min((topic.next_s for topic in self._topics.values()), default=math.inf)
+            with trio.move_on_at(due_s if self._nodes else math.inf):
+                await self._changed.wait()
+
+    def _look(self, key: DiscoveryKey, topic: _Topic) -> None:
+        now = trio.current_time()
+        info_hash = libtorrent.sha1_hash(key[:TOPIC_BYTES])
+        topic.found.clear()
+        topic.vain += 1  # until somebody is found
+        topic.began_s, topic.next_s = now, now + wait_s(REPEAT_S, topic.vain, random.random())
+        self._tally.add(key, asked=1)
+        self._session.dht_get_peers(info_hash)
+        if topic.announce and self._port and topic.announce_s <= now:
+            enough = self._nodes >= ENOUGH_NODES
+            topic.announce_s = now + (wait_s(REPEAT_S, 0, random.random()) if enough else SOON_S)
+            self._tally.add(key, announced=1)
+            self._session.dht_announce(info_hash, self.outside_port, 0)
+
+    async def _watch_table(self, nodes: Sequence[Address], save: Save | None) -> None:
+        """Look at the routing table, and save it, now and then, for ever. While it is empty, knock at given `nodes`."""
+        saved_s = trio.current_time()
+        knocked_s = -math.inf
+        await self._listening.wait()
+        while True:
+            if not self._nodes and trio.current_time() >= knocked_s + KNOCK_S:
+                knocked_s = trio.current_time()
+                for node in nodes:
+                    self._session.add_dht_node(tuple(node))
+            self._session.post_dht_stats()
+            await trio.sleep(LOOK_S if self._nodes else STARTING_S)
+            if self._nodes and save is not None and trio.current_time() >= saved_s + SAVE_S:
+                saved_s = trio.current_time()
+                await trio.to_thread.run_sync(lambda: _save(save, _state_of(self._session)))
+
+
+def _way(alert: Any) -> str:
+    return {"natpmp": "NAT-PMP", "upnp": "UPnP"}.get(str(alert.map_transport), str(alert.map_transport))
+
+
+def _state_of(session: Any) -> bytes:
+    """Return the addresses of the nodes that a session knows, one in a line."""
+    table: dict[bytes, Any] = libtorrent.write_session_params(session.session_state(_STATE), _STATE)
+    packed = table.get(b"dht state", {})
+    nodes = [*packed.get(b"nodes", ()), *packed.get(b"nodes6", ())][:MAX_KEPT]
+    found = [Address(str(ip_address(node[:-2])), int.from_bytes(node[-2:], "big")) for node in nodes]
+    return "".join(f"{node}\n" for node in found).encode()
+
+
+def _nodes_of(state: bytes) -> list[Address]:
+    """Return the addresses in what `_state_of` gave; what is no address is passed over."""
+    found = []
+    for line in state.decode(errors="replace").splitlines()[:MAX_KEPT]:
+        with suppress(ValueError):
+            found.append(Address.parse(line))
+    return found
+
+
+def _save(save: Save, state: bytes) -> None:
+    try:
+        save(state)
+    except OSError as error:
+        _log.warning("the state of the mainline dht was not saved reason=%s", error)
+
+
+def _settings(nodes: Sequence[Address] | None, listen: str, *, map_port: bool) -> dict[str, Any]:
+    private = nodes is not None
+    return {
+        "user_agent": "ddrive",
+        "listen_interfaces": listen,
+        "alert_mask": _ALERTS,
+        "alert_queue_size": MAX_ALERTS,
+        "dht_bootstrap_nodes": "" if private else ",".join(map(str, NODES)),  # are asked, but never held
+        "enable_dht": True,
+        "enable_lsd": False,
+        "enable_upnp": map_port,
+        "enable_natpmp": map_port,
+        **dict.fromkeys(("enable_incoming_tcp", "enable_outgoing_tcp"), False),
+        **dict.fromkeys(("enable_incoming_utp", "enable_outgoing_utp"), False),
+        **dict.fromkeys(("aio_threads", "hashing_threads"), 1),
+        # In a network of one's own, many nodes may have one address, and none is of the internet.
+        **dict.fromkeys(("dht_restrict_routing_ips", "dht_restrict_search_ips", "dht_enforce_node_id"), not private),
+        **dict.fromkeys(("dht_prefer_verified_node_ids", "dht_ignore_dark_internet"), not private),
+    }
+
+
+@asynccontextmanager
+async def open_mainline(
+    sink: Sink,
+    *,
+    port: int,
+    map_port: bool = True,
+    state: bytes = b"",
+    save: Save | None = None,
+    nodes: Sequence[Address] | None = None,
+    listen: str = EVERYWHERE,
+) -> AsyncIterator[MainlineDiscovery]:
+    """Give the discovery through the Mainline DHT; what it finds goes to `sink`. `port` 0: nobody can reach us.
+
+    With `map_port` the router is asked to lead `port` to us. `state` is what `save` was given last time. `nodes` are
+    those of a private network; `listen` is a list of addresses with ports, and commas in between.
+    """
+    mainline = MainlineDiscovery(sink, port)
+    settings = _settings(nodes, listen, map_port=map_port)
+    waker, wake = socket.socketpair()
+    with waker, wake:
+        for end in (waker, wake):
+            end.setblocking(False)
+        await trio.to_thread.run_sync(mainline._begin, settings, wake.fileno())
+        try:
+            async with background(
+                lambda: mainline._listen(trio.socket.from_stdlib_socket(waker)),
+                mainline._ask,
+                lambda: mainline._watch_table([*(nodes or ()), *_nodes_of(state)], save),
+            ):
+                yield mainline
+        finally:
+            with trio.CancelScope(shield=True):
+                last = await trio.to_thread.run_sync(mainline._end)
+                if save is not None:
+                    await trio.to_thread.run_sync(_save, save, last)
