@@ -33,6 +33,10 @@ class InvalidPath(DriveError):
     """The path cannot name an entry of a drive."""
 
 
+class UnusablePlace(DriveError):
+    """A file or directory of this system that cannot serve what it was named for."""
+
+
 class InvalidName(InvalidPath):
     """A path component is unusable: NUL, `/`, `.` or `..`, or not UTF-8."""
 

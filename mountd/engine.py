@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -27,7 +28,7 @@ from ddrive.swarm import Swarm, open_swarm
 from mountd import owning
 from mountd.collection import Collection
 from mountd.config import Config, load_config
-from mountd.control import Control
+from mountd.control import Control, Params, Tell, Verb
 from mountd.databases import Databases
 from mountd.drives import DriveTable, KnownDrive
 from mountd.errnos import to_exit_code
@@ -37,13 +38,14 @@ from mountd.keeping import Keeping
 from mountd.logs import configure
 from mountd.lonely import Lonely
 from mountd.mountpoints import Mountpoints
-from mountd.mounts import GUESS, Mount, MountTable
+from mountd.mounts import MountTable
 from mountd.peers import Peers
 from mountd.upkeep import Upkeep
 from mountd.verbs import Verbs
 from mountd.workers import WorkerPool
 
 MOUNTS_END_S = 7.0  # for all mounts together, when the engine ends; then their workers are left behind
+RESTORE_LIMIT_S = 10.0  # for the mounts of the last run, when the engine starts
 ALL_ADDRESSES = "0.0.0.0"
 
 _log = logging.getLogger(__name__)
@@ -100,6 +102,7 @@ class Engine:
         self._stores = stores
         self._nursery = nursery
         self._stopping = trio.Event()
+        self._restored = trio.Event()  # the mounts of the last run are back, or are not waited for any more
         self._mounts_ended = trio.Event()
         self._changed: Callable[[], None] = lambda: None  # what is to be looked for among peers
         self.replicator = Replicator(list(stores.values()), serves=self._serves)
@@ -124,7 +127,8 @@ class Engine:
         upkeep = Upkeep(self._collection, self._stores)
         keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases.feeds)
         table = verbs.table() | upkeep.table() | keeping.table() | self._databases.table()
-        control = Control(self._config.socket, self._stores, table)
+        held = {name: verb if name == "stop" else self._later(verb) for name, verb in table.items()}
+        control = Control(self._config.socket, self._stores, held)
         await self._nursery.start(control.serve)
         self._nursery.start_soon(self._stop_on_signal)
         self._collection.start()
@@ -133,8 +137,10 @@ class Engine:
         lonely = Lonely(self._stores, self._collection.may_ask)
         parts = (lonely, self._databases, self._collection)  # the last one has the last word
         self._nursery.start_soon(finder.follow, lambda: {k: v for part in parts for k, v in part.topics().items()})
-        for mount in self._mountpoints.table:
-            await self._restore(mount)
+        self._nursery.start_soon(self._restore_all)
+        with trio.move_on_after(RESTORE_LIMIT_S):
+            await self._restored.wait()
+        self._restored.set()
         _log.info("engine ready pid=%d state=%s listen=%s", os.getpid(), self._config.state, ",".join(peers.listening))
         owning.notify("READY=1")
         task_status.started()
@@ -154,31 +160,45 @@ class Engine:
 
     async def _stop(self) -> None:
         """Begin the end, and return when the mounts have ended."""
-        self._stopping.set()
+        self._begin_end()
         await self._mounts_ended.wait()
+
+    def _begin_end(self) -> None:
+        self._stopping.set()
+        self._restored.set()
 
     async def _stop_on_signal(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async for number in signals:
                 _log.info("engine stops signal=%s", signal.Signals(number).name)
-                self._stopping.set()
+                self._begin_end()
 
-    async def _restore(self, mount: Mount) -> None:
-        """Begin to bring a mount of the last run back, and keep its drive open."""
-        known = self._collection.table.get(mount.key)
-        if known is not None and known.dialect is not None:
-            mount.dialect = known.dialect
-        await self._collection.look_up(mount.key, mount.dialect)
-        self._nursery.start_soon(self._mountpoints.restore, mount)
+    def _later(self, verb: Verb) -> Verb:
+        """Return `verb` as it waits for the mounts of the last run: whoever gets an answer can look into them."""
+
+        async def run(params: Params, tell: Tell) -> Any:
+            await self._restored.wait()
+            return await verb(params, tell)
+
+        return run
+
+    async def _restore_all(self) -> None:
+        """Bring the mounts of the last run back and keep their drives open; verbs wait for that, but not for long."""
+        async with trio.open_nursery() as nursery:
+            for mount in self._mountpoints.table:
+                known = self._collection.table.get(mount.key)
+                if known is not None and known.dialect is not None:
+                    mount.dialect = known.dialect
+                await self._collection.look_up(mount.key, mount.dialect)
+                nursery.start_soon(self._mountpoints.restore, mount)
+        self._restored.set()
 
     def _found(self, known: KnownDrive) -> None:
-        """Serve mounts of a drive whose dialect was only guessed by workers that know it."""
+        """Take note of the dialect of a mounted drive; the workers of its mounts have waited for it too."""
         for mount in self._mountpoints.table.of(known.key):
             if mount.dialect is None:
                 mount.dialect = known.dialect
                 self._mountpoints.table.save()
-                if known.dialect is not GUESS:
-                    self._nursery.start_soon(self._mountpoints.renew, mount)
 
 
 @asynccontextmanager

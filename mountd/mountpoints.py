@@ -4,7 +4,6 @@ No file call is made on a mount of this engine: what is mounted is read from /pr
 mounts is refused. Other places are looked at in a thread, within a time limit.
 """
 
-import errno
 import logging
 import os
 import stat
@@ -14,17 +13,16 @@ from typing import Any
 
 import trio
 
-from ddrive.errors import DriveError, InvalidPath, MountFailed, NotADirectory, NotFound
+from ddrive.errors import DriveError, InvalidPath, MountFailed, NotFound, UnusablePlace
 from ddrive.ids import PublicKey, short
-from mountd.mountinfo import FILE_SYSTEM, mounted_at
+from mountd.mountinfo import mounted_at
 from mountd.mounts import Mount, MountOptions, MountTable
-from mountd.unmounting import detach_dead
+from mountd.unmounting import detach_dead, is_dead
 from mountd.workers import WorkerPool, is_ours
 
 LOOK_LIMIT_S = 5.0  # for a file call on a place that is not ours
 STARTING_LIMIT_S = 10.0  # for a worker that is being restarted when somebody mounts the same drive there again
 
-_DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 _log = logging.getLogger(__name__)
 
 
@@ -37,21 +35,22 @@ class Mountpoints:
         self._turns: dict[str, trio.Lock] = {}
         self._waiting: dict[str, int] = {}
 
-    async def check(self, place: str, key: PublicKey) -> None:
+    async def check(self, place: str, key: PublicKey, *, cover: bool = False) -> None:
         """Refuse at once what could not be mounted later: see `mount` for what is raised."""
         place = await self._real(place)
         async with self._turn(place):
             old = self.table.get(place)
             if old is None:
-                await self._check_free(place)
+                await self._check_free(place, cover=cover)
             elif old.state != "dead" and old.key != key:
                 raise _busy(old)
 
-    async def mount(self, wanted: Mount) -> Mount:
+    async def mount(self, wanted: Mount, *, cover: bool = False) -> Mount:
         """Mount, and return when the mountpoint answers.
 
         What is mounted there already in just this way is returned as it is; in another way it is mounted anew.
-        Raises: MountFailed, NotFound, NotADirectory, InvalidPath, Busy.
+        A directory that holds something is only covered with `cover`.
+        Raises: MountFailed, NotFound, UnusablePlace, InvalidPath, Busy.
         """
         place = wanted.mountpoint = await self._real(wanted.mountpoint)
         async with self._turn(place):
@@ -60,7 +59,7 @@ class Mountpoints:
                 if await self._is_same(old, wanted):
                     return old
                 await self._take_off(old, wanted)
-            await self._check_free(place)
+            await self._check_free(place, cover=cover or old is not None)
             self.table.add(wanted)
             try:
                 await self._workers.start(wanted)
@@ -98,24 +97,13 @@ class Mountpoints:
             try:
                 if await self._workers.adopt(mount):
                     return
-                await self._check_free(mount.mountpoint)
+                if not await _is_dead(mount.mountpoint):  # a dead one is taken off by the worker, just before it mounts
+                    await self._check_free(mount.mountpoint, cover=True)
                 await self._workers.start(mount)
                 _log.info("restored drive=%s mountpoint=%s", short(mount.key), mount.mountpoint)
             except (DriveError, OSError) as error:
                 mount.state = "dead"
                 _log.error("mount not restored mountpoint=%s error=%s", mount.mountpoint, error)
-
-    async def renew(self, mount: Mount) -> None:
-        """Serve a mount by a new worker: it was started before the dialect of the drive was known."""
-        async with self._turn(mount.mountpoint):
-            if self.table.get(mount.mountpoint) is not mount:
-                return
-            try:
-                await self._workers.stop(mount, force=True)
-                await self._workers.start(mount)
-            except (DriveError, OSError) as error:
-                mount.state = "dead"
-                _log.error("mount not renewed mountpoint=%s error=%s", mount.mountpoint, error)
 
     def forget(self, mount: Mount) -> None:
         """Take note that somebody else has unmounted it."""
@@ -160,8 +148,11 @@ class Mountpoints:
         await self._workers.stop(old, force=old.state == "dead")
         self.table.remove(old.mountpoint)
 
-    async def _check_free(self, place: str) -> None:
-        """Make sure that `place` is a directory on which nothing is mounted; a dead mount of ours is taken off."""
+    async def _check_free(self, place: str, *, cover: bool) -> None:
+        """Make sure that `place` is a directory on which nothing is mounted; a dead mount of ours is taken off.
+
+        Without `cover` it has to be empty.
+        """
         outer = self.table.above(place)
         if outer is not None:
             raise MountFailed(f"{place} lies inside a mounted drive ({outer.mountpoint}): choose a place outside of it")
@@ -175,22 +166,19 @@ class Mountpoints:
         except OSError as error:
             raise MountFailed(f"{place} cannot be used as a mountpoint: {error.strerror}") from error
         if not stat.S_ISDIR(status.st_mode):
-            raise NotADirectory(f"the mountpoint is not a directory ({place}): choose an empty directory")
+            raise UnusablePlace(f"the mountpoint is not a directory ({place}): choose an empty directory")
+        if not cover and await _holds_something(place):
+            raise UnusablePlace(
+                f"the mountpoint is not empty ({place}): choose another one, or cover it with -o nonempty"
+            )
 
     async def _heal(self, place: str) -> bool:
         """Take a mount off that no process serves any more; tell whether there was one."""
-        there = mounted_at(place)
-        if there is None or there.kind != FILE_SYSTEM or self._workers.running(place):
+        if self._workers.running(place) or not await _is_dead(place):
             return False
-        try:
-            await _ask(place)
-        except OSError as error:
-            if error.errno not in _DEAD:
-                return False
-            _log.warning("dead mount taken off mountpoint=%s source=%s", place, there.source)
-            await detach_dead(place)
-            return True
-        return False
+        _log.warning("dead mount taken off mountpoint=%s", place)
+        await detach_dead(place)
+        return True
 
 
 def wanted_mount(place: str, options: dict[str, Any]) -> tuple[str, MountOptions]:
@@ -217,11 +205,28 @@ def _normal(place: str) -> str:
     return os.path.normpath("/" + place.lstrip("/"))
 
 
-async def _ask(place: str) -> None:
-    """Ask the file system at `place` something that the kernel does not remember. Raises: as `_look`."""
+async def _is_dead(place: str) -> bool:
+    """Tell whether a drive is mounted at `place` whose process has gone.
+
+    Raises: MountFailed when what is there does not answer.
+    """
     with trio.move_on_after(LOOK_LIMIT_S):
-        await trio.to_thread.run_sync(os.statvfs, place, abandon_on_cancel=True)
-        return
+        return await trio.to_thread.run_sync(is_dead, place, abandon_on_cancel=True)
+    raise MountFailed(f"{place} does not answer: something is mounted there that hangs")
+
+
+async def _holds_something(place: str) -> bool:
+    """Tell whether a directory has entries; one that we may not read passes."""
+
+    def look() -> bool:
+        try:
+            with os.scandir(place) as entries:
+                return any(entries)
+        except OSError:
+            return False
+
+    with trio.move_on_after(LOOK_LIMIT_S):
+        return await trio.to_thread.run_sync(look, abandon_on_cancel=True)
     raise MountFailed(f"{place} does not answer: something is mounted there that hangs")
 
 

@@ -5,12 +5,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ddrive.dialect import DIALECTS, DWEB, Dialect
+from ddrive.dialect import DIALECTS, Dialect
 from ddrive.errors import NotFound, StorageError
 from ddrive.ids import PublicKey
 from mountd.files import load_json, save_json
 
-GUESS = DWEB  # of a drive of which nothing is known, any dialect shows the same: a root that waits
 State = Literal["ok", "starting", "dead"]
 
 
@@ -29,12 +28,12 @@ class Mount:
 
     mountpoint: str
     key: PublicKey
-    dialect: Dialect | None  # None until it is known; served as one of `GUESS` meanwhile
+    dialect: Dialect | None  # None until it is known
     version: int | None = None
     options: MountOptions = field(default_factory=MountOptions)
     pid: int | None = None
     started: int | None = None
-    served_as: str | None = None  # the dialect that its worker was told
+    served_as: str | None = None  # the dialect that its worker was told; None: it finds that out itself
     state: State = "starting"
     writable: bool = False
 

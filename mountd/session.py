@@ -47,7 +47,7 @@ async def serve_mount(
     `opener` returns the drive, as late as it likes.
     Raises: MountFailed with the reason and the next step.
     """
-    mountpoint = os.path.realpath(options.mountpoint)
+    mountpoint = _real(options.mountpoint)
     callers = ProcessTable(sees_all=os.geteuid() == 0 or not options.allow_other)
     vfs = Vfs(
         fixed=options.version is not None,
@@ -64,7 +64,8 @@ async def serve_mount(
         read_only=not writable,
         allow_other=options.allow_other,
     )
-    await _make_room(mountpoint)
+    await detach_dead(mountpoint)  # as late as that goes: who looks meanwhile sees the directory below
+    _check(mountpoint)
     with mounted(operations, mountpoint, flags) as descriptor:
         callers.set_mount(descriptor)
         follower = Follower(vfs, SessionCache())
@@ -114,12 +115,13 @@ async def _answers(mountpoint: str) -> bool:
     return False
 
 
-async def _make_room(place: str) -> None:
-    """Take what a dead process of ours has left off the place, as late as that goes: nobody shall look below it.
+def _real(mountpoint: str) -> str:
+    """Return the mountpoint without symbolic links."""
+    return os.path.realpath(mountpoint)
 
-    Raises: MountFailed when nothing can be mounted there.
-    """
-    await detach_dead(place)
+
+def _check(place: str) -> None:
+    """Raise MountFailed when nothing can be mounted at `place`."""
     if mounted_at(place) is not None:
         raise MountFailed(f"{place} has a file system mounted already: unmount that first")
     if not os.path.isdir(place):

@@ -4,6 +4,7 @@
 waits for a dead file system never holds the engine.
 """
 
+import errno
 import os
 import re
 import shutil
@@ -13,10 +14,12 @@ from pathlib import Path
 import trio
 
 from ddrive.errors import DriveError, MountFailed
-from mountd.mountinfo import mounted_at
+from mountd.mountinfo import FILE_SYSTEM, mounted_at
 
 UNMOUNT_LIMIT_S = 5.0
+LOOK_LIMIT_S = 1.0  # for a drive whose process has ended: it answers at once
 HOLDERS_NAMED = 5
+_DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 _STACKED = 8  # mounts over one another that are taken off one place
 
 _GONE = re.compile(r"not found|not mounted|invalid argument|no such file", re.IGNORECASE)
@@ -55,10 +58,25 @@ async def unmount(mountpoint: str, *, detach: bool = False) -> None:
         raise MountFailed(f"{mountpoint} cannot be unmounted: {why}")
 
 
+def is_dead(mountpoint: str) -> bool:
+    """Tell whether a drive is mounted at `mountpoint` whose process has gone. Blocks if something there hangs."""
+    there = mounted_at(mountpoint)
+    if there is None or there.kind != FILE_SYSTEM:
+        return False
+    try:
+        os.statvfs(mountpoint)  # something that the kernel does not remember
+    except OSError as error:
+        return error.errno in _DEAD
+    return False
+
+
 async def detach_dead(mountpoint: str) -> None:
-    """Take everything of ours off `mountpoint`, which the caller knows to be dead."""
+    """Take every dead drive off `mountpoint`; what hangs there counts as dead, what lives or is not ours stays."""
     for _ in range(_STACKED):
-        if mounted_at(mountpoint) is None:
+        dead = True
+        with trio.move_on_after(LOOK_LIMIT_S):
+            dead = await trio.to_thread.run_sync(is_dead, mountpoint, abandon_on_cancel=True)
+        if not dead:
             return
         await unmount(mountpoint, detach=True)
 

@@ -168,12 +168,15 @@ class Verbs:
         options = dict(params.get("options") or {})
         place, mount_options = wanted_mount(str(params["mountpoint"]), options)
         key = _key(params)
-        await self._mountpoints.check(place, key)
+        cover = bool(options.get("nonempty"))
+        await self._mountpoints.check(place, key, cover=cover)
         known = await self._known(key, params)
         wait_s = params.get("wait_s")
+        if wait_s is None:
+            wait_s = min(MOUNT_WAIT_S, mount_options.timeout_s or MOUNT_WAIT_S)
         if not await self._collection.wait_found(known, OPENING_S):
             tell(f"waiting for a peer that has drive {short(key)}")
-            if not await self._collection.wait_found(known, MOUNT_WAIT_S if wait_s is None else wait_s):
+            if not await self._collection.wait_found(known, wait_s):
                 if options.get("require_peer"):
                     raise self._collection.no_peers(known)
                 tell(f"nobody has it yet ({self._why(known)}): the mount fills in as soon as somebody does")
@@ -186,7 +189,8 @@ class Verbs:
                 version=None if number is None else int(number),
                 options=mount_options,
                 writable=known.writable and number is None and not mount_options.read_only,
-            )
+            ),
+            cover=cover,
         )
         return await self._shown(mount)
 

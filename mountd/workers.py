@@ -25,7 +25,7 @@ from ddrive.store.rpc import Failure, exception
 from mountd.config import Config, package_environment
 from mountd.logs import last_line, open_log
 from mountd.mountinfo import FILE_SYSTEM, mounted_at
-from mountd.mounts import GUESS, Mount, MountTable
+from mountd.mounts import Mount, MountTable
 from mountd.unmounting import Busy, detach_dead, holders, unmount
 
 START_LIMIT_S = 20.0  # a worker's own limit for the first stat is 10 s
@@ -109,7 +109,7 @@ class WorkerPool:
             return False
         self._workers[mount.mountpoint] = worker
         self._nursery.start_soon(self._watch, worker)
-        if mounted_at(mount.mountpoint) is None or mount.served_as != (mount.dialect or GUESS).name:
+        if mounted_at(mount.mountpoint) is None or mount.served_as not in (None, mount.dialect and mount.dialect.name):
             await self._end(worker)
             return False
         mount.state = "ok"
@@ -190,7 +190,7 @@ class WorkerPool:
         worker = Worker(mount, process.pid, os.pidfd_open(process.pid), process)
         self._workers[mount.mountpoint] = worker
         mount.pid, mount.started = process.pid, _start_time(process.pid)
-        mount.served_as = (mount.dialect or GUESS).name
+        mount.served_as = mount.dialect.name if mount.dialect else None
         self._table.save()
         return worker
 
@@ -289,7 +289,6 @@ class WorkerPool:
             times.append(now)
             _log.warning("worker restarts mountpoint=%s drive=%s", mount.mountpoint, short(mount.key))
             try:
-                await detach_dead(mount.mountpoint)
                 await self.start(mount)
                 return
             except (DriveError, OSError) as error:

@@ -12,7 +12,7 @@ import trio
 import typer
 
 from ddrive.drive.address import KeyRef, parse_key
-from ddrive.errors import InvalidKey, NotADirectory, NotFound
+from ddrive.errors import InvalidKey, NotFound, UnusablePlace
 from mountd.cli import options
 from mountd.cli.history import version_of
 from mountd.cli.options import Common
@@ -45,7 +45,9 @@ def mount(
     ] = False,
     mount_options: Annotated[
         list[str] | None,
-        typer.Option("-o", envvar="DDRIVE_O", metavar="OPTS", help="ro,allow_other,timeout=30s,peer=HOST:PORT …"),
+        typer.Option(
+            "-o", envvar="DDRIVE_O", metavar="OPTS", help="ro,allow_other,nonempty,timeout=30s,peer=HOST:PORT …"
+        ),
     ] = None,
     state: options.State = None,
     as_json: options.Json = False,
@@ -121,7 +123,7 @@ def absolute(text: str) -> Path:
 def check_mountpoint(place: Path) -> None:
     """Make sure that something can be mounted at `place`. A dead mount of ours passes: the engine heals it.
 
-    Raises: NotFound, NotADirectory.
+    Raises: NotFound, UnusablePlace.
     """
     try:
         status = place.lstat()
@@ -132,7 +134,7 @@ def check_mountpoint(place: Path) -> None:
             return
         raise
     if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectory(f"the mountpoint is not a directory ({place}): choose an empty directory")
+        raise UnusablePlace(f"the mountpoint is not a directory ({place}): choose an empty directory")
 
 
 def _apply(option: str, wanted: dict[str, Any], peers: list[str]) -> None:
@@ -142,10 +144,8 @@ def _apply(option: str, wanted: dict[str, Any], peers: list[str]) -> None:
         match name:
             case "ro":
                 wanted["read_only"] = True
-            case "allow_other":
-                wanted["allow_other"] = True
-            case "require_peer":
-                wanted["require_peer"] = True
+            case "allow_other" | "require_peer" | "nonempty":
+                wanted[name] = True
             case "timeout":
                 wanted["timeout_s"] = parse_duration(value)
             case "peer":

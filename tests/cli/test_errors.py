@@ -75,7 +75,15 @@ def test_a_missing_mountpoint_ends_with_3(ddrive: Program, tmp_path: Path) -> No
 
 def test_a_file_is_no_mountpoint(ddrive: Program, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    check(ddrive.run("mount", UNKNOWN, tmp_path / "file"), 1, "file", "directory")
+    check(ddrive.run("mount", UNKNOWN, tmp_path / "file"), 2, "file", "directory")
+
+
+def test_a_mountpoint_with_something_in_it_is_refused(ddrive: Program, tmp_path: Path) -> None:
+    key = ddrive.ask("create")["key"]
+    (tmp_path / "mnt" / "sub").mkdir(parents=True)
+    check(ddrive.run("mount", key, tmp_path / "mnt"), 2, "not empty", "-o nonempty")
+    ddrive.mount(key, tmp_path / "mnt", "-o", "nonempty")
+    assert list((tmp_path / "mnt").iterdir()) == []
 
 
 def test_a_busy_mountpoint_is_refused(ddrive: Program, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def test_only_proven_absence_is_enoent(kind: type[errors.DriveError]) -> None:
         (errors.IsADirectory("x"), errno.EISDIR, 1),
         (errors.NotEmpty("x"), errno.ENOTEMPTY, 1),
         (errors.InvalidPath("x"), errno.EINVAL, 2),
+        (errors.UnusablePlace("x"), errno.EINVAL, 2),
         (errors.InvalidName("x"), errno.EILSEQ, 2),
         (errors.NameTooLong("x"), errno.ENAMETOOLONG, 2),
         (errors.TooManyLinks("x"), errno.ELOOP, 1),

@@ -1,10 +1,12 @@
 """Mounts for real: made, refused, ended, restored; engines and workers are killed in between."""
 # ruff: noqa: ASYNC110, ASYNC220, ASYNC221 - engines and mounts are other processes, as are all who look at them
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ import trio
 
 from ddrive.dialect import DIALECTS
 from ddrive.drive import open_drive
-from ddrive.errors import DriveError, InvalidPath, MountFailed, NoPeers, NotADirectory, NotFound
+from ddrive.errors import DriveError, InvalidPath, MountFailed, NoPeers, NotFound, UnusablePlace
 from ddrive.ids import PublicKey
 from tests.mountd.engines import Engine, engine, mounts_below, workers_below
 from tests.support.until import until
@@ -58,6 +60,17 @@ async def read(path: Path) -> bytes:
     with trio.fail_after(30):
         done = await trio.run_process(["cat", "--", str(path)], capture_stdout=True, check=False)
         return done.stdout
+
+
+def waits_for(path: Path) -> bytes:
+    """Return the content of a file as soon as it can be read: until then nobody has it, but it is never absent."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno not in (errno.EHOSTUNREACH, errno.ETIMEDOUT) or time.monotonic() > end:
+                raise
 
 
 async def write_drive(running: Engine, dialect: str = "dweb", **files: bytes) -> str:
@@ -120,7 +133,8 @@ async def test_unusable_places_are_refused_and_nothing_is_left(tmp_path: Path) -
         (tmp_path / "file").write_text("")
         for place, error, words in (
             (str(tmp_path / "missing"), NotFound, "mkdir -p"),
-            (str(tmp_path / "file"), NotADirectory, "not a directory"),
+            (str(tmp_path / "file"), UnusablePlace, "not a directory"),
+            (str(tmp_path), UnusablePlace, "not empty.*nonempty"),
             ("relative", InvalidPath, "absolute"),
             ("/proc", MountFailed, "busy"),
         ):
@@ -133,6 +147,28 @@ async def test_unusable_places_are_refused_and_nothing_is_left(tmp_path: Path) -
                 await at.mount(key=key, mountpoint=str(place))
         assert len((await at.engine.call("status"))["mounts"]) == 1
         assert await at.read() == TEXT
+
+
+async def test_a_directory_with_something_in_it_is_covered_on_demand(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        (at.place / "below").write_text("")
+        for _ in range(2):  # nothing is left behind by the first one
+            with pytest.raises(UnusablePlace, match="nonempty"):
+                await at.mount()
+        assert (await at.engine.call("status"))["mounts"] == []
+        made = await at.mount(options={"nonempty": True})
+        assert await at.read() == TEXT
+        assert await at.mount() == made  # the same again, though it did not say so again
+        await at.mount(version=1)
+        await at.mount()
+        assert await at.read() == TEXT
+        await at.engine.kill()
+        os.kill(workers_below(tmp_path)[0], signal.SIGKILL)
+        await at.engine.start()
+        await at.shown_as("ok")
+        assert await at.read() == TEXT
+        await at.unmount()
+        assert [path.name for path in at.place.iterdir()] == ["below"]
 
 
 async def test_a_mount_of_another_engine_is_left_alone(tmp_path: Path) -> None:
@@ -244,8 +280,8 @@ async def test_a_clean_end_takes_mounts_along_and_brings_them_back(tmp_path: Pat
         assert workers_below(tmp_path) == []
         assert list(at.place.iterdir()) == []
         await at.engine.start()
-        await at.shown_as("ok")
-        assert await at.read() == TEXT
+        assert await at.read() == TEXT  # from the engine's first answer on
+        assert (await at.shown())["state"] == "ok"
 
 
 async def test_a_busy_mount_does_not_keep_the_engine(tmp_path: Path) -> None:
@@ -288,7 +324,6 @@ async def test_a_drive_that_nobody_has_yet_fills_in(tmp_path: Path, dialect: str
         with pytest.raises(OSError, match=r"No route|timed out"):
             await trio.to_thread.run_sync(os.listdir, place)
         await reader.call("peer.add", address=(await author.call("status"))["listen"][0])
-        with trio.fail_after(30):
-            while await at.read() != TEXT:
-                await trio.sleep(0.1)
-        assert (await at.shown_as("ok"))["url"] == f"{DIALECTS[dialect].url_scheme}://{key}"
+        assert await trio.to_thread.run_sync(waits_for, place / "file") == TEXT
+        shown = await at.shown_as("ok")
+        assert (shown["url"], shown["pid"]) == (f"{DIALECTS[dialect].url_scheme}://{key}", made["pid"])
