@@ -1,65 +1,208 @@
 """A drive: a versioned file system in two feeds, one for entries and one for their bytes.
 
-Reading is in `view`; this module adds what changes a drive, and opening and making one. Every change is one version of
-the drive (two for a nested drive). A change goes to the drive that owns the path; only that one has to be writable.
+Reading is in `view`, changing in `changing`; this module adds open files, what concerns the drive as a whole, and
+opening and making one.
 """
 
-import time
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
-from typing import Any
+from types import TracebackType
+from typing import NamedTuple, Self
 
-from ddrive.drive.content import content_name
+from ddrive.drive import holdings
+from ddrive.drive.changing import ChangingDrive
+from ddrive.drive.content import Block
+from ddrive.drive.handles import MODES, FileHandle
 from ddrive.drive.history import Log
-from ddrive.drive.mounts import DriveTree, OwnDrive
-from ddrive.drive.paths import DrivePath, drive_path, parent
-from ddrive.drive.stat import (
-    DIRECTORY_BIT,
-    DIRECTORY_MODE,
-    FILE_BIT,
-    FILE_MODE,
-    LINK_MODE,
-    NO_METADATA,
-    PERMISSION_BITS,
-    Mount,
-    Stat,
-    encode_stat,
-)
+from ddrive.drive.mirror import keep_all
+from ddrive.drive.mounts import DriveTree
+from ddrive.drive.paths import DrivePath, drive_path
+from ddrive.drive.stat import FILE_BIT, FILE_MODE, NO_METADATA, PERMISSION_BITS, Stat
+from ddrive.drive.streams import FileReceiveStream, FileSendStream
 from ddrive.drive.tags import Tags
-from ddrive.drive.view import DriveView
-from ddrive.drive.writer import Content, NewEntry, blocks_of, store, store_stream
-from ddrive.errors import (
-    AlreadyExists,
-    CrossesMount,
-    InvalidPath,
-    IsADirectory,
-    NotADirectory,
-    NotEmpty,
-    NotFound,
-    NotWritable,
-)
-from ddrive.ids import PublicKey
+from ddrive.drive.watch import Watch
+from ddrive.drive.writer import new_stat, store_stream
+from ddrive.errors import AlreadyExists, NotFound, NotWritable, Unsupported
+from ddrive.feed import Feed
+from ddrive.feed.subscription import Subscription
+from ddrive.ids import DiscoveryKey, PublicKey
+from ddrive.store.derive import discovery_of
+from ddrive.store.events import StoreEvent
+from ddrive.store.namespace import default_name, owned
 from ddrive.store.store import Store
-from ddrive.trie import MountTrie
 
 
-class Drive(DriveView):
-    """A drive, to read and, where its secret key is at hand, to write. Made by `open_drive` and `checkout`."""
+class Info(NamedTuple):
+    """To which drive a path belongs: its metadata feed, where it is nested ("" for the outer one), the path inside it.
 
-    @property
-    def writable(self) -> bool:
-        """Whether entries of the drive itself can be changed here."""
-        return self.metadata.writable and not self.fixed
+    `version` is the one at which it is pinned there, None when its newest is shown.
+    """
 
-    @property
-    def tags(self) -> Tags:
-        """The names of versions."""
-        return Tags(self, self._tree.store.dialect.tag_prefix)
+    feed: Feed
+    mounted_at: DrivePath
+    inner: DrivePath
+    version: int | None
+    writable: bool
+
+
+class DriveFeeds(NamedTuple):
+    """The two feeds of a drive."""
+
+    metadata: Feed
+    content: Feed
+
+
+class Drive(ChangingDrive):
+    """A drive, to read and, where its secret key is at hand, to write. Made by `open_drive` and `checkout`.
+
+    `async with drive:` closes it at the end.
+    """
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
     @property
     def dialect_name(self) -> str:
         """The family of peers that the drive is shared with."""
         return self._tree.store.dialect.name
+
+    @property
+    def discovery_key(self) -> DiscoveryKey:
+        """The name under which peers look for the drive."""
+        return discovery_of(self.key, self._tree.store.dialect)
+
+    @property
+    def peer_count(self) -> int:
+        """How many peers carry the drive now."""
+        return self.metadata.peer_count
+
+    # -- open files and streams
+
+    async def open_file(
+        self,
+        path: str,
+        mode: str = "r",
+        *,
+        permissions: int = FILE_MODE,
+        uid: int = 0,
+        gid: int = 0,
+        metadata: Mapping[str, bytes] = NO_METADATA,
+    ) -> FileHandle:
+        """Open a file, following links, as the built-in `open` does: `mode` is `r`, `w`, `x` or `a`, with `+` for both.
+
+        What is written becomes one version when the file is closed, and nothing of it when the `async with` block is
+        left by an exception. The other options are for a file that is made.
+        Raises: ValueError for another mode, NotFound, AlreadyExists, IsADirectory, NotADirectory, NotWritable.
+        """
+        chosen = MODES.get(mode.replace("b", ""))
+        if chosen is None:
+            raise ValueError(f"{mode!r} is no mode of an open file: {', '.join(MODES)}")
+        where, stat = drive_path(path), None
+        try:
+            where, stat = await self.resolve(where), await self.stat(where)
+        except NotFound:
+            if not chosen.create:
+                raise
+        if stat is not None and chosen.exclusive:
+            raise AlreadyExists(f"{path!r} exists already")
+        if not chosen.write:
+            return FileHandle(path, chosen, stat or Stat(FILE_MODE), await self.open(where), self._no_commit)
+        if stat is not None and stat.mount is not None and not stat.is_dir:
+            raise NotWritable(f"{path!r} shows a feed: write to that")
+        await self._check_replaceable(where)
+        await self.own(where)
+        reader = None if stat is None or chosen.truncate else await self.open(where)
+        made = new_stat(FILE_BIT | permissions & PERMISSION_BITS, uid=uid, gid=gid, metadata=metadata)
+
+        async def commit(_: Stat, blocks: AsyncGenerator[Block, None]) -> Stat:
+            return await self._store_file(where, made, blocks)
+
+        return FileHandle(path, chosen, stat or made, reader, commit)
+
+    def read_stream(self, path: str, start: int = 0, end: int | None = None) -> FileReceiveStream:
+        """Return a trio `ReceiveStream` of the bytes `start` up to `end` of a file, which is opened at the first read.
+
+        Raises, from the first read: as `open`.
+        """
+        return FileReceiveStream(lambda: self.open(path), start, end)
+
+    def write_stream(
+        self,
+        path: str,
+        *,
+        mode: int = FILE_MODE,
+        uid: int = 0,
+        gid: int = 0,
+        metadata: Mapping[str, bytes] = NO_METADATA,
+    ) -> FileSendStream:
+        """Return a trio `SendStream` that stores what it is sent as a file when it is closed; for `async with`.
+
+        Leaving the block by an exception stores nothing. Raises, from the first write: as `write_file`.
+        """
+        return FileSendStream(lambda: self.open_file(path, "w", permissions=mode, uid=uid, gid=gid, metadata=metadata))
+
+    async def append_file(self, path: str, data: bytes) -> Stat:
+        """Store a file with `data` at its end, made when there is none. The whole file is stored again.
+
+        Raises: as `open_file`.
+        """
+        async with await self.open_file(path, "a") as file:
+            await file.write(data)
+            return await file.commit()
+
+    async def truncate(self, path: str, size: int = 0) -> Stat:
+        """Cut or lengthen a file; what is new is zeros. Raises: as `open_file`."""
+        async with await self.open_file(path, "r+") as file:
+            await file.truncate(size)
+            return await file.commit()
+
+    # -- about paths
+
+    async def access(self, path: str, mode: int = os.F_OK) -> None:
+        """Return when `path` leads to something, and with `os.W_OK` to something that can be changed here.
+
+        Raises: as `stat`, NotWritable.
+        """
+        where = await self.resolve(path)
+        await self._resolve(where)
+        if mode & os.W_OK and not (await self.info(where)).writable:
+            raise NotWritable(f"{path!r} belongs to a drive that cannot be changed here")
+
+    async def info(self, path: str = "/") -> Info:
+        """Return to which drive `path`, there or not, belongs; the place of a nested drive belongs to that one."""
+        place = await (await self.trie()).owner(drive_path(path))
+        version = None if place.mount is None else place.mount.version
+        writable = place.trie.writable and not self.fixed
+        return Info(place.trie.feed, DrivePath(place.base), DrivePath(place.inner), version, writable)
+
+    async def names(self, path: str = "/") -> list[str]:
+        """Return the names in a directory, in order. Raises: as `list`."""
+        return [entry.name for entry in await self.list(path)]
+
+    async def feeds(self) -> dict[DrivePath, DriveFeeds]:
+        """Return the feeds of the drive, under "", and of all nested drives, by where they are.
+
+        Raises: TooManyLinks, and what opening a nested drive raises.
+        """
+        trie = await self.trie()
+        found = {DrivePath(""): DriveFeeds(trie.feed, await self._tree.content(trie))}
+        for path, _, _ in await trie.mounts(recursive=True):
+            mounted = (await trie.owner(path)).trie
+            found[DrivePath(path)] = DriveFeeds(mounted.feed, await self._tree.content(mounted))
+        return found
+
+    # -- versions
+
+    @property
+    def tags(self) -> Tags:
+        """The names of versions."""
+        return Tags(self, self._tree.store.dialect.tag_prefix)
 
     def log(self, first: int = 2) -> Log:
         """Return an asynchronous iterator over what the versions from `first` to this one brought, oldest first."""
@@ -74,216 +217,94 @@ class Drive(DriveView):
             raise NotFound(f"the drive has no version {version}, the newest is {self.metadata.length}")
         return Drive(self._tree, version)
 
+    def snapshot(self) -> "Drive":
+        """Return the view of the present version, which stays as it is."""
+        return Drive(self._tree, self.version)
+
+    async def refresh(self) -> int:
+        """Ask the connected peers for a newer version and return the version that is known then."""
+        if not self.fixed:
+            await self.metadata.refresh()
+        return self.version
+
+    def watch(self, path: str = "/") -> Watch:
+        """Return an asynchronous iterator over what changes at and below `path` from its first step on.
+
+        Each step gives the changes since the one before, never none. Nested drives are followed once they were looked
+        into. A fixed version has no changes. Raises, from a step: Closed.
+        """
+        return Watch(self, drive_path(path))
+
+    # -- what is held
+
+    async def download(self, path: str = "/", *, done: holdings.Done | None = None) -> None:
+        """Fetch and keep everything at and below `path`; `done(path, usage)` is called for each complete file.
+
+        Raises: NotFound, and what the feeds raise.
+        """
+        await holdings.download(self, path, done=done)
+
+    async def clear(self, path: str = "/") -> int:
+        """Drop the held bytes of everything at and below `path`; return the number of blocks. Own files stay.
+
+        Raises: NotFound, NotWritable in a process that does not own the store.
+        """
+        return await holdings.clear(self, path)
+
+    async def stats(self, path: str = "/") -> dict[DrivePath, holdings.Usage]:
+        """Return size, blocks and held blocks of each file with content at and below `path`. Raises: NotFound."""
+        return await holdings.usage(self, path)
+
+    async def mirror(self) -> None:
+        """Fetch and keep all versions of the drive and its nested drives, also those to come; runs until cancelled."""
+        await keep_all(self, self._tree)
+
+    # -- the drive as a whole
+
+    def events(self, *kinds: type[StoreEvent]) -> Subscription[StoreEvent]:
+        """Return an iterator over what happens to the feeds of the drive and its nested drives (`ddrive.store.events`).
+
+        Raises: Unsupported in a process that does not own the store; `follow` and `watch` work there too.
+        """
+        store = owned(self._tree.store)
+        if store is None:
+            raise Unsupported("only the process that owns a store knows its events: follow the versions instead")
+        return store.events(*kinds, about=lambda feed: feed in self._tree.opened)
+
     async def close(self) -> None:
         """Let go of the feeds. Other views of the same drive end with it."""
         await self._tree.close()
 
-    # -- files and directories
+    async def destroy(self) -> None:
+        """Delete the files of the drive's two feeds here; nested drives stay. Nobody can use the drive any more.
 
-    async def write_file(
-        self,
-        path: str,
-        content: Content = b"",
-        *,
-        mode: int = FILE_MODE,
-        uid: int = 0,
-        gid: int = 0,
-        mtime_ms: int | None = None,
-        metadata: Mapping[str, bytes] = NO_METADATA,
-    ) -> Stat:
-        """Store a file, given as bytes or as (asynchronous) iterable of chunks, and return its attributes.
-
-        An entry that is there is replaced, also a link. Without `mtime_ms` it is modified now.
-        Raises: NotWritable, IsADirectory, NotADirectory when a part of the path is a file.
+        One of our own could only be made again empty: peers who have the old one would take that for a fork.
+        Raises: Unsupported in a process that does not own the store.
         """
-        where = drive_path(path)
-        await self._check_replaceable(where)
-        own = await self.own(where)
-        stat = _new(FILE_BIT | mode & PERMISSION_BITS, uid=uid, gid=gid, mtime_ms=mtime_ms, metadata=metadata)
-        return await store_stream(own.trie, own.content, own.path, stat, blocks_of(content))
-
-    async def mkdir(
-        self, path: str, *, mode: int = DIRECTORY_MODE, uid: int = 0, gid: int = 0, mtime_ms: int | None = None
-    ) -> None:
-        """Make a directory; those on the way need not exist. Raises: AlreadyExists, NotADirectory, NotWritable."""
-        stat = _new(DIRECTORY_BIT | mode & PERMISSION_BITS, uid=uid, gid=gid, mtime_ms=mtime_ms)
-        await self._store_new(drive_path(path), stat)
-
-    async def symlink(self, path: str, target: str, *, mtime_ms: int | None = None) -> None:
-        """Make a symbolic link at `path` that leads to `target`. Raises: as `mkdir`, InvalidPath without target."""
-        if not target:
-            raise InvalidPath("a symbolic link needs a target")
-        await self._store_new(drive_path(path), _new(LINK_MODE, mtime_ms=mtime_ms, linkname=target))
-
-    async def unlink(self, path: str) -> None:
-        """Remove a file or link. Raises: NotFound, IsADirectory, NotWritable."""
-        where = drive_path(path)
-        if (await self.lstat(where)).is_dir:
-            raise IsADirectory(f"{path!r} is a directory")
-        await self._remove(where)
-
-    async def rmdir(self, path: str) -> None:
-        """Remove an empty directory. Raises: NotFound, NotADirectory, NotEmpty, CrossesMount, NotWritable."""
-        where = drive_path(path)
-        stat = await self.lstat(where)
-        if not stat.is_dir:
-            raise NotADirectory(f"{path!r} is not a directory")
-        if stat.mount is not None:
-            raise CrossesMount(f"{path!r} is a nested drive: unmount it")
-        owner = await (await self.trie()).owner(where)
-        async for _ in owner.trie.trie.iterate("/" + owner.inner, recursive=False, gt=True):
-            raise NotEmpty(f"the directory {path!r} is not empty")
-        await self._remove(where)
-
-    async def rename(self, old: str, new: str) -> None:
-        """Move an entry with everything below it, as one version; what is at `new` is replaced if it is alike.
-
-        Raises: NotFound, NotADirectory, IsADirectory, NotEmpty, CrossesMount, InvalidPath, NotWritable.
-        """
-        source, target = drive_path(old), drive_path(new)
-        stat = await self.lstat(source)
-        if source == target:
-            return
-        await self._check_parent(target)
-        try:
-            there = await self.lstat(target)
-        except NotFound:
-            there = None
-        if there is not None and there.is_dir:
-            if not stat.is_dir:
-                raise IsADirectory(f"{new!r} is a directory")
-            await self.rmdir(target)
-        elif there is not None and stat.is_dir:
-            raise NotADirectory(f"{new!r} is not a directory")
-        await (await self._writable_trie()).rename(source, target)
-        await self._keep_directory(parent(source))
-
-    async def set_stat(self, path: str, **changes: Any) -> Stat:
-        """Change attributes of an entry (`mode`: permissions, `uid`, `gid`, `mtime_ms`, `ctime_ms`, `metadata`).
-
-        A directory without entry gets one. Content stays where it is. Raises: NotFound, NotWritable, InvalidPath.
-        """
-        if unknown := changes.keys() - {"mode", "uid", "gid", "mtime_ms", "ctime_ms", "metadata"}:
-            raise TypeError(f"cannot change {', '.join(sorted(unknown))}")
-        where = drive_path(path)
-        if not where:
-            raise InvalidPath("the root of a drive has no attributes of its own")
-        trie = await self._writable_trie()
-        old, entry = await self._entry(where)
-        if "mode" in changes:
-            changes["mode"] = old.mode & ~PERMISSION_BITS | changes["mode"] & PERMISSION_BITS
-        stat = replace(old, **changes)
-        flags = entry.node.flags if entry is not None and entry.node is not None else 0
-        await trie.put(where, encode_stat(stat), flags=flags)
-        return stat
-
-    # -- nested drives
-
-    async def mount(self, path: str, key: PublicKey, *, version: int | None = None, feed: bool = False) -> None:
-        """Nest the drive `key` at `path`, at a fixed version or the newest; with `feed`, show a plain feed as a file.
-
-        Raises: AlreadyExists, NotADirectory, InvalidKey, NotWritable.
-        """
-        where = drive_path(path)
-        await self._check_new(where)
-        if feed:
-            plain = await self._tree.plain_feed(key)
-            stat = _new(FILE_MODE, mount=Mount(key, version, True))
-            await self._put(where, replace(stat, size=plain.byte_length, blocks=plain.length))
-            return
-        own = await self.own(where)
-        stat = replace(
-            _new(DIRECTORY_MODE, mount=Mount(key, version)),
-            offset=own.content.length,
-            byte_offset=own.content.byte_length,
-        )
-        await (await self._writable_trie()).mount(where, key, version=version, value=encode_stat(stat))
-
-    async def unmount(self, path: str) -> None:
-        """Take a nested drive or feed away; its content stays in the store. Raises: NotFound, NotWritable."""
-        where = drive_path(path)
-        stat = await self.lstat(where)
-        if stat.mount is None:
-            raise NotFound(f"nothing is mounted at {path!r}")
-        trie = await self._writable_trie()
-        await (trie.delete(where) if stat.mount.feed else trie.unmount(where))
-        await self._keep_directory(parent(where))
-
-    # -- many entries at once
-
-    async def own(self, path: str) -> OwnDrive:
-        """Return the drive to which what is at and below `path` belongs, to write to it. Raises: NotWritable."""
-        trie = await self._writable_trie()
-        where = drive_path(path)
-        place = await trie.owner(where)
-        if not place.trie.writable:
-            raise NotWritable(f"the drive that {path!r} belongs to cannot be changed here")
-        return OwnDrive(place.trie.trie, DrivePath(place.inner), await self._tree.content(place.trie))
-
-    async def batch(self, entries: Sequence[NewEntry], removed: Sequence[str] = ()) -> None:
-        """Store many entries of the drive itself: one append for all content, one for all entries.
-
-        Paths are not checked against what is there: the caller knows. `removed` go first.
-        Raises: NotWritable, InvalidPath.
-        """
-        trie = await self._writable_trie()
-        checked = [entry._replace(path=drive_path(entry.path)) for entry in entries]
-        content = await self._tree.content(trie)
-        await store(trie.trie, content, checked, [drive_path(path) for path in removed])
+        store = owned(self._tree.store)
+        if store is None:
+            raise Unsupported("only the process that owns a store can delete its feeds")
+        content = await self.content()
+        await self.close()
+        for feed in (content, self.metadata):
+            await store.forget(feed.key)
 
     # -- inside
 
-    async def _writable_trie(self) -> MountTrie:
-        if self.fixed:
-            raise NotWritable(f"version {self.version} of the drive is fixed: open the newest one")
-        return await self.trie()
-
-    async def _check_replaceable(self, path: DrivePath) -> None:
-        """Raise when a file cannot be stored at `path`."""
+    async def _store_file(self, where: DrivePath, made: Stat, blocks: AsyncGenerator[Block, None]) -> Stat:
+        """Store the content of a file; its other attributes are those that it has by now."""
         try:
-            stat = await self.lstat(path)
+            old = await self.lstat(where)
         except NotFound:
-            await self._check_parent(path)
-            return
-        if stat.is_dir:
-            raise IsADirectory(f"'/{path}' is a directory")
+            old = made
+        now = new_stat(FILE_MODE)
+        stat = replace(old if old.is_file else made, mtime_ms=now.mtime_ms, ctime_ms=now.ctime_ms)
+        own = await self.own(where)
+        return await store_stream(own.trie, own.content, own.path, stat, blocks)
 
-    async def _check_new(self, path: DrivePath) -> None:
-        """Raise when something is at `path`, or when nothing can be."""
-        if await self.exists(path):
-            raise AlreadyExists(f"'/{path}' exists already")
-        await self._check_parent(path)
-
-    async def _check_parent(self, path: DrivePath) -> None:
-        """Raise NotADirectory when the nearest existing part of the way to `path` is no directory."""
-        while path:
-            path = parent(path)
-            try:
-                stat = await self.lstat(path)
-            except NotFound:
-                continue
-            if not stat.is_dir:
-                raise NotADirectory(f"'/{path}' is not a directory")
-            return
-
-    async def _store_new(self, path: DrivePath, stat: Stat) -> None:
-        """Store an entry without content where there is none."""
-        await self._check_new(path)
-        own = await self.own(path)
-        await store(own.trie, own.content, [NewEntry(own.path, stat)])
-
-    async def _put(self, path: DrivePath, stat: Stat) -> None:
-        await (await self._writable_trie()).put(path, encode_stat(stat))
-
-    async def _remove(self, path: DrivePath) -> None:
-        """Remove an entry; the directory it was in stays, even when it was one only because of this entry."""
-        await (await self._writable_trie()).delete(path)
-        await self._keep_directory(parent(path))
-
-    async def _keep_directory(self, path: DrivePath) -> None:
-        """Give a directory that would vanish with its last entry an entry of its own."""
-        if path and not await self.exists(path):
-            await self._store_new(path, _new(DIRECTORY_MODE))
+    @staticmethod
+    async def _no_commit(stat: Stat, _: AsyncGenerator[Block, None]) -> Stat:
+        return stat
 
 
 async def open_drive(
@@ -303,19 +324,12 @@ async def open_drive(
     if key is not None:
         metadata = await store.open_feed(key=key, live=version is None)
     else:
-        metadata = await store.open_feed(name=name or "default", live=version is None)
+        metadata = await store.open_feed(name=name or default_name(store), live=version is None)
     metadata.preload()
     tree = DriveTree(store, metadata)
     if metadata.writable and not metadata.length:
         if not create:
             raise NotFound("there is no such drive yet: create it first")
-        content = await store.open_feed(name=content_name(metadata.key))
-        await tree.live(content_key=content.key)
+        await tree.make()
     drive = Drive(tree)
     return drive if version is None else drive.checkout(version)
-
-
-def _new(mode: int, *, mtime_ms: int | None = None, **fields: Any) -> Stat:
-    """Return the attributes of something made now."""
-    now_ms = time.time_ns() // 1_000_000
-    return Stat(mode, mtime_ms=now_ms if mtime_ms is None else mtime_ms, ctime_ms=now_ms, **fields)

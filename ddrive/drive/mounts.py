@@ -4,17 +4,19 @@ Nothing is asked of a peer before a path is looked at: a drive can be opened, an
 there. Feeds stay open until `close`.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import trio
 
-from ddrive.drive.content import content_feed
+from ddrive.drive.content import content_feed, content_name
 from ddrive.drive.helping import assist
 from ddrive.drive.paths import DrivePath
 from ddrive.errors import NotFound
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey, short
-from ddrive.store.store import OwnedStore, Store
+from ddrive.store.namespace import owned
+from ddrive.store.store import Store
 from ddrive.trie import MountTrie, Trie, open_mount_trie, open_trie
 
 
@@ -71,6 +73,12 @@ class DriveTree:
                     self._assist(self.metadata)
         return self._live
 
+    async def make(self) -> None:
+        """Make a drive of our own empty feed: its header names the content feed that the store derives."""
+        content = await self.store.open_feed(name=content_name(self.metadata.key))
+        self._opened.append(content)
+        await self.live(content_key=content.key)
+
     async def content(self, trie: MountTrie) -> Feed:
         """Return the feed with the bytes of the files that `trie` owns. Raises: Unsupported when it is no drive."""
         feed = self._content.get(trie.key)
@@ -85,6 +93,11 @@ class DriveTree:
         feed = await self.store.open_feed(key=key, live=True)
         self._opened.append(feed)
         return feed
+
+    @property
+    def opened(self) -> Sequence[Feed]:
+        """The feeds that are open for the drive."""
+        return self._opened
 
     async def close(self) -> None:
         """Let go of all feeds."""
@@ -103,8 +116,9 @@ class DriveTree:
 
     def _assist(self, feed: Feed) -> None:
         """Answer the peers of a trie of ours; for a view, the owner of its files does that."""
-        if isinstance(self.store, OwnedStore):
-            assist(self.store, feed)
+        store = owned(self.store)
+        if store is not None:
+            assist(store, feed)
 
 
 def _check_header(feed: Feed, content_key: PublicKey | None) -> None:

@@ -5,8 +5,9 @@ of the newest entry of its drive. A path may hold a file and have entries below 
 the file is what is shown, and the entries can still be listed. `NotFound` is only raised when the trie proves it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import trio
 
@@ -15,7 +16,7 @@ from ddrive.drive.nested import NestedDrives
 from ddrive.drive.paths import DrivePath, drive_path, is_hostile, link_target
 from ddrive.drive.reader import Extent, FileReader, extent_of
 from ddrive.drive.stat import DIRECTORY_MODE, Stat, decode_stat
-from ddrive.drive.walks import Changes, DirEntry, Versions, Walk, stat_or_none
+from ddrive.drive.walks import Changes, DirEntry, Entries, Found, Versions, Walk, stat_or_none
 from ddrive.errors import (
     CorruptStorage,
     DriveError,
@@ -29,6 +30,7 @@ from ddrive.errors import (
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.trie import Entry, MountTrie, Owner, TrieNode
+from ddrive.trie.iterate import Walk as TrieWalk
 from ddrive.trie.nodes import Prefetch
 
 LINKS_MAX = 40  # as Linux
@@ -132,13 +134,26 @@ class DriveView:
             where = resolved
         return []
 
-    def walk(self, path: str = "/") -> Walk:
+    def entries(self, path: str = "/") -> Entries:
+        """Return an asynchronous iterator over what is in a directory, as `list` gives it, in no particular order.
+
+        Nothing is gathered: a directory of any size takes little memory. Raises, from the first step: as `stat`.
+        """
+
+        async def opened() -> tuple[TrieWalk, Callable[[Sequence[TrieNode]], Found]]:
+            owner = await (await self.trie()).owner((await self._resolve(drive_path(path)))[0])
+            walk = owner.trie.trie.iterate("/" + owner.inner, recursive=False, gt=True)
+            return walk, partial(self._dir_entries, owner)
+
+        return Entries(opened)
+
+    def walk(self, path: str = "/", *, mounts: bool = True) -> Walk:
         """Return an asynchronous iterator over (path, attributes) of everything below a directory.
 
-        Each directory comes before what is in it, names in order. Nested drives are entered, but not one that the walk
-        is inside of already; links are not followed. The iterator raises what `list` raises.
+        Each directory comes before what is in it, names in order. Nested drives are entered if `mounts`, but not one
+        that the walk is inside of already; links are not followed. The iterator raises what `list` raises.
         """
-        return Walk(self.list, self._bring, drive_path(path), self.key)
+        return Walk(self.list, self._bring, drive_path(path), self.key, mounts=mounts)
 
     async def mounts(self) -> Sequence[DriveMount]:
         """Return all nested drives, those in nested drives too, but none twice on one way down."""

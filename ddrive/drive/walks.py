@@ -9,7 +9,10 @@ from ddrive.errors import CorruptStorage
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.trie import MountTrie, TrieNode
+from ddrive.trie.iterate import Walk as TrieWalk
 from ddrive.trie.mountwalk import MountDiff
+
+ENTRIES_AT_ONCE = 256  # of a directory that is given out piece by piece
 
 
 class DirEntry(NamedTuple):
@@ -17,6 +20,9 @@ class DirEntry(NamedTuple):
 
     name: str
     stat: Stat
+
+
+Found = Awaitable[Sequence[DirEntry]]
 
 
 class Change(NamedTuple):
@@ -33,7 +39,7 @@ class Change(NamedTuple):
 class Walk:
     """Everything below a directory: each directory before what is in it, names in order.
 
-    Nested drives are entered, but not one that the walk is inside of already.
+    Nested drives are entered when `mounts` says so, but not one that the walk is inside of already.
     """
 
     def __init__(
@@ -42,10 +48,13 @@ class Walk:
         bring: Callable[[str], Awaitable[None]],
         start: DrivePath,
         key: PublicKey,
+        *,
+        mounts: bool = True,
     ) -> None:
         """`listing` lists one directory; `bring` is told before each drive whose entries are about to be listed."""
         self._list = listing
         self._bring = bring
+        self._mounts = mounts
         self._drives: frozenset[PublicKey] = frozenset()  # the walk is inside of these
         self._pending = [(start, frozenset([key]))]  # directories still to come, in reverse
         self._ready: list[tuple[DrivePath, Stat]] = []  # in reverse
@@ -71,10 +80,38 @@ class Walk:
             self._ready.append((path, stat))
             if stat.is_dir and stat.mount is None:
                 below.append((path, drives))
-            elif stat.is_dir and stat.mount is not None and stat.mount.key not in drives:
+            elif self._mounts and stat.is_dir and stat.mount is not None and stat.mount.key not in drives:
                 below.append((path, drives | {stat.mount.key}))
         self._ready.reverse()
         self._pending += reversed(below)
+
+
+class Entries:
+    """What is in one directory, in the order of the trie: a few at a time, so that a huge one takes little memory."""
+
+    def __init__(self, opened: Callable[[], Awaitable[tuple[TrieWalk, Callable[[Sequence[TrieNode]], Found]]]]) -> None:
+        """`opened` gives the walk over the directory, and what makes entries of its nodes."""
+        self._open = opened
+        self._opened: tuple[TrieWalk, Callable[[Sequence[TrieNode]], Found]] | None = None
+        self._ready: list[DirEntry] = []  # in reverse
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> DirEntry:
+        if self._opened is None:
+            self._opened = await self._open()
+        walk, shown = self._opened
+        while not self._ready:
+            nodes: list[TrieNode] = []
+            async for node in walk:
+                nodes.append(node)
+                if len(nodes) == ENTRIES_AT_ONCE:
+                    break
+            if not nodes:
+                raise StopAsyncIteration
+            self._ready = list(reversed(await shown(nodes)))
+        return self._ready.pop()
 
 
 class Changes:

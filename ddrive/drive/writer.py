@@ -4,10 +4,11 @@ Whoever sees a `Stat` can rely on its blocks: they are appended, synced and publ
 on one drive; which one owns a path is found out before.
 """
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES, Block, FileWriter, cut, writing
 from ddrive.drive.reader import Extent
@@ -24,6 +25,12 @@ class NewEntry(NamedTuple):
     path: str
     stat: Stat
     blocks: Sequence[Block] = ()
+
+
+def new_stat(mode: int, *, mtime_ms: int | None = None, **fields: Any) -> Stat:
+    """Return the attributes of something made now."""
+    now_ms = time.time_ns() // 1_000_000
+    return Stat(mode, mtime_ms=now_ms if mtime_ms is None else mtime_ms, ctime_ms=now_ms, **fields)
 
 
 def located(stat: Stat, extent: Extent) -> Stat:

@@ -68,11 +68,13 @@ class Source(Generic[E]):
         self._kinds: list[tuple[type[Any], ...]] = []
         self._is_closed = False
 
-    def subscribe(self, *kinds: type[Any]) -> Subscription[E]:
-        """Return an iterator over events of the given classes, or over all."""
-        subscription: Subscription[E] = Subscription(
-            (lambda event: isinstance(event, kinds)) if kinds else (lambda event: True), self._forget
-        )
+    def subscribe(self, *kinds: type[Any], where: Callable[[E], bool] | None = None) -> Subscription[E]:
+        """Return an iterator over events of the given classes, or over all; of those that `where` says yes to."""
+
+        def wanted(event: E) -> bool:
+            return (not kinds or isinstance(event, kinds)) and (where is None or where(event))
+
+        subscription: Subscription[E] = Subscription(wanted, self._forget)
         if self._is_closed:
             subscription.finish()
         else:

@@ -4,7 +4,7 @@ Values only: the files themselves are read and written by `store`. Source: `base
 (`keys-<dialect>.json` of the test vectors).
 """
 
-from ddrive.crypto import KEY_BYTES, KeyPair, hash_of
+from ddrive.crypto import KEY_BYTES, KeyPair, discovery_key, hash_of
 from ddrive.dialect import Dialect
 from ddrive.errors import InvalidKey
 from ddrive.ids import DiscoveryKey, PublicKey
@@ -24,6 +24,11 @@ def derive_pair(master_key: bytes, name: bytes, dialect: Dialect) -> KeyPair:
     if len(master_key) != KEY_BYTES:
         raise InvalidKey(f"a master key has {KEY_BYTES} bytes, not {len(master_key)}")
     return KeyPair.from_seed(derive_seed(master_key, name, dialect))
+
+
+def discovery_of(key: PublicKey, dialect: Dialect) -> DiscoveryKey:
+    """Return the name under which peers of `dialect` look for a feed."""
+    return discovery_key(key, dialect.discovery_ns)
 
 
 def name_bytes(name: bytes | str) -> bytes:

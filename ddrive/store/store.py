@@ -17,15 +17,24 @@ from typing import Protocol
 
 import trio
 
-from ddrive.crypto import KEY_BYTES, KeyPair, discovery_key
+from ddrive.crypto import KEY_BYTES, KeyPair
 from ddrive.dialect import Dialect
 from ddrive.errors import Closed, DriveError, InvalidKey, NotFound, StorageError, StorageLocked
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
 from ddrive.feed.storage import FileDirectory
+from ddrive.feed.subscription import Source, Subscription
 from ddrive.ids import DiscoveryKey, PublicKey, short
 from ddrive.replication.session import FeedSession
-from ddrive.store.derive import decode_name, derive_pair, encode_name, feed_folder, name_bytes
+from ddrive.store.derive import (
+    decode_name,
+    derive_pair,
+    discovery_of,
+    encode_name,
+    feed_folder,
+    name_bytes,
+)
+from ddrive.store.events import FeedClosed, FeedOpened, FeedWatcher, StoreEvent
 
 TICK_S = 0.25  # how often sessions look after what takes too long
 FLUSH_S = 1.0  # how often received blocks are made durable
@@ -76,19 +85,28 @@ class OwnedStore:
         self._entries: dict[DiscoveryKey, _Entry] = {}
         self._closing: dict[DiscoveryKey, trio.Event] = {}  # feeds whose files are not given back yet
         self._listeners: list[StoreListener] = []
+        self._events: Source[StoreEvent] = Source()
         self._is_closed = False
 
     # -- feeds -----------------------------------------------------------------------------------------------------
 
     async def open_feed(
-        self, *, key: PublicKey | None = None, name: bytes | str | None = None, live: bool = False
+        self,
+        *,
+        key: PublicKey | None = None,
+        name: bytes | str | None = None,
+        discovery_key: DiscoveryKey | None = None,
+        live: bool = False,
     ) -> Feed:
         """Return the feed with this key, or the writable one that this name determines; one object per feed.
 
-        `live`: follow it, fetching the last block as soon as a peer announces it.
-        Raises: InvalidKey without key or name, StorageLocked when another process has the feed open.
+        By its discovery key only a feed that is held is found. `live`: follow it, fetching the last block as soon as a
+        peer announces it. Each call is one use, which `release` takes back.
+        Raises: InvalidKey without any of them, NotFound, StorageLocked when another process has the feed open.
         """
         pair = None
+        if discovery_key is not None and key is None and (key := self.known(discovery_key)) is None:
+            raise NotFound(f"no feed {short(discovery_key)} in {self.path}")
         if name is not None:
             name = name_bytes(name)
             pair = derive_pair(self.master_key, name, self.dialect)
@@ -126,6 +144,13 @@ class OwnedStore:
         """Return the feeds that are open."""
         return [entry.feed for entry in self._entries.values()]
 
+    def events(self, *kinds: type[StoreEvent], about: Callable[[Feed], bool] | None = None) -> Subscription[StoreEvent]:
+        """Return an iterator over what happens to the feeds from now on: events of these classes, or all.
+
+        `about` chooses the feeds. The classes are in `ddrive.store.events`.
+        """
+        return self._events.subscribe(*kinds, where=None if about is None else lambda event: about(event.feed))
+
     def session(self, feed: Feed) -> FeedSession:
         """Return the exchange of an open feed.
 
@@ -138,7 +163,7 @@ class OwnedStore:
 
     def discovery_key(self, key: PublicKey) -> DiscoveryKey:
         """Return the name under which peers of this dialect look for a feed."""
-        return discovery_key(key, self.dialect.discovery_ns)
+        return discovery_of(key, self.dialect)
 
     def known(self, discovery_key: DiscoveryKey) -> PublicKey | None:
         """Return the key of a feed that is open or on disk, or None."""
@@ -179,9 +204,12 @@ class OwnedStore:
             feed = Feed(log)
             session = FeedSession(feed)
             feed.set_source(session)
+            session.observer = watcher = FeedWatcher(feed, self._events)
+            feed.subscribe(watcher)
             entry = self._entries[found] = _Entry(feed, session, idle_since=trio.current_time())
             for listener in list(self._listeners):
                 listener.feed_opened(self, feed)
+            self._events.publish(FeedOpened(feed))
         return entry
 
     def _open_log(self, key: PublicKey, name: bytes | None, pair: KeyPair | None) -> FeedLog:
@@ -244,6 +272,7 @@ class OwnedStore:
             if entry is not None:
                 entry.session.close()
                 await entry.feed.aclose()
+                self._events.publish(FeedClosed(entry.feed))
             yield
         finally:
             del self._closing[found]
@@ -260,6 +289,7 @@ class OwnedStore:
                     pass
             except OSError as error:
                 logger.error("cannot save feed=%s error=%s", short(found), error)
+        self._events.close()
 
 
 @asynccontextmanager

@@ -245,6 +245,13 @@ class MountTrie:
 
         Raises: CrossesMount when the two belong to different tries, InvalidPath when one contains the other.
         """
+        return await self._transfer(old, new, keep=False)
+
+    async def copy(self, old: str, new: str) -> int:
+        """Store the entry at `old` and all below it at `new` too. As `rename`, but the old entries stay."""
+        return await self._transfer(old, new, keep=True)
+
+    async def _transfer(self, old: str, new: str, *, keep: bool) -> int:
         source, target = await self.place(old), await self.place(new)
         if source.trie.trie is not target.trie.trie:
             raise CrossesMount(f"{old!r} and {new!r} are in different drives")
@@ -259,7 +266,8 @@ class MountTrie:
             nodes = await view.list("/" + source.inner)
             count = len(nodes)
             records = await view.list(f"{RECORDS}/{source.inner}", hidden=True)
-            return [*move_changes(nodes, before, after), *_move_records(records, before, after)]
+            changes = [*move_changes(nodes, before, after), *_move_records(records, before, after)]
+            return [change for change in changes if isinstance(change, Put)] if keep else changes
 
         await source.trie.trie.update(moves)
         return count

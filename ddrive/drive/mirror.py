@@ -1,0 +1,162 @@
+"""Keeping all of a drive here, and making one drive like another."""
+
+from typing import NamedTuple
+
+import trio
+
+from ddrive.drive.changing import ChangingDrive
+from ddrive.drive.mounts import DriveTree
+from ddrive.drive.paths import DrivePath, drive_path
+from ddrive.drive.stat import Stat
+from ddrive.drive.streams import FileReceiveStream
+from ddrive.drive.view import DriveView
+from ddrive.drive.writer import NewEntry, blocks_of
+from ddrive.errors import InvalidPath
+from ddrive.feed import Feed
+from ddrive.trie import Owner
+
+_TOGETHER_BYTES = 8 * 1024 * 1024  # of small files that are stored as one version each but in one append
+_SMALL_BYTES = 1024 * 1024
+_TOGETHER_ENTRIES = 1024
+
+
+async def keep_all(drive: DriveView, tree: DriveTree) -> None:
+    """Fetch and keep every block of the drive and of all drives nested in it, old ones and those to come, for ever."""
+    kept: set[bytes] = set()
+    async with trio.open_nursery() as nursery:
+
+        def keep(feed: Feed) -> None:
+            if feed.key not in kept:
+                kept.add(feed.key)
+                nursery.start_soon(_keep, feed)
+
+        keep(drive.metadata)
+        while True:
+            version = drive.version
+            trie = await drive.trie()
+            keep(await tree.content(trie))
+            for mounted in [place.trie for place in await _roots(drive)]:
+                keep(mounted.feed)
+                keep(await tree.content(mounted))
+            await drive.metadata.wait_length(version + 1)
+
+
+async def _roots(drive: DriveView) -> list[Owner]:
+    trie = await drive.trie()
+    return [await trie.owner(path) for path, _, _ in await trie.mounts(recursive=True)]
+
+
+async def _keep(feed: Feed) -> None:
+    """Fetch every block, for ever."""
+    length = 0
+    while True:
+        length = await feed.wait_length(length + 1)
+        await feed.download(0, length)
+
+
+class MirrorReport(NamedTuple):
+    """What was done: entries stored, removed, and left as they were; bytes of the files that were stored."""
+
+    stored: int
+    removed: int
+    same: int
+    bytes: int
+
+
+async def mirror(source: DriveView, target: ChangingDrive, path: str = "/", *, delete: bool = True) -> MirrorReport:
+    """Make what is at and below the directory `path` of `target` like that of `source`.
+
+    Files that have equal size, time and attributes count as equal. Nested drives become nested drives, their content is
+    not copied. `delete` removes what `source` does not have. Raises: NotFound, NotWritable, and what reading raises.
+    """
+    return await _Mirror(source, target, drive_path(path)).run(delete)
+
+
+class _Mirror:
+    def __init__(self, source: DriveView, target: ChangingDrive, start: DrivePath) -> None:
+        self._source = source
+        self._target = target
+        self._start = start
+        self._batch: list[NewEntry] = []
+        self._batch_bytes = 0
+        self._stored = self._removed = self._same = self._bytes = 0
+
+    async def run(self, delete: bool) -> MirrorReport:
+        if not (await self._source.stat(self._start)).is_dir:
+            raise InvalidPath(f"'/{self._start}' is not a directory")
+        there = await _entries(self._target, self._start)
+        wanted: set[DrivePath] = set()
+        async for path, stat in self._source.walk(self._start, mounts=False):
+            wanted.add(path)
+            old = there.get(path)
+            if old is not None and _alike(old, stat):
+                self._same += 1
+                continue
+            if old is not None and (old.is_dir != stat.is_dir or old.mount != stat.mount):
+                await self._remove(path, old, there)
+            await self._store(path, stat)
+        await self._flush()
+        if delete:
+            for path in sorted(there.keys() - wanted, key=lambda path: path.count("/"), reverse=True):
+                await self._remove(path, there[path], {})
+        return MirrorReport(self._stored, self._removed, self._same, self._bytes)
+
+    async def _store(self, path: DrivePath, stat: Stat) -> None:
+        self._stored += 1
+        if stat.mount is not None:
+            await self._flush()
+            await self._target.mount(path, stat.mount.key, version=stat.mount.version, feed=stat.mount.feed)
+            return
+        if not stat.is_file or stat.size <= _SMALL_BYTES:
+            data = await self._source.read_file(path) if stat.is_file else b""
+            self._batch.append(NewEntry(path, stat, [block async for block in blocks_of(data)]))
+            self._batch_bytes += len(data)
+            if self._batch_bytes > _TOGETHER_BYTES or len(self._batch) >= _TOGETHER_ENTRIES:
+                await self._flush()
+            return
+        await self._flush()
+        async with FileReceiveStream(lambda: self._source.open(path)) as content:
+            self._bytes += stat.size
+            await self._target.write_file(
+                path,
+                content,
+                mode=stat.mode,
+                uid=stat.uid,
+                gid=stat.gid,
+                mtime_ms=stat.mtime_ms,
+                metadata=stat.metadata,
+            )
+
+    async def _flush(self) -> None:
+        if self._batch:
+            await self._target.batch(self._batch)
+            self._bytes += self._batch_bytes
+            self._batch, self._batch_bytes = [], 0
+
+    async def _remove(self, path: DrivePath, stat: Stat, there: dict[DrivePath, Stat]) -> None:
+        """Remove an entry of the target, with what is below it as far as `there` knows it."""
+        await self._flush()
+        below = [inner for inner in there if inner.startswith(f"{path}/")]
+        for inner in sorted(below, key=lambda inner: inner.count("/"), reverse=True):
+            await self._remove(inner, there.pop(inner), {})
+        if stat.mount is not None:
+            await self._target.unmount(path)
+        elif stat.is_dir:
+            await self._target.rmdir(path)
+        else:
+            await self._target.unlink(path)
+        self._removed += 1
+
+
+async def _entries(target: DriveView, start: DrivePath) -> dict[DrivePath, Stat]:
+    if not await target.exists(start):
+        return {}
+    return {path: stat async for path, stat in target.walk(start, mounts=False)}
+
+
+def _alike(old: Stat, new: Stat) -> bool:
+    """Tell whether nothing has to be done for an entry that is like `new` elsewhere."""
+    if old.is_dir and new.is_dir:
+        return (old.mode, old.mount) == (new.mode, new.mount)
+    names = ("mode", "uid", "gid", "size", "mtime_ms", "linkname", "mount", "metadata")
+    return all(getattr(old, name) == getattr(new, name) for name in names)

@@ -1,0 +1,75 @@
+"""Several defaults in one store: a namespace has a default feed of its own and shares everything else.
+
+The feeds are named as those of the npm stores are: the default feed of a namespace is called like the namespace.
+"""
+
+from collections import Counter
+
+from ddrive.dialect import Dialect
+from ddrive.feed.feed import Feed
+from ddrive.ids import PublicKey
+from ddrive.store.derive import DEFAULT_NAME, child_namespace
+from ddrive.store.store import OwnedStore, Store
+
+
+class Namespace:
+    """A view of a store. Made by `namespace`; `close` gives back the feeds that were opened through it."""
+
+    def __init__(self, store: OwnedStore, name: str) -> None:
+        self.store = store
+        self.default_name = name
+        self._uses: Counter[Feed] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Namespace {self.default_name!r} of {self.store.path}>"
+
+    @property
+    def dialect(self) -> Dialect:
+        """The family of peers that the feeds are shared with."""
+        return self.store.dialect
+
+    async def open_feed(
+        self, *, key: PublicKey | None = None, name: bytes | str | None = None, live: bool = False
+    ) -> Feed:
+        """Return a feed as the store does; without key and name the default one of the namespace."""
+        wanted = self.default_name if key is None and name is None else name
+        feed = await self.store.open_feed(key=key, name=wanted, live=live)
+        self._uses[feed] += 1
+        return feed
+
+    async def release(self, feed: Feed) -> None:
+        """Take one `open_feed` of this view back."""
+        if self._uses[feed]:
+            self._uses[feed] -= 1
+            await self.store.release(feed)
+
+    def feeds(self) -> list[Feed]:
+        """Return the feeds that are in use through this view."""
+        return [feed for feed, uses in self._uses.items() if uses]
+
+    def namespace(self, name: bytes | str) -> "Namespace":
+        """Return a namespace inside this one."""
+        return Namespace(self.store, child_namespace(self.default_name, name))
+
+    async def close(self) -> None:
+        """Give back all feeds."""
+        uses, self._uses = self._uses, Counter()
+        for feed in uses.elements():
+            await self.store.release(feed)
+
+
+def namespace(store: OwnedStore, name: bytes | str) -> Namespace:
+    """Return the namespace `name` of a store."""
+    return Namespace(store, child_namespace(None, name))
+
+
+def owned(store: Store) -> OwnedStore | None:
+    """Return the store behind `store`, None for a view of what another process owns."""
+    if isinstance(store, Namespace):
+        return store.store
+    return store if isinstance(store, OwnedStore) else None
+
+
+def default_name(store: Store) -> str:
+    """Return the name of the feed that is meant when none is given."""
+    return store.default_name if isinstance(store, Namespace) else DEFAULT_NAME
