@@ -57,6 +57,10 @@ class NotWritable(DriveError):
     """The secret key of this feed is not held here, or the view is of a fixed version: nothing can be appended."""
 
 
+class Behind(NotWritable):
+    """More was signed of this own feed than is held here: a second signature for the same block would fork it."""
+
+
 class CrossesMount(DriveError):
     """The operation would span two drives."""
 

@@ -15,7 +15,7 @@ import trio
 
 from ddrive.dialect import DIALECTS, Dialect
 from ddrive.drive import open_drive
-from ddrive.errors import AlreadyExists, DriveError, InvalidKey, NoPeers
+from ddrive.errors import AlreadyExists, Behind, DriveError, InvalidKey, NoPeers
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey, short
 from ddrive.store.store import OwnedStore
@@ -153,6 +153,8 @@ class Collection:
         try:
             if feed.length:
                 raise AlreadyExists(f"there is a drive called {name!r} already: {feed.key.hex()}")
+            if feed.behind:
+                raise Behind(f"a drive called {name!r} was removed here, and others may have it: choose another name")
             drive = await open_drive(store, key=feed.key, create=True)
             content = await drive.content()
             known = KnownDrive(

@@ -144,6 +144,10 @@ class Databases:
         owners = self._topics.get(topic)
         return not owners or any(self._known[key].seeding for key in owners)
 
+    def feeds(self) -> set[PublicKey]:
+        """Return all feeds that belong to databases and graphs, as far as they have been seen."""
+        return {key for known in self._known.values() for key in (known.key, *known.feeds)}
+
     def topics(self) -> dict[DiscoveryKey, Topic]:
         """Return what to look for among strangers."""
         kept = {self._topic(known, known.key): Topic(known.dialect, known.seeding) for known in self._known.values()}

@@ -34,6 +34,7 @@ from mountd.drives import DriveTable, KnownDrive
 from mountd.errnos import to_exit_code
 from mountd.files import load_json, save_bytes, save_json
 from mountd.finding import Finder, open_finder
+from mountd.keeping import Keeping
 from mountd.logs import configure
 from mountd.lonely import Lonely
 from mountd.mountpoints import Mountpoints
@@ -124,7 +125,8 @@ class Engine:
         """Do the work of an engine until it is told to stop, then end the mounts and the socket."""
         verbs = Verbs(self._config, self._stores, self._collection, self._mountpoints, peers, finder, self._stop)
         upkeep = Upkeep(self._collection, self._stores)
-        table = verbs.table() | upkeep.table() | self._databases.table()
+        keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases.feeds)
+        table = verbs.table() | upkeep.table() | keeping.table() | self._databases.table()
         held = {name: verb if name == "stop" else self._later(verb) for name, verb in table.items()}
         control = Control(self._config.socket, self._stores, held)
         await self._nursery.start(control.serve)

@@ -64,6 +64,11 @@ class AppendableFeed:
         """Whether the secret key is at hand."""
         return self.log.writable
 
+    @property
+    def behind(self) -> bool:
+        """Whether more was signed of this feed of ours than is held here, so that nothing may be appended yet."""
+        return isinstance(self.log, FeedLog) and self.log.behind
+
     async def append(
         self, blocks: Sequence[Buffer], *, expected_length: int | None = None, durable: bool = True
     ) -> BlockIndex:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 from ddrive import crypto
 from ddrive.errors import (
     AlreadyExists,
+    Behind,
     Closed,
     CorruptStorage,
     DriveError,
@@ -68,6 +69,7 @@ class OwnedFeed(StoredFeed):
         self.length, self.roots, self._damaged = recover(files, bits, key, self._signer, self._verify)
         self.signed_length = self.length  # what is beyond was appended, is not durable, and no peer hears of it
         self.byte_length = merkle.total_size(self.roots)
+        self._floor = 0
         self.forked = directory.exists(FORKED)
         self._staged: Staged | None = None
         self._unsynced_batches = UNSYNCED_BATCHES  # appends since the bits were made durable: none known
@@ -155,6 +157,18 @@ class OwnedFeed(StoredFeed):
             self._directory.close()
 
     # -- our own blocks
+
+    @property
+    def behind(self) -> bool:
+        """Whether more was signed of this feed of ours than is held here, so that nothing may be appended yet."""
+        if self._floor and self.length >= self._floor and self._bits.held(0, self._floor) == self._floor:
+            self._floor = 0
+        return bool(self._floor)
+
+    def must_reach(self, length: int) -> None:
+        """Take note that `length` blocks were signed: until all of them are held, nothing is appended."""
+        if self.writable and length > self.length:
+            self._floor = max(self._floor, length)
 
     def append(self, blocks: Sequence[Buffer]) -> BlockIndex:
         """Append blocks under one signature and return the index of the first; durable only after `sync`.
@@ -302,6 +316,11 @@ class OwnedFeed(StoredFeed):
             raise Forked(f"feed {short(self.key)} has two histories: nothing can be appended")
         if self._damaged:
             raise CorruptStorage(f"feed {short(self.key)} was signed further than its files show; restore or reopen it")
+        if self.behind:
+            raise Behind(
+                f"feed {short(self.key)} is ours and {self._floor} blocks of it were signed, of which "
+                f"{self._bits.held(0, self._floor)} are here: connect to a peer that has the others"
+            )
         if self._staged is not None:
             raise StorageError(f"another append to feed {short(self.key)} is under way")
         for block in blocks:

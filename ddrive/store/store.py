@@ -12,6 +12,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +36,9 @@ from ddrive.store.derive import (
     name_bytes,
 )
 from ddrive.store.events import FeedClosed, FeedOpened, FeedWatcher, StoreEvent
+from ddrive.store.files import write_durably
+from ddrive.store.shelf import signed_length, stored_feed
+from ddrive.store.signed import SignedLengths
 
 TICK_S = 0.25  # how often sessions look after what takes too long
 FLUSH_S = 1.0  # how often received blocks are made durable
@@ -82,6 +86,7 @@ class OwnedStore:
         self.path = path
         self.dialect = dialect
         self.master_key = master_key
+        self._signed = SignedLengths(path)
         self._entries: dict[DiscoveryKey, _Entry] = {}
         self._closing: dict[DiscoveryKey, trio.Event] = {}  # feeds whose files are not given back yet
         self._listeners: list[StoreListener] = []
@@ -135,10 +140,23 @@ class OwnedStore:
             entry.idle_since = trio.current_time()
 
     async def forget(self, key: PublicKey) -> None:
-        """Close the feed and delete its files; what was written under a name can be written again under it."""
+        """Close the feed and delete its files.
+
+        Of a feed of ours the number of signed blocks is remembered: whoever opens it again under its name can append
+        only when it has as many again, so that nothing is signed twice.
+        """
         found = self.discovery_key(key)
+        folder = self.path / feed_folder(found)
         async with self._taken_out(found):
-            await trio.to_thread.run_sync(shutil.rmtree, self.path / feed_folder(found), True)
+            stored = stored_feed(folder)
+            if stored is not None and stored.own:
+                self._signed.note({key: signed_length(folder)})
+            await trio.to_thread.run_sync(shutil.rmtree, folder, True)
+
+    def users(self, key: PublicKey) -> int:
+        """Return how many calls of `open_feed` for this feed were not taken back."""
+        entry = self._entries.get(self.discovery_key(key))
+        return entry.users if entry is not None else 0
 
     def feeds(self) -> list[Feed]:
         """Return the feeds that are open."""
@@ -224,12 +242,13 @@ class OwnedStore:
                 if pair.public_key != key:
                     raise StorageError(f"{name_file} names another feed, or the master key has changed")
         if name is not None and not name_file.exists():
-            _write_durably(name_file, encode_name(name))  # before the key: a key without its name is read-only
+            write_durably(name_file, encode_name(name))  # before the key: a key without its name is read-only
         secret_key = pair.secret_key if pair else None
         directory = FileDirectory(folder)
-        if (folder / "key").exists():
-            return FeedLog.open(directory, key=key, secret_key=secret_key)
-        return FeedLog.create(directory, key=key, secret_key=secret_key, store_secret_key=False)
+        opening = FeedLog.open if (folder / "key").exists() else partial(FeedLog.create, store_secret_key=False)
+        log = opening(directory, key=key, secret_key=secret_key)
+        log.must_reach(self._signed.of(key))
+        return log
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -350,24 +369,7 @@ def _master_key(root: Path) -> bytes:
     stored = path.read_bytes() if path.exists() else b""
     if not stored:
         stored = os.urandom(KEY_BYTES)
-        _write_durably(path, stored)
+        write_durably(path, stored)
     if len(stored) < KEY_BYTES:
         raise StorageError(f"{path} has {len(stored)} bytes instead of {KEY_BYTES}")
     return stored[:KEY_BYTES]
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Write a small file (0600) whole or not at all."""
-    temporary = path.with_name(f"{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, content)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

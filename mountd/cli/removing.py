@@ -1,0 +1,65 @@
+"""`rm` and `gc`: forget a drive and its bytes, and free what nothing needs. The engine does both."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from mountd.cli import options, report
+from mountd.cli.drives import Drive
+from mountd.cli.look import short_name
+from mountd.cli.options import Common
+from mountd.cli.session import Session, named_drive, run
+from mountd.values import format_size
+
+YesAnyway = Annotated[bool, typer.Option("--yes", "-y", envvar="DDRIVE_YES", help="Accepted: nothing is asked.")]
+
+
+def rm(
+    drive: Drive,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Forget a drive and delete its bytes; of a drive of your own the secret key goes too, for ever."""
+
+    async def verb(session: Session) -> None:
+        ref = await session.find(named)
+        planned = await session.call("rm", key=ref.key.hex(), dry_run=True)
+        if not dry_run:
+            options.confirm(_question(planned, short_name(ref)), yes=yes)
+            planned = await session.call("rm", key=ref.key.hex(), own=planned["writable"])
+        word = "would delete" if dry_run else "deleted"
+        session.say(planned, [f"{word} {format_size(planned['bytes'])} in {planned['feeds']} feeds"])
+
+    named = named_drive(drive)
+    if not (dry_run or yes or (sys.stdin.isatty() and sys.stderr.isatty())):
+        raise typer.BadParameter(f"forget {drive} and delete its bytes? Say so with --yes", param_hint="--yes")
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+def _question(planned: dict[str, Any], name: str) -> str:
+    size = format_size(planned["bytes"])
+    if not planned["writable"]:
+        return f"forget {name} and delete {size}?"
+    return f"{name} is your own drive: delete {size} and its secret key, so that nobody can ever change it again?"
+
+
+def gc(
+    dry_run: options.DryRun = False,
+    yes: YesAnyway = False,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Free what no known drive needs: feeds that none uses, content that only old versions of others' drives had."""
+
+    async def verb(session: Session) -> None:
+        done = await session.call("gc", dry_run=dry_run or None)
+        lines = [f"feed {report.printable(feed['key'])}: {format_size(feed['bytes'])}" for feed in done["feeds"]]
+        lines += [f"content {drive['content']}: {format_size(drive['bytes'])}" for drive in done["drives"]]
+        session.say(done, [*lines, f"{'would free' if dry_run else 'freed'} {format_size(done['bytes'])}"])
+
+    run(Common(state, as_json, start=not no_start), verb)
