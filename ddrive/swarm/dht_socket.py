@@ -11,9 +11,9 @@ import trio
 from ddrive.swarm.background import background
 from ddrive.swarm.dht_node import Node, Walk
 from ddrive.swarm.dht_rpc import MAX_DATAGRAM_BYTES
+from ddrive.swarm.resolving import resolve
 from ddrive.swarm.static import Address
 
-RESOLVE_S = 5.0  # until the names of the given nodes are known
 FRESH_S = 600.0  # names are looked up again after this long, when they are needed
 AT_ONCE = 100  # datagrams taken in before others get their turn
 REFRESH_S = 600.0  # between two walks of a node that stays to its own id: it meets newcomers there
@@ -47,16 +47,7 @@ class NodeSocket:
         """Look up the names of the given nodes, when that was long ago or has failed."""
         if trio.current_time() < self._resolved_s + FRESH_S:
             return
-        found: list[Address] = []
-        for name in self._given:
-            try:
-                with trio.fail_after(RESOLVE_S):
-                    answers = await trio.socket.getaddrinfo(
-                        name.host, name.port, family=socket.AF_INET, type=socket.SOCK_DGRAM
-                    )
-                found += [Address(str(answer[4][0]), int(answer[4][1])) for answer in answers]
-            except (OSError, UnicodeError, trio.TooSlowError) as error:
-                self.last_error = f"the name {name.host} is not known here: {getattr(error, 'strerror', None) or error}"
+        found, self.last_error = await resolve(self._given, family=socket.AF_INET)
         if found:
             self._resolved, self._resolved_s = found, trio.current_time()
 

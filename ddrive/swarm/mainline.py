@@ -24,6 +24,7 @@ from ddrive.ids import DiscoveryKey
 from ddrive.swarm.background import background
 from ddrive.swarm.discovery import TOPIC_BYTES, DiscoveryReport, Finding, Mechanism, Sink, Tally
 from ddrive.swarm.repeating import wait_s
+from ddrive.swarm.resolving import resolve
 from ddrive.swarm.static import Address
 
 REPEAT_S = (900.0, 1500.0)  # a topic is looked for, and announced, again after a time between these
@@ -33,7 +34,7 @@ SOON_S = 60.0  # it is then made again after this long
 MAX_FOUND = 256  # addresses given on from one lookup
 STARTING_S = 0.5  # between two looks at the routing table, while it is empty
 LOOK_S = 30.0  # likewise afterwards
-KNOCK_S = 10.0  # between two attempts to reach the nodes known from before, while the table is empty
+KNOCK_S = 20.0  # between two attempts to fill the routing table, while it is empty
 SAVE_S = 600.0  # between two savings of the routing table
 MAX_KEPT = 200  # nodes that are kept over a restart
 MAX_ALERTS = 2000  # that wait for us; more are dropped by libtorrent
@@ -138,10 +139,9 @@ class MainlineDiscovery:
             self._mappings = {int(handle) for handle in handles or ()}
         self._session = session
 
-    def _end(self) -> bytes:
-        """End the session; return its state. Takes a while."""
-        session, self._session = self._session, None
-        return _state_of(session)
+    def _end(self) -> None:
+        """End the session; the interpreter stands still meanwhile, for some milliseconds."""
+        self._session = None
 
     async def _listen(self, waker: trio.socket.SocketType) -> None:
         """Take in alerts, for ever."""
@@ -227,21 +227,33 @@ class MainlineDiscovery:
             self._tally.add(key, announced=1)
             self._session.dht_announce(info_hash, self.outside_port, 0)
 
-    async def _watch_table(self, nodes: Sequence[Address], save: Save | None) -> None:
-        """Look at the routing table, and save it, now and then, for ever. While it is empty, knock at given `nodes`."""
+    async def _watch_table(self, nodes: Sequence[Address] | None, state: bytes, save: Save | None) -> None:
+        """Look at the routing table, fill it while it is empty, and save it now and then, for ever."""
         saved_s = trio.current_time()
         knocked_s = -math.inf
         await self._listening.wait()
         while True:
             if not self._nodes and trio.current_time() >= knocked_s + KNOCK_S:
+                await self._knock(nodes, _nodes_of(state))
                 knocked_s = trio.current_time()
-                for node in nodes:
-                    self._session.add_dht_node(tuple(node))
             self._session.post_dht_stats()
             await trio.sleep(LOOK_S if self._nodes else STARTING_S)
             if self._nodes and save is not None and trio.current_time() >= saved_s + SAVE_S:
                 saved_s = trio.current_time()
-                await trio.to_thread.run_sync(lambda: _save(save, _state_of(self._session)))
+                await trio.to_thread.run_sync(_save, save, self._session)
+
+    async def _knock(self, nodes: Sequence[Address] | None, kept: Sequence[Address]) -> None:
+        """Begin to fill the routing table: from the nodes that everybody knows or our own, and those of last time.
+
+        The former are asked but never held. libtorrent begins with them when it starts its DHT, and is given no names:
+        it would not end before its name server has answered.
+        """
+        found, self._last_error = await resolve(NODES if nodes is None else nodes)
+        if nodes is None:
+            self._session.apply_settings({"enable_dht": False})
+            self._session.apply_settings({"dht_bootstrap_nodes": ",".join(map(str, found)), "enable_dht": True})
+        for node in [*(found if nodes is not None else ()), *kept]:
+            self._session.add_dht_node(tuple(node))
 
 
 def _way(alert: Any) -> str:
@@ -266,9 +278,11 @@ def _nodes_of(state: bytes) -> list[Address]:
     return found
 
 
-def _save(save: Save, state: bytes) -> None:
+def _save(save: Save, session: Any) -> None:
+    """Keep what a session knows, if it knows anything: after a time without a network the old state is better."""
     try:
-        save(state)
+        if state := _state_of(session):
+            save(state)
     except OSError as error:
         _log.warning("the state of the mainline dht was not saved reason=%s", error)
 
@@ -280,8 +294,8 @@ def _settings(nodes: Sequence[Address] | None, listen: str, *, map_port: bool) -
         "listen_interfaces": listen,
         "alert_mask": _ALERTS,
         "alert_queue_size": MAX_ALERTS,
-        "dht_bootstrap_nodes": "" if private else ",".join(map(str, NODES)),  # are asked, but never held
-        "enable_dht": True,
+        "dht_bootstrap_nodes": "",
+        "enable_dht": private,  # else it is started by `_knock`
         "enable_lsd": False,
         "enable_upnp": map_port,
         "enable_natpmp": map_port,
@@ -321,11 +335,11 @@ async def open_mainline(
             async with background(
                 lambda: mainline._listen(trio.socket.from_stdlib_socket(waker)),
                 mainline._ask,
-                lambda: mainline._watch_table([*(nodes or ()), *_nodes_of(state)], save),
+                lambda: mainline._watch_table(nodes, state, save),
             ):
                 yield mainline
         finally:
-            with trio.CancelScope(shield=True):
-                last = await trio.to_thread.run_sync(mainline._end)
-                if save is not None:
-                    await trio.to_thread.run_sync(_save, save, last)
+            if save is not None:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(_save, save, mainline._session)
+            mainline._end()

@@ -124,3 +124,12 @@ async def test_its_own_socket_is_apart_from_our_port() -> None:
         port = ours.getsockname()[1]
         async with open_mainline(lambda _: None, port=port, map_port=False, nodes=[], listen=HERE) as mainline:
             assert mainline._session.listen_port() not in (0, port)
+
+
+async def test_it_begins_at_the_nodes_that_everybody_knows(
+    strangers: list[Stranger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These are asked for others, and not held."""
+    monkeypatch.setattr(module, "NODES", [strangers[0].address, Address("no-such-host.invalid", 1)])
+    async with open_mainline(lambda _: None, port=0, map_port=False, listen=HERE) as mainline:
+        await until(lambda: mainline.report().running)
