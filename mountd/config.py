@@ -32,7 +32,7 @@ class Config:
     `announce` lets others find us, `port_mapping` asks the router to let them in. `allowed_peers` are public keys (32
     bytes) of all who may connect; empty stands for everybody. Limits are in bytes a second of all links together, None
     is none; `upload_slots` peers are sent blocks at a time. Metrics are served on `metrics_addr` (`HOST:PORT`).
-    `dht_nodes` (`HOST:PORT`) are those of a private network, which is used instead of the public ones.
+    `dht_nodes` and `mainline_nodes` (`HOST:PORT`) are those of private networks; public ones are left alone then.
     """
 
     state: Path
@@ -49,6 +49,12 @@ class Config:
     upload_slots: int = UPLOAD_SLOTS
     metrics_addr: str | None = None
     dht_nodes: tuple[str, ...] = ()
+    mainline_nodes: tuple[str, ...] = ()
+
+    @property
+    def is_private_network(self) -> bool:
+        """Whether peers are looked for among nodes of one's own."""
+        return bool(self.dht_nodes or self.mainline_nodes)
 
     @property
     def socket(self) -> Path:
@@ -112,7 +118,7 @@ def _checked(name: str, value: Any) -> Any:
     match name:
         case "listen" | "metrics_addr":
             return _address(name, value, lowest_port=0)
-        case "dht_nodes":
+        case "dht_nodes" | "mainline_nodes":
             return tuple(_address(name, item) for item in _items(value))
         case "up_limit" | "down_limit":
             return _rate(name, value)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, fields
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import trio
@@ -20,9 +21,11 @@ from ddrive.swarm.dht import open_dht
 from ddrive.swarm.dialing import DialCounts, Source
 from ddrive.swarm.discovery import Counts, Discovery, DiscoveryReport, Finding, Mechanism
 from ddrive.swarm.lan import open_lan
+from ddrive.swarm.mainline import open_mainline
 from ddrive.swarm.networks import parse_ip, refusal
 from ddrive.swarm.watching import Networks, open_networks
 from mountd.config import Config
+from mountd.files import save_bytes
 from mountd.remembered import Remembered
 
 LOOK_S: Final = 2.0  # between two looks at what is to be looked for
@@ -111,7 +114,7 @@ class Finder:
 
     def _try(self, address: Address, topic: DiscoveryKey, source: Source) -> None:
         """Have an address dialled unless there is a reason against it."""
-        is_private = source in ("dht", "remembered") and bool(self._config.dht_nodes)
+        is_private = source != "lan" and self._config.is_private_network
         here = self._networks.here
         why = refusal(address, source, here, self._port, near_too=is_private, far_too=not self._config.lan_only)
         if why is None:
@@ -132,15 +135,13 @@ class Finder:
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open the mechanisms that are wanted; one that cannot be had does not keep the others away."""
-        if not self._config.discovery:
-            return
-        wanted: list[Mechanism] = ["lan"] if self._config.lan_only else ["lan", "dht"]
-        for name in wanted:
-            try:
-                self._mechanisms.append(await stack.enter_async_context(self._opening(name)))
-            except OSError as error:
-                self._failed[name] = str(error)
-                _log.warning("no discovery mechanism=%s reason=%s", name, error)
+        for name in MECHANISMS:
+            if self._off_by(name) is None:
+                try:
+                    self._mechanisms.append(await stack.enter_async_context(self._opening(name)))
+                except OSError as error:
+                    self._failed[name] = str(error)
+                    _log.warning("no discovery mechanism=%s reason=%s", name, error)
 
     async def close(self) -> None:
         """Keep what is to be remembered."""
@@ -148,10 +149,35 @@ class Finder:
         await self._remembered.save()
 
     def _opening(self, name: Mechanism) -> AbstractAsyncContextManager[Discovery]:
-        if name == "lan":
-            return open_lan(self._found, port=self._open_port, networks=self._networks)
-        nodes = [Address.parse(node) for node in self._config.dht_nodes] or None
-        return open_dht(self._found, port=self._open_port, nodes=nodes)
+        config, port = self._config, self._open_port
+        match name:
+            case "lan":
+                return open_lan(self._found, port=port, networks=self._networks)
+            case "dht":
+                nodes = [Address.parse(node) for node in config.dht_nodes]
+                return open_dht(self._found, port=port, nodes=nodes or None)
+            case "mainline":
+                nodes = [Address.parse(node) for node in config.mainline_nodes]
+                kept = config.state / "mainline.nodes"
+                return open_mainline(
+                    self._found,
+                    port=port,
+                    map_port=config.port_mapping and config.announce,
+                    state=kept.read_bytes() if kept.exists() else b"",
+                    save=partial(save_bytes, kept),
+                    nodes=nodes or None,
+                )
+
+    def _off_by(self, name: Mechanism) -> str | None:
+        """Return which setting keeps a mechanism off, None when it is on."""
+        if not self._config.discovery:
+            return "turned off by --no-discovery"
+        if name != "lan" and self._config.lan_only:
+            return "turned off by --lan-only"
+        nodes = {"lan": True, "dht": self._config.dht_nodes, "mainline": self._config.mainline_nodes}
+        if self._config.is_private_network and not nodes[name]:
+            return "left alone, as a private network is given"
+        return None
 
     def report(self) -> dict[str, Any]:
         """Return how each mechanism is doing, as `status` shows it."""
@@ -161,7 +187,7 @@ class Finder:
         for name in MECHANISMS:
             report = self._reports().get(name)
             if report is None:
-                value[name] = {"running": False, "why": self._why_off(name)}
+                value[name] = {"running": False, "why": self._off_by(name) or self._failed.get(name)}
                 continue
             value[name] = {
                 "running": report.running,
@@ -214,11 +240,6 @@ class Finder:
 
     def _reports(self) -> dict[Mechanism, DiscoveryReport]:
         return {mechanism.name: mechanism.report() for mechanism in self._mechanisms}
-
-    def _why_off(self, name: Mechanism) -> str:
-        if not self._config.discovery:
-            return "turned off by --no-discovery"
-        return "turned off by --lan-only" if self._config.lan_only else self._failed.get(name, "not available")
 
 
 def _shown(peer: Peer) -> dict[str, Any]:
