@@ -16,7 +16,7 @@ ALLOWED = {
     "protocol": BASE | {"crypto", "dialect"},
     "replication": BASE | {"feed", "protocol"},
     "store": BASE | {"replication", "feed", "protocol", "crypto", "dialect"},
-    "standalone": BASE | {"replication", "feed", "protocol", "crypto", "dialect"},
+    "standalone": BASE | {"trie", "replication", "feed", "protocol", "crypto", "dialect"},
     "trie": BASE | {"feed", "crypto", "dialect"},
     "drive": BASE | {"trie", "store", "feed"},
     "appdb": BASE | {"trie", "store", "feed", "crypto", "dialect"},

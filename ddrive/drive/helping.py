@@ -4,18 +4,14 @@ Whether a feed is a trie is told by its first block, so this also holds for nest
 peer asked for. Nothing is asked here; reads do that (`ddrive.trie.extension`).
 """
 
-import logging
 from collections.abc import Callable
-from typing import Any
 
-from ddrive.errors import DriveError, RemoteProtocolError
+from ddrive.errors import DriveError
 from ddrive.feed import Feed
-from ddrive.ids import BlockIndex, short
+from ddrive.ids import BlockIndex
 from ddrive.store.store import OwnedStore
-from ddrive.trie.extension import Assistant
+from ddrive.trie.helping import answer_peers
 from ddrive.trie.node import decode_header
-
-logger = logging.getLogger(__name__)
 
 
 def help_peers(store: OwnedStore) -> Callable[[], None]:
@@ -60,22 +56,7 @@ def assist(store: OwnedStore, feed: Feed) -> bool:
         if block is None:
             return False
         if decode_header(block, feed.name).type == store.dialect.trie_type:
-            _register(store, feed)
+            answer_peers(feed, store.session(feed).extensions, store.dialect.trie_type)
     except DriveError:
         pass  # a feed of another kind
     return True
-
-
-def _register(store: OwnedStore, feed: Feed) -> None:
-    extensions, name = store.session(feed).extensions, store.dialect.trie_type
-    if name in extensions.names:
-        return
-    assistant = Assistant(feed)
-
-    def received(link: Any, payload: bytes) -> None:
-        try:
-            assistant.received(payload, lambda answer: extension.send(link, answer))
-        except RemoteProtocolError as error:
-            logger.debug("message refused feed=%s error=%s", short(feed.key), error)
-
-    extension = extensions.register(name, received, asked=assistant.asked)

@@ -27,6 +27,7 @@ from ddrive.standalone.opening import open_feed
 from ddrive.standalone.peers import Peer
 from ddrive.standalone.replicating import Replication
 from ddrive.standalone.streams import ReadStream, WriteStream
+from ddrive.standalone.tries import open_trie
 
 __all__ = [
     "Acknowledged",
@@ -55,4 +56,5 @@ __all__ = [
     "Uploaded",
     "WriteStream",
     "open_feed",
+    "open_trie",
 ]

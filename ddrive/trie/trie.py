@@ -14,7 +14,7 @@ import trio
 from ddrive.dialect import Dialect
 from ddrive.errors import InvalidPath, LengthChanged, NotWritable
 from ddrive.feed import Feed
-from ddrive.ids import BlockIndex
+from ddrive.ids import BlockIndex, PublicKey
 from ddrive.trie.batch import Condition, Delete, Draft, Put
 from ddrive.trie.diff import Diff
 from ddrive.trie.extension import PeerAsker
@@ -24,6 +24,8 @@ from ddrive.trie.lookup import Load, lookup
 from ddrive.trie.node import Header, TrieNode, decode_header, encode_header, encode_varints
 from ddrive.trie.nodes import Asker, Helped, Nodes, Prefetch
 from ddrive.trie.path import KeyPath, key_path, writable_path
+from ddrive.trie.watch import Watch
+from ddrive.trie.writing import WriteStream
 
 MAX_ATTEMPTS: Final = 16  # of a change while others keep appending
 
@@ -48,6 +50,11 @@ class Trie:
 
     def __repr__(self) -> str:
         return f"<Trie {self.nodes.origin} version={self.version}{' fixed' if self._version else ''}>"
+
+    @property
+    def key(self) -> PublicKey:
+        """The public key of the feed, which names the database."""
+        return self.feed.key
 
     @property
     def metadata(self) -> bytes | None:
@@ -166,6 +173,18 @@ class Trie:
         grown = (lambda length: self.feed.wait_length(length + 1)) if live and not self._version else None
         return History(self.nodes, first, stop, reverse=reverse, grown=grown)
 
+    def watch(self, prefix: str = "", *, hidden: bool = False) -> Watch:
+        """Return an asynchronous iterator over what changes at and below `prefix` from now on.
+
+        Each step gives a list of (key, left, right), never an empty one: left is what is there now, right what was
+        there. A fixed version has no changes. Raises, from a step: Closed, InvalidNode.
+        """
+
+        def between(new: int, old: int) -> Diff:
+            return self.checkout(new).diff(old, prefix, hidden=hidden)
+
+        return Watch(self.feed, between, ended=self.fixed)
+
     async def put(
         self,
         key: str,
@@ -200,6 +219,10 @@ class Trie:
             return changes
 
         return await self.update(given)
+
+    def write_stream(self) -> WriteStream:
+        """Return a channel for `Put` and `Delete`, which are done in batches as they come; use it in `async with`."""
+        return WriteStream(self.batch)
 
     async def update(self, decide: Callable[["Trie"], Awaitable[Sequence[Put | Delete]]]) -> Sequence[TrieNode | None]:
         """Do what `decide` answers when it is shown the present version, as one append that nothing comes before.
