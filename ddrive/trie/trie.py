@@ -194,12 +194,15 @@ class Trie:
         hidden: bool = False,
         condition: Condition | None = None,
         closest: bool = False,
+        durable: bool = True,
     ) -> TrieNode | None:
         """Store an entry and return it; None when `condition(old, new)` said no (see `Put`).
 
+        It is durable then; without `durable` it can be read here, and is durable with the next change that is, or
+        `feed.flush()`, or about a second later.
         Raises: InvalidPath, NotWritable, LengthChanged when others do not stop appending, what the condition raises.
         """
-        done = await self.batch([Put(key, value, flags, hidden, condition, closest)])
+        done = await self.batch([Put(key, value, flags, hidden, condition, closest)], durable=durable)
         return done[0]
 
     async def delete(
@@ -209,22 +212,24 @@ class Trie:
         done = await self.batch([Delete(key, hidden, condition, closest)])
         return done[0]
 
-    async def batch(self, changes: Sequence[Put | Delete]) -> Sequence[TrieNode | None]:
+    async def batch(self, changes: Sequence[Put | Delete], *, durable: bool = True) -> Sequence[TrieNode | None]:
         """Do all changes in one append; return per change the new or removed entry, None where nothing changed.
 
-        Raises: as `put`; then nothing was done.
+        `durable`: as for `put`. Raises: as `put`; then nothing was done.
         """
 
         async def given(_: Trie) -> Sequence[Put | Delete]:
             return changes
 
-        return await self.update(given)
+        return await self.update(given, durable=durable)
 
     def write_stream(self) -> WriteStream:
         """Return a channel for `Put` and `Delete`, which are done in batches as they come; use it in `async with`."""
         return WriteStream(self.batch)
 
-    async def update(self, decide: Callable[["Trie"], Awaitable[Sequence[Put | Delete]]]) -> Sequence[TrieNode | None]:
+    async def update(
+        self, decide: Callable[["Trie"], Awaitable[Sequence[Put | Delete]]], *, durable: bool = True
+    ) -> Sequence[TrieNode | None]:
         """Do what `decide` answers when it is shown the present version, as one append that nothing comes before.
 
         When somebody else appends first, `decide` is asked again with the version after that. Raises: as `put`.
@@ -238,7 +243,7 @@ class Trie:
                 changes = await decide(view)
                 draft = Draft(self.nodes, await view.head(), length, self.nodes.origin)
                 done = [await draft.apply(change) for change in changes]
-                if not draft.nodes or await self._append(draft, length):
+                if not draft.nodes or await self._append(draft, length, durable):
                     return done
         raise LengthChanged(f"{self.nodes.origin}: others keep appending")
 
@@ -256,10 +261,10 @@ class Trie:
 
         return len(await self.update(moves)) // 2
 
-    async def _append(self, draft: Draft, length: int) -> bool:
+    async def _append(self, draft: Draft, length: int, durable: bool) -> bool:
         """Append the draft unless the feed has grown; tell whether it was appended."""
         try:
-            await self.feed.append(draft.blocks(), expected_length=length)
+            await self.feed.append(draft.blocks(), expected_length=length, durable=durable)
         except LengthChanged:
             await self.feed.wait_length(length + 1)
             return False
