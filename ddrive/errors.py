@@ -121,6 +121,10 @@ class StorageError(DriveError):
     """The state directory cannot be used as it is."""
 
 
+class DiskFull(StorageError):
+    """There is no room for what is to be stored: on the disk, or beside what may not be dropped from the cache."""
+
+
 class CorruptStorage(StorageError):
     """Bytes on our own disk do not verify."""
 

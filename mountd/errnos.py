@@ -38,6 +38,7 @@ ERRNOS: dict[type[BaseException], int] = {
     errors.LengthChanged: errno.EAGAIN,
     errors.TooLarge: errno.EFBIG,
     errors.StorageLocked: errno.EBUSY,
+    errors.DiskFull: errno.ENOSPC,
     errors.EngineError: errno.EHOSTUNREACH,
 }
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import trio
 
-from ddrive.errors import CorruptStorage, NotHeld
+from ddrive.errors import CorruptStorage, DiskFull, NotHeld
 from ddrive.feed.appending import AppendableFeed
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog, Stored
@@ -95,7 +95,7 @@ class Feed(AppendableFeed):
         Raises: CorruptStorage when our own block is damaged.
         """
         if not self.log.has(index):
-            return None
+            return self.log.passing.get(index)
         try:
             return self.log.block(index)
         except NotHeld:
@@ -112,6 +112,10 @@ class Feed(AppendableFeed):
     def load_ahead(self, start: int, end: int) -> None:
         """Say that the blocks `start` up to `end` are read soon: those held are read and checked in threads."""
         self.log.load_ahead(start, end)
+
+    def watch_passing(self, watcher: Callable[[int, bytes], None]) -> Callable[[], None]:
+        """Give `watcher` each verified block that there is no room for until the returned function is called."""
+        return self._audience.watch_passing(watcher)
 
     async def get(self, index: int, *, wait: bool = True, urgent: bool = True) -> bytes:
         """Return block `index`, from a peer when it is not held.
@@ -148,6 +152,8 @@ class Feed(AppendableFeed):
             else:
                 # a peer could have shifted the border between two blocks: only the block itself settles it
                 await self.get(found[0])
+                if found[0] in self.log.passing and self.log.locate(byte_offset) == found:
+                    return found
 
     @contextmanager
     def want(self, start: int, end: int, *, urgent: bool = False) -> Iterator[None]:
@@ -165,13 +171,17 @@ class Feed(AppendableFeed):
     async def download(self, start: int, end: int) -> None:
         """Return when all blocks from `start` up to `end` are held.
 
-        Raises: Closed.
+        Raises: Closed, DiskFull when there is no room for one of them.
         """
         await trio.lowlevel.checkpoint()
         with self.want(start, end):
             while missing := max(end - start, 0) - self.log.held(start, end):
                 self._check_open()
-                await self._audience.waiters.blocks(start, end, missing)
+                if not await self._audience.waiters.blocks(start, end, missing):
+                    raise DiskFull(
+                        f"no room for blocks {start} to {end - 1} of feed {self.name}: free some space on the disk, "
+                        "or give the cache more"
+                    )
 
     async def wait_length(self, min_length: int) -> int:
         """Return the length as soon as it is at least `min_length`.
@@ -209,6 +219,8 @@ class Feed(AppendableFeed):
             self._audience.grew(self.length)
         if result.block:
             self._audience.stored(index, index + 1)
+        elif value is not None and index in self.log.passing:
+            self._audience.passed(index, bytes(value))
         else:
             self._audience.nodes_stored()
         return result
@@ -250,6 +262,12 @@ class Feed(AppendableFeed):
         if length > self.length:
             self._viewed().grow(length)
             self._audience.grew(self.length)
+
+    def report_passed(self, index: int, block: bytes) -> None:
+        """The owner has no room for a block that is wished for here; an empty one stands for one too long to send."""
+        if block:
+            self._viewed().passing.add(index, block)
+        self._audience.passed(index, block)
 
     def report_nodes(self) -> None:
         """The owner stored proof nodes."""

@@ -24,6 +24,9 @@ MAX_DOUBTS = 1024  # blocks remembered for a proof that failed
 _log = getLogger(__name__)
 
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 class Stored(NamedTuple):
     """What a block or proof from a peer changed: a new block, the length now, whether the feed grew."""
 
@@ -78,6 +81,7 @@ class FeedLog(OwnedFeed):
     def put(self, index: int, value: Buffer | None, proof: Proof) -> Stored:
         """Verify block `index` (or, without `value`, its leaf) and store what is new.
 
+        A new block that there is no room for is in `passing` afterwards, for a while.
         Raises: InvalidProof, Forked; in both cases nothing of the block was written.
         """
         self._check_open()
@@ -102,15 +106,22 @@ class FeedLog(OwnedFeed):
         new_block = value is not None and (bool(checked.contradicted) or not self._bits.has(index))
         if new_block and value is not None and self.on_write is not None:
             self.on_write(index, value)
-        self._write(index, value if new_block else None, checked)
-        if new_block:
+        kept = value if new_block and value is not None and self.room(index, len(value)) else None
+        if kept is not None and not self._write_block(index, kept, checked):
+            kept = None
+        try:
+            self._write_proof(checked)
+        except OSError as error:
+            if error.errno not in DISK_FULL or not new_block or grew:
+                raise
+            kept = None
+        if kept is not None:
             self._bits.add_block(index)
             self._verified.add_block(index)
-        if grew:
-            self.length, self.roots = checked.length, checked.roots
-            self.signed_length = checked.length
-            self.byte_length = merkle.total_size(checked.roots)
-        return Stored(new_block, self.length, grew)
+            self.passing.drop(index)
+        elif new_block and value is not None:
+            self.passing.add(index, bytes(value))
+        return Stored(kept is not None, self._grow(checked) if grew else self.length, grew)
 
     def clear(self, start: int, end: int) -> list[tuple[int, int]]:
         """Drop the held blocks from `start` up to `end` and free their space; returns the runs that were held.
@@ -140,6 +151,7 @@ class FeedLog(OwnedFeed):
         A bad block counts as not held afterwards.
         """
         good, bad = 0, []
+        used, self.used = self.used, None
         for first, last in self._bits.runs(start, self.length if end is None else end):
             self._verified.set_blocks(first, last, False)
             for index in range(first, last):
@@ -148,6 +160,7 @@ class FeedLog(OwnedFeed):
                     good += 1
                 except (NotHeld, CorruptStorage):
                     bad.append(index)
+        self.used = used
         return good, bad
 
     def bitfield_bytes(self, start: int, length: int) -> bytes:
@@ -204,14 +217,32 @@ class FeedLog(OwnedFeed):
         start, leaf = self.byte_offset(index), self._node(2 * index)
         return None if start is None or leaf is None else start + leaf.size
 
-    def _write(self, index: int, value: Buffer | None, checked: Checked) -> None:
-        """Write a verified block, then nodes, then the signature."""
-        if value is not None:
-            start = self._start_of(index, checked)
-            self._remember_start(index + 1, start + len(value))
-            if len(value):
-                self._write_data(start, value)
-            self._unsynced = True
+    def _grow(self, checked: Checked) -> int:
+        """Count what a proof shows as part of the feed, and return the length."""
+        self.length, self.roots = checked.length, checked.roots
+        self.signed_length = checked.length
+        self.byte_length = merkle.total_size(checked.roots)
+        return self.length
+
+    def _write_block(self, index: int, value: Buffer, checked: Checked) -> bool:
+        """Write a verified block; tells whether the disk had room for it."""
+        start = self._start_of(index, checked)
+        if len(value):
+            try:
+                self._files.data.write(start, value)
+            except OSError as error:
+                if error.errno in (errno.EFBIG, errno.EINVAL):
+                    raise InvalidProof(f"feed {short(self.key)} is larger than files can be here") from error
+                if error.errno not in DISK_FULL:
+                    raise
+                self._files.data.punch(start, len(value))
+                return False
+        self._remember_start(index + 1, start + len(value))
+        self._unsynced = True
+        return True
+
+    def _write_proof(self, checked: Checked) -> None:
+        """Write verified nodes, then the signature."""
         if checked.nodes:
             self._files.write_nodes(checked.nodes)
             for node in checked.nodes:
@@ -219,14 +250,6 @@ class FeedLog(OwnedFeed):
             self._unsynced = True
         if checked.signature is not None:
             self._files.write_signature(checked.length, checked.signature)
-
-    def _write_data(self, start: int, value: Buffer) -> None:
-        try:
-            self._files.data.write(start, value)
-        except OSError as error:
-            if error.errno in (errno.EFBIG, errno.EINVAL):
-                raise InvalidProof(f"feed {short(self.key)} is larger than files can be here") from error
-            raise
 
     def _start_of(self, index: int, checked: Checked) -> int:
         """Return where a block starts, by nodes that are new or held."""

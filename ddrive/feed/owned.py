@@ -35,6 +35,7 @@ from ddrive.ids import BlockIndex, Node, PublicKey, short
 
 MAX_APPEND_BYTES = MAX_BLOCK_BYTES - 8192  # a longer block and its proof would not fit into a frame of 8 MiB
 
+Room = Callable[[int, int], bool]  # asked whether there is room for so many bytes at a block, before they are written
 OnWrite = Callable[[int, Buffer], None]  # told of each verified block before it is written; an exception prevents that
 
 _log = getLogger(__name__)
@@ -63,6 +64,7 @@ class OwnedFeed(StoredFeed):
         bits = Bitfield.load(files.read_pages(), files.page_bytes)
         super().__init__(directory, files, bits, key)
         self.on_write: OnWrite | None = None
+        self.room: Room = lambda index, size: True
         self._verify = signing.verify
         self._signer = signing.signer(secret_key)
         self.writable = self._signer is not None
@@ -193,11 +195,16 @@ class OwnedFeed(StoredFeed):
         if self.on_write is not None:
             for index, block in enumerate(blocks, self.length):
                 self.on_write(index, block)
-        if grown.size:
-            self._files.data.write(self.byte_length, blocks[0] if len(blocks) == 1 else b"".join(blocks))
-        if blocks:
-            self._files.write_tail(2 * self.length, grown.tail)
-            self._files.write_nodes(grown.parents)
+        self.room(self.length, grown.size)  # our own is written in any case, others' blocks may have to go for it
+        try:
+            if grown.size:
+                self._files.data.write(self.byte_length, blocks[0] if len(blocks) == 1 else b"".join(blocks))
+            if blocks:
+                self._files.write_tail(2 * self.length, grown.tail)
+                self._files.write_nodes(grown.parents)
+        except OSError:
+            self._files.data.truncate(min(self._files.data.size(), self.byte_length))
+            raise
         self._staged = Staged(BlockIndex(self.length), length, byte_length, grown.roots)
         return self._staged
 

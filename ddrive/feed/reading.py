@@ -11,9 +11,11 @@ from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import leaf_hash
 from ddrive.feed.layout import HIGH_NODE, FeedFiles
 from ddrive.feed.merkle import MAX_BLOCK_BYTES
+from ddrive.feed.passing import Passing
 from ddrive.feed.storage import Directory
 from ddrive.ids import BlockIndex, Node, PublicKey, short
 
+SEGMENT_BITS = 4  # use is noted by segments of 16 blocks, 1 MiB of a usual file
 MAX_STARTS = 16384  # remembered byte offsets of blocks
 PRELOAD_BYTES = 64 * 1024 * 1024  # read from disk in one go by `preload`, of the blocks and of the nodes
 MAX_PAIRS = 16384  # remembered pairs of nodes that were checked against their parent, of high parents only
@@ -30,6 +32,8 @@ class StoredFeed:
         self.writable = False
         self.forked = False
         self.closed = False
+        self.used: set[int] | None = None  # segments that were read since it was emptied, where somebody wants to know
+        self.passing = Passing()
         self._directory = directory
         self._files = files
         self._bits = bits
@@ -65,6 +69,8 @@ class StoredFeed:
             raise Closed(f"feed {short(self.key)} is closed")
         if not self._bits.has(index):
             raise NotHeld(f"block {index} of feed {short(self.key)} is not held")
+        if self.used is not None:
+            self.used.add(index >> SEGMENT_BITS)
         if self._ahead is not None and (loaded := self._ahead.take(index)) is not None:
             return loaded
         leaf = self._node(2 * index)

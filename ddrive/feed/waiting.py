@@ -15,10 +15,11 @@ from ddrive.ids import BlockIndex
 class _Range:
     """A task that waits until all blocks of a range are held."""
 
-    __slots__ = ("end", "event", "missing", "start")
+    __slots__ = ("end", "event", "full", "missing", "start")
 
     def __init__(self, start: int, end: int, missing: int) -> None:
         self.start, self.end, self.missing, self.event = start, end, missing, trio.Event()
+        self.full = False  # there is no room for one of them
 
 
 class Waiters:
@@ -39,14 +40,15 @@ class Waiters:
             if self._blocks.get(index) is event and event.statistics().tasks_waiting == 0:
                 del self._blocks[index]
 
-    async def blocks(self, start: int, end: int, missing: int) -> None:
-        """Return when `missing` blocks of the range from `start` up to `end` were stored."""
+    async def blocks(self, start: int, end: int, missing: int) -> bool:
+        """Return when `missing` blocks of the range from `start` up to `end` were stored; False: there is no room."""
         waiting = _Range(start, end, missing)
         self._ranges.append(waiting)
         try:
             await waiting.event.wait()
         finally:
             self._ranges.remove(waiting)
+        return not waiting.full
 
     async def length(self, min_length: int) -> None:
         """Return when the feed grew to at least `min_length` blocks."""
@@ -74,6 +76,17 @@ class Waiters:
         for waiting in self._ranges:
             waiting.missing -= max(0, min(end, waiting.end) - max(start, waiting.start))
             if waiting.missing <= 0:
+                waiting.event.set()
+        self.changed()
+
+    def passed(self, index: int) -> None:
+        """Wake who waits for block `index`, which is here but cannot be kept."""
+        event = self._blocks.pop(index, None)
+        if event is not None:
+            event.set()
+        for waiting in self._ranges:
+            if waiting.start <= index < waiting.end:
+                waiting.full = True
                 waiting.event.set()
         self.changed()
 
@@ -108,6 +121,7 @@ class Audience:
     def __init__(self) -> None:
         self.waiters = Waiters()
         self._listeners: list[FeedListener] = []
+        self._passing: list[Callable[[int, bytes], None]] = []
 
     def subscribe(self, listener: FeedListener) -> Callable[[], None]:
         """Tell `listener` of changes until the returned function is called."""
@@ -118,6 +132,17 @@ class Audience:
                 self._listeners.remove(listener)
 
         return leave
+
+    def watch_passing(self, watcher: Callable[[int, bytes], None]) -> Callable[[], None]:
+        """Give `watcher` each block that there is no room for until the returned function is called."""
+        self._passing.append(watcher)
+        return lambda: self._passing.remove(watcher) if watcher in self._passing else None
+
+    def passed(self, index: int, block: bytes) -> None:
+        """Block `index` came and there is no room for it."""
+        self.waiters.passed(index)
+        for watcher in tuple(self._passing):
+            watcher(index, block)
 
     def stored(self, start: int, end: int) -> None:
         """Blocks `start` up to `end` are held now."""

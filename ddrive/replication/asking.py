@@ -101,6 +101,10 @@ class Asking:
         finally:
             withdraw()
 
+    def wished(self, start: int, end: int) -> bool:
+        """Tell whether somebody wishes for some of the blocks [start, end)."""
+        return any(wish.start < end and start < wish.end for wish in self._scheduler.demand.blocks)
+
     def availability(self, index: int) -> bool | None:
         """Tell whether a peer that serves requests has announced block `index`; None while one has yet to say."""
         undecided = bool(self._expected)

@@ -21,6 +21,7 @@ from ddrive.ids import PublicKey
 from ddrive.store.attached_feed import AttachedFeed
 from ddrive.store.calling import Calling, open_calling
 
+USE_S = 5.0  # between two messages about what was read
 LOADER_THREADS = 2  # that read and check blocks ahead of a reader; more than cores gain nothing
 
 
@@ -94,6 +95,7 @@ class AttachedStore:
         return None
 
     def _give_back(self, attached: AttachedFeed) -> None:
+        attached.tell_use()
         del self._attached.feeds[attached.handle]
         self._attached.calling.post("feed.close", {"handle": attached.handle}, lambda answer: None)
 
@@ -139,6 +141,13 @@ class Attached:
         """Return a number for a feed that was not used before."""
         return next(self._handles)
 
+    async def tell_use(self) -> None:
+        """Tell the engine now and then what was read, for ever."""
+        while True:
+            await trio.sleep(USE_S)
+            for attached in list(self.feeds.values()):
+                attached.tell_use()
+
     async def close_at_end(self) -> None:
         """Close all feeds when the connection has ended for good: whoever waits for a block waits in vain."""
         await self.calling.ended.wait()
@@ -182,6 +191,7 @@ async def open_attached(socket_path: Path, *, reconnect: bool = True) -> AsyncIt
         async with trio.open_nursery() as nursery:
             if not reconnect:
                 nursery.start_soon(attached.close_at_end)
+            nursery.start_soon(attached.tell_use)
             try:
                 yield attached
             except Closed as error:

@@ -129,6 +129,13 @@ class AttachedFeed:
 
     # Its share of the connection
 
+    def tell_use(self) -> None:
+        """Tell the engine what was read since the last time, so that it knows what to keep."""
+        used = None if self.feed is None else self.feed.log.used
+        if used and self._is_ready:
+            self._calling.notice("feed.used", {"handle": self.handle, "segments": sorted(used)})
+            used.clear()
+
     def tell(self) -> None:
         """Open the feed again at an engine that does not know it, and tell it all wishes."""
         if self.feed is None:
@@ -153,6 +160,7 @@ class AttachedFeed:
                 directory = FileDirectory(Path(facts["path"]), read_only=True)
                 view = FeedView(directory, PublicKey(facts["key"]), self._loader)
                 view.writable, view.forked = facts["writable"], facts["forked"]
+                view.used = set()
                 feed = Feed(view)
                 _renew(feed, facts["length"], facts["runs"])
                 feed.appender = self.append
@@ -180,16 +188,18 @@ class AttachedFeed:
         try:
             if "runs" in params:
                 _renew(feed, params["length"], params["runs"])
-                return
-            feed.report_grew(params["length"])
+            else:
+                feed.report_grew(params["length"])
         except (CorruptStorage, OSError) as error:  # what is known already stays readable
             _log.error("view cannot follow its owner feed=%s error=%s", short(feed.key), error)
             return
-        for held, start, end in params["changes"]:
+        for held, start, end in params.get("changes", ()):
             if held:
                 feed.report_stored(start, end)
             else:
                 feed.report_cleared(start, end)
+        for index, block in params["passed"]:
+            feed.report_passed(index, block)
         if params["nodes"]:
             feed.report_nodes()
 

@@ -9,12 +9,14 @@ in it until it is written, and when there are too many it tells everything anew.
     feed.refresh {handle} -> {length}
     feed.close   {handle} -> {}
     notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
-        feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}, feed.ask_peers {handle, name, payload}
-    event feed.changed {handle, length, byte_length, forked, peers, nodes, and changes: [[held, start, end]…] or runs}
+        feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}, feed.ask_peers {handle, name, payload},
+        feed.used {handle, segments}
+    event feed.changed {handle, length, byte_length, forked, peers, nodes, passed: [[index, block]…], and changes:
+        [[held, start, end]…] or runs}
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +24,10 @@ import trio
 
 from ddrive.errors import BadHandle, Closed, CorruptStorage, DriveError, LocalProtocolError
 from ddrive.feed.feed import Feed
+from ddrive.feed.passing import Passing
+from ddrive.feed.reading import SEGMENT_BITS
 from ddrive.ids import BlockIndex, PublicKey, short
+from ddrive.replication.demand import AHEAD_BLOCKS
 from ddrive.store.answering import Outbox
 from ddrive.store.derive import feed_folder
 from ddrive.store.rpc import Event
@@ -30,7 +35,7 @@ from ddrive.store.store import OwnedStore
 
 MAX_CHANGES = 256  # gathered for one feed; with more, all held runs are sent instead
 MAX_WISHES = 100_000  # of one client for one feed
-NOTICES = frozenset(["feed.want", "feed.want_offset", "feed.want_length", "feed.drop", "feed.ask_peers"])
+NOTICES = frozenset(["feed.want", "feed.want_offset", "feed.want_length", "feed.drop", "feed.ask_peers", "feed.used"])
 _DISPUTES = 3  # a block that the client finds unusable so many times is fetched again
 
 _log = logging.getLogger(__name__)
@@ -47,8 +52,11 @@ class _Served:
         self._changes: list[tuple[bool, int, int]] = []
         self._peers = feed.peer_count
         self._wishes: dict[int, Callable[[], None]] = {}
+        self._wanted: dict[int, tuple[int, int]] = {}  # the blocks of those wishes that are for blocks
+        self._passed = Passing()  # blocks that there is no room for, not told yet
         self._disputed: dict[int, int] = {}
         self._unsubscribe = [feed.subscribe(self), store.session(feed).watch_peers(self._look_at_peers)]
+        self._unsubscribe.append(feed.watch_passing(self._pass_on))
 
     async def aclose(self) -> None:
         for unsubscribe in self._unsubscribe:
@@ -72,6 +80,13 @@ class _Served:
     def nodes_stored(self) -> None:
         self._nodes = True
         self._queue()
+
+    def _pass_on(self, index: int, block: bytes) -> None:
+        """Give a block that cannot be kept to a client that reads it soon; one that downloads only hears of it."""
+        lengths = [end - start for start, end in self._wanted.values() if start <= index < end]
+        if lengths:
+            self._passed.add(index, block if min(lengths) <= AHEAD_BLOCKS else b"")
+            self._queue()
 
     def _look_at_peers(self) -> None:
         if self.feed.peer_count != self._peers:
@@ -97,6 +112,7 @@ class _Served:
         params = self.facts()
         params["handle"] = self.handle
         params["nodes"] = self._nodes
+        params["passed"] = list(self._passed.take_all().items())
         if self._all:
             params["runs"] = self.feed.runs(0, self.feed.length)
         else:
@@ -121,8 +137,12 @@ class _Served:
         if method == "feed.ask_peers":
             self._store.session(self.feed).ask_peers(str(params["name"]), bytes(params["payload"]))
             return
+        if method == "feed.used":
+            self._note_use(params["segments"])
+            return
         wish = int(params["wish"])
         if method == "feed.drop":
+            self._wanted.pop(wish, None)
             if withdraw := self._wishes.pop(wish, None):
                 withdraw()
             return
@@ -139,7 +159,14 @@ class _Served:
             self._wishes[wish] = source.want_offset(int(params["byte_offset"]), start, end)
             return
         self._tell_held(start, end)
+        self._wanted[wish] = start, end
         self._wishes[wish] = source.want_blocks(start, end, urgent=bool(params["urgent"]))
+
+    def _note_use(self, segments: Iterable[int]) -> None:
+        """Take note of what the client has read itself."""
+        used, last = self.feed.log.used, self.feed.length >> SEGMENT_BITS
+        if used is not None:
+            used.update(segment for segment in map(int, segments) if 0 <= segment <= last)
 
     def _tell_held(self, start: int, end: int) -> None:
         """Say again which blocks of [start, end) are held: the client asks because it does not know, or doubts."""
