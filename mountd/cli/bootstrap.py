@@ -9,13 +9,14 @@ from ddrive.errors import DriveError
 from ddrive.swarm import Address
 from ddrive.swarm.dht_socket import open_dht_node
 from mountd.cli import options, report
+from mountd.config import load_config
 
 DEFAULT_LISTEN = "0.0.0.0:49737"  # the port of the nodes that npm peers know
 
 
 def bootstrap(listen: options.Listen = None, dht_node: options.DhtNodes = None, as_json: options.Json = False) -> None:
     """Run a node at which peers of a private network find each other, until SIGTERM or SIGINT."""
-    nodes = [Address.parse(node) for node in dht_node or []]
+    nodes = [Address.parse(node) for node in dht_node or load_config().dht_nodes]
     address = Address.parse(listen or DEFAULT_LISTEN, lowest_port=0)
     try:
         trio.run(_serve, address, nodes, as_json)

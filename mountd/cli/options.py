@@ -106,7 +106,6 @@ DhtNodes = Annotated[
     list[str] | None,
     typer.Option(
         "--dht-node",
-        envvar="DDRIVE_DHT_NODES",
         metavar="HOST:PORT",
         parser=address,
         help="Node of the DHT to begin at; may be repeated.",
