@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class NpmDht:
         self._received = b""
 
     async def ask(self, do: str, **command: Any) -> dict[str, Any]:
-        """Send one command of `dht_peer.js` and return its answer. Raises: PeerFailed."""
+        """Send one command of the script and return its answer. Raises: PeerFailed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with trio.fail_after(ANSWER_S):
@@ -54,13 +54,22 @@ class NpmDht:
         await self.ask("announce", node=node, topic=topic.hex(), options=options)
 
 
+def npm_dht(dialect: str = "hypercore") -> AbstractAsyncContextManager[NpmDht]:
+    """Give an npm process with nodes of the npm peers' DHT while the block runs."""
+    return _running(dialect, SCRIPT, dialect)
+
+
+def npm_mainline() -> AbstractAsyncContextManager[NpmDht]:
+    """Give an npm process with nodes of the Mainline DHT while the block runs."""
+    return _running("mainline", SCRIPT.parent / "mainline" / "peer.mjs")
+
+
 @asynccontextmanager
-async def npm_dht(dialect: str = "hypercore") -> AsyncIterator[NpmDht]:
-    """Give an npm process while the block runs."""
-    if not (SCRIPT.parent / dialect / "node_modules").is_dir():
-        raise PeerFailed(f"the npm packages of {dialect} are missing: run scripts/test once")
+async def _running(packages: str, script: Path, *arguments: str) -> AsyncIterator[NpmDht]:
+    if not (SCRIPT.parent / packages / "node_modules").is_dir():
+        raise PeerFailed(f"the npm packages of {packages} are missing: run scripts/test once")
     process = await trio.lowlevel.open_process(
-        ["node", str(SCRIPT), dialect], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ["node", str(script), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     try:
         yield NpmDht(process)
