@@ -15,6 +15,7 @@ import trio
 
 from ddrive.dialect import DIALECTS, Dialect
 from ddrive.drive import open_drive
+from ddrive.drive.history import require_version
 from ddrive.errors import AlreadyExists, Behind, DriveError, InvalidKey, NoPeers
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey, short
@@ -69,9 +70,11 @@ class Collection:
     # Opening
 
     def start(self) -> None:
-        """Open all drives that are to be served or are mounted."""
+        """Open all drives that are to be served or are mounted; one of which nobody ever had anything is forgotten."""
         for known in self.table:
-            if self.is_seeding(known):
+            if known.dialect is None and known.seeding is None and not self._is_mounted(known.key):
+                self.table.remove(known.key)
+            elif self.is_seeding(known):
                 self.keep(known)
 
     def keep(self, known: KnownDrive) -> OpenDrive:
@@ -124,6 +127,15 @@ class Collection:
         with trio.move_on_after(wait_s):
             await drive.settled.wait()
         return drive.is_found
+
+    async def require_version(self, known: KnownDrive, version: int) -> None:
+        """Return when it is known that the drive has a version of this number, or when nothing is known of it.
+
+        Raises: NotFound.
+        """
+        async with self.feeds(known) as found:
+            if found and found[1][0].length:
+                await require_version(found[1][0], version)
 
     async def give_up(self, known: KnownDrive) -> None:
         """Forget a drive of which nobody had anything."""

@@ -69,8 +69,8 @@ class Mountpoints:
         _log.info("mounted drive=%s mountpoint=%s", short(wanted.key), place)
         return wanted
 
-    async def unmount(self, place: str, *, force: bool) -> None:
-        """End a mount of this engine, or what a dead engine has left at the place.
+    async def unmount(self, place: str, *, force: bool) -> PublicKey | None:
+        """End a mount of this engine, or what a dead engine has left at the place; return which drive it was, if known.
 
         Raises: NotFound, Busy.
         """
@@ -85,9 +85,10 @@ class Mountpoints:
                     self.table.add(mount)
                     raise
                 _log.info("unmounted mountpoint=%s", place)
-                return
+                return mount.key
             if not await self._heal(place):
                 self.table.find(place)
+            return None
 
     async def restore(self, mount: Mount) -> None:
         """Bring a mount of the last run back: its worker may still live; what is dead is replaced."""

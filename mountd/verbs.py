@@ -181,6 +181,8 @@ class Verbs:
                     raise self._collection.no_peers(known)
                 tell(f"nobody has it yet ({self._why(known)}): the mount fills in as soon as somebody does")
         number = params.get("version")
+        if number is not None:
+            await self._collection.require_version(known, int(number))
         mount = await self._mountpoints.mount(
             Mount(
                 place,
@@ -197,7 +199,10 @@ class Verbs:
     async def unmount(self, params: Params, tell: Tell) -> dict[str, Any]:
         """End a mount."""
         place = str(params["mountpoint"])
-        await self._mountpoints.unmount(place, force=bool(params.get("force")))
+        key = await self._mountpoints.unmount(place, force=bool(params.get("force")))
+        known = None if key is None else self._collection.table.get(key)
+        if known and not (known.dialect or known.seeding is not None or self._mountpoints.table.of(known.key)):
+            await self._collection.give_up(known)  # nobody ever had it: its key may have been mistyped
         return {"mountpoint": place}
 
     # Peers

@@ -75,6 +75,7 @@ def main() -> int:
 
 async def run_worker(options: WorkerOptions) -> None:
     """Serve one mount of a drive of the engine until the mount ends, then store what was changed through it."""
+    failure: MountFailed | None = None  # raised below, as it is: not in a group of the nursery
     async with open_attached(Path(options.socket)) as attached, trio.open_nursery() as nursery:
         writing: list[Writing] = []
 
@@ -88,8 +89,12 @@ async def run_worker(options: WorkerOptions) -> None:
 
         try:
             await serve_mount(options, opened, lambda: _say({"ready": True}))
+        except MountFailed as error:
+            failure = error
         finally:
             nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _open(options: WorkerOptions, attached: Attached, vfs: Vfs) -> Drive:

@@ -2,12 +2,18 @@
 
 from typing import Literal, NamedTuple, Self
 
+import trio
+
 from ddrive.drive.stat import Stat
 from ddrive.drive.view import DriveView
 from ddrive.drive.walks import stat_or_none
-from ddrive.ids import BlockIndex
+from ddrive.errors import NotFound
+from ddrive.feed import Feed
+from ddrive.ids import BlockIndex, short
 from ddrive.trie import Trie
 from ddrive.trie.mountpoint import is_mount
+
+NEWER_S = 1.0  # for a peer to tell of a version that was not known yet
 
 
 class Event(NamedTuple):
@@ -17,6 +23,24 @@ class Event(NamedTuple):
     kind: Literal["put", "del", "mount", "unmount", "tag"]
     path: str
     stat: Stat | None
+
+
+async def require_version(feed: Feed, version: int) -> None:
+    """Return when the drive with the metadata `feed` is known to have a version of this number.
+
+    Waits for the drive's first block; then for a moment only, as an author's next version may not be far.
+    Raises: NotFound, which names the newest version that is known.
+    """
+    if not feed.length:
+        await feed.get(BlockIndex(0))
+    if version > feed.length and not feed.writable:
+        with trio.move_on_after(NEWER_S):
+            await feed.wait_length(version)
+    if version > feed.length:
+        raise NotFound(
+            f"drive {short(feed.key)} has no version {version} that is known here, the newest is {feed.length}: "
+            "choose one of those up to it"
+        )
 
 
 class Log:

@@ -1,16 +1,17 @@
 """Which bytes of a drive are held here; fetching them to keep, and dropping them.
 
-A path that is a file means that file, a directory means every file below it, nested drives included. Files without
-content and plain feeds that are mounted as files are left out.
+A path that is a file means that file, a directory means every file below it, nested drives included. Plain feeds
+that are mounted as files below it are left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from typing import NamedTuple
 
 from ddrive.drive.paths import DrivePath, drive_path
 from ddrive.drive.reader import FileReader
+from ddrive.drive.stat import Stat
 from ddrive.drive.view import DriveView
 from ddrive.feed import Feed
 
@@ -23,12 +24,15 @@ class Usage(NamedTuple):
     held_blocks: int
 
 
+EMPTY = Usage(0, 0, 0)
 Done = Callable[[DrivePath, Usage], None]
 
 
 async def usage(drive: DriveView, path: str = "/") -> dict[DrivePath, Usage]:
-    """Return how much is held of each file at or below `path`. Raises: NotFound."""
-    return {content.path: content.usage() for content in await _contents(drive, path)}
+    """Return how much is held of each file at or below `path`, empty ones too. Raises: NotFound."""
+    files = await _files(drive, path)
+    held = {content.path: content.usage() for content in await _contents(drive, files)}
+    return {where: held.get(where, EMPTY) for where in files}
 
 
 async def download(drive: DriveView, path: str = "/", *, done: Done | None = None) -> None:
@@ -36,7 +40,7 @@ async def download(drive: DriveView, path: str = "/", *, done: Done | None = Non
 
     Raises: NotFound, what the feeds raise.
     """
-    contents = await _contents(drive, path)
+    contents = await _contents(drive, await _files(drive, path))
     with wanting(content.reader for content in contents):
         for content in contents:
             await content.feed.download(content.start, content.end)
@@ -51,7 +55,7 @@ async def clear(drive: DriveView, path: str = "/") -> int:
     Raises: NotFound, NotWritable when the files belong to another process.
     """
     dropped = 0
-    for content in await _contents(drive, path):
+    for content in await _contents(drive, await _files(drive, path)):
         if not content.feed.writable:
             dropped += content.usage().held_blocks
             content.feed.clear(content.start, content.end)
@@ -101,12 +105,16 @@ class _Content(NamedTuple):
         return Usage(self.reader.size, self.end - self.start, self.feed.held(self.start, self.end))
 
 
-async def _contents(drive: DriveView, path: str) -> list[_Content]:
-    """Return the files with content at or below `path`."""
+async def _files(drive: DriveView, path: str) -> dict[DrivePath, Stat]:
+    """Return the files at or below `path`."""
     start = drive_path(path)
-    if not (await drive.stat(start)).is_dir:
-        files = [start]
-    else:
-        files = [where async for where, stat in drive.walk(start) if stat.is_file and stat.blocks and not stat.mount]
-    opened = [_Content(where, await drive.open(where)) for where in files]
+    stat = await drive.stat(start)
+    if not stat.is_dir:
+        return {start: stat}
+    return {where: stat async for where, stat in drive.walk(start) if stat.is_file and not stat.mount}
+
+
+async def _contents(drive: DriveView, files: Mapping[DrivePath, Stat]) -> list[_Content]:
+    """Return those of `files` that have content, opened."""
+    opened = [_Content(where, await drive.open(where)) for where, stat in files.items() if stat.blocks or stat.mount]
     return [content for content in opened if content.reader.size]

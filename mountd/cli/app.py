@@ -27,6 +27,7 @@ from mountd.cli import (
     transfer,
     versions,
 )
+from mountd.cli.calls import arranged
 
 PARSER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # typer exports no base class of all wrong calls
 
@@ -132,6 +133,7 @@ def _open_streams() -> None:
 
 def _run(arguments: Sequence[str]) -> int:
     """Return the exit code of one call."""
+    arguments = arranged(arguments, {group.name for group in app.registered_groups if group.name})
     as_json = "--json" in arguments
     command: Any = typer.main.get_command(app)
     try:
@@ -149,4 +151,5 @@ def _run(arguments: Sequence[str]) -> int:
 def _wrong_call(error: Any, *, as_json: bool) -> int:
     path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "ddrive"
     message = " ".join(str(error.format_message()).split()).rstrip(".") or "a verb is missing"
-    return report.fail_usage(f"{message}: see {path} --help", as_json=as_json, code=error.exit_code)
+    advice = "" if report.ADVISED.search(message) else f": see {path} --help"
+    return report.fail_usage(f"{message}{advice}", as_json=as_json, code=error.exit_code)

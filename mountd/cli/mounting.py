@@ -65,6 +65,7 @@ def mount(
         _apply(option, wanted, addresses)
 
     async def verb(session: Session) -> None:
+        await session.doubt(addresses)
         made = await session.call(
             "mount",
             key=ref.key.hex(),

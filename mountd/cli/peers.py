@@ -43,6 +43,8 @@ def ls(state: options.State = None, as_json: options.Json = False, no_start: opt
 
 def _change(method: str, address: str, common: Common) -> None:
     async def verb(session: Session) -> None:
+        if method == "peer.add":
+            await session.doubt([address])
         await session.call(method, address=address)
         session.say({"address": address}, [])
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import trio
 from ddrive.dialect import DIALECTS
 from ddrive.drive.address import KeyRef, parse_key
 from ddrive.drive.drive import Drive, open_drive
+from ddrive.drive.history import require_version
 from ddrive.errors import EngineError, InvalidKey, NotFound, TimedOut
 from ddrive.ids import PublicKey, short
 from ddrive.store.attached import Attached
@@ -21,6 +22,7 @@ from mountd.client import connect_engine
 
 SILENT_S = 10.0  # somebody who waits longer is told why
 POLL_S = 1.0  # between two looks at whether anything arrives
+RESOLVE_S = 3.0  # for finding out whether the host of an address exists
 PATIENCE_S = 30.0  # a verb gives up after this long without progress; `--timeout` changes it
 
 
@@ -54,17 +56,31 @@ class Session:
                 return parse_key(mount["url"])._replace(path=f"/{inner}" if inner.parts else "/")
         raise NotFound(f"not a path in a mount of this engine ({named}): ddrive status shows the mounts")
 
+    async def doubt(self, peers: Iterable[str]) -> None:
+        """Say which of these addresses cannot be dialled now; they are remembered all the same."""
+        for address in peers:
+            host, _, port = address.rpartition(":")
+            with trio.move_on_after(RESOLVE_S):
+                try:
+                    await trio.socket.getaddrinfo(host.strip("[]"), int(port))
+                except OSError as error:
+                    report.note(f"the host of {address} is not found now ({error.strerror}): check the spelling")
+
     @asynccontextmanager
     async def drive(
         self, ref: KeyRef, *, peers: list[str] | None = None, wait_s: float | None = None
     ) -> AsyncIterator[Drive]:
         """Open the drive at the version that `ref` names, in this process: the engine fetches what is missing."""
+        await self.doubt(peers or [])
         opened = await self.call("drive.open", key=ref.key.hex(), dialect=ref.dialect, peers=peers or [], wait_s=wait_s)
         store = self.engine.store(DIALECTS[opened["dialect"]])
         self.opened = PublicKey(ref.key)
-        drive = await open_drive(store, key=self.opened, version=ref.version)
+        drive = await open_drive(store, key=self.opened)
         try:
-            yield drive if ref.tag is None else drive.checkout(await drive.tags.get(ref.tag))
+            version = ref.version if ref.tag is None else await drive.tags.get(ref.tag)
+            if version is not None:
+                await require_version(drive.metadata, version)
+            yield drive if version is None else drive.checkout(version)
         finally:
             with trio.CancelScope(shield=True):
                 await drive.close()

@@ -15,7 +15,7 @@ from ddrive.drive.exporter import ExportReport, export_tree
 from ddrive.drive.importer import ImportReport, import_tree
 from ddrive.drive.report import Progress
 from ddrive.drive.source import Ignore
-from ddrive.errors import NotADirectory, NotFound, NotWritable
+from ddrive.errors import NotFound, NotWritable, UnusablePlace
 from mountd.cli import options, report
 from mountd.cli.look import DriveText, joined, short_name
 from mountd.cli.options import Common
@@ -94,6 +94,7 @@ def export(
             _summary("exported", value)
 
     named = named_drive(drive)
+    _check_target(dest)
     run(Common(state, as_json, start=not no_start), verb)
 
 
@@ -101,7 +102,12 @@ def _check_source(source: Path) -> None:
     if not source.exists():
         raise NotFound(f"the directory to import does not exist ({source}): check the spelling")
     if not source.is_dir():
-        raise NotADirectory(f"only a directory can be imported ({source}): name the directory that holds it")
+        raise UnusablePlace(f"only a directory can be imported ({source}): name the directory that holds it")
+
+
+def _check_target(dest: Path) -> None:
+    if dest.exists() and not dest.is_dir():
+        raise UnusablePlace(f"the target of an export is a directory, and this is none ({dest}): choose another name")
 
 
 def _ignored_by(path: Path) -> Ignore:
@@ -127,6 +133,8 @@ def _value(about: dict[str, Any], version: int, done: ImportReport | ExportRepor
         "directories": done.directories,
         "links": done.links,
         "bytes": done.bytes,
+        "changed": done.changed if isinstance(done, ImportReport) else done.written,
+        "removed": done.removed,
         "refused": [{"path": refused.path, "why": refused.why} for refused in done.refused],
     }
 
@@ -135,7 +143,9 @@ def _summary(what: str, value: dict[str, Any]) -> None:
     """Tell a person what was copied and what was not."""
     report.note(
         f"{what} {value['files']} files, {value['directories']} directories, {value['links']} links, "
-        f"{format_size(value['bytes'])}; version {value['version']} of {value['url']}"
+        f"{format_size(value['bytes'])}, {value['changed'] or 'none'} of them new or changed"
+        f"{', ' + str(value['removed']) + ' removed' if value['removed'] else ''}; "
+        f"version {value['version']} of {value['url']}"
     )
     refused: Sequence[dict[str, str]] = value["refused"]
     for one in refused[:SHOWN_REFUSALS]:

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ddrive.drive.history import require_version
 from ddrive.drive.walks import Change
 from mountd.cli import options, report
 from mountd.cli.look import DriveText, short_name
@@ -11,7 +12,8 @@ from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run
 from mountd.values import format_size
 
-SIGNS = {"put": "+", "del": "-", "mount": "+", "unmount": "-"}
+SIGNS = {"put": "A", "del": "D", "mount": "A", "unmount": "D"}  # as git shows them
+CHANGED = "M"
 
 TagName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a version.", show_default=False)]
 
@@ -37,11 +39,12 @@ def diff(
             patience(session, timeout, short_name(ref)),
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
+            await require_version(opened.metadata, max(old, new or old))
             newer = opened if new is None else opened.checkout(new)
             changes = [_shown(change) async for change in newer.diff(old, ref.path or "/")]
         changes.sort(key=lambda change: str(change["path"]))
         rows = [
-            [SIGNS[change["type"]], "" if change["size"] is None else format_size(change["size"]), change["path"]]
+            [_sign(change), "" if change["size"] is None else format_size(change["size"]), change["path"]]
             for change in changes
         ]
         session.say(changes, [report.printable(line) for line in report.columns(rows)])
@@ -119,6 +122,11 @@ def list_tags(
 
     named = named_drive(drive)
     run(Common(state, as_json, start=not no_start), verb)
+
+
+def _sign(change: dict[str, Any]) -> str:
+    is_new = change["previous_version"] is None
+    return SIGNS[change["type"]] if is_new or change["version"] is None else CHANGED
 
 
 def _shown(change: Change) -> dict[str, Any]:

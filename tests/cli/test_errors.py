@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.program import COMMAND, Program, Result, mounted
+from tests.support.program import COMMAND, Program, Result, mounted, program
 
 UNKNOWN = "ab" * 32
 
@@ -31,7 +31,6 @@ def check(result: Result, code: int, *words: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["nonsense"],
         ["mount"],
         ["mount", "only-one"],
@@ -55,7 +54,17 @@ def test_a_wrong_call_ends_with_2(arguments: list[str], ddrive: Program) -> None
 
 def test_help_and_version_start_nothing(ddrive: Program) -> None:
     assert ddrive.run("--version").out.startswith(b"ddrive ")
-    for arguments in (["--help"], ["mount", "--help"], ["peer", "-h"]):
+    calls = (
+        [],
+        ["--help"],
+        ["mount", "--help"],
+        ["peer", "-h"],
+        ["peer"],
+        ["help"],
+        ["help", "mount"],
+        ["--json", "db"],
+    )
+    for arguments in calls:
         shown = ddrive.run(*arguments)
         assert shown.code == 0
         assert b"Usage" in shown.out
@@ -131,6 +140,50 @@ def test_what_is_absent_ends_with_3(ddrive: Program, tmp_path: Path) -> None:
     check(ddrive.run("ls", tmp_path), 3)
     check(ddrive.run("unmount", tmp_path), 3, str(tmp_path))
     check(ddrive.run("info", UNKNOWN), 3, UNKNOWN[:8])
+
+
+def test_a_version_that_is_not_there_is_said_at_once(ddrive: Program, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "x").write_text("content")
+    made = ddrive.ask("import", tmp_path / "tree")
+    key, newest = made["key"], f"newest is {made['version']}"
+    with program(tmp_path / "other" / "state") as other:
+        other.ask("ls", key, "--peer", ddrive.address)
+        for user in (ddrive, other):
+            for verb in (["ls", f"{key}+9999"], ["diff", key, "1", "9999"], ["diff", key, "9999"]):
+                check(user.run(*verb), 3, newest)
+            (tmp_path / "mnt").mkdir(exist_ok=True)
+            check(user.run("mount", f"{key}+9999", tmp_path / "mnt"), 3, newest)
+            assert user.ask("status")["mounts"] == []
+
+
+def test_files_are_no_place_for_a_tree(ddrive: Program, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check(ddrive.run("import", tmp_path / "file"), 2, "directory")
+    check(ddrive.run("export", ddrive.ask("create")["key"], tmp_path / "file"), 2, "directory")
+
+
+def test_waiting_for_an_unknown_drive_ends_with_its_time(ddrive: Program, tmp_path: Path) -> None:
+    ddrive.mount(UNKNOWN, tmp_path / "mnt", "--timeout", "100ms", "--peer", "no-such-host.invalid:4711")
+    with pytest.raises(OSError, match=r"timed out|No route"):
+        os.listdir(tmp_path / "mnt")
+    (listed,) = ddrive.ask("list")
+    assert listed["key"] == UNKNOWN
+    ddrive.ask("unmount", tmp_path / "mnt")
+    assert ddrive.ask("list") == [], "a key that nobody knows is forgotten with its mount"
+
+
+def test_an_address_that_leads_nowhere_is_said(ddrive: Program) -> None:
+    told = ddrive.run("peer", "add", "no-such-host.invalid:4711")
+    assert told.code == 0
+    assert "no-such-host.invalid:4711" in told.err
+    assert len(ddrive.ask("peer", "ls")) == 1
+
+
+def test_advice_is_given_once(ddrive: Program) -> None:
+    check(ddrive.run("ls", UNKNOWN, "--timeout", "soon"), 2, "write for example")
+    assert "--help" not in ddrive.run("ls", UNKNOWN, "--timeout", "soon").err
+    check(ddrive.run("mount"), 2, "ddrive mount --help")
 
 
 def test_a_directory_is_no_file(ddrive: Program) -> None:

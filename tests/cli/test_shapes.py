@@ -79,6 +79,16 @@ def test_import_prints_the_key_alone_on_stdout(ddrive: Program, tmp_path: Path) 
     shown = ddrive.run("import", tmp_path / "tree")
     assert len(shown.out.decode().strip()) == 64
     assert "1 file" in shown.err
+    assert "1 of them new" in shown.err
+    again = ddrive.run("import", tmp_path / "tree", shown.out.decode().strip())
+    assert "none of them new" in again.err
+
+
+def test_common_options_may_stand_before_the_verb(ddrive: Program, tmp_path: Path) -> None:
+    assert ddrive.run("--json", "status").json()["state"] == str(ddrive.state)
+    elsewhere = tmp_path / "elsewhere"
+    assert ddrive.run("--no-start", "--state", elsewhere, "--json", "peer", "ls").code == 1
+    assert not elsewhere.exists()
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -150,6 +160,8 @@ def test_versions_have_names_and_differences(ddrive: Program, tmp_path: Path) ->
         ("put", "/new", 3),
     ]
     assert changes[0].keys() >= {"type", "path", "previous_version", "version", "size"}
+    shown = ddrive.run("diff", key, str(first["version"])).out.decode().split()
+    assert (shown[0], shown[3], shown[4], shown[7]) == ("M", "/changes", "A", "/new")
     assert ddrive.run("cat", f"{key}+release", "/changes").out == b"1"
     assert ddrive.run("cat", key, "/changes").out == b"12"
     assert ddrive.run("tag", "rm", key, "release").code == 2
@@ -164,10 +176,11 @@ def test_what_is_held_is_counted_and_fetched(ddrive: Program, tmp_path: Path) ->
     (source / "sub").mkdir(parents=True)
     (source / "big").write_bytes(bytes(300_000))
     (source / "sub" / "small").write_bytes(bytes(1000))
+    (source / "sub" / "empty").write_bytes(b"")
     key = ddrive.ask("import", source)["key"]
     with program(tmp_path / "other" / "state") as other:
         empty = other.ask("du", key, "--peer", ddrive.address)
-        assert (empty["files"], empty["bytes"], empty["held"]) == (2, 301_000, 0)
+        assert (empty["files"], empty["bytes"], empty["held"]) == (3, 301_000, 0)
         assert other.ask("download", key, "sub")["held"] == 1000
         assert other.ask("du", key)["held"] == 1000
         assert other.ask("download", key)["held"] == 301_000
