@@ -152,9 +152,16 @@ def stats(data: bytes) -> None:
     assert rle.decode(rle.encode(data), len(data) + 8).rstrip(b"\0") == data.rstrip(b"\0")
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (frames, messages, connection, proofs, trie, stats)
-}
+SINGLE = (frames, messages, connection, proofs, trie, stats)
+
+
+def every(data: bytes) -> None:
+    """Hand the rest to the target that the first byte names: one process that takes turns with all."""
+    if data:
+        SINGLE[data[0] % len(SINGLE)](data[1:])
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {target.__name__: target for target in (*SINGLE, every)}
 
 if __name__ == "__main__":
     atheris.Setup(sys.argv[1:], TARGETS[sys.argv[1]])
