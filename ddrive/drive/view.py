@@ -8,6 +8,7 @@ the file is what is shown, and the entries can still be listed. `NotFound` is on
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import itemgetter
 
 import trio
 
@@ -39,6 +40,7 @@ _ENTRIES_PER_TURN = 2048  # of a listing (about 10 ms) before other tasks get th
 _HEADS_TRIED = 16  # newest blocks looked at for the times of a directory without entry; tags and mounts have none
 _BROUGHT_MAX = 50_000  # entries fetched ahead of a walk; their nodes stay decoded until about 30,000 more are used
 _BRING_S = 5.0  # the longest time that a walk is held up by that
+_BY_NAME = itemgetter(0)
 _END = 4  # the digit of a path's end
 
 
@@ -285,25 +287,26 @@ class DriveView:
         """Return the directory entries that `nodes`, the newest at or below each name, stand for."""
         level = len(owner.inner.split("/")) + 1 if owner.inner else 1
         own = await self._own_entries(owner, nodes, level)
-        found: dict[str, Stat] = {}
+        above = tuple(owner.inner.split("/")[: level - 1])
+        found: dict[str, DirEntry] = {}
         implicit: Stat | None = None
         for number, node in enumerate(nodes):
             if number % _ENTRIES_PER_TURN == _ENTRIES_PER_TURN - 1:
                 await trio.lowlevel.checkpoint()
             name = node.parts[level - 1] if len(node.parts) >= level else ""
-            if is_hostile(name) or (node.garbled and node.parts[: level - 1] != owner.inner.split("/")[: level - 1]):
+            if is_hostile(name) or (node.garbled and node.parts[: level - 1] != above):
                 self.hostile_names += 1
                 continue
             entry = node if len(node.parts) == level else own.get(name)
             if entry is None:
                 implicit = implicit or self._implicit(owner.trie)
-                found[name] = implicit
+                found[name] = DirEntry(name, implicit)
                 continue
             try:
-                found[name] = decode_stat(entry.value)
+                found[name] = DirEntry(name, decode_stat(entry.value))
             except CorruptStorage:
                 self.hostile_names += 1
-        return [DirEntry(*item) for item in sorted(found.items())]
+        return sorted(found.values(), key=_BY_NAME)
 
     async def _own_entries(self, owner: Owner, nodes: Sequence[TrieNode], level: int) -> dict[str, TrieNode]:
         """Return the entries of the directories among `nodes` in which something newer lies."""

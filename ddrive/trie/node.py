@@ -19,6 +19,7 @@ from ddrive.trie.path import KeyPath, split
 MAX_NUMBERS: Final = 1 << 20  # in one table; a 4 KiB key of one-letter components needs less
 MAX_SLOT: Final = 30  # the peers keep the slots of a row in a signed 32-bit field
 _HIDDEN: Final = 1  # internal flag; user flags start at bit 8
+_EMPTY_TABLE: Final = (0,)
 _NODE_BYTES: Final = 700  # objects of a decoded node without its text, value and table
 
 
@@ -76,20 +77,21 @@ class TrieNode(KeyPath):
         flags: int = 0,
         hidden: bool = False,
         *,
-        numbers: list[int] | None = None,
+        numbers: tuple[int, ...] = _EMPTY_TABLE,
         origin: str = "",
     ) -> None:
         self.key = key
         self.hidden = hidden
         self.parts = split(key)
+        self.spread = None
         self.seq = seq
         self.value = value
         self.flags = flags
         self.origin = origin
         self.garbled = False
-        self.numbers: list[int] = [0] if numbers is None else numbers
-        self._rows: list[int] | None = None
-        self._starts: list[int] = []
+        self.numbers = numbers
+        self._rows: tuple[int, ...] | None = None
+        self._starts: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"TrieNode(seq={self.seq}, key={self.key!r}, flags={self.flags}, hidden={self.hidden})"
@@ -107,7 +109,7 @@ class TrieNode(KeyPath):
         """Return the error that names this block."""
         return InvalidNode(f"block {self.seq} of {self.origin}: {reason}")
 
-    def rows(self) -> tuple[list[int], list[int]]:
+    def rows(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the used rows, ascending, and for each where in `numbers` its bits are. Raises: InvalidNode."""
         if self._rows is None:
             return self._index()
@@ -150,7 +152,7 @@ class TrieNode(KeyPath):
             raise self.fault("it points to no older block")
         return seq
 
-    def _index(self) -> tuple[list[int], list[int]]:
+    def _index(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         rows: list[int] = []
         starts: list[int] = []
         numbers = self.numbers
@@ -165,8 +167,8 @@ class TrieNode(KeyPath):
             last = row
         if count and position != count:
             raise self.fault("its table is cut short")
-        self._rows, self._starts = rows, starts
-        return rows, starts
+        self._rows, self._starts = tuple(rows), tuple(starts)
+        return self._rows, self._starts
 
 
 def decode_node(seq: int, block: bytes, origin: str) -> TrieNode:
@@ -181,7 +183,7 @@ def decode_node(seq: int, block: bytes, origin: str) -> TrieNode:
     except DecodeError as error:
         raise InvalidNode(f"block {seq} of {origin} is no trie node: {error}") from error
     raw: Any = fields.key  # the bytes themselves when they are no UTF-8
-    flags, numbers = fields.flags, fields.trie[:]
+    flags, numbers = fields.flags, tuple(fields.trie[:])
     if not raw and not fields.HasField("key"):
         raise InvalidNode(f"block {seq} of {origin} is no trie node: its key is missing")
     garbled = not is_text(raw)

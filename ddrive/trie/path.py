@@ -16,6 +16,7 @@ from ddrive.errors import InvalidName, InvalidPath, NameTooLong
 COMPONENT_DIGITS: Final = 32  # two bits each of a 64-bit hash
 END: Final = 4  # the digit behind the last component
 MAX_KEY_BYTES: Final = 4096 + 64  # the longest path of a drive plus the prefix of a mount record or tag
+_SPREAD_COMPONENTS = 64  # of a path whose digits are kept as one number
 _CACHED_CHARS = 255  # longer ones are hashed each time, so that the cache stays small
 _CACHED_COMPONENTS = 1 << 16
 
@@ -25,14 +26,14 @@ def normalize(key: str) -> str:
     return key[1:] if key.startswith("/") else key
 
 
-def split(key: str) -> list[str]:
+def split(key: str) -> tuple[str, ...]:
     """Return the components of a stored key; one empty component at either end does not count."""
     parts = key.split("/")
     if not parts[0]:
         del parts[0]
     if parts and not parts[-1]:
         del parts[-1]
-    return parts
+    return tuple(parts)  # the collector of cycles does not visit tuples of text, and there are as many as nodes
 
 
 def _hash(component: str) -> int:
@@ -56,12 +57,13 @@ def _component_digits(component: str) -> bytes:
 class KeyPath:
     """A stored key with its components: all that is needed to tell where it lies. Not changed after creation."""
 
-    __slots__ = ("hidden", "key", "parts")
+    __slots__ = ("hidden", "key", "parts", "spread")
 
     def __init__(self, key: str, hidden: bool = False) -> None:
         self.key = key
         self.hidden = hidden
         self.parts = split(key)
+        self.spread: int | None = None  # all digits as one number, once they are needed (`parting`)
 
     @property
     def length(self) -> int:
@@ -119,15 +121,40 @@ def parting(left: KeyPath, right: KeyPath) -> int:
     """
     if left.hidden is not right.hidden:
         return 1 if right.hidden else 0
-    ours, theirs = left.parts, right.parts
+    ours = _spread(left) if left.spread is None else left.spread
+    theirs = _spread(right) if right.spread is None else right.spread
+    difference = ours ^ theirs
+    if difference > 0:
+        shift = (difference & -difference).bit_length() - 1 & ~1
+        depth = shift >> 6
+        if depth < len(left.parts) and depth < len(right.parts) and left.parts[:depth] == right.parts[:depth]:
+            return (depth << 8) + 8 + ((shift & 62) << 2) + (theirs >> shift & 3)
+    elif left.parts == right.parts:
+        return (len(left.parts) << 8) + 16 + END
+    return _parting_by_parts(left.parts, right.parts)
+
+
+def _spread(path: KeyPath) -> int:
+    """Return the hashes of all components as one number, the first one lowest, and note it; -1 when they are many."""
+    number = 0
+    if len(path.parts) > _SPREAD_COMPONENTS:
+        number = -1
+    else:
+        for part in reversed(path.parts):
+            number = number << 64 | component_hash(part)
+    path.spread = number
+    return number
+
+
+def _parting_by_parts(ours: tuple[str, ...], theirs: tuple[str, ...]) -> int:
+    """Return what `parting` does, component by component: when one path ends, hashes are equal, or there are many."""
     depth, count = 0, len(ours)
     for theirs_here in theirs:
         if depth == count:
             return (depth << 8) + 8 + (component_hash(theirs_here) & 3)
-        ours_here = ours[depth]
-        if theirs_here != ours_here:
-            number = _cached_hash(theirs_here) if len(theirs_here) <= _CACHED_CHARS else _hash(theirs_here)
-            difference = number ^ (_cached_hash(ours_here) if len(ours_here) <= _CACHED_CHARS else _hash(ours_here))
+        if theirs_here != ours[depth]:
+            number = component_hash(theirs_here)
+            difference = number ^ component_hash(ours[depth])
             shift = ((difference & -difference).bit_length() - 1) & 62 if difference else 62
             return (depth << 8) + 8 + (shift << 2) + (number >> shift & 3)
         depth += 1

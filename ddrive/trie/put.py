@@ -45,7 +45,7 @@ async def put(load: Load, head: TrieNode | None, node: TrieNode, *, drop: int = 
                 break
             old = load.peek(seq) or await load.node(seq)
         index = stop + 1
-    node.numbers = table.numbers
+    node.numbers = tuple(table.numbers)
     return closest
 
 
@@ -95,7 +95,7 @@ class _Table:
         own, other = self.digits[row], old.digit(row)
         if bits >> _SLOT_STEP or bits >> other & 1:
             return False
-        seqs = old.numbers[start + 1 : start + 1 + bits.bit_count()] if start else []
+        seqs = [*old.numbers[start + 1 : start + 1 + bits.bit_count()]] if start else []
         if bits >> own & 1:
             del seqs[(bits & ((1 << own) - 1)).bit_count()]
             bits ^= 1 << own

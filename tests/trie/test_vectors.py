@@ -58,7 +58,7 @@ async def test_headers(data: Any, dialect: Dialect) -> None:
 def test_paths(data: Any) -> None:
     for case in data["paths"]:
         path = key_path(case["input"])
-        assert (path.key, path.parts, path.length) == (case["key"], case["split"], case["length"])
+        assert (path.key, list(path.parts), path.length) == (case["key"], case["split"], case["length"])
         assert "".join(str(path.digit(index)) for index in range(path.length)) == case["digits"]
 
 
