@@ -91,6 +91,8 @@ class Committer:
                 except (DriveError, OSError) as problem:  # of one drive, the others go on
                     failure = problem
                     continue
+                serials = [entry.committing.serial for entry in share.entries if entry.committing is not None]
+                self._staged.spool.journal.done(serials)
                 for entry, final in zip(share.entries, share.finals, strict=True):
                     self._staged.committed(entry, final)
         finally:

@@ -31,7 +31,7 @@ Change = list[Any]  # serial number, path, and what is there; only the first two
 
 @dataclass(slots=True)
 class Replayed:
-    """What a journal tells: whose it is, and the changes that are not in the drive yet, oldest first."""
+    """What a journal tells: whose it is, and the last change of each path not in the drive yet, oldest first."""
 
     owner: dict[str, Any]
     changes: list[Change] = field(default_factory=list)
@@ -59,7 +59,10 @@ class Journal:
         self._append([CHANGED, changes])
 
     def done(self, serials: list[int]) -> None:
-        """Record that the changes with these numbers are in the drive. Raises: OSError."""
+        """Record that the changes with these numbers, and older ones of the same paths, are in the drive.
+
+        Raises: OSError.
+        """
         self._append([DONE, serials])
 
     def synced(self) -> None:
@@ -141,14 +144,19 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
     trusted = len(records)
     if found.owner.get("boot") != _boot_id():
         trusted = max((number for number, record in enumerate(records) if record[0] == SYNCED), default=0)
-    pending: dict[int, Change] = {}
+    paths: dict[int, str] = {}
+    pending: dict[str, Change] = {}
     for number, record in enumerate(records):
-        if record[0] == CHANGED and number < trusted:
-            pending |= {change[0]: change for change in record[1]}
+        if record[0] == CHANGED:
+            paths |= {change[0]: change[1] for change in record[1]}
+            if number < trusted:
+                pending |= {change[1]: change for change in record[1]}
         elif record[0] == DONE:
             for serial in record[1]:
-                pending.pop(serial, None)
-    found.changes = [pending[serial] for serial in sorted(pending)]
+                path = paths.get(serial)
+                if path in pending and pending[path][0] <= serial:
+                    del pending[path]
+    found.changes = sorted(pending.values(), key=lambda change: change[0])
     return found, length
 
 

@@ -158,7 +158,7 @@ class StagedDrive:
         self._due: dict[str, Entry] = {}
         self._due_bytes = 0
         self._retired = 0  # grows when entries go: what the drive was asked before may lack them
-        for change in {change[1]: change for change in spool.replayed}.values():  # the last of each path
+        for change in spool.replayed:
             self._restore(change)
         spool.replayed = []
         spool.slots.seal_gaps()

@@ -16,6 +16,10 @@ class WritableMount:
         self.key = key
         self.path = path
 
+    def heal(self) -> None:
+        """Return when it answers again; its worker or engine was killed."""
+        self.program.ask("mount", self.key, self.path)
+
     def remount(self) -> None:
         """Unmount and mount again: what is there then came through the drive."""
         self.program.ask("unmount", self.path)

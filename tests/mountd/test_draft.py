@@ -1,0 +1,134 @@
+"""A file that is being changed, against plain bytes: whatever is written, cut off, sealed and committed in between."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ddrive.drive.stat import FILE_MODE, Stat
+from mountd.draft import Base, Content, Draft
+from mountd.spool import CHUNK_BYTES, Spool, open_spools
+from tests.support.memory_drive import MemoryDrive, Reader
+
+OWNER = {"key": "00", "dialect": "dweb"}
+SIZE_MAX = 5 * CHUNK_BYTES
+EDGES = [0, 1, 100, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES, 3 * CHUNK_BYTES + 7]
+positions = st.one_of(st.sampled_from(EDGES), st.integers(0, SIZE_MAX))
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), positions, st.one_of(st.sampled_from(EDGES[1:]), st.integers(1, SIZE_MAX))),
+        st.tuples(st.just("truncate"), positions),
+        st.tuples(st.just("seal")),
+        st.tuples(st.just("commit")),
+        st.tuples(st.just("restart")),
+    ),
+    max_size=12,
+)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    opened = open_spools(tmp_path / "spool", OWNER)[0]
+    yield opened
+    opened.close(remove=True)
+
+
+class Author:
+    """Whose drive the base is in."""
+
+    def __init__(self) -> None:
+        self.drive = MemoryDrive()
+
+    def base(self, data: bytes) -> Base | None:
+        stat = self.drive.write("/a", data)
+        return Base("/a", stat, self.open) if data else None
+
+    async def open(self, path: str, stat: Stat) -> Reader:
+        return Reader(self.drive, path, stat)
+
+
+def pattern(size: int, salt: int) -> bytes:
+    """Return bytes that are never zero and differ from step to step."""
+    return bytes((salt * 37 + number) % 255 + 1 for number in range(256)) * (size // 256 + 1)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(base_size=st.sampled_from([0, *EDGES]), steps=steps)
+async def test_it_is_what_plain_bytes_would_be(spool: Spool, base_size: int, steps: list[tuple[object, ...]]) -> None:
+    author = Author()
+    expected = bytearray(pattern(base_size, 0)[:base_size])
+    draft = Draft(spool, author.base(bytes(expected)), base_size, base_size)
+    sealed: list[tuple[Content, bytes]] = []
+    for salt, (kind, *rest) in enumerate(steps, 1):
+        numbers = [number for number in rest if isinstance(number, int)]
+        if kind == "write":
+            offset, size = numbers
+            data = pattern(size, salt)[:size]
+            await draft.write(offset, data)
+            expected[len(expected) : offset] = bytes(max(0, offset - len(expected)))
+            expected[offset : offset + size] = data
+        elif kind == "truncate":
+            await draft.truncate(numbers[0])
+            del expected[numbers[0] :]
+            expected += bytes(numbers[0] - len(expected))
+        elif kind == "seal" or (kind == "restart" and draft.is_dirty):
+            content = draft.seal()
+            content.users = 1
+            sealed.append((content, bytes(expected)))
+        elif kind == "commit" and sealed and not draft.is_dirty:
+            content, data = sealed[-1]
+            draft.rebase(content, author.base(data))
+        elif kind == "restart" and sealed:
+            draft.discard()
+            draft = Draft.restored(spool, sealed[-1][0])
+            assert await draft.read(0, SIZE_MAX * 2) == sealed[-1][1]
+            expected = bytearray(sealed[-1][1])
+        assert draft.size == len(expected)
+        assert await draft.read(0, SIZE_MAX * 2) == expected
+        assert await draft.read(CHUNK_BYTES - 3, 70_000) == expected[CHUNK_BYTES - 3 :][:70_000]
+        for content, data in sealed:
+            assert await content.read(0, SIZE_MAX * 2) == data
+    for content, _ in sealed:
+        content.drop(done=True)
+    draft.discard()
+    assert len(spool.slots) == 0
+
+
+async def test_a_sealed_content_stays_while_the_slots_of_others_are_used_again(spool: Spool) -> None:
+    draft = Draft(spool, None, 0, 0)
+    await draft.write(0, b"a" * CHUNK_BYTES)
+    content = draft.seal()
+    content.users = 1
+    for number in range(5):
+        await draft.write(0, bytes([number]) * CHUNK_BYTES)
+        await draft.truncate(0)
+    assert await content.read(0, CHUNK_BYTES) == b"a" * CHUNK_BYTES
+    assert spool.slots.shorten() == 2
+
+
+async def test_a_hole_takes_no_room(spool: Spool) -> None:
+    draft = Draft(spool, None, 0, 0)
+    await draft.truncate(1 << 40)
+    await draft.write((1 << 40) - 5, b"end")
+    assert len(spool.slots) == 1
+    assert await draft.read((1 << 40) - 10, 10) == b"\0\0\0\0\0end\0\0"
+    assert draft.runs() == [[(1 << 40) // CHUNK_BYTES - 1, 0, 1]]
+
+
+async def test_a_full_disk_leaves_the_file_as_it_was(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = Draft(spool, None, 0, 0)
+    await draft.write(0, b"x" * 100_000)
+
+    def full(place: int, data: bytes) -> None:
+        raise OSError(28, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(spool, "write", full)
+        for call in (draft.write(150_000, b"y" * 300_000), draft.write(50, b"y" * 300_000)):
+            with pytest.raises(OSError, match="full"):
+                await call
+    assert (await draft.read(0, 100_000)) == b"x" * 100_000
+    assert len(spool.slots) == 2
+    assert Stat(FILE_MODE).size == 0

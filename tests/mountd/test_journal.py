@@ -1,0 +1,110 @@
+"""What a worker that was killed leaves to the next one, at whatever byte its journal ends."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mountd import journal as journals
+from mountd.journal import Journal, replay
+
+OWNER = {"key": "00", "dialect": "dweb"}
+
+
+def serials(path: Path) -> list[int]:
+    found, _ = replay(path)
+    assert found is not None
+    return [change[0] for change in found.changes]
+
+
+def test_changes_that_are_not_done_come_back_in_order(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    journal.changed([[1, "/a"], [2, "/b", b"stat", None, [], None]])
+    journal.changed([[3, "/\udcff"]])
+    journal.done([1])
+    found, length = replay(tmp_path / "j")
+    assert found is not None
+    assert found.changes == [[2, "/b", b"stat", None, [], None], [3, "/\udcff"]]
+    assert found.owner.items() >= OWNER.items()
+    assert length == journal.size == (tmp_path / "j").stat().st_size
+
+
+def test_a_journal_may_end_anywhere(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    ends = [journal.size]
+    for serial in range(1, 4):
+        journal.changed([[serial, "/a"], [10 + serial, "/b"]])
+        ends.append(journal.size)
+    whole = (tmp_path / "j").read_bytes()
+    for length in range(len(whole)):
+        (tmp_path / "cut").write_bytes(whole[:length])
+        found, kept = replay(tmp_path / "cut")
+        count = sum(end <= length for end in ends)
+        assert kept == (ends[count - 1] if count else 0)
+        assert found is None if not count else len(found.changes) == (2 if count > 1 else 0)
+    for damaged in range(ends[0], len(whole)):
+        (tmp_path / "cut").write_bytes(whole[:damaged] + bytes([whole[damaged] ^ 1]) + whole[damaged + 1 :])
+        found, kept = replay(tmp_path / "cut")
+        assert found is not None
+        assert kept == max(end for end in ends if end <= damaged)
+
+
+def test_what_is_done_takes_older_changes_of_the_path_along(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    for serial in (1, 2, 3):
+        journal.changed([[serial, "/a"]])
+    journal.changed([[4, "/b"]])
+    journal.done([2])
+    assert serials(tmp_path / "j") == [3, 4]
+    journal.done([3])
+    assert serials(tmp_path / "j") == [4]
+
+
+def test_after_another_boot_only_what_was_synced_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    journal.changed([[1, "/a"], [2, "/b"]])
+    journal.synced()
+    journal.changed([[3, "/a"]])
+    journal.done([2])
+    assert serials(tmp_path / "j") == [3]
+    (tmp_path / "boot").write_text("another")
+    monkeypatch.setattr(journals, "_BOOT_ID", tmp_path / "boot")
+    assert serials(tmp_path / "j") == [1]
+
+
+def test_it_begins_anew_with_what_still_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    for serial in range(1, 1000):
+        journal.changed([[serial, "/a"]])
+    before = journal.size
+    journal.changed([[1000, "/later"]])
+    journal.rewrite([[999, "/a"]], before)
+    assert serials(tmp_path / "j") == [999, 1000]
+    journal.done([999])
+    assert serials(tmp_path / "j") == [1000]
+    journal.restart()
+    assert serials(tmp_path / "j") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["j"]
+
+
+def test_a_record_that_does_not_fit_is_not_there_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    journal.changed([[1, "/a"]])
+    size, write = journal.size, os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:5]) if len(data) > 50 else _full())
+    with pytest.raises(OSError, match="full"):
+        journal.changed([[2, "/" + "b" * 100]])
+    monkeypatch.undo()
+    assert journal.size == size == (tmp_path / "j").stat().st_size
+    journal.changed([[3, "/c"]])
+    assert serials(tmp_path / "j") == [1, 3]
+
+
+def test_what_is_no_journal_tells_nothing(tmp_path: Path) -> None:
+    assert replay(tmp_path / "absent") == (None, 0)
+    (tmp_path / "j").write_bytes(b"\xff" * 100)
+    assert replay(tmp_path / "j") == (None, 0)
+
+
+def _full() -> int:
+    raise OSError(28, "full")

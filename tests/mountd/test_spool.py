@@ -1,0 +1,76 @@
+"""Spool directories: whose they are, who may take them over, and when their slots are used again."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from mountd.spool import CHUNK_BYTES, Slots, open_spools
+
+OWNER = {"key": "00", "dialect": "dweb"}
+
+
+def test_a_spool_of_a_dead_worker_is_taken_over_once(tmp_path: Path) -> None:
+    first = open_spools(tmp_path, OWNER)
+    first[0].journal.changed([[7, "/a"]])
+    second = open_spools(tmp_path, OWNER)
+    assert [spool.directory for spool in second] != [spool.directory for spool in first]
+    first[0].close(remove=False)
+    stranger = open_spools(tmp_path, OWNER | {"key": "01"})
+    assert stranger[0].directory not in [first[0].directory, second[0].directory]
+    again = open_spools(tmp_path, OWNER)
+    assert [spool.directory for spool in again] == [first[0].directory]
+    assert again[0].replayed == [[7, "/a"]]
+    assert again[0].serial() == 8
+    for spool in (*second, *stranger, *again):
+        spool.close(remove=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_leaves_its_spool_unlocked(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from mountd.spool import open_spools\n"
+        f"spool = open_spools(Path(sys.argv[1]), {OWNER!r})[0]\n"
+        "spool.write(0, b'data'); spool.journal.changed([[1, '/a']])\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", program, tmp_path], cwd=root).returncode == -9
+    spool = open_spools(tmp_path, OWNER)[0]
+    assert spool.replayed == [[1, "/a"]]
+    assert spool.read(0, 10) == b"data" + bytes(6)
+    assert spool.directory.stat().st_mode & 0o077 == 0
+    spool.close(remove=True)
+
+
+def test_slots_that_a_record_names_wait_until_the_disk_knows_better() -> None:
+    slots = Slots()
+    first, second, third = slots.take(), slots.take(), slots.take()
+    slots.hold([second])
+    slots.drop([first, second])
+    assert slots.take() == first
+    slots.drop_superseded([second])
+    slots.drop_done([third])
+    assert slots.take() == 3
+    waiting = slots.waiting(all_data=False)
+    assert waiting == [third]
+    assert slots.take() == 4
+    slots.freed(waiting)
+    assert slots.take() == third
+    slots.freed(slots.waiting(all_data=True))
+    assert slots.take() == second
+
+
+async def test_nothing_is_left_on_the_disk_when_nothing_counts(tmp_path: Path) -> None:
+    spool = open_spools(tmp_path, OWNER)[0]
+    slot = spool.slots.take()
+    spool.write(slot * CHUNK_BYTES, b"x" * CHUNK_BYTES)
+    spool.journal.changed([[spool.serial(), "/a"]])
+    await spool.sync()
+    await spool.settle([[1, "/a"]])
+    assert (spool.directory / "data").stat().st_size == CHUNK_BYTES
+    spool.slots.drop_done([slot])
+    size = spool.journal.size
+    await spool.settle([])
+    assert (spool.directory / "data").stat().st_size == 0
+    assert spool.journal.size < size
+    spool.close(remove=True)
