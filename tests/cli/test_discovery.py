@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.hosts import Host, internet, lan
-from tests.support.program import Program, program
+from tests.support.hosts import Host, capture, internet, lan
+from tests.support.program import Program, Result, program
 
 
 @pytest.fixture
@@ -26,6 +26,12 @@ def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def shown(result: Result) -> bytes:
+    """Return what a run wrote, which must have succeeded."""
+    assert result.code == 0, result
+    return result.out
 
 
 def seeded(author: Program, source: Path) -> str:
@@ -103,3 +109,87 @@ def test_a_mount_finds_the_drive_through_a_private_mainline_dht(tmp_path: Path) 
         reader.mount(key, tmp_path / "mnt")
         assert (tmp_path / "mnt" / "greeting.txt").read_text() == "hello\n"
         assert reader.ask("status")["discovery"]["mainline"]["connected"] == 1
+
+
+def connected(engine: Program) -> bool:
+    """Tell whether any peer is connected."""
+    return bool(engine.ask("status")["peers"])
+
+
+def test_links_come_back_when_an_address_changes(hosts: list[Host], tmp_path: Path) -> None:
+    with program(tmp_path / "author", hosts[0]) as author, program(tmp_path / "reader", hosts[1]) as reader:
+        key = seeded(author, tmp_path / "source")
+        reader.mount(key, tmp_path / "mnt")
+        (peer,) = reader.ask("peer", "ls")
+        assert peer["address"].startswith("10.77.0.1:")
+        hosts[0].ip("address", "del", "10.77.0.1/24", "dev", "eth0")
+        hosts[0].ip("address", "add", "10.77.0.7/24", "dev", "eth0")
+        until(
+            lambda: any(
+                peer["connected"] and peer["address"].startswith("10.77.0.7:") for peer in reader.ask("peer", "ls")
+            )
+        )
+        hosts[1].ip("link", "set", "eth0", "down")
+        until(lambda: not connected(reader))
+        hosts[1].ip("link", "set", "eth0", "up")
+        until(lambda: connected(reader))
+
+
+def test_peers_are_remembered(hosts: list[Host], tmp_path: Path) -> None:
+    with program(tmp_path / "author", hosts[0]) as author, program(tmp_path / "reader", hosts[1]) as reader:
+        key = seeded(author, tmp_path / "source")
+        assert shown(reader.run("cat", key, "greeting.txt")) == b"hello\n"
+        reader.ask("stop")
+        author.settings["DDRIVE_NO_ANNOUNCE"] = "1"
+        author.settings["DDRIVE_LISTEN"] = author.address.replace("0.0.0.0", hosts[0].address)
+        author.ask("stop")
+        author.ask("status")
+        reader.run("seed", key)
+        until(lambda: connected(reader))
+        (peer,) = reader.ask("peer", "ls")
+        assert peer["source"] == "remembered"
+
+
+def test_a_private_drive_is_shown_to_nobody_but_served(hosts: list[Host], tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "secret.txt").write_text("psst\n")
+    with program(tmp_path / "author", hosts[0]) as author, program(tmp_path / "reader", hosts[1]) as reader:
+        key = author.ask("import", tmp_path / "source", "--private")["key"]
+        refused = reader.run("cat", key, "secret.txt", "--timeout", "2s")
+        assert refused.code == 5
+        assert author.ask("status")["discovery"]["lan"]["announced"] == 0
+        address = author.address.replace("0.0.0.0", hosts[0].address)
+        assert shown(reader.run("cat", key, "secret.txt", "--peer", address)) == b"psst\n"
+
+
+def test_only_allowed_peers_are_let_in(hosts: list[Host], tmp_path: Path) -> None:
+    with program(tmp_path / "author", hosts[0]) as author, program(tmp_path / "reader", hosts[1]) as reader:
+        friend = reader.ask("status")["peer_key"]
+        author.settings["DDRIVE_ALLOWED_PEERS"] = "00" * 32
+        key = seeded(author, tmp_path / "source")
+        assert reader.run("cat", key, "greeting.txt", "--timeout", "2s").code == 5
+        assert not connected(author)
+        reader.run("seed", key)
+        author.ask("stop")
+        author.settings["DDRIVE_ALLOWED_PEERS"] = friend
+        until(lambda: connected(author))
+
+
+@pytest.mark.parametrize(
+    ("setting", "allowed"),
+    [("DDRIVE_NO_DISCOVERY", set()), ("DDRIVE_LAN_ONLY", {"224.0.0.251:5353"})],
+)
+def test_nothing_leaves_but_what_is_allowed(hosts: list[Host], tmp_path: Path, setting: str, allowed: set[str]) -> None:
+    with (
+        program(tmp_path / "author", hosts[0]) as author,
+        program(tmp_path / "reader", hosts[1]) as reader,
+        capture(hosts[1]) as sent,
+    ):
+        address = author.address.replace("0.0.0.0", hosts[0].address)
+        key = seeded(author, tmp_path / "source")
+        reader.settings[setting] = "1"
+        made = seeded(reader, tmp_path / "other")
+        assert reader.run("cat", "00" * 32, "x", "--timeout", "2s").code == 5
+        assert shown(reader.run("cat", key, "greeting.txt", "--peer", address)) == b"hello\n"
+        assert reader.ask("info", made)["discovery"]["asked"].keys() == ({"lan"} if allowed else set())
+        assert sent.end() == {address, *allowed}

@@ -5,6 +5,7 @@ Nothing of it reaches the networks of this machine; all is gone when the block e
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -54,6 +55,47 @@ def internet(hosts: int) -> Iterator[list[Host]]:
             host.ip("route", "add", "default", "via", f"11.0.{number}.1")
         subprocess.run([*Host(router, "").prefix, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
         yield made
+
+
+CAPTURE = """
+import socket, struct
+link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+link.bind(("eth0", 3))
+print("ready", flush=True)
+while True:
+    packet, about = link.recvfrom(65536)
+    if about[2] == socket.PACKET_OUTGOING and about[1] == 0x0800:
+        protocol, head = packet[9], 4 * (packet[0] & 15)
+        if protocol in (socket.IPPROTO_UDP, socket.IPPROTO_TCP):
+            to = socket.inet_ntoa(packet[16:20])
+            print(f"{to}:{struct.unpack_from('!H', packet, head + 2)[0]}", flush=True)
+"""
+
+
+class Captured:
+    """The UDP and TCP packets over IPv4 that a host has sent."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def end(self) -> set[str]:
+        """Stop, and return where they went: `address:port`."""
+        self._process.kill()
+        assert self._process.stdout is not None
+        return set(self._process.stdout.read().split())
+
+
+@contextmanager
+def capture(host: Host) -> Iterator[Captured]:
+    """Write down what a host sends."""
+    command = [*host.prefix, sys.executable, "-c", CAPTURE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield Captured(process)
+        finally:
+            process.kill()
 
 
 @contextmanager
