@@ -11,6 +11,7 @@ import trio
 
 from ddrive.drive.content import content_feed, content_name
 from ddrive.drive.helping import assist
+from ddrive.drive.listings import Listings
 from ddrive.drive.paths import DrivePath
 from ddrive.errors import NotFound
 from ddrive.feed import Feed
@@ -57,6 +58,7 @@ class DriveTree:
         self._turn = trio.Lock()
         self._live: MountTrie | None = None
         self._content: dict[PublicKey, Feed] = {}
+        self.listings = Listings()
 
     async def live(self, *, content_key: PublicKey | None = None) -> MountTrie:
         """Return the newest view of the drive; with `content_key` an empty writable feed becomes a drive.

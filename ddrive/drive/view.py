@@ -7,11 +7,11 @@ the file is what is shown, and the entries can still be listed. `NotFound` is on
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from operator import itemgetter
 
 import trio
 
+from ddrive.drive.listings import ListedAt
 from ddrive.drive.mounts import DriveMount, DriveTree
 from ddrive.drive.nested import NestedDrives
 from ddrive.drive.paths import DrivePath, drive_path, is_hostile, link_target
@@ -125,9 +125,9 @@ class DriveView:
         where = drive_path(path)
         for _ in range(2):
             owner = await (await self.trie()).owner(where)
-            nodes = await owner.trie.trie.iterate("/" + owner.inner, recursive=False, gt=True).rest()
-            if nodes or not where:
-                return await self._dir_entries(owner, nodes)
+            found = await self._listing(owner)
+            if found or not where:
+                return found
             resolved, stat, _ = await self._resolve(where)
             if not stat.is_dir:
                 raise NotADirectory(f"{path!r} is not a directory")
@@ -144,8 +144,11 @@ class DriveView:
 
         async def opened() -> tuple[TrieWalk, Callable[[Sequence[TrieNode]], Found]]:
             owner = await (await self.trie()).owner((await self._resolve(drive_path(path)))[0])
-            walk = owner.trie.trie.iterate("/" + owner.inner, recursive=False, gt=True)
-            return walk, partial(self._dir_entries, owner)
+
+            async def shown(nodes: Sequence[TrieNode]) -> DirEntries:
+                return (await self._dir_entries(owner, nodes))[0]
+
+            return owner.trie.trie.iterate("/" + owner.inner, recursive=False, gt=True), shown
 
         return Entries(opened)
 
@@ -283,13 +286,32 @@ class DriveView:
                 return Stat(DIRECTORY_MODE, mtime_ms=stat.mtime_ms, ctime_ms=stat.mtime_ms)
         return Stat(DIRECTORY_MODE)
 
-    async def _dir_entries(self, owner: Owner, nodes: Sequence[TrieNode]) -> DirEntries:
-        """Return the directory entries that `nodes`, the newest at or below each name, stand for."""
+    async def _listing(self, owner: Owner) -> DirEntries:
+        """Return what is in a directory, nothing when there is no such directory."""
+        walk = owner.trie.trie.iterate("/" + owner.inner, recursive=False, gt=True)
+        newest = await walk.open()
+        if newest is None:
+            return []
+        place = ListedAt(owner.trie.key, owner.inner, newest)
+        kept = self._tree.listings.get(place)
+        if kept is not None:
+            return [*kept]
+        found, lasting = await self._dir_entries(owner, await walk.rest())
+        if lasting:
+            self._tree.listings.put(place, tuple(found))
+        return found
+
+    async def _dir_entries(self, owner: Owner, nodes: Sequence[TrieNode]) -> tuple[DirEntries, bool]:
+        """Return the directory entries that `nodes`, the newest at or below each name, stand for.
+
+        Also whether another version with the same nodes has the same entries, and no more was left out to count.
+        """
         level = len(owner.inner.split("/")) + 1 if owner.inner else 1
         own = await self._own_entries(owner, nodes, level)
         above = tuple(owner.inner.split("/")[: level - 1])
         found: dict[str, DirEntry] = {}
         implicit: Stat | None = None
+        hostile = self.hostile_names
         for number, node in enumerate(nodes):
             if number % _ENTRIES_PER_TURN == _ENTRIES_PER_TURN - 1:
                 await trio.lowlevel.checkpoint()
@@ -306,7 +328,7 @@ class DriveView:
                 found[name] = DirEntry(name, decode_stat(entry.value))
             except CorruptStorage:
                 self.hostile_names += 1
-        return sorted(found.values(), key=_BY_NAME)
+        return sorted(found.values(), key=_BY_NAME), implicit is None and hostile == self.hostile_names
 
     async def _own_entries(self, owner: Owner, nodes: Sequence[TrieNode], level: int) -> dict[str, TrieNode]:
         """Return the entries of the directories among `nodes` in which something newer lies."""

@@ -58,6 +58,7 @@ class Walk:
         self._end = _ENDLESS if recursive else self._start + COMPONENT_DIGITS
         self._stack: list[_Step] = [(index, seq, None, None, 0) for index, seq in stack or ()]
         self._opened = stack is not None
+        self._newest: int | None = None  # block of the newest entry at or below the prefix
         self._steps = 0
         self._next_request = 0
         self._ready: list[TrieNode] = []  # found, not handed out yet, in reverse
@@ -95,13 +96,18 @@ class Walk:
             return None
         return encode_varints(number for step in self._stack for number in step[:2])
 
-    async def open(self) -> None:
-        """Find the place of the prefix; done on the first use otherwise."""
+    async def open(self) -> int | None:
+        """Find the place of the prefix, as the first use does otherwise; return the block of the newest entry there.
+
+        All that the walk finds follows from that block. None: there is nothing.
+        """
         if not self._opened:
             node = await lookup(self._load, await self._head(), self._prefix, prefix=True)
             self._opened = True
             if node is not None:
+                self._newest = node.seq
                 self._stack.append((self._start, node.seq, node, None, 0))
+        return self._newest
 
     async def _fill(self) -> bool:
         """Find the next entries; tell whether there are any. Waits for a block only while it has none to hand out."""

@@ -1,10 +1,11 @@
 """The trie against a dictionary: any changes, in any batches, seen at any version. Keys of equal hashes included."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ddrive.dialect import HYPERCORE
 from ddrive.trie import Delete, Put, Trie, TrieNode, open_trie
+from ddrive.trie.path import COMPONENT_DIGITS, is_check_point
 from tests.trie.feeds import new_feed
 
 Model = dict[tuple[bool, str], bytes]
@@ -41,9 +42,14 @@ def shown(nodes: list[TrieNode]) -> Model:
     return found
 
 
-def digits(node: TrieNode) -> list[int]:
-    """Return the sort key of the iteration order: the end of a path comes before all that goes on."""
-    return [(node.digit(index) + 1) % 5 for index in range(node.length)]
+def place(node: TrieNode) -> list[int | str]:
+    """Return the sort key of the iteration order: the end of a path first, components of equal hashes by their text."""
+    found: list[int | str] = []
+    for index in range(node.length):
+        found.append((node.digit(index) + 1) % 5)
+        if is_check_point(index):
+            found.append(node.parts[(index - 1) // COMPONENT_DIGITS])
+    return found
 
 
 @settings(max_examples=40, deadline=None)
@@ -64,6 +70,7 @@ async def test_every_version_lists_and_gets_like_a_dictionary(batches: list[list
 
 @settings(max_examples=40, deadline=None)
 @given(BATCHES, KEYS)
+@example([[Put("a", b""), Put("a/idgcmnmna/a", b""), Put("a/mpomeiehc", b"")]], "a")
 async def test_prefixes_and_orders(batches: list[list[Put | Delete]], prefix: str) -> None:
     trie, versions = await written(batches)
     model = versions[trie.version]
@@ -71,7 +78,7 @@ async def test_prefixes_and_orders(batches: list[list[Put | Delete]], prefix: st
     below = {key for key in keys if key == prefix or key.startswith(prefix + "/")}
     nodes = await trie.list(prefix)
     assert {node.key for node in nodes} == below
-    assert [digits(node) for node in nodes] == sorted(digits(node) for node in nodes)
+    assert [place(node) for node in nodes] == sorted(place(node) for node in nodes)
     assert {node.key async for node in trie.iterate(prefix, gt=True)} == below - {prefix}
     assert {node.key async for node in trie.iterate(prefix, reverse=True)} == below
     children = {key.removeprefix(prefix).split("/")[1] if key != prefix else "" for key in below}
