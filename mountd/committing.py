@@ -24,6 +24,7 @@ from mountd.staged import GROUP_S, Entry, Sealed, StagedDrive
 
 log = logging.getLogger(__name__)
 
+WRITTEN = frozenset({"size", "blocks", "offset", "byte_offset", "mtime_ms", "ctime_ms"})  # what writing changes
 RETRY_S = (0.2, 1.0, 5.0)  # between tries that fail; the last one from then on
 
 
@@ -192,15 +193,16 @@ async def _final(view: Trie, base: str, sealed: Sealed) -> Stat | None:
     """Return what to store for `sealed`: with what others have changed meanwhile, where we have not."""
     if sealed.stat is None:
         return None
-    if sealed.content is not None:
-        assert sealed.content.extent is not None
-        return located(sealed.stat, sealed.content.extent)
+    stat, changed = sealed.stat, sealed.changed
+    extent = None if sealed.content is None else sealed.content.extent
+    if extent is not None:
+        stat, changed = located(stat, extent), changed | WRITTEN
     if sealed.origin is None:
-        return sealed.stat
+        return stat
     node = await view.get(sealed.origin[0].removeprefix(base))
     if node is None:
-        return sealed.stat
+        return stat
     now = decode_stat(node.value)
-    if now == sealed.origin[1] or (now.is_file, now.is_dir) != (sealed.stat.is_file, sealed.stat.is_dir):
-        return sealed.stat
-    return replace(now, **{name: getattr(sealed.stat, name) for name in sealed.changed})
+    if now == sealed.origin[1] or (now.is_file, now.is_dir) != (stat.is_file, stat.is_dir):
+        return stat
+    return replace(now, **{name: getattr(stat, name) for name in changed})

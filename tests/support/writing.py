@@ -47,10 +47,10 @@ class WritableMount:
 
 
 @contextmanager
-def writable_mount(place: Path) -> Iterator[WritableMount]:
+def writable_mount(place: Path, *, dialect: str = "dweb") -> Iterator[WritableMount]:
     """Give a new drive, mounted to write to at `place`/mnt; end its engine afterwards."""
     with program(place / "state") as made:
-        key = made.ask("create", "--name", "written")["key"]
+        key = made.ask("create", "--name", "written", "--dialect", dialect)["key"]
         made.mount(key, place / "mnt")
         mount = WritableMount(made, key, place / "mnt")
         yield mount
