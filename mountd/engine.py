@@ -22,6 +22,7 @@ from ddrive.dialect import DIALECTS
 from ddrive.drive.helping import help_peers
 from ddrive.errors import DriveError
 from ddrive.ids import DiscoveryKey
+from ddrive.protocol.sharing import Bucket, Share, Slots
 from ddrive.store.linked import STATIC_SECRET_BYTES, Replicator
 from ddrive.store.store import OwnedStore, open_store
 from ddrive.swarm import Swarm, open_swarm
@@ -208,6 +209,7 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
     port = load_json(remembered, {}).get("port", 0)
     choices = [config.listen] if config.listen else [f"{ALL_ADDRESSES}:{port}", f"{ALL_ADDRESSES}:0"]
     secret = _identity(config.state / "identity")
+    share = Share(_bucket(config.up_limit), _bucket(config.down_limit), Slots(config.upload_slots))
     async with AsyncExitStack() as stack:
         for number, choice in enumerate(choices):
             try:
@@ -217,6 +219,7 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
                     ipv6_too=not config.listen,
                     static_secret=secret,
                     admits=lambda key: not config.allowed_peers or key in config.allowed_peers,
+                    share=share,
                 )
                 swarm = await stack.enter_async_context(opening)
                 break
@@ -226,6 +229,10 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
         if not config.listen:
             save_json(remembered, {"port": int(swarm.listen_addresses[0].rpartition(":")[2])})
         yield swarm
+
+
+def _bucket(rate: int | None) -> Bucket | None:
+    return None if rate is None else Bucket(rate)
 
 
 def _identity(path: Path) -> bytes:

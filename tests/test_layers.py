@@ -37,6 +37,7 @@ PURE = {
     "ddrive/protocol/cipher.py",
     "ddrive/protocol/channels.py",
     "ddrive/protocol/connection.py",
+    "ddrive/protocol/sharing.py",
     "ddrive/replication/demand.py",
     "ddrive/replication/peer.py",
     "ddrive/replication/scheduler.py",

@@ -30,11 +30,11 @@ from ddrive.protocol.connection import (
 )
 from ddrive.protocol.handshake import Authenticate
 from ddrive.protocol.messages import Extension, Message, Options
+from ddrive.protocol.sharing import Bucket, Share
 
 TIMEOUT_S = 20.0  # without received bytes; a sign of life goes out after half of it. Source: `hypercore-protocol`
 HANDSHAKE_TIMEOUT_S = 20.0
-HIGH_WATER_BYTES = 1024 * 1024  # queued output from which on `Link.room` is False
-LOW_WATER_BYTES = 256 * 1024  # queued output below which `drained` is called after that
+HIGH_WATER_BYTES = 1024 * 1024  # queued output from which on `Link.room` is False, until it is a quarter of that
 MAX_UNSENT_BYTES = 4 * 1024 * 1024  # with more unsent before yet another message the peer is dropped
 MIN_BYTES_PER_S = 1024  # of a frame that takes longer than the timeout: a slower peer is dropped
 SEND_BYTES = 128 * 1024  # handed to the stream at a time: a peer that takes less within the timeout is dropped
@@ -82,13 +82,23 @@ class LinkHandler(Protocol):
 class Link:
     """What a handler sees of a connection: plain calls that queue. After the end they do nothing."""
 
-    def __init__(self, connection: Connection, handler: LinkHandler, stream: trio.abc.Stream, address: str) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        handler: LinkHandler,
+        stream: trio.abc.Stream,
+        address: str,
+        share: Share,
+    ) -> None:
         self.address = address  # of the peer, for messages
         self.end: LinkEnd | None = None
         self.on_stream_message: Callable[[Options | Extension], None] = lambda message: None
         self._connection = connection
         self._handler = handler
         self._stream = stream
+        self._share = share
+        self._high_water_bytes = share.queue_bytes(HIGH_WATER_BYTES)
+        self._low_water_bytes = self._high_water_bytes // 4
         self._unsent = 0  # bytes that the writer has taken and the stream has not
         self._is_full = False
         self._wake = trio.Event()
@@ -132,7 +142,14 @@ class Link:
     @property
     def room(self) -> bool:
         """Whether more should be queued. Once this is False, `drained` follows."""
-        return self.queued_bytes < HIGH_WATER_BYTES
+        if self.queued_bytes >= self._high_water_bytes:
+            return False
+        return self._share.slots.take(self, trio.current_time(), self._got_slot)
+
+    def _got_slot(self) -> None:
+        with self._failures_end_it():
+            if self.end is None:
+                self._handler.drained(self)
 
     def open_channel(self, key: PublicKey, dialect: Dialect) -> ChannelId:
         """Ask for, or agree to, a channel about the feed `key`; `channel_opened` or `channel_closed` follows later."""
@@ -189,7 +206,7 @@ class Link:
 
     def _queued(self) -> None:
         """Take note of new output."""
-        if self.queued_bytes >= HIGH_WATER_BYTES:
+        if self.queued_bytes >= self._high_water_bytes:
             self._is_full = True
         self._wake.set()
 
@@ -210,6 +227,7 @@ class Link:
                 nursery.cancel_scope.cancel()
         finally:
             self._finish("we ended it")
+            self._share.slots.leave(self, trio.current_time())
             if self._connection.established:
                 with self._failures_end_it():
                     self._handler.closed(self)
@@ -228,14 +246,15 @@ class Link:
             self._finish(f"internal error: {error!r}")
 
     async def _read(self, timeout_s: float, handshake_timeout_s: float) -> None:
-        connection, scope = self._connection, self._receiving
+        connection, scope, down = self._connection, self._receiving, self._share.down
+        most_bytes = RECEIVE_BYTES if down is None else down.piece_bytes
         handshake_deadline = trio.current_time() + handshake_timeout_s
         with self._failures_end_it(), scope:
             while True:
                 scope.deadline = trio.current_time() + timeout_s
                 if not connection.established:
                     scope.deadline = min(scope.deadline, handshake_deadline)
-                chunk = await self._stream.receive_some(RECEIVE_BYTES if connection.established else GREETING_BYTES)
+                chunk = await self._stream.receive_some(most_bytes if connection.established else GREETING_BYTES)
                 if not chunk:
                     self._finish("the peer closed the connection")
                     return
@@ -250,6 +269,8 @@ class Link:
                 if self._drips(len(chunk), timeout_s):
                     self._finish("the peer sends too slowly")
                     return
+                scope.deadline = math.inf
+                await _turn(down, len(chunk))
         if scope.cancelled_caught:
             self._finish("the peer is silent" if connection.established else "the handshake took too long")
 
@@ -280,21 +301,25 @@ class Link:
             self._finish("the peer does not take what it is sent")
 
     async def _send_queued(self, timeout_s: float) -> None:
+        up = self._share.up
+        most_bytes = SEND_BYTES if up is None else up.piece_bytes
         while data := self._connection.data_to_send(SEND_BYTES):
             rest = memoryview(data)
             while rest:
                 self._unsent = len(rest)
+                await _turn(up, len(rest[:most_bytes]))
                 if self.end is None:
                     self._sending.deadline = trio.current_time() + timeout_s
-                await self._stream.send_all(rest[:SEND_BYTES])
+                await self._stream.send_all(rest[:most_bytes])
                 self._last_sent = trio.current_time()
-                rest = rest[SEND_BYTES:]
+                if self.end is None:
+                    self._sending.deadline = math.inf
+                rest = rest[most_bytes:]
             self._unsent = 0
-            if self._is_full and self.queued_bytes < LOW_WATER_BYTES:
+            if self._is_full and self.queued_bytes < self._low_water_bytes:
                 self._is_full = False
                 self._handler.drained(self)
-        if self.end is None:
-            self._sending.deadline = math.inf
+        self._share.slots.pause(self, trio.current_time())
 
     async def _keep_alive(self, interval_s: float) -> None:
         """Send a sign of life whenever nothing was sent for an interval."""
@@ -331,6 +356,12 @@ class Link:
             handler.established(self)
 
 
+async def _turn(bucket: Bucket | None, count: int) -> None:
+    """Return when `count` bytes may pass; at once without a limit."""
+    if bucket is not None:
+        await trio.sleep_until(bucket.reserve(count, trio.current_time()))
+
+
 async def run_link(
     stream: trio.abc.Stream,
     *,
@@ -344,13 +375,14 @@ async def run_link(
     authenticate: Authenticate | None = None,
     encrypted: bool = True,
     noise: bool = True,
+    share: Share | None = None,
 ) -> LinkEnd:
     """Run one connection on `stream`, which is closed afterwards, and return why it has ended.
 
     `initiator` is normally the side that dialled; `static_secret` is our X25519 secret key (32 bytes). Neither the
     peer nor the handler makes this raise. A sign of life is sent after `keep_alive_s`, by default half of `timeout_s`,
     without other output. `authenticate(remote_public_key)` refuses a peer by False or an exception. `encrypted` and
-    `noise` are false only in tests, on both sides.
+    `noise` are false only in tests, on both sides. `share` is what this link has in common with the others.
     """
     connection = Connection(
         initiator=initiator,
@@ -360,11 +392,9 @@ async def run_link(
         encrypted=encrypted,
         noise=noise,
     )
-    link = Link(connection, handler, stream, address)
+    link = Link(connection, handler, stream, address, share or Share())
     try:
         await link.run(timeout_s, handshake_timeout_s, timeout_s / 2 if keep_alive_s is None else keep_alive_s)
     finally:
         await trio.aclose_forcefully(stream)
-    end = link.end or LinkEnd("we ended it")
-    logger.debug("link ended address=%s reason=%s", address, end.reason)
-    return end
+    return link.end or LinkEnd("we ended it")

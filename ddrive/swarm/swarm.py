@@ -17,6 +17,7 @@ import trio
 
 from ddrive.ids import ChannelId, DiscoveryKey, short
 from ddrive.protocol import Link, LinkEnd, LinkHandler, Message, run_link, static_public_key
+from ddrive.protocol.sharing import Share
 from ddrive.swarm.background import background
 from ddrive.swarm.dialing import DialCounts, DialPlan, Source
 from ddrive.swarm.static import Address
@@ -112,9 +113,11 @@ class Swarm:
         listeners: list[trio.SocketListener],
         nursery: trio.Nursery,
         admits: Callable[[bytes], bool],
+        share: Share,
     ) -> None:
         self._handler = handler
         self._admits = admits
+        self._share = share
         self._static_secret = static_secret
         self._nursery = nursery
         self._plan = DialPlan()
@@ -273,6 +276,7 @@ class Swarm:
             static_secret=self._static_secret,
             address=address,
             authenticate=self._admits,
+            share=self._share,
         )
 
     def _admit(self, member: _Member, link: Link) -> str | None:
@@ -324,17 +328,18 @@ async def open_swarm(
     static_secret: bytes,
     ipv6_too: bool = False,
     admits: Callable[[bytes], bool] = lambda key: True,
+    share: Share | None = None,
 ) -> AsyncIterator[Swarm]:
     """Give a swarm that listens on `listen` (`host:port`, port 0 = any free one); leaving the block ends all links.
 
     `static_secret` is our X25519 secret key (32 bytes): peers tell us by it, so it should outlive the process. There
     are links to those alone whom `admits(public key)` lets in. With `ipv6_too`, all IPv6 addresses are listened
-    on at the same port as well, where there are any.
+    on at the same port as well, where there are any. `share` limits all links together.
     Raises: ValueError when `listen` is no address; OSError when it cannot be listened on.
     """
     listeners = await _listen(Address.parse(listen, lowest_port=0), ipv6_too=ipv6_too)
     async with background() as nursery:
-        swarm = Swarm(handler, static_secret, listeners, nursery, admits)
+        swarm = Swarm(handler, static_secret, listeners, nursery, admits, share or Share())
         nursery.start_soon(swarm._keep_dialing)
         nursery.start_soon(partial(trio.serve_listeners, swarm._accept, listeners, handler_nursery=nursery))
         yield swarm

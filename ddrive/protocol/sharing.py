@@ -1,0 +1,85 @@
+"""How links share the line: so many bytes a second in all, and so many peers that are sent blocks at a time.
+
+Links take turns, so that each gets as much as the others that want something. Nothing here sleeps; the time is given,
+in seconds of any steady clock.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Final
+
+BURST_S: Final = 0.25  # of the rate may be used later, if it was not used at once
+PIECES_PER_S: Final = 8  # a turn is so long that this many fit into a second
+SMALLEST_PIECE_BYTES: Final = 1024
+LARGEST_PIECE_BYTES: Final = 128 * 1024
+LEAST_QUEUE_BYTES: Final = 128 * 1024
+MANY: Final = 1 << 30  # places, where their number has no limit
+TURN_S: Final = 5.0  # after which a peer that is sent blocks lets another one have its place, if one waits
+
+
+class Bucket:
+    """A rate in bytes a second. Whoever reserves first goes first."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self.piece_bytes = max(SMALLEST_PIECE_BYTES, min(LARGEST_PIECE_BYTES, rate // PIECES_PER_S))
+        self._next_s = 0.0
+
+    def reserve(self, count: int, now: float) -> float:
+        """Reserve `count` bytes, and return the time from which on they may pass; it may be over already."""
+        start_s = max(self._next_s, now - BURST_S)
+        self._next_s = start_s + count / self.rate
+        return start_s
+
+
+class Slots:
+    """A number of places; who gets one is told so, in the order in which they asked."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._holders: dict[Hashable, float] = {}  # since when
+        self._waiting: dict[Hashable, Callable[[], None]] = {}
+
+    def take(self, who: Hashable, now: float, granted: Callable[[], None]) -> bool:
+        """Tell whether `who` has a place or gets one now; otherwise `granted()` will be called when it gets one."""
+        if who in self._holders:
+            if not self._waiting or now - self._holders[who] < TURN_S:
+                return True
+            del self._holders[who]
+        elif len(self._holders) < self._count:
+            self._holders[who] = now
+            return True
+        self._waiting.setdefault(who, granted)
+        self._grant(now)
+        return who in self._holders
+
+    def pause(self, who: Hashable, now: float) -> None:
+        """Give the place of `who` to the next one who waits, as there is nothing to be sent to `who` right now."""
+        if self._waiting and self._holders.pop(who, None) is not None:
+            self._grant(now)
+
+    def leave(self, who: Hashable, now: float) -> None:
+        """Take neither place nor wait for one any more."""
+        self._waiting.pop(who, None)
+        if self._holders.pop(who, None) is not None:
+            self._grant(now)
+
+    def _grant(self, now: float) -> None:
+        while self._waiting and len(self._holders) < self._count:
+            who = next(iter(self._waiting))
+            granted = self._waiting.pop(who)
+            self._holders[who] = now
+            granted()
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What all links of an engine share: bytes sent and received (None: any number), and places to be sent blocks."""
+
+    up: Bucket | None = None
+    down: Bucket | None = None
+    slots: Slots = field(default_factory=lambda: Slots(MANY))
+
+    def queue_bytes(self, most: int) -> int:
+        """Return how much may be queued for a peer, at most `most`: half a second's worth where the rate is limited."""
+        return most if self.up is None else max(LEAST_QUEUE_BYTES, min(most, self.up.rate // 2))
