@@ -33,7 +33,7 @@ class Host:
 @contextmanager
 def lan(hosts: int, *, network: str = "10.77.0") -> Iterator[list[Host]]:
     """Give hosts on one network with the addresses NETWORK.1, NETWORK.2 and so on, and no other network."""
-    with _namespaces(hosts) as (switch, names):
+    with namespaces(hosts) as (switch, names):
         _ip("-n", switch, "link", "add", "bridge", "type", "bridge", "mcast_snooping", "0")
         _ip("-n", switch, "link", "set", "bridge", "up")
         made = [Host(name, f"{network}.{number}") for number, name in enumerate(names, 1)]
@@ -47,7 +47,7 @@ def lan(hosts: int, *, network: str = "10.77.0") -> Iterator[list[Host]]:
 @contextmanager
 def internet(hosts: int) -> Iterator[list[Host]]:
     """Give hosts with public addresses, each on a network of its own, and a router in between."""
-    with _namespaces(hosts) as (router, names):
+    with namespaces(hosts) as (router, names):
         made = [Host(name, f"11.0.{number}.2") for number, name in enumerate(names, 1)]
         for number, host in enumerate(made, 1):
             port = _plug_in(host, router)
@@ -99,7 +99,7 @@ def capture(host: Host) -> Iterator[Captured]:
 
 
 @contextmanager
-def _namespaces(hosts: int) -> Iterator[tuple[str, list[str]]]:
+def namespaces(hosts: int) -> Iterator[tuple[str, list[str]]]:
     """Give the name of one network namespace in the middle, and those of as many hosts."""
     base = f"ddrive-{os.getpid()}-{next(_numbers)}"
     names = [f"{base}-{number}" for number in range(hosts + 1)]

@@ -1,0 +1,95 @@
+"""A home behind a router, in network namespaces: Debian's miniupnpd, which opens ports for who asks; a host outside."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.support.hosts import Host, namespaces
+
+RULES = """
+table inet filter {
+  chain opened { }
+  chain redirected { }
+  chain masked { }
+  chain forward {
+    type filter hook forward priority 0; policy drop;
+    ct state established,related accept
+    iifname "home" accept
+    jump opened
+  }
+  chain prerouting { type nat hook prerouting priority -100; jump redirected; }
+  chain postrouting { type nat hook postrouting priority 100; oifname "world" masquerade; jump masked; }
+}
+"""
+SETTINGS = """
+ext_ifname=world
+listening_ip=home
+enable_upnp={upnp}
+enable_natpmp={natpmp}
+port=0
+uuid=11111111-2222-3333-4444-555555555555
+allow 1024-65535 0.0.0.0/0 1024-65535
+upnp_table_name=filter
+upnp_nat_table_name=filter
+upnp_forward_chain=opened
+upnp_nat_chain=redirected
+upnp_nat_postrouting_chain=masked
+"""
+
+
+class Home(NamedTuple):
+    """A host at home, one elsewhere, and the router in between, which lets in nobody unasked."""
+
+    inside: Host
+    outside: Host
+    router: Host
+
+    def opened(self) -> set[int]:
+        """Return the ports of the router that lead to the host at home."""
+        rules = subprocess.run(
+            [*self.router.prefix, "/usr/sbin/nft", "list", "chain", "inet", "filter", "redirected"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        return {
+            int(word) for line in rules.splitlines() for word in line.split("dport ")[1:] for word in [word.split()[0]]
+        }
+
+
+@contextmanager
+def home(directory: Path, *, upnp: bool = True, natpmp: bool = True) -> Iterator[Home]:
+    """Give a home; `directory` is for the files of the router."""
+    with namespaces(2) as (middle, names):
+        router = Host(middle, "11.0.9.1")
+        inside, outside = Host(names[0], "192.168.7.2"), Host(names[1], "11.0.9.2")
+        for host, end, address in ((inside, "home", "192.168.7.1"), (outside, "world", "11.0.9.1")):
+            host.ip("link", "add", "eth0", "type", "veth", "peer", "name", end, "netns", middle)
+            router.ip("link", "set", end, "up")
+            router.ip("address", "add", f"{address}/24", "dev", end)
+            host.ip("address", "add", f"{host.address}/24", "dev", "eth0")
+            host.ip("link", "set", "eth0", "up")
+        inside.ip("route", "add", "default", "via", "192.168.7.1")
+        subprocess.run([*router.prefix, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
+        subprocess.run([*router.prefix, "/usr/sbin/nft", "-f", "-"], input=RULES.encode(), check=True)
+        with _daemon(router, directory, upnp=upnp, natpmp=natpmp):
+            yield Home(inside, outside, router)
+
+
+@contextmanager
+def _daemon(router: Host, directory: Path, *, upnp: bool, natpmp: bool) -> Iterator[None]:
+    words = {True: "yes", False: "no"}
+    settings, pid = directory / "miniupnpd.conf", directory / "miniupnpd.pid"
+    settings.write_text(SETTINGS.format(upnp=words[upnp], natpmp=words[natpmp]))
+    process = subprocess.Popen(
+        [*router.prefix, "/usr/sbin/miniupnpd", "-d", "-f", str(settings), "-P", str(pid)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with process:
+        try:
+            yield
+        finally:
+            process.kill()
