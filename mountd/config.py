@@ -32,6 +32,7 @@ class Config:
     `announce` lets others find us, `port_mapping` asks the router to let them in. `allowed_peers` are public keys (32
     bytes) of all who may connect; empty stands for everybody. Limits are in bytes a second of all links together, None
     is none; `upload_slots` peers are sent blocks at a time. Metrics are served on `metrics_addr` (`HOST:PORT`).
+    `cache_size` bytes of others' drives are kept at the most, and `min_free_space` bytes of the disk left free.
     `dht_nodes` and `mainline_nodes` (`HOST:PORT`) are those of private networks; public ones are left alone then.
     """
 
@@ -48,6 +49,8 @@ class Config:
     down_limit: int | None = None
     upload_slots: int = UPLOAD_SLOTS
     metrics_addr: str | None = None
+    cache_size: int | None = None
+    min_free_space: int | None = None
     dht_nodes: tuple[str, ...] = ()
     mainline_nodes: tuple[str, ...] = ()
 
@@ -122,6 +125,11 @@ def _checked(name: str, value: Any) -> Any:
             return tuple(_address(name, item) for item in _items(value))
         case "up_limit" | "down_limit":
             return _rate(name, value)
+        case "cache_size" | "min_free_space":
+            try:
+                return parse_size(str(value))
+            except ValueError as error:
+                raise DriveError(f"{name}: {error}") from error
         case "upload_slots":
             if not str(value).isdecimal() or not int(value):
                 raise DriveError(f"upload_slots: {value!r} is not a number above 0")

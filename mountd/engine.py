@@ -41,6 +41,7 @@ from mountd.lonely import Lonely
 from mountd.mountpoints import Mountpoints
 from mountd.mounts import MountTable
 from mountd.peers import Peers
+from mountd.space import Space
 from mountd.upkeep import Upkeep
 from mountd.verbs import Verbs
 from mountd.workers import WorkerPool
@@ -117,6 +118,13 @@ class Engine:
             on_change=lambda: self._changed(),
         )
         self._databases = Databases(config.state / "databases.json", stores, nursery, self.replicator.reconsider)
+        self._space = Space(
+            config.state,
+            stores,
+            self._databases.feeds,
+            cache_size=config.cache_size,
+            min_free=config.min_free_space,
+        )
         for store in stores.values():
             help_peers(store)
         self._workers = WorkerPool(config, mounts, nursery, on_unmounted=lambda mount: self._mountpoints.forget(mount))
@@ -124,14 +132,17 @@ class Engine:
 
     async def run(self, peers: Peers, finder: Finder, task_status: trio.TaskStatus[None]) -> None:
         """Do the work of an engine until it is told to stop, then end the mounts and the socket."""
-        verbs = Verbs(self._config, self._stores, self._collection, self._mountpoints, peers, finder, self._stop)
-        upkeep = Upkeep(self._collection, self._stores)
-        keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases.feeds)
+        verbs = Verbs(
+            self._config, self._stores, self._collection, self._mountpoints, peers, finder, self._space, self._stop
+        )
+        upkeep = Upkeep(self._collection, self._stores, self._space)
+        keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases.feeds, self._space)
         table = verbs.table() | upkeep.table() | keeping.table() | self._databases.table()
         held = {name: verb if name == "stop" else self._later(verb) for name, verb in table.items()}
         control = Control(self._config.socket, self._stores, held)
         await self._nursery.start(control.serve)
         self._nursery.start_soon(self._stop_on_signal)
+        self._nursery.start_soon(self._space.run)
         self._collection.start()
         self._databases.start(peers.add)
         self._changed = finder.changed

@@ -6,16 +6,18 @@ from typing import Any
 import trio
 
 from ddrive.drive.address import parse_key
-from ddrive.errors import NotFound, NotWritable
+from ddrive.errors import LocalProtocolError, NotFound, NotWritable
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey, short
-from ddrive.store.derive import feed_folder
-from ddrive.store.shelf import StoredFeed, stored_feed, stored_feeds
+from ddrive.store.runs import without
+from ddrive.store.shelf import FeedFolder, feed_folder_at, feed_folders
 from ddrive.store.store import OwnedStore
 from mountd.collection import Collection
 from mountd.control import Params, Tell, Verb
 from mountd.keeping_reach import Reach, content_key
 from mountd.mounts import MountTable
+from mountd.space import Space
+from mountd.space_pins import Pin, blocks_of
 from mountd.unmounting import Busy
 
 LEAVING_S = 2.0  # a program that has ended may still be connected so long
@@ -31,15 +33,28 @@ class Keeping:
         stores: Mapping[str, OwnedStore],
         mounts: MountTable,
         kept_feeds: Callable[[], Iterable[PublicKey]],
+        space: Space,
     ) -> None:
         self._collection = collection
         self._stores = stores
         self._mounts = mounts
         self._kept_feeds = kept_feeds
+        self._space = space
 
     def table(self) -> dict[str, Verb]:
         """Return the methods by name."""
-        return {"rm": self.rm, "gc": self.gc}
+        return {"rm": self.rm, "gc": self.gc, "pin": self.pin}
+
+    async def pin(self, params: Params, tell: Tell) -> dict[str, Any]:
+        """Keep the content of a path, which lies in these blocks, whatever else is dropped. Raises: NotFound."""
+        known = self._collection.table.find(parse_key(str(params["key"])).key)
+        try:
+            pin = Pin(known.key, str(params["path"]), int(params["version"]), blocks_of(params["blocks"]))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise LocalProtocolError(f"pin: {error}") from error
+        self._space.pins.add(pin)
+        await self._space.recount(pin.blocks)
+        return {"key": known.key.hex(), "path": pin.path}
 
     async def rm(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Forget a drive and delete what is held of it; one of our own only with `own`, as its secret key goes too.
@@ -73,7 +88,8 @@ class Keeping:
                 self._collection.keep(known)
             raise Busy(f"drive {short(key)} is read by a program or nested in a mounted drive: end that first")
         for store, stored in found:
-            await store.forget(stored.key)
+            await self._forget(store, stored.key)
+        self._space.pins.drop(key, "/", {})
         if known is not None:
             self._collection.forget(known)
         return value
@@ -93,9 +109,10 @@ class Keeping:
                     kept.add(known.key)
                 elif known.dialect is store.dialect:
                     versions = {None, *(mount.version for mount in self._mounts.of(known.key))}
+                    versions |= {pin.version for pin in self._space.pins.of(known.key)}
                     if not await reach.add(known.key, versions, history=known.writable):
                         tell(f"not all of drive {short(known.key)} can be seen: nothing of its content is freed")
-            for stored in await trio.to_thread.run_sync(lambda path: list(stored_feeds(path)), store.path):
+            for stored in await trio.to_thread.run_sync(lambda path: list(feed_folders(path)), store.path):
                 if stored.own or stored.key in kept:
                     continue
                 if stored.key not in reach.feeds:
@@ -104,20 +121,24 @@ class Keeping:
                     await self._free_blocks(store, stored.key, reach, value, dry=dry)
         return value
 
-    async def _free_feed(self, store: OwnedStore, stored: StoredFeed, value: dict[str, Any], *, dry: bool) -> None:
+    async def _free_feed(self, store: OwnedStore, stored: FeedFolder, value: dict[str, Any], *, dry: bool) -> None:
         if store.users(stored.key):
             return
         value["feeds"].append({"key": stored.key.hex(), "dialect": store.dialect.name, "bytes": stored.disk_bytes})
         value["bytes"] += stored.disk_bytes
         if not dry:
-            await store.forget(stored.key)
+            await self._forget(store, stored.key)
+
+    async def _forget(self, store: OwnedStore, key: PublicKey) -> None:
+        await store.forget(key)
+        self._space.forget(store.discovery_key(key))
 
     async def _free_blocks(
         self, store: OwnedStore, key: PublicKey, reach: Reach, value: dict[str, Any], *, dry: bool
     ) -> None:
         feed = await store.open_feed(key=key)
         try:
-            runs = list(reach.spare(feed))
+            runs = list(without(reach.spare(feed), self._space.pins.runs(key)))
             if not runs:
                 return
             blocks, size = sum(end - start for start, end in runs), run_bytes(feed, runs)
@@ -144,7 +165,7 @@ def run_bytes(feed: Feed, runs: Iterable[tuple[int, int]]) -> int:
     return total
 
 
-async def _unused(found: Sequence[tuple[OwnedStore, StoredFeed]]) -> bool:
+async def _unused(found: Sequence[tuple[OwnedStore, FeedFolder]]) -> bool:
     """Tell whether nobody uses these feeds, after giving who has just ended a moment to go."""
     with trio.move_on_after(LEAVING_S):
         while any(store.users(stored.key) for store, stored in found):  # noqa: ASYNC110 - rare
@@ -153,12 +174,12 @@ async def _unused(found: Sequence[tuple[OwnedStore, StoredFeed]]) -> bool:
     return False
 
 
-async def _parts(store: OwnedStore, key: PublicKey) -> list[StoredFeed]:
+async def _parts(store: OwnedStore, key: PublicKey) -> list[FeedFolder]:
     """Return the feeds of a drive that lie in a store."""
     if store.known(store.discovery_key(key)) is None:
         return []
     feed = await store.open_feed(key=key)
     content = content_key(feed)
     await store.release(feed)
-    folders = [store.path / feed_folder(store.discovery_key(each)) for each in (key, content) if each is not None]
-    return [stored for folder in folders if (stored := stored_feed(folder)) is not None]
+    folders = [store.folder(each) for each in (key, content) if each is not None]
+    return [stored for folder in folders if (stored := feed_folder_at(folder)) is not None]

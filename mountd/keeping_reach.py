@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import trio
 from google.protobuf.message import DecodeError
 
+from ddrive.dialect import DIALECTS
 from ddrive.drive.reader import extent_of
 from ddrive.drive.walks import stat_or_none
 from ddrive.errors import CorruptStorage, DriveError, InvalidProof
@@ -19,10 +20,11 @@ from ddrive.store.runs import Run, joined, without
 from ddrive.store.store import OwnedStore
 from ddrive.trie import open_trie
 from ddrive.trie.mountpoint import RECORDS, decode_mount, is_mount
-from ddrive.trie.node import TrieNode, decode_header, decode_node
+from ddrive.trie.node import Header, TrieNode, decode_header, decode_node
 
 WALK_S = 10.0  # for one version of a drive, where peers have to help
 KEY_BYTES = 32
+_TRIE_TYPES = frozenset(dialect.trie_type for dialect in DIALECTS.values())
 _BLOCKS_PER_TURN = 64  # about 2 ms
 
 Version = tuple[PublicKey, int | None]  # of a drive; None: the newest
@@ -151,12 +153,21 @@ def content_key(feed: Feed) -> PublicKey | None:
     """Return the content feed of the drive whose entries are in `feed`, None when it is no drive as far as is held."""
     try:
         block = feed.get_held(BlockIndex(0))
-        header = None if block is None else decode_header(block, feed.name)
-    except (CorruptStorage, InvalidProof, DecodeError):
+    except CorruptStorage:
         return None
+    header = header_in(block)
     if header is None or header.metadata is None or len(header.metadata) != KEY_BYTES:
         return None
     return PublicKey(header.metadata)
+
+
+def header_in(block: bytes | None) -> Header | None:
+    """Return what a first block says if it begins the entries of a drive, or another trie."""
+    try:
+        header = decode_header(block, "") if block else None
+    except (InvalidProof, DecodeError):
+        return None
+    return header if header is not None and header.type in _TRIE_TYPES else None
 
 
 async def _referred(feed: Feed) -> set[PublicKey]:

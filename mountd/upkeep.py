@@ -7,7 +7,7 @@ import trio
 
 from ddrive.drive import open_drive
 from ddrive.drive.address import parse_key
-from ddrive.drive.holdings import clear, usage
+from ddrive.drive.holdings import clear, extents, usage
 from ddrive.drive.stat import Stat
 from ddrive.drive.walks import stat_or_none
 from ddrive.errors import CorruptStorage, InvalidProof, NoPeers
@@ -18,6 +18,7 @@ from ddrive.trie.node import decode_node
 from mountd.collection import Collection
 from mountd.control import Params, Tell, Verb
 from mountd.drives import KnownDrive
+from mountd.space import Space
 
 REPAIR_S = 30.0  # for one block, unless the caller says otherwise
 NAMES = ("metadata", "content")
@@ -28,8 +29,9 @@ Bad = tuple[str, int]  # name of the feed, block
 class Upkeep:
     """`verify` and `clear`."""
 
-    def __init__(self, collection: Collection, stores: Mapping[str, OwnedStore]) -> None:
+    def __init__(self, collection: Collection, stores: Mapping[str, OwnedStore], space: Space) -> None:
         self._collection = collection
+        self._space = space
         self._stores = stores
         self._bad: dict[PublicKey, set[Bad]] = {}  # found bad and not fetched again yet
 
@@ -65,7 +67,7 @@ class Upkeep:
         return value | {"repaired": repaired}
 
     async def clear(self, params: Params, tell: Tell) -> dict[str, Any]:
-        """Drop what is held of the files at or below a path; with `dry_run` only tell how much that is."""
+        """Drop what is held of the files at or below a path, pinned or not; with `dry_run` only tell how much."""
         known = self._collection.table.find(parse_key(str(params["key"])).key)
         path, number = str(params.get("path") or "/"), params.get("version")
         if known.dialect is None:
@@ -78,7 +80,10 @@ class Upkeep:
             held = [item for item in (await usage(drive, path)).values() if item.held_blocks]
             size = sum(item.size * item.held_blocks // item.blocks for item in held)
             blocks = sum(item.held_blocks for item in held)
-            return _cleared(known, path, blocks if params.get("dry_run") else await clear(drive, path), size)
+            if not params.get("dry_run"):
+                await self._space.recount(self._space.pins.drop(known.key, path, await extents(drive, path)))
+                blocks = await clear(drive, path)
+            return _cleared(known, path, blocks, size)
         finally:
             with trio.CancelScope(shield=True):
                 await drive.close()

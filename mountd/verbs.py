@@ -24,6 +24,7 @@ from mountd.finding import Finder
 from mountd.mountpoints import Mountpoints, wanted_mount
 from mountd.mounts import Mount
 from mountd.peers import Peers
+from mountd.space import Space
 
 VERSION = version("ddrive")  # looked up now: it needs files, and they may have run out later
 OPENING_S = 0.3  # is enough to read the first block of a drive that is held here
@@ -42,6 +43,7 @@ class Verbs:
         mountpoints: Mountpoints,
         peers: Peers,
         finder: Finder,
+        space: Space,
         stop: Callable[[], Awaitable[None]],
     ) -> None:
         self._config = config
@@ -51,6 +53,7 @@ class Verbs:
         self._mountpoints = mountpoints
         self._peers = peers
         self._finder = finder
+        self._space = space
         self._stop = stop
         self._started = trio.current_time()
 
@@ -87,6 +90,7 @@ class Verbs:
             "peers": self._peers.connected,
             "peer_key": self._peers.own_key.hex(),
             "discovery": self._finder.report(),
+            "space": self._space.report(),
         }
 
     async def stop(self, params: Params, tell: Tell) -> dict[str, Any]:

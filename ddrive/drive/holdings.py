@@ -14,6 +14,8 @@ from ddrive.drive.reader import FileReader
 from ddrive.drive.stat import Stat
 from ddrive.drive.view import DriveView
 from ddrive.feed import Feed
+from ddrive.ids import PublicKey
+from ddrive.store.runs import joined
 
 
 class Usage(NamedTuple):
@@ -33,6 +35,17 @@ async def usage(drive: DriveView, path: str = "/") -> dict[DrivePath, Usage]:
     files = await _files(drive, path)
     held = {content.path: content.usage() for content in await _contents(drive, files)}
     return {where: held.get(where, EMPTY) for where in files}
+
+
+async def extents(drive: DriveView, path: str = "/") -> dict[PublicKey, list[tuple[int, int]]]:
+    """Return for each feed in which blocks everything at or below `path` lies, as half-open runs in order.
+
+    Raises: NotFound.
+    """
+    found: dict[PublicKey, list[tuple[int, int]]] = {}
+    for content in await _contents(drive, await _files(drive, path)):
+        found.setdefault(content.feed.key, []).append((content.start, content.end))
+    return {key: joined(runs) for key, runs in found.items()}
 
 
 async def download(drive: DriveView, path: str = "/", *, done: Done | None = None) -> None:

@@ -132,7 +132,7 @@ class FeedLog(OwnedFeed):
         runs = self._bits.runs(start, min(end, self.length))
         for first, last in runs:
             before, after = self._bits.held_before(first), self._bits.held_from(last)
-            low = 0 if before is None else self._end_of(before)
+            low = 0 if before is None else self.end_offset(before)
             high = self.byte_length if after is None else self.byte_offset(after)
             self._bits.set_blocks(first, last, False)
             self._verified.set_blocks(first, last, False)
@@ -212,10 +212,6 @@ class FeedLog(OwnedFeed):
             raise CorruptStorage(f"nodes {left.number} and {right.number} of feed {short(self.key)} do not verify")
         self._bits.forget_node(left.number)
         self._bits.forget_node(right.number)
-
-    def _end_of(self, index: int) -> int | None:
-        start, leaf = self.byte_offset(index), self._node(2 * index)
-        return None if start is None or leaf is None else start + leaf.size
 
     def _grow(self, checked: Checked) -> int:
         """Count what a proof shows as part of the feed, and return the length."""

@@ -32,7 +32,7 @@ class StoredFeed:
         self.writable = False
         self.forked = False
         self.closed = False
-        self.used: set[int] | None = None  # segments that were read since it was emptied, where somebody wants to know
+        self.used: dict[int, None] | None = None  # segments read since it was emptied, where somebody wants to know
         self.passing = Passing()
         self._directory = directory
         self._files = files
@@ -70,7 +70,7 @@ class StoredFeed:
         if not self._bits.has(index):
             raise NotHeld(f"block {index} of feed {short(self.key)} is not held")
         if self.used is not None:
-            self.used.add(index >> SEGMENT_BITS)
+            self.used[index >> SEGMENT_BITS] = None
         if self._ahead is not None and (loaded := self._ahead.take(index)) is not None:
             return loaded
         leaf = self._node(2 * index)
@@ -118,6 +118,11 @@ class StoredFeed:
             start += node.size
             self._remember_start(end, start)
         return start
+
+    def end_offset(self, index: int) -> int | None:
+        """Return where held block `index` ends in the content of the feed, None when the nodes for it are missing."""
+        start, leaf = self.byte_offset(index), self._node(2 * index)
+        return None if start is None or leaf is None else start + leaf.size
 
     def preload(self) -> None:
         """Say that many blocks are going to be read here and there: a hint to the kernel, worth it for small feeds."""

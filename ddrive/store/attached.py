@@ -155,6 +155,9 @@ class Attached:
 
     async def aclose(self) -> None:
         """Close all feeds of all stores."""
+        for attached in self.feeds.values():
+            attached.tell_use()
+        await self.calling.flush()
         for store in self._stores.values():
             await store.aclose()
         self.loader.shutdown(cancel_futures=True)

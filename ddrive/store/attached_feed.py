@@ -133,7 +133,7 @@ class AttachedFeed:
         """Tell the engine what was read since the last time, so that it knows what to keep."""
         used = None if self.feed is None else self.feed.log.used
         if used and self._is_ready:
-            self._calling.notice("feed.used", {"handle": self.handle, "segments": sorted(used)})
+            self._calling.notice("feed.used", {"handle": self.handle, "segments": list(used)})
             used.clear()
 
     def tell(self) -> None:
@@ -160,7 +160,7 @@ class AttachedFeed:
                 directory = FileDirectory(Path(facts["path"]), read_only=True)
                 view = FeedView(directory, PublicKey(facts["key"]), self._loader)
                 view.writable, view.forked = facts["writable"], facts["forked"]
-                view.used = set()
+                view.used = {}
                 feed = Feed(view)
                 _renew(feed, facts["length"], facts["runs"])
                 feed.appender = self.append

@@ -22,6 +22,7 @@ from ddrive.store.sockets import connect
 
 _CHUNK_BYTES = 256 * 1024  # one receive
 _EVENTS_KEPT = 1000  # per listener of a topic; the oldest go first
+_FLUSH_S = 0.5  # for notices, when the connection is about to end
 _RETRY_S = 0.2  # between two attempts to reach the engine, at first
 _RETRY_MAX_S = 1.0
 
@@ -105,6 +106,13 @@ class Calling:
         """Tell the engine something that needs no answer; lost when there is no engine."""
         if self.connected:
             self._send(Call(NOTICE, method, params))
+
+    async def flush(self) -> None:
+        """Return when everything that was told is on its way, or after a moment."""
+        with trio.move_on_after(_FLUSH_S):
+            while self.connected and self._queue:
+                await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()
 
     def add(self, restorer: Restorer) -> Callable[[], None]:
         """Tell `restorer` about connections and events from now on; the result ends that."""

@@ -1,6 +1,7 @@
 """Sets of blocks as half-open runs in order: joining them, and taking some out of others."""
 
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 
 Run = tuple[int, int]
 
@@ -14,6 +15,13 @@ def joined(runs: Iterable[Run]) -> list[Run]:
         else:
             result.append((start, end))
     return result
+
+
+def within(runs: Sequence[Run], start: int, end: int) -> list[Run]:
+    """Return those of `runs`, which are in order without overlaps, that reach into the blocks `start` up to `end`."""
+    first = bisect_right(runs, start, key=lambda run: run[1])
+    last = bisect_left(runs, end, first, key=lambda run: run[0])
+    return list(runs[first:last])
 
 
 def without(runs: Iterable[Run], taken: Iterable[Run]) -> Iterator[Run]:

@@ -166,7 +166,10 @@ class _Served:
         """Take note of what the client has read itself."""
         used, last = self.feed.log.used, self.feed.length >> SEGMENT_BITS
         if used is not None:
-            used.update(segment for segment in map(int, segments) if 0 <= segment <= last)
+            for segment in map(int, segments):
+                if 0 <= segment <= last:
+                    used.pop(segment, None)
+                    used[segment] = None  # the last ones at the end
 
     def _tell_held(self, start: int, end: int) -> None:
         """Say again which blocks of [start, end) are held: the client asks because it does not know, or doubts."""

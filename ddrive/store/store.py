@@ -37,7 +37,7 @@ from ddrive.store.derive import (
 )
 from ddrive.store.events import FeedClosed, FeedOpened, FeedWatcher, StoreEvent
 from ddrive.store.files import write_durably
-from ddrive.store.shelf import signed_length, stored_feed
+from ddrive.store.shelf import feed_folder_at, signed_length
 from ddrive.store.signed import SignedLengths
 
 TICK_S = 0.25  # how often sessions look after what takes too long
@@ -148,7 +148,7 @@ class OwnedStore:
         found = self.discovery_key(key)
         folder = self.path / feed_folder(found)
         async with self._taken_out(found):
-            stored = stored_feed(folder)
+            stored = feed_folder_at(folder)
             if stored is not None and stored.own:
                 self._signed.note({key: signed_length(folder)})
             await trio.to_thread.run_sync(shutil.rmtree, folder, True)
@@ -178,6 +178,10 @@ class OwnedStore:
         if entry is None or entry.feed is not feed:
             raise Closed(f"feed {short(feed.key)} is not open")
         return entry.session
+
+    def folder(self, key: PublicKey) -> Path:
+        """Return where the files of a feed are, or would be."""
+        return self.path / feed_folder(self.discovery_key(key))
 
     def discovery_key(self, key: PublicKey) -> DiscoveryKey:
         """Return the name under which peers of this dialect look for a feed."""

@@ -46,6 +46,8 @@ def daemon(
         ),
     ] = None,
     metrics_addr: options.MetricsAddress = None,
+    cache_size: options.CacheSize = None,
+    min_free_space: options.MinFreeSpace = None,
     as_json: options.Json = False,
 ) -> None:
     """Run the engine in the foreground until SIGTERM or SIGINT; its log goes to stderr."""
@@ -64,6 +66,8 @@ def daemon(
         "DOWN_LIMIT": down_limit,
         "UPLOAD_SLOTS": upload_slots,
         "METRICS_ADDR": metrics_addr,
+        "CACHE_SIZE": cache_size,
+        "MIN_FREE_SPACE": min_free_space,
     } | {name: "1" for name, wanted in switches.items() if wanted}
     environment = package_environment()
     environment |= {f"DDRIVE_{name}": str(value) for name, value in values.items() if value is not None}

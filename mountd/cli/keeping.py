@@ -3,7 +3,7 @@
 import posixpath
 from typing import Any
 
-from ddrive.drive.holdings import Usage, download, usage
+from ddrive.drive.holdings import Usage, download, extents, usage
 from mountd.cli import options, report
 from mountd.cli.look import DriveText, PathText, joined, short_name
 from mountd.cli.options import Common
@@ -56,6 +56,8 @@ def fetch(
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
             wanted = _summed(place, await usage(opened, place))
+            blocks = {key.hex(): runs for key, runs in (await extents(opened, place)).items()}
+            await session.call("pin", key=ref.key.hex(), path=place, version=opened.version, blocks=blocks)
             with report.meter(posixpath.basename(place) or "all", total=wanted["bytes"], quiet=as_json) as meter:
                 done = 0
 

@@ -145,6 +145,28 @@ def _limit(name: str, what: str) -> Any:
     )
 
 
+CacheSize = Annotated[
+    int | None,
+    typer.Option(
+        "--cache-size",
+        envvar="DDRIVE_CACHE_SIZE",
+        metavar="SIZE",
+        parser=_option_parser(values.parse_size),
+        help="Keep at most this much of others' drives (default 20G); what is pinned does not count.",
+        show_default=False,
+    ),
+]
+MinFreeSpace = Annotated[
+    int | None,
+    typer.Option(
+        "--min-free-space",
+        envvar="DDRIVE_MIN_FREE_SPACE",
+        metavar="SIZE",
+        parser=_option_parser(values.parse_size),
+        help="Leave this much of the disk free (default 20G or a tenth of it, whichever is less).",
+        show_default=False,
+    ),
+]
 UpLimit = Annotated[int | None, _limit("up", "Send")]
 DownLimit = Annotated[int | None, _limit("down", "Receive")]
 Private = Annotated[

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as some
 
-from ddrive.store.runs import Run, joined, without
+from ddrive.store.runs import Run, joined, within, without
 
 RUNS = some.lists(some.tuples(some.integers(0, 40), some.integers(0, 40)), max_size=12)
 
@@ -23,3 +23,6 @@ def test_runs_are_sets(first: list[Run], second: list[Run]) -> None:
     rest = list(without(one, two))
     assert blocks(rest) == blocks(first) - blocks(second)
     assert joined(rest) == rest
+    for start, end in two:
+        assert blocks(within(one, start, end)) & set(range(start, end)) == blocks(one) & set(range(start, end))
+        assert all(low < end and start < high for low, high in within(one, start, end))

@@ -35,12 +35,13 @@ class Result:
 class Program:
     """The `ddrive` command with one state directory."""
 
-    def __init__(self, state: Path, host: Host | None = None) -> None:
+    def __init__(self, state: Path, host: Host | None = None, **settings: str) -> None:
         self.state = state
         self.host = host
         self.command = [*(host.prefix if host else []), *COMMAND]
         self.settings: dict[str, str] = {}  # of every run, as environment variables
         self.mountpoints: list[Path] = []
+        self.settings = {f"DDRIVE_{name.upper()}": value for name, value in settings.items()}
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of a run: nothing of the caller's own settings of ddrive, and one state directory."""
@@ -113,9 +114,12 @@ class Program:
 
 
 @contextmanager
-def program(state: Path, host: Host | None = None) -> Iterator[Program]:
-    """Give the command with the state directory `state`, on `host` if given; end its engine and mounts afterwards."""
-    made = Program(state, host)
+def program(state: Path, host: Host | None = None, **settings: str) -> Iterator[Program]:
+    """Give the command with the state directory `state`, on `host` if given; end its engine and mounts afterwards.
+
+    `settings` are options of the engine, by their names with underscores.
+    """
+    made = Program(state, host, **settings)
     try:
         yield made
     finally:

@@ -1,0 +1,115 @@
+"""What is to be kept whatever else is dropped, in `pins.json`: paths of drives, and the blocks that they had then."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddrive.errors import StorageError
+from ddrive.ids import PublicKey
+from ddrive.store.runs import Run, joined, within, without
+from mountd.files import load_json, save_json
+
+Blocks = Mapping[PublicKey, list[Run]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A path of a drive that is kept, at the version that it had, and the blocks in which its content lies."""
+
+    key: PublicKey
+    path: str
+    version: int
+    blocks: Blocks
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form in which the pin is kept."""
+        blocks = {feed.hex(): runs for feed, runs in self.blocks.items()}
+        return {"key": self.key.hex(), "path": self.path, "version": self.version, "blocks": blocks}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Pin":
+        """Return the pin that was kept as `value`. Raises: KeyError, TypeError, ValueError."""
+        key = PublicKey(bytes.fromhex(value["key"]))
+        return cls(key, str(value["path"]), int(value["version"]), blocks_of(value["blocks"]))
+
+
+class Pins:
+    """All pins; every change is on disk when the call returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._pins = [Pin.from_json(value) for value in load_json(path, [])]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StorageError(f"{path} is damaged ({error!r}): move it away to start anew") from error
+        self._runs = self._joined()
+
+    def __iter__(self) -> Iterator[Pin]:
+        return iter(list(self._pins))
+
+    def runs(self, feed: PublicKey) -> list[Run]:
+        """Return the blocks of a feed that are kept, in order."""
+        return self._runs.get(feed, [])
+
+    def outside(self, feed: PublicKey, start: int, end: int) -> Iterator[Run]:
+        """Yield those of the blocks `start` up to `end` of a feed that are not kept."""
+        return without([(start, end)], within(self.runs(feed), start, end))
+
+    def of(self, key: PublicKey) -> list[Pin]:
+        """Return the pins of a drive."""
+        return [pin for pin in self._pins if pin.key == key]
+
+    def add(self, pin: Pin) -> None:
+        """Keep a path, instead of what was kept of the same path before."""
+        self._pins = [other for other in self._pins if (other.key, other.path) != (pin.key, pin.path)]
+        self._pins.append(pin)
+        self._save()
+
+    def drop(self, key: PublicKey, path: str, blocks: Blocks) -> set[PublicKey]:
+        """Keep a path no longer, nor what is below it, nor these blocks; returns the feeds that this concerns."""
+        before = self._pins
+        self._pins = [
+            rest
+            for pin in before
+            if not (pin.key == key and is_within(pin.path, path)) and (rest := _less(pin, blocks)).blocks
+        ]
+        touched = {feed for pin in before if pin not in self._pins for feed in pin.blocks}
+        if touched:
+            self._save()
+        return touched
+
+    def _save(self) -> None:
+        save_json(self._path, [pin.to_json() for pin in self._pins])
+        self._runs = self._joined()
+
+    def _joined(self) -> dict[PublicKey, list[Run]]:
+        found: dict[PublicKey, list[Run]] = {}
+        for pin in self._pins:
+            for feed, runs in pin.blocks.items():
+                found[feed] = joined([*found.get(feed, []), *runs])
+        return found
+
+
+def is_within(path: str, directory: str) -> bool:
+    """Tell whether a path is a directory or lies below it."""
+    base = directory.strip("/")
+    inner = path.strip("/")
+    return not base or inner == base or inner.startswith(f"{base}/")
+
+
+def blocks_of(value: Mapping[str, Iterable[Iterable[int]]]) -> dict[PublicKey, list[Run]]:
+    """Return blocks from their JSON form. Raises: TypeError, ValueError."""
+    found: dict[PublicKey, list[Run]] = {}
+    for key, pairs in value.items():
+        runs = [(int(start), int(end)) for start, end in pairs]
+        found[PublicKey(bytes.fromhex(key))] = joined(runs)
+    return found
+
+
+def _less(pin: Pin, blocks: Blocks) -> Pin:
+    """Return a pin without some blocks, and without feeds of which nothing is left."""
+    if not any(feed in blocks for feed in pin.blocks):
+        return pin
+    rest = {feed: list(without(runs, blocks.get(feed, ()))) for feed, runs in pin.blocks.items()}
+    return Pin(pin.key, pin.path, pin.version, {feed: runs for feed, runs in rest.items() if runs})
