@@ -5,7 +5,7 @@ attributes: dropping it would make it "deleted" for every process that works in 
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -89,12 +89,13 @@ class Follower:
         paths = await self._compare(drive, known) if known > EMPTY_VERSION else None
         if paths is None:
             self.forget_all()
-        else:
+        elif paths:
             await self.forget(drive, paths)
-        await self._show_root(drive)
+        if paths is None or paths:
+            await self._show_root(drive)
         return version
 
-    async def _compare(self, drive: DriveFace, known: int) -> Iterable[str] | None:
+    async def _compare(self, drive: DriveFace, known: int) -> Sequence[str] | None:
         """Return which paths changed since version `known`, None when that takes too long to find out."""
         with trio.move_on_after(COMPARE_LIMIT_S):
             try:
@@ -108,7 +109,7 @@ class Follower:
         with trio.move_on_after(COMPARE_LIMIT_S), suppress(DriveError):
             stat = await drive.lstat("/")
             if stat.mtime_ms:
-                self._vfs.set_root(stat)
+                self._vfs.date_root(stat)
                 self._kernel.drop_attributes(self._vfs.inodes.root.number)
 
     async def forget(self, drive: DriveFace, paths: Iterable[str]) -> None:

@@ -153,9 +153,9 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
                 pending |= {change[1]: change for change in record[1]}
         elif record[0] == DONE:
             for serial in record[1]:
-                path = paths.get(serial)
-                if path in pending and pending[path][0] <= serial:
-                    del pending[path]
+                where = paths.get(serial, "")
+                if where in pending and pending[where][0] <= serial:
+                    del pending[where]
     found.changes = sorted(pending.values(), key=lambda change: change[0])
     return found, length
 

@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import trio
@@ -103,6 +103,10 @@ class Vfs:
     def set_root(self, stat: Stat) -> None:
         """The root has these attributes from now on."""
         self.inodes.remember(self.inodes.root, stat, math.inf)
+
+    def date_root(self, stat: Stat) -> None:
+        """The root has the times of `stat` from now on; a drive knows no other attributes of it."""
+        self.set_root(replace(self.inodes.root.stat or stat, mtime_ms=stat.mtime_ms, ctime_ms=stat.ctime_ms))
 
     # Attributes
 

@@ -16,7 +16,7 @@ import pytest
 from tests.support import busy_writer
 from tests.support.memory_mount import until
 from tests.support.program import alive, kill
-from tests.support.writing import WritableMount, sh, writable_mount
+from tests.support.writing import sh, writable_mount
 
 ROUNDS = int(os.environ.get("ROUNDS", "2"))
 RECOVERY_S = 30.0  # a safety net; what recovery takes is printed
@@ -34,19 +34,14 @@ def expected(tree: busy_writer.Tree) -> dict[str, bytes]:
     return {path: busy_writer.content(*of) for path, of in tree.items()}
 
 
-def worker_of(mount: WritableMount) -> int:
-    pids = [told["pid"] for told in mount.program.ask("status")["mounts"] if told["mountpoint"] == str(mount.path)]
-    pid: int = pids[0]
-    return pid
-
-
 def settle(log: Path, directory: Path, *, half_closed: bool = False) -> None:
     """Check the tree against the log of the writer, and let the log say what is there.
 
     `half_closed`: the writer itself was killed, and the kernel has closed what it was writing.
     """
-    allowed = busy_writer.states(log.read_text().splitlines(), half_closed=half_closed)
     there = found(directory)
+    sizes = {path: len(data) for path, data in there.items()} if half_closed else None
+    allowed = busy_writer.states(log.read_text().splitlines(), sizes)
     fitting = [tree for tree in allowed if expected(tree) == there]
     assert fitting, describe(there, *allowed)
     now = fitting[0]
@@ -73,7 +68,7 @@ def test_what_was_closed_survives_a_kill(tmp_path: Path, victim: str) -> None:
     dice = random.Random(7)
     with writable_mount(tmp_path) as mount:
         for number in range(ROUNDS):
-            pids = {"worker": worker_of(mount), "engine": mount.program.pid}
+            pids = mount.pids()
             writer = subprocess.Popen(
                 [sys.executable, WRITER, mount.path, log, str(number + 1)], stderr=subprocess.PIPE, text=True
             )
@@ -109,7 +104,7 @@ def test_a_repository_survives_kills_of_the_worker(tmp_path: Path) -> None:
             writer = subprocess.Popen(["bash", "-c", script], cwd=repository, stderr=subprocess.DEVNULL)
             try:
                 time.sleep(dice.uniform(0.3, 1.0))
-                kill(worker_of(mount))
+                kill(mount.pids()["worker"])
             finally:
                 writer.kill()
                 writer.communicate()
@@ -138,7 +133,7 @@ def test_a_file_that_was_never_closed_leaves_the_old_one(tmp_path: Path) -> None
                 assert writer.stdout is not None
                 assert writer.stdout.readline() == b"ready\n"
                 assert path.read_bytes()[:4] == b"half"
-                kill(worker_of(mount))
+                kill(mount.pids()["worker"])
             finally:
                 writer.kill()
         mount.heal()

@@ -13,6 +13,7 @@ from typing import Any
 
 NAMES = [f"f{number}" for number in range(6)] + [f"d/f{number}" for number in range(4)]
 PIECE_BYTES = 30_000  # written at once
+APPENDED_BYTES = 1000
 SIZES = (0, 10, 5000, 65_536, 65_537, 200_000)
 
 Tree = dict[str, tuple[int, int]]  # path → seed and size of its content
@@ -43,16 +44,16 @@ def applied(tree: Tree, change: list[Any]) -> Tree:
     elif kind == "rename":
         after[rest[0]] = after.pop(path)
     elif kind == "append":
-        after[path] = (after[path][0], after[path][1] + 1000)
+        after[path] = (after[path][0], after[path][1] + APPENDED_BYTES)
     else:
         after[path] = (rest[0], rest[1])
     return after
 
 
-def states(lines: list[str], *, half_closed: bool = False) -> list[Tree]:
+def states(lines: list[str], sizes: dict[str, int] | None = None) -> list[Tree]:
     """Return the tree after all changes that had ended, and those that there may be while the next one is under way.
 
-    `half_closed`: a file that was being written may have been closed at any point.
+    `sizes`: what files there have, when the one that was being written may have been closed at any point.
     """
     tree: Tree = {}
     begun: list[Any] | None = None
@@ -65,9 +66,13 @@ def states(lines: list[str], *, half_closed: bool = False) -> list[Tree]:
     if begun is None:
         return [tree]
     found = [tree, applied(tree, begun)]
-    if half_closed and begun[0] in ("write", "sync"):
+    if sizes is not None and begun[0] in ("write", "sync", "append"):
         kind, path, seed, size = begun
-        found += [applied(tree, [kind, path, seed, part]) for part in range(0, size, PIECE_BYTES)]
+        has = sizes.get(path, 0)
+        if kind != "append" and has < size:
+            found.append(applied(tree, [kind, path, seed, has]))
+        elif kind == "append" and tree[path][1] < has < tree[path][1] + APPENDED_BYTES:
+            found.append(tree | {path: (tree[path][0], has)})
     return found
 
 
@@ -82,7 +87,7 @@ def perform(directory: Path, tree: Tree, change: list[Any]) -> None:
     elif kind == "append":
         seed, size = tree[name]
         with path.open("ab", buffering=0) as file:
-            file.write(content(seed, size + 1000)[size:])
+            file.write(content(seed, size + APPENDED_BYTES)[size:])
     elif kind == "replace":
         fresh = path.with_name(f".{path.name}.new")
         fresh.write_bytes(content(rest[0], rest[1]))

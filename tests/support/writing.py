@@ -1,10 +1,17 @@
 """A drive of our own, mounted to write to, for tests of what programs do in it."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import trio
+
+from ddrive.errors import EngineError
+from ddrive.store.attached import open_attached
+from tests.support.memory_mount import until
 from tests.support.program import Program, program
 
 
@@ -16,14 +23,40 @@ class WritableMount:
         self.key = key
         self.path = path
 
+    def ask(self, verb: str, **params: Any) -> Any:
+        """Return the answer of the running engine, without the time that starting the command takes."""
+
+        async def ask() -> Any:
+            async with open_attached(self.program.state / "control.sock", reconnect=False) as engine:
+                return await engine.call(verb, params)
+
+        return trio.run(ask)
+
     def heal(self) -> None:
         """Return when it answers again; its worker or engine was killed."""
-        self.program.ask("mount", self.key, self.path)
+
+        def answers() -> bool:
+            try:
+                self.ask("mount", key=self.key, mountpoint=str(self.path))
+            except EngineError:
+                self.program.ask("mount", self.key, self.path)
+            try:
+                return os.path.ismount(self.path) and os.listdir(self.path) is not None
+            except OSError:  # the engine has not noticed yet that its worker is gone
+                return False
+
+        until(answers)
+
+    def pids(self) -> dict[str, int]:
+        """Return the processes behind the mount."""
+        status = self.ask("status")
+        worker = next(told["pid"] for told in status["mounts"] if told["mountpoint"] == str(self.path))
+        return {"worker": worker, "engine": status["pid"]}
 
     def remount(self) -> None:
         """Unmount and mount again: what is there then came through the drive."""
-        self.program.ask("unmount", self.path)
-        self.program.mount(self.key, self.path)
+        self.ask("unmount", mountpoint=str(self.path))
+        self.heal()
 
     @property
     def version(self) -> int:
