@@ -38,6 +38,7 @@ from mountd.finding import Finder, open_finder
 from mountd.keeping import Keeping
 from mountd.logs import configure
 from mountd.lonely import Lonely
+from mountd.metrics import Metrics
 from mountd.mountpoints import Mountpoints
 from mountd.mounts import MountTable
 from mountd.peers import Peers
@@ -80,6 +81,9 @@ async def _serve(config: Config, stores: dict[str, OwnedStore], task_status: tri
         engine = Engine(config, stores, drives, mounts, nursery)
         try:
             async with _swarm(config, engine.replicator) as swarm, open_finder(config, swarm) as finder:
+                if config.metrics_addr is not None:
+                    metrics = Metrics(swarm, finder, stores, mounts)
+                    nursery.start_soon(metrics.serve, await metrics.listen(config.metrics_addr))
                 peers = Peers(config.state / "peers.json", swarm, engine.replicator, drives)
                 await engine.run(peers, finder, task_status)
         except (DriveError, OSError) as error:

@@ -8,6 +8,7 @@ import logging
 import math
 import random
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ MAX_INCOMING = 48  # of these; strangers cannot take the place of peers that we 
 MAX_INCOMING_HANDSHAKES = 32  # of these, not yet done with the handshake: the oldest makes room for one that comes
 DIAL_TIMEOUT_S = 5.0  # until the stream is there
 
+RTT_OFFSET = 68  # of the round trip, microseconds in 4 bytes, in what the system tells. Source: linux/tcp.h, tcp_info
 PROBE_S = 4.0  # in which what we sent has to be confirmed, after our networks have changed
 
 logger = logging.getLogger(__name__)
@@ -67,6 +69,10 @@ class _Member:
     def is_up(self) -> bool:
         """Whether the link was admitted and has not ended."""
         return self.key is not None and self.link is not None and self.link.end is None
+
+    def traffic(self) -> tuple[int, int]:
+        """Return the bytes sent and received."""
+        return (0, 0) if self.link is None else (self.link.bytes_sent, self.link.bytes_received)
 
     def disconnect(self, reason: str) -> None:
         """End the link, if the handshake is done."""
@@ -122,6 +128,7 @@ class Swarm:
         self._nursery = nursery
         self._plan = DialPlan()
         self._members: dict[_Member, None] = {}  # in the order in which they came
+        self._traffic: dict[str, tuple[int, int]] = {}  # of links that have ended
         self._changed = trio.Event()
         self.public_key = static_public_key(static_secret)  # by which peers know us, 32 bytes
         self.listen_addresses = [str(Address(*listener.socket.getsockname()[:2])) for listener in listeners]
@@ -200,6 +207,33 @@ class Swarm:
     def dial_counts(self) -> dict[Source, DialCounts]:
         """Return what came of dialling, by who told the addresses."""
         return {source: replace(counts) for source, counts in self._plan.counts.items()}
+
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """Return the bytes sent and received on all links so far, by who told the addresses; "incoming" if nobody."""
+        found = dict(self._traffic)
+        for member in self._members:
+            self._count(member, found)
+        return found
+
+    def _count(self, member: _Member, found: dict[str, tuple[int, int]]) -> None:
+        """Add what was exchanged with a member."""
+        source, (sent, received) = self._source(member), member.traffic()
+        before = found.get(source, (0, 0))
+        found[source] = before[0] + sent, before[1] + received
+
+    def round_trips(self) -> dict[bytes, float]:
+        """Return the seconds that it takes there and back, by static key, as the system has measured them."""
+        found = {}
+        for member in self._members:
+            if member.is_up and member.key is not None and member.socket is not None:
+                with suppress(OSError):
+                    about = member.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, RTT_OFFSET + 4)
+                    found[member.key] = int.from_bytes(about[RTT_OFFSET:], sys.byteorder) / 1e6
+        return found
+
+    def _source(self, member: _Member) -> str:
+        target = self._plan.targets.get(member.address) if member.address is not None else None
+        return target.source if target is not None else "incoming" if member.address is None else "given"
 
     def _wake(self) -> None:
         self._changed.set()
@@ -307,6 +341,7 @@ class Swarm:
 
     def _leave(self, member: _Member, end: LinkEnd) -> None:
         self._members.pop(member, None)
+        self._count(member, self._traffic)
         now, jitter = trio.current_time(), random.random()
         if member.key is not None:
             lived_s = now - member.since_s

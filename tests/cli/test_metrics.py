@@ -1,0 +1,50 @@
+"""What an engine tells Prometheus."""
+
+import socket
+import urllib.request
+from pathlib import Path
+
+from tests.support.program import Program, program
+
+
+def free_address() -> str:
+    """Return an address on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def metrics(address: str) -> dict[str, float]:
+    """Return all samples by name and labels."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=20) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        lines = answer.read().decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def test_metrics_count_what_happens(ddrive: Program, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a.bin").write_bytes(bytes(100_000))
+    ddrive.settings["DDRIVE_METRICS_ADDR"] = address = free_address()
+    with program(tmp_path / "author") as author:
+        key = author.ask("import", tmp_path / "tree")["key"]
+        assert ddrive.run("status").code == 0
+        before = metrics(address)
+        assert before["ddrive_downloaded_bytes_total"] == 0
+        assert before['ddrive_discovery_running{mechanism="lan"}'] == 0
+        assert len(ddrive.run("cat", key, "a.bin", "--peer", author.address).out) == 100_000
+        after = metrics(address)
+        assert after["ddrive_downloaded_bytes_total"] > 100_000
+        assert after['ddrive_received_bytes_total{source="given"}'] > 100_000
+        assert after['ddrive_peers{source="given"}'] == 1
+        assert any(name.startswith("ddrive_peer_round_trip_seconds{") for name in after)
+        assert after["ddrive_verify_failures_total"] == 0
+
+
+def test_an_address_in_use_is_named(ddrive: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        result = ddrive.run("status", DDRIVE_METRICS_ADDR=address)
+    assert result.code == 1
+    assert address in result.err
+    assert "--metrics-addr" in result.err
