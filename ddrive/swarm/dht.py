@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import trio
 
@@ -47,7 +47,7 @@ class _Topic:
     walk: Walk | None = None
     began_s: float = -math.inf
     vain: int = 0  # walks in a row that found nobody
-    is_announced: bool = False
+    keepers: list[tuple[Address, bytes]] = field(default_factory=list)  # where it is announced, with their tokens
 
 
 class _Network:
@@ -88,13 +88,15 @@ class _Network:
 
     def _drop(self, key: DiscoveryKey, topic: _Topic) -> None:
         """End the walk of a topic, and take back what was announced."""
+        keepers = topic.keepers
         if topic.walk is not None:
             self.socket.stop(topic.walk)
-        if topic.is_announced or (topic.walk is not None and topic.announce):
+            keepers = topic.walk.keepers or keepers
+        if keepers:
             asked = encode_peers_asked(PeersAsked(self._port, unannounce=True))
-            walk = Walk(key, PEERS, encode_peers_asked(PeersAsked(self._port)), asked, on_done=self._parted)
+            walk = Walk(key, PEERS, update=asked, on_done=self._parted)
             self._farewells.add(walk)
-            self.socket.start(walk)
+            self.socket.update(walk, keepers)
 
     def _parted(self, walk: Walk) -> None:
         self._farewells.discard(walk)
@@ -143,7 +145,7 @@ class _Network:
         def done(walk: Walk) -> None:
             topic.walk = None
             if walk.updated:
-                topic.is_announced = True
+                topic.keepers = walk.keepers
                 self.tally.add(key, announced=1)
             self._plan_next(topic, walk, found_any=bool(found))
             self._changed.set()

@@ -8,7 +8,7 @@ a sender gets no longer answers out of it than what he sent. Only nodes that hav
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 
 from ddrive.errors import RemoteProtocolError
@@ -64,6 +64,7 @@ class Walk:
     on_done: Callable[["Walk"], None] = lambda walk: None
     asked: int = 0  # nodes
     answers: int = 0  # to the question
+    keepers: list[tuple[Address, bytes]] = field(default_factory=list)  # nodes the update was sent to, their tokens
     updated: int = 0  # nodes that took the update
     updates_left: int = 0
 
@@ -163,9 +164,13 @@ class Node:
     def _finish(self, walk: Walk) -> None:
         """End the first half of a walk: send the update, if there is one, to the nearest nodes."""
         search, _ = self._walks.pop(walk)
-        found = [] if walk.update is None else search.found()
-        walk.updates_left = len(found)
-        if not found:
+        self.update(walk, [] if walk.update is None else search.found(), self._now)
+
+    def update(self, walk: Walk, keepers: list[tuple[Address, bytes]], now: float) -> None:
+        """Send the update of a walk to nodes that gave a token, in this walk or in one not long ago."""
+        self._now = now
+        walk.keepers, walk.updates_left = keepers, len(keepers)
+        if not keepers:
             walk.on_done(walk)
 
         def ended() -> None:
@@ -177,7 +182,7 @@ class Node:
             walk.updated += not datagram.error
             ended()
 
-        for address, token in found:
+        for address, token in keepers:
             update = Datagram(Kind.UPDATE, 0, walk.command, target=walk.target, token=token, value=walk.update)
             self._ask(address, update, taken, ended)
 

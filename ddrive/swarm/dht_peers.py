@@ -13,7 +13,7 @@ from ddrive.swarm.static import Address
 KEEP_S = 12 * 60.0  # an announcement. Source: documentation of npm @hyperswarm/dht@4
 MAX_TOPICS = 20_000  # the one announced least recently makes room
 MAX_PEERS_OF_TOPIC = 500  # likewise
-TOKEN_S = 300.0  # a token is taken for one to two times as long
+TOKEN_S = 600.0  # a token is taken for one to two times as long; npm nodes take theirs for about as long as this
 
 Entropy = Callable[[int], bytes]  # gives so many random bytes
 

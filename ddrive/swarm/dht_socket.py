@@ -60,6 +60,11 @@ class NodeSocket:
         self.node.start(walk, self._resolved, trio.current_time())
         self._flush()
 
+    def update(self, walk: Walk, keepers: list[tuple[Address, bytes]]) -> None:
+        """Send the update of a walk to nodes that gave a token before."""
+        self.node.update(walk, keepers, trio.current_time())
+        self._flush()
+
     def stop(self, walk: Walk) -> None:
         """Give a walk up."""
         self.node.stop(walk)
