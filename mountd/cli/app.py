@@ -12,6 +12,7 @@ import typer
 from mountd.cli import (
     bootstrap,
     db,
+    doctor,
     drives,
     engine,
     graph,
@@ -68,6 +69,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "seed": drives.seed,
     "unseed": drives.unseed,
     "bootstrap": bootstrap.bootstrap,
+    "doctor": doctor.doctor,
 }
 for name, verb in VERBS.items():
     app.command(name)(verb)
