@@ -1,0 +1,64 @@
+"""A disk that fills up: readers go on, writers hear of it, and all is well again when there is room."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_space import MIB, content
+from tests.support.disk import fill, free_bytes, small_disk
+from tests.support.program import Program, alive, program
+
+
+def test_a_tenth_of_the_disk_stays_free_and_nothing_is_read_wrong(ddrive: Program, tmp_path: Path) -> None:
+    source, mount = tmp_path / "tree", tmp_path / "mount"
+    source.mkdir()
+    whole = content(40 * MIB, 3)
+    (source / "large").write_bytes(whole)
+    key = ddrive.ask("import", source)["key"]
+    with small_disk(tmp_path / "small", 32 * MIB) as disk, program(disk / "state") as other:
+        other.mount(key, mount, "--peer", ddrive.address)
+        assert (mount / "large").read_bytes() == whole
+        space = other.ask("status")["space"]
+        assert 2 * MIB <= space["min_free"] <= 4 * MIB
+        assert free_bytes(disk) >= space["min_free"] - 128 * 1024
+        assert 16 * MIB <= space["cached"]
+        refused = other.run("download", key)
+        assert (refused.code, "room" in refused.err) == (7, True), refused
+        other.ask("clear", key, "--yes")
+        assert free_bytes(disk) >= 24 * MIB
+        other.ask("unmount", mount)
+
+
+def test_a_full_disk_stops_writers_alone(ddrive: Program, tmp_path: Path) -> None:
+    source, mount, own = tmp_path / "tree", tmp_path / "mount", tmp_path / "own"
+    source.mkdir()
+    files = {name: content(2 * MIB, number) for number, name in enumerate(("pinned", "other"))}
+    for name, data in files.items():
+        (source / name).write_bytes(data)
+    key = ddrive.ask("import", source)["key"]
+    with small_disk(tmp_path / "small", 32 * MIB) as disk, program(disk / "state") as other:
+        other.ask("download", key, "pinned", "--peer", ddrive.address)
+        mine = other.ask("import", source)["key"]
+        other.mount(key, mount)
+        other.mount(mine, own)
+        assert sorted(path.name for path in mount.iterdir()) == ["other", "pinned"]
+        pid, filler = other.pid, fill(disk)
+        for name, data in files.items():
+            assert (mount / name).read_bytes() == data
+            assert other.run("cat", key, name).out == data
+        (source / "more").write_bytes(content(4 * MIB, 9))
+        assert other.run("import", source, mine).code == 7
+        with pytest.raises(OSError) as error:
+            (own / "more").write_bytes(bytes(4 * MIB))
+        assert error.value.errno == errno.ENOSPC
+        assert (own / "other").read_bytes() == files["other"]
+        assert alive(pid)
+        filler.unlink()
+        other.ask("import", source, mine)
+        (own / "fine").write_bytes(b"fine")
+        assert other.run("cat", mine, "fine").out == b"fine"
+        assert other.run("cat", mine, "more").out == (source / "more").read_bytes()
+        assert (other.pid, other.ask("verify", mine)["bad"]) == (pid, [])
+        for place in (mount, own):
+            other.ask("unmount", place)
