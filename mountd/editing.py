@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from ddrive.drive.stat import DIRECTORY_BIT, FILE_BIT, LINK_MODE, PERMISSION_BITS, Stat
 from ddrive.errors import IsADirectory, NotADirectory, NotEmpty, NotFound, NotWritable
 from mountd.committing import Committer
+from mountd.follower import KernelCache
 from mountd.handles import FileHandle
-from mountd.inodes import Inode
+from mountd.inodes import Inode, to_bytes
 from mountd.staged import Node, StagedDrive
 from mountd.vfs import Vfs
 from mountd.xattrs import LINK_AS_IS, check_given
@@ -39,8 +40,9 @@ class Caller(NamedTuple):
 class Editor:
     """Changes of one mounted drive."""
 
-    def __init__(self, vfs: Vfs) -> None:
+    def __init__(self, vfs: Vfs, kernel: KernelCache) -> None:
         self._vfs = vfs
+        self._kernel = kernel
         self._staged: StagedDrive | None = None
         self._committer: Committer | None = None
 
@@ -186,7 +188,7 @@ class Editor:
             await self._vfs.ask(self._move_directory(staged, source.path, path), source, caller)
             stat = _known(source)
         else:
-            stat = replace(_known(source), ctime_ms=_now_ms())
+            stat = replace(self._node(staged, source).stat, ctime_ms=_now_ms())
             replaced = staged.node(path)
             node = staged.move(source.path, path, stat)
             stat = node.stat
@@ -209,7 +211,8 @@ class Editor:
         if source.is_dir or target.is_dir:
             raise OSError(errno.EINVAL, "directories cannot be exchanged")
         inodes, now_ms = self._vfs.inodes, _now_ms()
-        stats = (replace(_known(source), ctime_ms=now_ms), replace(_known(target), ctime_ms=now_ms))
+        nodes = self._node(staged, source), self._node(staged, target)
+        stats = [replace(node.stat, ctime_ms=now_ms) for node in nodes]
         staged.swap(source.path, target.path, stats)
         inodes.swap(source, target)
         for inode, stat in zip((source, target), stats, strict=True):
@@ -379,7 +382,9 @@ class Editor:
         return staged, directory, inode
 
     async def _check_writable(self, staged: StagedDrive, inode: Inode, caller: int) -> None:
-        """Raise NotWritable in a nested drive of somebody else."""
+        """Raise NotWritable in a nested drive of somebody else, and in a version that cannot change."""
+        if inode.pinned and not inode.removed:
+            raise NotWritable(f"{inode.path} is in a version that cannot change")
         if inode.foreign and not inode.removed:
             await self._vfs.ask(staged.drive.own(inode.path), inode, caller)
 
@@ -412,9 +417,11 @@ class Editor:
         known = inode.node if isinstance(inode.node, Node) else None
         if inode.removed:
             node = known or Node(staged, _known(inode), origin=(inode.path, _known(inode)))
-            inode.node = node
-            return node
-        return staged.pin(inode.path, _known(inode), known)
+        else:
+            node = staged.pin(inode.path, _known(inode), known)
+        if inode.handles and not inode.is_dir:
+            inode.node = node  # whoever has it open sees what changes
+        return node
 
     def _restated(self, path: str, stat: Stat) -> None:
         """What was changed at `path` is in the drive now: its attributes say where."""
@@ -427,12 +434,16 @@ class Editor:
     def _stale(self, path: str) -> None:
         """Others have changed `path` while it was being changed here."""
         inode, rest = self._vfs.inodes.at(path)
+        directory = inode if rest else inode.parent
+        if directory is None:
+            return
         if not rest:
             inode.expires = 0.0
-        if inode.parent is not None:
-            self._vfs.inodes.drop_listing(inode.parent)
-        if rest:
-            self._vfs.inodes.drop_listing(inode)
+        self._vfs.inodes.drop_listing(directory)
+        if not inode.is_dir or rest:
+            self._kernel.drop_entry(directory.number, to_bytes(path.rpartition("/")[2]))
+        else:
+            self._kernel.drop_attributes(inode.number)
 
 
 def _is_root(inode: Inode) -> bool:

@@ -95,6 +95,7 @@ class Inode:
         "node",
         "number",
         "parent",
+        "pinned",
         "removed",
         "stat",
     )
@@ -108,6 +109,7 @@ class Inode:
         self.attached = True  # False: the path means something else by now, or nothing
         self.nested = False  # in a nested drive that follows its author: its changes are not announced
         self.foreign = False  # in a nested drive at all: its entry and content are in feeds of that drive
+        self.pinned = False  # in a version of a nested drive that cannot change
         self.removed = False  # through this mount: it has no name any more
         self.node: NodeFace | None = None  # what was changed of it through this mount, while it is open
         self.stat: Stat | None = None  # attributes as last seen
@@ -188,6 +190,7 @@ class InodeTable:
                 self.detach(former)
             inode.nested = parent.nested or (stat.mount is not None and not stat.mount.version)
             inode.foreign = parent.foreign or stat.mount is not None
+            inode.pinned = parent.pinned or (stat.mount is not None and bool(stat.mount.version))
         self.remember(inode, stat, expires)
         return inode
 

@@ -70,6 +70,7 @@ class Vfs:
         self.metadata: FeedFace | None = None  # known before the drive is
         self.waits = Waits(callers, connected=self.connected)
         self.node_at: Callable[[str], NodeFace | None] = lambda path: None  # what was changed here and is at a path
+        self.unlisted: Callable[[str, str], bool] = lambda directory, name: False  # whether listings do not show a name
         self._mountpoint = mountpoint.rstrip("/")
         self._state = state
         self._drive: DriveFace | None = None
@@ -127,11 +128,12 @@ class Vfs:
         now = trio.current_time()
         inode = directory.children.get(name)
         if inode is None or inode.stat is None or inode.expires <= now:
-            listing = directory.listing
-            if listing is not None and directory.listing_expires > now:
+            listing = directory.listing if directory.listing_expires > now else None
+            beyond = (listing is None or name not in listing.by_name) and self.unlisted(directory.path, name)
+            if listing is not None and not beyond:
                 stat = listing.by_name.get(name)
                 inode = None if stat is None else self.bind(directory, name, stat)
-            elif self._worth_listing(directory):
+            elif not beyond and self._worth_listing(directory):
                 stat = (await self._listing(directory, caller)).by_name.get(name)
                 inode = None if stat is None else self.bind(directory, name, stat)
             else:
@@ -157,7 +159,7 @@ class Vfs:
         """Return how long the kernel may keep what it is told of `inode`, in seconds."""
         if not self.followed or self._unannounced(inode):
             return UNFOLLOWED_S
-        return FOREVER_S if self.fixed and not inode.nested else FOLLOWED_S
+        return FOREVER_S if (self.fixed or inode.pinned) and not inode.nested else FOLLOWED_S
 
     def forget(self, number: int, count: int) -> None:
         """Take back `count` lookups."""
@@ -404,7 +406,7 @@ class Vfs:
     def _unannounced(self, inode: Inode) -> bool:
         """Tell whether `inode` may change without our hearing of it; a plain feed shown as a file always may."""
         feed = inode.stat is not None and inode.stat.mount is not None and inode.stat.mount.feed
-        return inode.nested and (feed or not self.nested_followed)
+        return inode.nested and (feed or inode.pinned or not self.nested_followed)
 
     def expiry(self, inode: Inode) -> float:
         """Return until when attributes of `inode` that were just told are good."""

@@ -26,6 +26,7 @@ from mountd.editing import Editor
 from mountd.face import DriveFace
 from mountd.logs import configure, open_log
 from mountd.session import MountOptions, serve_mount
+from mountd.versions import VersionedDrive, unlisted
 from mountd.vfs import Vfs
 from mountd.writing import Writing, serve_writing
 
@@ -81,11 +82,12 @@ async def run_worker(options: WorkerOptions) -> None:
 
         async def opened(vfs: Vfs, editor: Editor) -> DriveFace:
             drive = await _open(options, attached, vfs)
+            vfs.unlisted = unlisted
             if options.read_only or not drive.writable:
-                return drive
+                return VersionedDrive(drive, drive)
             writing.append(await nursery.start(serve_writing, drive, Path(options.state)))
             editor.set_drive(writing[-1].staged, writing[-1].committer)
-            return writing[-1].staged
+            return VersionedDrive(writing[-1].staged, drive)
 
         try:
             await serve_mount(options, opened, lambda: _say({"ready": True}))
