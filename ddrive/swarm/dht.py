@@ -62,6 +62,7 @@ class _Network:
         self._topics: dict[DiscoveryKey, _Topic] = {}
         self._changed = trio.Event()
         self._farewells: set[Walk] = set()
+        self._one_parted = trio.Event()
         self.socket = NodeSocket(given, listen=listen, is_ephemeral=True)
 
     @property
@@ -100,7 +101,7 @@ class _Network:
 
     def _parted(self, walk: Walk) -> None:
         self._farewells.discard(walk)
-        self._changed.set()
+        self._one_parted.set()
 
     def refresh(self) -> None:
         now = trio.current_time()
@@ -173,10 +174,14 @@ class _Network:
     async def part(self) -> None:
         """Take back all that was announced; the caller sets a deadline."""
         for key in list(self._topics):
+            await self._farewells_fall_below(MAX_WALKS)
             self.leave(key)
-        while self._farewells:
-            self._changed = trio.Event()
-            await self._changed.wait()
+        await self._farewells_fall_below(1)
+
+    async def _farewells_fall_below(self, count: int) -> None:
+        while len(self._farewells) >= count:
+            self._one_parted = trio.Event()
+            await self._one_parted.wait()
 
 
 class DhtDiscovery:
