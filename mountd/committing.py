@@ -65,7 +65,7 @@ class Committer:
         with trio.move_on_after(limit_s, shield=True), suppress(DriveError, OSError):
             self._staged.include_all()
             await self.commit()
-        return not self._staged.changes()
+        return self._staged.is_clean
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -98,20 +98,23 @@ class Committer:
                     self._staged.committed(entry, final)
         finally:
             self._staged.give_back([entry for entry in entries if entry.committing is not None])
-        await self._staged.spool.settle(self._staged.changes())
+        await self._staged.spool.settle(self._staged.changes, empty=self._staged.is_clean)
         if failure is not None:
             raise failure
 
     async def _shares(self, entries: Sequence[Entry]) -> list[_Share]:
         """Return what each drive gets."""
-        root = await self._staged.drive.own("/")
-        single = not await root.mount_paths()
+        drive = self._staged.drive
+        root = await drive.own("/")
+        has_nested = bool(await root.mount_paths())
+        owners: dict[str, OwnDrive] = {}
         found: dict[tuple[bytes, str], _Share] = {}
         for entry in entries:
-            own = root if single else await self._staged.drive.own(entry.path)
-            base = entry.path.removesuffix("/" + own.path) if not single else ""
-            if not single and not own.path:
-                base = entry.path
+            directory = entry.path.rpartition("/")[0]
+            own = owners.get(directory) if has_nested else root
+            if own is None:
+                own = owners[directory] = await drive.own(directory)
+            base = directory[: len(directory) - len(own.path)].rstrip("/") if has_nested else ""
             share = found.setdefault((bytes(own.trie.feed.key), base), _Share(own, base))
             share.entries.append(entry)
         return list(found.values())

@@ -126,10 +126,8 @@ class Draft(Content):
         end = offset + len(data)
         if offset > self.size:
             await self.truncate(offset)
-        if offset % CHUNK_BYTES:
-            await self._prepare(offset // CHUNK_BYTES)
-        if end % CHUNK_BYTES and end < self.size:
-            await self._prepare(end // CHUNK_BYTES)
+        while chunks := [chunk for chunk in self._partly(offset, end) if self.chunks.get(chunk) not in self._own]:
+            await self._prepare(chunks[0])  # while one is read, a seal may take the other away again
         self._write(offset, memoryview(data))
         self.size = max(self.size, end)
         self.is_dirty = True
@@ -176,6 +174,13 @@ class Draft(Content):
             self._spool.slots.drop([slot])
         else:
             self._spool.slots.drop_superseded([slot])
+
+    def _partly(self, offset: int, end: int) -> set[int]:
+        """Return the chunks of which a write from `offset` to `end` leaves something that shows."""
+        chunks = {offset // CHUNK_BYTES} if offset % CHUNK_BYTES else set()
+        if end % CHUNK_BYTES and end < self.size:
+            chunks.add(end // CHUNK_BYTES)
+        return chunks
 
     async def _prepare(self, chunk: int) -> None:
         """Make a chunk ready to be written in part: its bytes so far are in a slot of our own."""

@@ -56,7 +56,8 @@ async def serve_mount(
         limits=Limits(read_timeout_s=options.timeout_s),
         callers=callers,
     )
-    editor = Editor(vfs)
+    kernel = SessionCache()
+    editor = Editor(vfs, kernel)
     writable = not options.read_only and not vfs.fixed
     operations = Operations(vfs, editor, uid=os.getuid(), gid=os.getgid(), writable=writable)
     flags = mount_options(
@@ -68,7 +69,7 @@ async def serve_mount(
     _check(mountpoint)
     with mounted(operations, mountpoint, flags) as descriptor:
         callers.set_mount(descriptor)
-        follower = Follower(vfs, SessionCache())
+        follower = Follower(vfs, kernel)
         answered = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_serve, nursery.cancel_scope)

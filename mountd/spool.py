@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -148,12 +148,12 @@ class Spool:
             await trio.to_thread.run_sync(self.journal.sync)
             self.slots.freed(waiting)
 
-    async def settle(self, changes: list[Change]) -> None:
-        """Free what is used no more, now that `changes` are all that count; the disk then knows too. Raises: OSError.
+    async def settle(self, changes: Callable[[], list[Change]], *, empty: bool) -> None:
+        """Free what is used no more; the disk knows it then too. Raises: OSError.
 
-        Those have to be all, oldest first, at the moment of the call.
+        `changes` gives all that count, oldest first; `empty` says that there are none.
         """
-        if not changes:
+        if empty:
             self.journal.restart()
             waiting = self.slots.waiting(all_data=True)
         elif self.journal.size > RESTART_BYTES or self.slots.superseded > SUPERSEDED_MAX:
@@ -166,13 +166,13 @@ class Spool:
             self.slots.freed(waiting)
         os.ftruncate(self._data, self.slots.shorten() * CHUNK_BYTES)
 
-    async def _rewrite(self, changes: list[Change]) -> None:
+    async def _rewrite(self, changes: Callable[[], list[Change]]) -> None:
         """Begin the journal anew with `changes` and what is recorded until their data is on the platter."""
         async with self._syncing:
-            before = self.journal.size
+            before, counting = self.journal.size, changes()
             waiting = self.slots.waiting(all_data=True)
             await trio.to_thread.run_sync(os.fdatasync, self._data)
-            self.journal.rewrite(changes, before)
+            self.journal.rewrite(counting, before)
             await trio.to_thread.run_sync(self.journal.sync)
             self.slots.freed(waiting)
 

@@ -253,7 +253,12 @@ class StagedDrive:
         entry = self._entry(path)
         if entry is not None and entry.node is not None:
             return entry.node
-        return self._put(path, known or Node(self, stat, origin=(path, stat)))
+        if known is None or known.draft is None:
+            return self._put(path, Node(self, stat, origin=(path, stat)))
+        known.stat = known.sealed_stat = stat
+        known.origin = path, stat
+        known.changed.clear()
+        return self._put(path, known)
 
     def add(self, path: str, stat: Stat, *, sealed: bool = True) -> Node:
         """Return the node of something new at `path`; one that is not sealed counts only here. Raises: OSError."""
@@ -277,10 +282,13 @@ class StagedDrive:
         self._put(new, node)
         return node
 
-    def swap(self, one: str, other: str, stats: tuple[Stat, Stat]) -> None:
+    def swap(self, one: str, other: str, stats: Sequence[Stat]) -> None:
         """Let what is at either path be at the other. Raises: OSError."""
         first, second = self.pin(one, stats[0]), self.pin(other, stats[1])
+        first.stat, second.stat = stats
         first.path, second.path = other, one
+        for node in (first, second):
+            node.changed.add("ctime_ms")
         self._record([self._seal(first), self._seal(second)])
         self._put(other, first)
         self._put(one, second)
@@ -361,6 +369,11 @@ class StagedDrive:
         found = [sealed for entry in self._all() for sealed in (entry.committing, entry.sealed) if sealed is not None]
         return [sealed.record() for sealed in sorted(found, key=lambda sealed: sealed.serial)]
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is sealed that the drive does not have."""
+        return not any(entry.sealed or entry.committing for entry in self._all())
+
     def take(self) -> Entries:
         """Return all entries that wait for a commit; what they are to be is in `committing` now."""
         entries = list(self._due.values())
@@ -393,11 +406,14 @@ class StagedDrive:
         sealed, entry.committing = entry.committing, None
         assert sealed is not None
         node = entry.node
+        if final is not None and sealed.stat is not None and sealed.content is None and not _alike(final, sealed.stat):
+            entry.is_overtaken = True  # others have written what we only gave attributes
+        else:
+            self.own.note(entry.path, final)
         if final is not None and node is not None and node.path == entry.path and entry.sealed is None:
             self._renew(node, sealed, final)
         if sealed.content is not None:
             sealed.content.drop(done=True)
-        self.own.note(entry.path, final)
         self._retire(entry)
 
     def _renew(self, node: Node, sealed: Sealed, final: Stat) -> None:
@@ -414,7 +430,7 @@ class StagedDrive:
     def _retire(self, entry: Entry) -> None:
         """Drop an entry that says nothing which the drive does not say."""
         node = entry.node
-        if node is not None and node.path == entry.path and not node.is_dirty:
+        if node is not None and node.path == entry.path and not node.is_dirty and not entry.is_overtaken:
             self.on_stat(entry.path, node.stat)
         if entry.sealed or entry.committing or (node is not None and (node.writers or node.is_dirty)):
             return
@@ -543,6 +559,11 @@ class StagedDrive:
             sealed.content.users += 1
         self._supersede(entry, sealed)
         self._wait(entry)
+
+
+def _alike(one: Stat, other: Stat) -> bool:
+    """Tell whether two entries have the same content."""
+    return (one.offset, one.blocks, one.size, one.linkname) == (other.offset, other.blocks, other.size, other.linkname)
 
 
 def _split(path: str) -> tuple[str, str]:

@@ -125,6 +125,24 @@ def test_open_files_show_what_others_write_before_and_after_the_commit(
             assert os.fstat(reader.fileno()).st_ino == (place / "a").stat().st_ino == number
 
 
+def test_a_file_open_to_read_shows_changes_made_by_path(place: Path) -> None:
+    path = place / "a"
+    path.write_bytes(b"x" * 100_000)
+    with path.open("rb", buffering=0) as reader:
+        path.chmod(0o600)
+        os.truncate(path, 70_000)
+        assert len(os.pread(reader.fileno(), 200_000, 0)) == 70_000
+        path.rename(place / "b")
+        with (place / "b").open("r+b") as file:
+            file.write(b"new")
+        assert os.pread(reader.fileno(), 4, 0) == b"newx"
+        (place / "c").write_bytes(b"other")
+        assert renameat2(place / "b", place / "c", RENAME_EXCHANGE) == 0
+        with (place / "c").open("r+b") as file:
+            file.write(b"once")
+        assert os.pread(reader.fileno(), 5, 0) == b"oncex"
+
+
 def test_files_move_over_others(mounts: tuple[WritableMount, WritableMount], place: Path) -> None:
     (place / "a").write_bytes(b"1")
     (place / "b").write_bytes(b"2")

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -106,6 +108,24 @@ async def test_a_sealed_content_stays_while_the_slots_of_others_are_used_again(s
         await draft.truncate(0)
     assert await content.read(0, CHUNK_BYTES) == b"a" * CHUNK_BYTES
     assert spool.slots.shorten() == 2
+
+
+async def test_a_seal_while_a_write_waits_for_the_base_loses_nothing(spool: Spool) -> None:
+    author = Author()
+    data = pattern(4 * CHUNK_BYTES, 1)[: 4 * CHUNK_BYTES]
+    draft = Draft(spool, author.base(data), len(data), len(data))
+    await draft.write(10, b"first")
+    author.drive.withheld.add("/a")
+    expected = bytearray(data)
+    expected[10:15] = b"first"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(draft.write, 20, b"y" * (2 * CHUNK_BYTES))
+        await trio.testing.wait_all_tasks_blocked()
+        sealed = draft.seal()
+        author.drive.arrive()
+    assert await sealed.read(0, 100) == expected[:100]
+    expected[20 : 20 + 2 * CHUNK_BYTES] = b"y" * (2 * CHUNK_BYTES)
+    assert await draft.read(0, len(data)) == expected
 
 
 async def test_a_hole_takes_no_room(spool: Spool) -> None:

@@ -66,11 +66,11 @@ async def test_nothing_is_left_on_the_disk_when_nothing_counts(tmp_path: Path) -
     spool.write(slot * CHUNK_BYTES, b"x" * CHUNK_BYTES)
     spool.journal.changed([[spool.serial(), "/a"]])
     await spool.sync()
-    await spool.settle([[1, "/a"]])
+    await spool.settle(lambda: [[1, "/a"]], empty=False)
     assert (spool.directory / "data").stat().st_size == CHUNK_BYTES
     spool.slots.drop_done([slot])
     size = spool.journal.size
-    await spool.settle([])
+    await spool.settle(list, empty=True)
     assert (spool.directory / "data").stat().st_size == 0
     assert spool.journal.size < size
     spool.close(remove=True)
