@@ -13,7 +13,7 @@ import trio
 from ddrive.drive.reader import Extent
 from ddrive.errors import LengthChanged, Unsupported
 from ddrive.feed import Feed
-from ddrive.ids import PublicKey, short
+from ddrive.ids import BlockIndex, PublicKey, short
 from ddrive.store.store import Store
 
 BLOCK_BYTES = 64 * 1024  # of the files we write
@@ -52,14 +52,45 @@ def cut(data: Block, block_bytes: int = BLOCK_BYTES) -> Iterator[memoryview]:
         yield view[start : start + block_bytes]
 
 
+class Spare:
+    """Blocks of a content feed that no entry names: what an interrupted write has appended. They are used once.
+
+    `start` and `byte_start` tell where they begin; they go up to the feed's end.
+    """
+
+    def __init__(self, feed: Feed, start: int, byte_start: int) -> None:
+        self.start = start
+        self.byte_start = byte_start
+        self._feed = feed
+        self._end = feed.length
+
+    async def take(self, blocks: Sequence[Block]) -> int:
+        """Return how many of the first `blocks` need not be appended, as they are what comes next here.
+
+        When something else comes next, nothing can be taken any more.
+        """
+        count = min(len(blocks), self._end - self.start)
+        if self._feed.held(self.start, self.start + count) == count:
+            for number in range(count):
+                if await self._feed.get(BlockIndex(self.start + number)) != blocks[number]:
+                    break
+            else:
+                self.start += count
+                self.byte_start += sum(map(len, blocks[:count]))
+                return count
+        self._end = self.start
+        return 0
+
+
 class FileWriter:
     """Appends the blocks of one file (or of several files, as one run) to a content feed.
 
-    The caller holds `writing(feed)`.
+    The caller holds `writing(feed)`. Blocks that are there to `spare` are not appended again.
     """
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed, spare: Spare | None = None) -> None:
         self._feed = feed
+        self._spare = spare
         self._start = 0
         self._byte_start = 0
         self._blocks = 0
@@ -74,6 +105,11 @@ class FileWriter:
 
     async def write(self, blocks: Sequence[Block]) -> None:
         """Append `blocks`, durable on return. Raises: NotWritable, TooLarge, OSError of the disk."""
+        if self._spare is not None:
+            start, byte_start = self._spare.start, self._spare.byte_start
+            if taken := await self._spare.take(blocks):
+                self._count(start, byte_start, blocks[:taken])
+                blocks = blocks[taken:]
         while blocks:
             length, byte_length = self._feed.length, self._feed.byte_length
             if self._blocks and length != self._start + self._blocks:
@@ -85,11 +121,15 @@ class FileWriter:
                 await self._feed.wait_length(length + 1)
                 continue
             await self._feed.wait_length(length + len(blocks))  # a view may be told of it a moment later
-            if not self._blocks:
-                self._start, self._byte_start = length, byte_length
-            self._blocks += len(blocks)
-            self._size += sum(len(block) for block in blocks)
+            self._count(length, byte_length, blocks)
             return
+
+    def _count(self, start: int, byte_start: int, blocks: Sequence[Block]) -> None:
+        """Take note that `blocks` are at `start`, behind those that were written before."""
+        if not self._blocks:
+            self._start, self._byte_start = start, byte_start
+        self._blocks += len(blocks)
+        self._size += sum(map(len, blocks))
 
     async def _again(self, length: int, byte_length: int) -> None:
         """Append what was written so far once more at `length`; somebody else appended behind it."""

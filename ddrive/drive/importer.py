@@ -1,19 +1,24 @@
 """Copying a directory tree into a drive: only what changed, many files per append.
 
 The tree is walked twice at most (once to count, when progress is wanted) and never held in memory: what is found is
-compared with the drive, read in worker threads and stored in batches. A batch that is stored stays, so an import that
-was interrupted goes on where it stopped.
+compared with the drive by size and time, then, where only the time differs, by content; what is new is read in worker
+threads and stored in batches. A batch that is stored stays, and content that was appended before an interruption is
+found again, so an import that was interrupted goes on where it stopped.
 """
 
 import os
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import trio
 
-from ddrive.drive.content import APPEND_BYTES, Block
+from ddrive.drive.content import APPEND_BYTES, Block, Spare
 from ddrive.drive.drive import Drive
+from ddrive.drive.ignore import Ignore, Ignoring
 from ddrive.drive.mounts import OwnDrive
 from ddrive.drive.paths import join
 from ddrive.drive.report import Progress, Refused, Tally
@@ -21,21 +26,24 @@ from ddrive.drive.source import (
     ATTEMPTS,
     LARGE_BYTES,
     Found,
-    Ignore,
     OpenFile,
     Unreadable,
     count_all,
     load,
+    read_patterns,
     scan,
     take,
 )
-from ddrive.drive.stat import KIND_BITS, Stat, decode_stat, encode_stat
-from ddrive.drive.writer import NewEntry, store, store_stream
+from ddrive.drive.stat import Stat, decode_stat
+from ddrive.drive.stored import find_spare, holds, placed, renewed, same_attributes, same_content
+from ddrive.drive.writer import NewEntry, blocks_of, store, store_stream
 from ddrive.errors import CorruptStorage, NotADirectory
 from ddrive.trie import MOUNT_FLAG, Delete
 
 CHUNK_BYTES = 4 * 1024 * 1024  # of a large file, read with one hop to a thread
 BATCH_ENTRIES = 1024  # stored with one append; the event loop is busy with them for about 0.1 s
+
+Notice = Callable[[Literal["put", "del"], str], None]  # an entry is stored or removed, or would be
 
 
 @dataclass(slots=True)
@@ -52,46 +60,58 @@ class ImportReport:
 
 
 async def import_tree(
-    drive: Drive,
+    drive: Drive | None,
     source: Path,
     *,
     into: str = "/",
     delete: bool = False,
+    dry_run: bool = False,
+    only: Collection[str] | None = None,
+    patterns: Sequence[str] = (),
     ignore: Ignore | None = None,
     progress: Progress | None = None,
+    notice: Notice | None = None,
 ) -> ImportReport:
     """Copy everything below the directory `source` to `into`; entries of equal size, time and mode are left alone.
 
-    Modes, owners, times, links and empty directories are kept. Sockets, devices, what cannot be read and what changes
-    all the time is refused and reported. With `delete`, entries that `source` lacks are removed (nested drives stay).
-    `ignore(path, is_directory)` tells what to leave out, on both sides.
+    Modes, owners, times, links, empty directories and extended attributes of the user are kept. Sockets, devices, what
+    cannot be read and what changes all the time is refused and reported. With `delete`, entries that `source` lacks are
+    removed (nested drives stay). What ignore files in the tree, `patterns` (lines as in `.gitignore`) or
+    `ignore(path, is_directory)` leave out is left out on both sides. `only` these paths below `source`, with all below
+    them, are looked at. With `dry_run` nothing is stored or removed, and a `drive` that is None counts as empty.
     Raises: NotADirectory, NotWritable, CrossesMount when `into` lies in a nested drive that is not writable, OSError.
     """
     source = Path(source)
     if not await trio.to_thread.run_sync(source.is_dir):
         raise NotADirectory(f"{source} is not a directory: only a directory can be imported")
-    own = await drive.own(into)
-    running = _Import(own, source)
+    own = None if drive is None else await drive.own(into)
+    ignoring = Ignoring(partial(read_patterns, source), patterns, ignore)
+    running = _Import(own, source, dry_run=dry_run or own is None, notice=notice)
     if progress is not None:
-        running.tally = Tally(progress, *await trio.to_thread.run_sync(count_all, source, ignore))
-    found = scan(source, ignore)
+        running.tally = Tally(progress, *await trio.to_thread.run_sync(count_all, source, ignoring))
+    if own is not None and not dry_run:
+        running.spare = await find_spare(own)
+    found = scan(source, ignoring, only)
     while group := await trio.to_thread.run_sync(take, found, BATCH_ENTRIES):
         await running.group(group)
     await running.flush()
-    if delete:
-        await running.remove_others(ignore)
+    if delete and own is not None:
+        await running.remove_others(own, ignoring, only)
     return running.report
 
 
 class _Import:
-    """One running import."""
+    """One running import; `own` None is an empty drive."""
 
-    def __init__(self, own: OwnDrive, source: Path) -> None:
+    def __init__(self, own: OwnDrive | None, source: Path, *, dry_run: bool, notice: Notice | None) -> None:
         self.report = ImportReport()
         self.tally = Tally()
+        self.spare: Spare | None = None
         self._own = own
         self._source = source
-        self._empty = own.trie.version <= 1  # nothing to compare with
+        self._dry_run = dry_run
+        self._notice = notice
+        self._empty = own is None or own.trie.version <= 1  # nothing to compare with
         self._mounts: list[str] | None = None
         self._entries: list[NewEntry] = []
         self._removed: list[str] = []
@@ -99,20 +119,22 @@ class _Import:
 
     async def group(self, group: list[Found]) -> None:
         """Store what is new or changed among `group`."""
-        to_read: list[Found] = []
+        to_read: list[tuple[Found, Stat | None]] = []
         size = 0
         for found in group:
             why = found.refused or await self._why_not(found)
             if why:
                 self._refuse(found.path, why)
-            elif await self._is_stored(found):
-                self._done(found.stat)
-            elif not found.stat.is_file:
-                self._add(found.path, found.stat, ())
+                continue
+            old = await self._old(found)
+            if old is not None and same_content(old, found.stat):
+                self._keep(found.path, old, found.stat)
+            elif not found.stat.is_file or (self._dry_run and (old is None or old.size != found.stat.size)):
+                self._add(found.path, renewed(old, found.stat), ())
             elif found.stat.size > LARGE_BYTES:
-                await self._store_large(found)
+                await self._store_large(found, old)
             else:
-                to_read.append(found)
+                to_read.append((found, old))
                 size += found.stat.size
             if size >= APPEND_BYTES:
                 await self._read(to_read)
@@ -126,43 +148,51 @@ class _Import:
         self._entries, self._removed, self._bytes = [], [], 0
         if not entries and not removed:
             return
-        await store(self._own.trie, self._own.content, entries, removed)
-        self.report.changed += len(entries)
+        if self._own is not None and not self._dry_run:
+            await store(self._own.trie, self._own.content, entries, removed, spare=self.spare)
         for entry in entries:
+            self._changed(entry.path)
             self._done(entry.stat)
 
-    async def remove_others(self, ignore: Ignore | None) -> None:
-        """Remove the entries that the source does not have; nested drives stay."""
-        own = self._own
-        walk = own.trie.snapshot().iterate(own.path, gt=True)
-        keys: list[str] = []
-        async for node in walk:
-            below = node.key[len(own.path) :].lstrip("/")
-            old = _decoded(node.value)
-            if node.flags != MOUNT_FLAG and not (ignore and ignore(below, old is not None and old.is_dir)):
-                keys.append(node.key)
-            if len(keys) >= BATCH_ENTRIES:
-                await self._remove_missing(keys)
-                keys = []
-        await self._remove_missing(keys)
+    # -- removing
 
-    async def _remove_missing(self, keys: list[str]) -> None:
+    async def remove_others(self, own: OwnDrive, ignoring: Ignoring, only: Collection[str] | None) -> None:
+        """Remove the entries that the source does not have; nested drives stay."""
+        keys: list[str] = []
+        for path in [""] if only is None else sorted(only):
+            where = join(own.path, path)
+            async for node in own.trie.snapshot().iterate(where, gt=where == own.path):
+                below = node.key[len(own.path) :].lstrip("/")
+                old = _decoded(node.value)
+                is_directory = old is not None and old.is_dir
+                if node.flags != MOUNT_FLAG and not ignoring.leaves_out(below, is_directory=is_directory):
+                    keys.append(node.key)
+                if len(keys) >= BATCH_ENTRIES:
+                    await self._remove_missing(own, keys)
+                    keys = []
+        await self._remove_missing(own, keys)
+
+    async def _remove_missing(self, own: OwnDrive, keys: list[str]) -> None:
         """Remove those entries that stand for nothing in the source."""
-        skipped = len(self._own.path)
+        skipped = len(own.path)
 
         def missing() -> list[str]:
             return [key for key in keys if not os.path.lexists(self._source / key[skipped:].lstrip("/"))]
 
         gone = await trio.to_thread.run_sync(missing)
-        if gone:
-            await self._own.trie.batch([Delete(key) for key in gone])
-            self.report.removed += len(gone)
+        if gone and not self._dry_run:
+            await own.trie.batch([Delete(key) for key in gone])
+        self.report.removed += len(gone)
+        for key in gone:
+            self._tell("del", key)
+
+    # -- comparing
 
     async def _why_not(self, found: Found) -> str:
         """Return why something cannot be stored in this drive, "" when it can."""
         if self._mounts is None:
-            self._mounts = [] if self._empty else await self._own.mount_paths()
-        path = join(self._own.path, found.path)
+            self._mounts = [] if self._own is None or self._empty else await self._own.mount_paths()
+        path = self._place(found.path)
         for mount in self._mounts:
             if path == mount or path.startswith(mount + "/"):
                 return "a nested drive is mounted there"
@@ -170,73 +200,104 @@ class _Import:
                 return "a nested drive is mounted below it"
         return ""
 
-    async def _is_stored(self, found: Found) -> bool:
-        """Tell whether the drive has this already; takes note of what has to go first when it has not.
-
-        A file of which only mode or owner changed is stored with the content it has.
-        """
-        if self._empty:
-            return False
-        path, stat = join(self._own.path, found.path), found.stat
+    async def _old(self, found: Found) -> Stat | None:
+        """Return what the drive has there, None when it has nothing of the kind; takes note of what has to go first."""
+        if self._own is None or self._empty:
+            return None
+        path = self._place(found.path)
         node = await self._own.trie.get(path)
         old = None if node is None else _decoded(node.value)
-        if not stat.is_dir and (old is None or old.is_dir) and await self._own.trie.newest(path) is not None:
+        if not found.stat.is_dir and (old is None or old.is_dir) and await self._own.trie.newest(path) is not None:
             self._removed += [below.key for below in await self._own.trie.list(path)]
-            return False
-        if old is None or _kept(old) != _kept(stat):
-            return False
-        if (old.mode, old.uid, old.gid) != (stat.mode, stat.uid, stat.gid):
-            changed = replace(old, mode=stat.mode, uid=stat.uid, gid=stat.gid, ctime_ms=stat.ctime_ms)
-            await self._own.trie.put(path, encode_stat(changed))
-            self.report.changed += 1
-        return True
+            return None
+        return None if old is not None and old.mount is not None else old
 
-    async def _read(self, wanted: list[Found]) -> None:
+    async def _holds(self, old: Stat | None, found: Found, chunks: AsyncGenerator[Block, None]) -> bool:
+        """Tell whether the drive has these bytes of a file already, though its time is another one."""
+        if self._own is None or old is None or not old.is_file or old.size != found.stat.size:
+            return False
+        return await holds(self._own.content, old, chunks)
+
+    # -- storing
+
+    def _keep(self, path: str, old: Stat, new: Stat) -> None:
+        """Store new attributes, if they are new, with the content that is there."""
+        if same_attributes(old, new):
+            self._done(new)
+        else:
+            self._entries.append(NewEntry(self._place(path), placed(old, new), placed=True))
+
+    async def _read(self, wanted: list[tuple[Found, Stat | None]]) -> None:
         """Read files that fit in memory together, and gather them."""
         if not wanted:
             return
-        for file in await trio.to_thread.run_sync(load, self._source, wanted):
-            if file.found.refused:
-                self._refuse(file.found.path, file.found.refused)
+        files = await trio.to_thread.run_sync(load, self._source, [found for found, _ in wanted])
+        for file, (_, old) in zip(files, wanted, strict=True):
+            found = file.found
+            if found.refused:
+                self._refuse(found.path, found.refused)
+            elif old is not None and await self._holds(old, found, blocks_of(b"".join(file.blocks))):
+                self._keep(found.path, old, found.stat)
             else:
-                self._add(file.found.path, file.found.stat, file.blocks)
+                self._add(found.path, renewed(old, found.stat), file.blocks)
         if self._bytes >= APPEND_BYTES:
             await self.flush()
 
-    async def _store_large(self, found: Found) -> None:
+    async def _store_large(self, found: Found, old: Stat | None) -> None:
         """Store a file piece by piece, once more from the start when it changes meanwhile."""
         why = ""
         for _ in range(ATTEMPTS):
             try:
-                file = await trio.to_thread.run_sync(OpenFile, self._source, found)
-                try:
-                    own = self._own
-                    path = join(own.path, found.path)
-                    stat = await store_stream(own.trie, own.content, path, file.stat, self._chunks(file))
-                finally:
-                    file.close()
+                if old is not None and old.size == found.stat.size:
+                    async with _opened(self._source, found) as file:
+                        if await self._holds(old, found, self._chunks(file, counted=False)):
+                            self._keep(found.path, old, file.stat)
+                            return
+                if self._own is None or self._dry_run:
+                    self._changed(self._place(found.path))
+                    self._done(found.stat)
+                    return
+                async with _opened(self._source, found) as file:
+                    path, stat = self._place(found.path), renewed(old, file.stat)
+                    chunks = self._chunks(file, counted=True)
+                    stored = await store_stream(self._own.trie, self._own.content, path, stat, chunks, spare=self.spare)
             except Unreadable as problem:
                 why = str(problem)
                 continue
-            self.report.changed += 1
-            self._done(stat, counted=True)
+            self._changed(path)
+            self._done(stored, counted=True)
             return
         self._refuse(found.path, why)
 
-    async def _chunks(self, file: OpenFile) -> AsyncGenerator[Block, None]:
+    async def _chunks(self, file: OpenFile, *, counted: bool) -> AsyncGenerator[Block, None]:
         """Yield the blocks of a large file, then check that it stayed what it was."""
         while blocks := await trio.to_thread.run_sync(file.read, CHUNK_BYTES):
             for block in blocks:
                 yield block
-            self.tally.add_bytes(sum(map(len, blocks)))
+            if counted:
+                self.tally.add_bytes(sum(map(len, blocks)))
         file.check()
 
+    # -- counting
+
+    def _place(self, path: str) -> str:
+        """Return where something of the tree is in its drive."""
+        return path if self._own is None else join(self._own.path, path)
+
     def _add(self, path: str, stat: Stat, blocks: Sequence[Block]) -> None:
-        self._entries.append(NewEntry(join(self._own.path, path), stat, blocks))
+        self._entries.append(NewEntry(self._place(path), stat, blocks))
         self._bytes += stat.size
 
     def _refuse(self, path: str, why: str) -> None:
         self.report.refused.append(Refused(path, why))
+
+    def _changed(self, path: str) -> None:
+        self.report.changed += 1
+        self._tell("put", path)
+
+    def _tell(self, kind: Literal["put", "del"], path: str) -> None:
+        if self._notice is not None:
+            self._notice(kind, path)
 
     def _done(self, stat: Stat, *, counted: bool = False) -> None:
         """Count something that is in the drive now."""
@@ -250,9 +311,14 @@ class _Import:
             self.tally.add_file(0 if counted else stat.size)
 
 
-def _kept(stat: Stat) -> tuple[object, ...]:
-    """Return what tells whether something is unchanged; owner and permissions do not touch content."""
-    return stat.mode & KIND_BITS, stat.size, stat.mtime_ms, stat.linkname
+@asynccontextmanager
+async def _opened(source: Path, found: Found) -> AsyncGenerator[OpenFile, None]:
+    """Give a file of the tree, opened. Raises: Unreadable."""
+    file = await trio.to_thread.run_sync(OpenFile, source, found)
+    try:
+        yield file
+    finally:
+        file.close()
 
 
 def _decoded(value: bytes | None) -> Stat | None:

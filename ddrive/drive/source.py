@@ -1,26 +1,29 @@
 """The directory tree that is imported: what is in it, and the bytes of its files.
 
-All functions block and run in worker threads. Nothing is followed: a symbolic link is an entry, other file systems,
-sockets and devices are reported and left alone.
+All functions block and run in worker threads. Nothing is followed: a symbolic link is an entry; sockets, devices and,
+in a mounted drive, the drives that are nested in it are reported and left alone.
 """
 
 import os
 import stat as modes
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES
+from ddrive.drive.ignore import IGNORE_FILES, Ignoring
 from ddrive.drive.paths import check_name, join
-from ddrive.drive.stat import PERMISSION_BITS, Stat
+from ddrive.drive.stat import NO_METADATA, PERMISSION_BITS, Stat
 from ddrive.errors import InvalidPath
 
 LARGE_BYTES = APPEND_BYTES  # a file above that is not read whole
 ATTEMPTS = 3  # at reading a file that changes meanwhile
+IGNORE_FILE_BYTES_MAX = 1024 * 1024
 _NS_PER_MS = 1_000_000
-
-Ignore = Callable[[str, bool], bool]  # (path below the source, whether it is a directory) -> leave it out
+_ATTRIBUTES = "user."  # extended attributes that are kept: the user's own
+_TOLD_BY_MOUNT = "user.ddrive."  # but not those by which our mounts describe what they show
+_DRIVE_KEY = "user.ddrive.key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +39,34 @@ class Unreadable(Exception):
     """A file that cannot be read as a whole; the text says why."""
 
 
-def scan(root: Path, ignore: Ignore | None) -> Iterator[Found]:
-    """Yield everything below `root`, each directory before what is in it, names in order."""
+def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) -> Iterator[Found]:
+    """Yield everything below `root`, each directory before what is in it, names in order.
+
+    With `only`, just these paths and all below them; what is not there is passed over.
+    """
+    drive = _drive_at(root)
     pending = [""]
+    if only is not None:
+        pending = []
+        for path in sorted(only, reverse=True):
+            found = _look_at(f"{root}/{path}", path, drive)
+            if found is None or ignoring.leaves_out(path, is_directory=found.stat.is_dir):
+                continue
+            yield found
+            if found.stat.is_dir and not found.refused:
+                pending.append(path)
     while pending:
         directory = pending.pop()
         below: list[str] = []
         try:
-            with os.scandir(root / directory) as entries:
-                names = sorted(entries, key=lambda entry: entry.name)
+            names = sorted(os.listdir(root / directory))
         except OSError as problem:
             yield Found(directory, Stat(0), problem.strerror or str(problem))
             continue
-        for entry in names:
-            found = _look_at(entry, join(directory, entry.name))
-            if ignore is not None and ignore(found.path, found.stat.is_dir):
+        for name in names:
+            path = join(directory, name)
+            found = _look_at(f"{root}/{path}", path, drive)
+            if found is None or ignoring.leaves_out_here(path, is_directory=found.stat.is_dir):
                 continue
             yield found
             if found.stat.is_dir and not found.refused:
@@ -63,30 +79,65 @@ def take(found: Iterator[Found], count: int) -> list[Found]:
     return list(islice(found, count))
 
 
-def count_all(root: Path, ignore: Ignore | None) -> tuple[int, int]:
+def read_patterns(root: Path, directory: str) -> list[str]:
+    """Return the lines of the ignore files in a directory of the tree."""
+    lines: list[str] = []
+    for name in IGNORE_FILES:
+        try:
+            with open(root / directory / name, "rb") as file:
+                text = file.read(IGNORE_FILE_BYTES_MAX)
+        except OSError:
+            continue
+        lines += text.decode("utf-8", "surrogateescape").splitlines()
+    return lines
+
+
+def count_all(root: Path, ignoring: Ignoring) -> tuple[int, int]:
     """Return how many files there are and how many bytes they have."""
     files = size = 0
-    for found in scan(root, ignore):
+    for found in scan(root, ignoring):
         if found.stat.is_file and not found.refused:
             files += 1
             size += found.stat.size
     return files, size
 
 
-def _look_at(entry: "os.DirEntry[str]", path: str) -> Found:
-    """Return what a directory entry is."""
+def _look_at(place: str, path: str, drive: bytes | None) -> Found | None:
+    """Return what is at `path` of the tree, None when it has gone. The tree itself may lie in a mounted `drive`."""
     try:
-        check_name(entry.name)
-        status = entry.stat(follow_symlinks=False)
+        check_name(path.rpartition("/")[2])
+        status = os.lstat(place)
         kind = modes.S_IFMT(status.st_mode)
         if kind not in (modes.S_IFREG, modes.S_IFDIR, modes.S_IFLNK):
             return Found(path, Stat(0), "not a file, directory or symbolic link")
-        target = os.readlink(entry.path) if kind == modes.S_IFLNK else None
+        target = os.readlink(place) if kind == modes.S_IFLNK else None
     except InvalidPath as problem:
         return Found(path, Stat(0), str(problem))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as problem:
         return Found(path, Stat(0), problem.strerror or str(problem))
-    return Found(path, stat_of(status, target))
+    attributes = _attributes(place) if target is None else NO_METADATA
+    if kind == modes.S_IFDIR and attributes is not NO_METADATA and attributes.get(_DRIVE_KEY, drive) != drive:
+        return Found(path, Stat(0), "a drive of its own is mounted there")
+    kept = {name: value for name, value in attributes.items() if not name.startswith(_TOLD_BY_MOUNT)}
+    return Found(path, replace(stat_of(status, target), metadata=kept) if kept else stat_of(status, target))
+
+
+def _drive_at(root: Path) -> bytes | None:
+    """Return the key of the mounted drive that a directory lies in, None when it lies in none."""
+    return _attributes(str(root)).get(_DRIVE_KEY)
+
+
+def _attributes(place: str) -> Mapping[str, bytes]:
+    """Return the user's extended attributes of a file or directory; none where there is no such thing."""
+    try:
+        names = os.listxattr(place, follow_symlinks=False)
+        if not names:
+            return NO_METADATA
+        return {name: os.getxattr(place, name, follow_symlinks=False) for name in names if name.startswith(_ATTRIBUTES)}
+    except OSError:
+        return NO_METADATA
 
 
 def stat_of(status: os.stat_result, target: str | None = None) -> Stat:
@@ -116,7 +167,7 @@ class OpenFile:
         if not modes.S_ISREG(status.st_mode):
             self.close()
             raise Unreadable("it was replaced while it was imported")
-        self.stat = stat_of(status)
+        self.stat = replace(stat_of(status), metadata=found.stat.metadata)
         self._modified_ns = status.st_mtime_ns
 
     def read(self, size: int) -> list[bytes]:

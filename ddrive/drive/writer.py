@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES, Block, FileWriter, cut, writing
+from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES, Block, FileWriter, Spare, cut, writing
 from ddrive.drive.reader import Extent
 from ddrive.drive.stat import Stat, encode_stat
 from ddrive.feed import Feed
@@ -20,11 +20,15 @@ Content = Block | bytearray | Iterable[Block] | AsyncIterable[Block]
 
 
 class NewEntry(NamedTuple):
-    """An entry to store at `path`; where its content lies is filled in when `blocks` are appended."""
+    """An entry to store at `path`; where its content lies is filled in when `blocks` are appended.
+
+    One that is `placed` has its content where `stat` says already.
+    """
 
     path: str
     stat: Stat
     blocks: Sequence[Block] = ()
+    placed: bool = False
 
 
 def new_stat(mode: int, *, mtime_ms: int | None = None, **fields: Any) -> Stat:
@@ -38,20 +42,22 @@ def located(stat: Stat, extent: Extent) -> Stat:
     return replace(stat, size=extent.size, blocks=extent.blocks, offset=extent.offset, byte_offset=extent.byte_offset)
 
 
-async def store(trie: Trie, content: Feed, entries: Sequence[NewEntry], removed: Sequence[str] = ()) -> None:
+async def store(
+    trie: Trie, content: Feed, entries: Sequence[NewEntry], removed: Sequence[str] = (), *, spare: Spare | None = None
+) -> None:
     """Append the content of all entries at once, then store all entries and remove `removed` as one change.
 
-    Raises: NotWritable, InvalidPath, OSError of the disk.
+    What is there to `spare` is not appended again. Raises: NotWritable, InvalidPath, OSError of the disk.
     """
     async with writing(content):
-        written = FileWriter(content)
+        written = FileWriter(content, spare)
         await written.write([block for entry in entries for block in entry.blocks])
         start = written.extent
         offset, byte_offset = start.offset, start.byte_offset
         puts: list[Put | Delete] = [Delete(path) for path in removed]
         for entry in entries:
             stat = entry.stat
-            if not stat.is_symlink:
+            if not stat.is_symlink and not entry.placed:
                 size = sum(map(len, entry.blocks))
                 stat = located(stat, Extent(offset, len(entry.blocks), byte_offset, size))
                 offset += len(entry.blocks)
@@ -60,13 +66,22 @@ async def store(trie: Trie, content: Feed, entries: Sequence[NewEntry], removed:
         await trie.batch(puts)
 
 
-async def store_stream(trie: Trie, content: Feed, path: str, stat: Stat, chunks: AsyncGenerator[Block, None]) -> Stat:
+async def store_stream(
+    trie: Trie,
+    content: Feed,
+    path: str,
+    stat: Stat,
+    chunks: AsyncGenerator[Block, None],
+    *,
+    spare: Spare | None = None,
+) -> Stat:
     """Append a file of any size piece by piece, then store its entry; return its attributes.
 
-    `chunks` is closed at the end. When it fails nothing is stored. Raises: as `store`, and what `chunks` raises.
+    `chunks` is closed at the end. When it fails nothing is stored. What is there to `spare` is not appended again.
+    Raises: as `store`, and what `chunks` raises.
     """
     async with aclosing(chunks), writing(content):
-        written = FileWriter(content)
+        written = FileWriter(content, spare)
         group: list[Block] = []
         size = 0
         async for block in chunks:

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pathspec import GitIgnoreSpec
 
 from ddrive.drive.address import parse_key
 from ddrive.drive.exporter import ExportReport, export_tree
 from ddrive.drive.importer import ImportReport, import_tree
 from ddrive.drive.report import Progress
-from ddrive.drive.source import Ignore
 from ddrive.errors import NotFound, NotWritable, UnusablePlace
 from mountd.cli import options, report
 from mountd.cli.look import DriveText, joined, short_name
@@ -53,7 +51,7 @@ def import_(
             if not opened.writable:
                 raise NotWritable(f"{short_name(ref)} was not made here: import into a new drive, without KEY")
             with report.meter("importing", quiet=as_json) as meter:
-                done = await import_tree(opened, source, ignore=ignore, progress=_shown(meter))
+                done = await import_tree(opened, source, patterns=patterns, progress=_shown(meter))
             version = opened.version
         about = await session.call("info", key=ref.key.hex())
         value = _value(about, version, done)
@@ -63,7 +61,7 @@ def import_(
 
     named = None if drive is None else named_drive(drive)
     _check_source(source)
-    ignore = None if ignore_file is None else _ignored_by(ignore_file)
+    patterns = [] if ignore_file is None else ignore_file.read_text().splitlines()
     run(Common(state, as_json, start=not no_start), verb)
 
 
@@ -108,12 +106,6 @@ def _check_source(source: Path) -> None:
 def _check_target(dest: Path) -> None:
     if dest.exists() and not dest.is_dir():
         raise UnusablePlace(f"the target of an export is a directory, and this is none ({dest}): choose another name")
-
-
-def _ignored_by(path: Path) -> Ignore:
-    """Return the test for what the patterns in the file at `path` leave out. Raises: OSError."""
-    patterns = GitIgnoreSpec.from_lines(path.read_text().splitlines())
-    return lambda name, is_directory: patterns.match_file(f"{name}/" if is_directory else name)
 
 
 def _shown(meter: report.Meter) -> Progress:

@@ -1,0 +1,71 @@
+"""Which paths of a tree are left out, by files with patterns as in `.gitignore`, which may lie in any directory.
+
+As with git, in one file the last line that fits decides, a file further down goes before one further up, and below a
+directory that is left out nothing can be taken in again. Source: gitignore(5).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from pathspec import GitIgnoreSpec
+
+IGNORE_FILES = (".ddriveignore", ".datignore", ".drivesignore")  # read in this order, as if they were one file
+
+Ignore = Callable[[str, bool], bool]  # (path below the source, whether it is a directory) -> leave it out
+ReadPatterns = Callable[[str], Iterable[str]]  # the lines of the ignore files in a directory of the source
+
+
+class _Rules(NamedTuple):
+    """Patterns, and the directory that they are seen from: "" for the source itself, else it ends with a slash."""
+
+    base: str
+    spec: GitIgnoreSpec
+
+    def decision(self, path: str, *, is_directory: bool) -> bool | None:
+        """Return whether `path` is left out, None when no line is about it."""
+        name = path[len(self.base) :]
+        return self.spec.check_file(f"{name}/" if is_directory else name).include
+
+
+class Ignoring:
+    """What is left out of one tree. `given` patterns go before those of the tree, `extra` before everything."""
+
+    def __init__(self, read: ReadPatterns, given: Iterable[str] = (), extra: Ignore | None = None) -> None:
+        self._read = read
+        self._extra = extra
+        rules = _Rules("", GitIgnoreSpec.from_lines(given))
+        self._given = [rules] if len(rules.spec) else []
+        self._known: dict[str, tuple[_Rules, ...]] = {}  # directory -> what holds in it, the nearest first
+        self._left_out: dict[str, bool] = {}  # of directories
+
+    def leaves_out(self, path: str, *, is_directory: bool) -> bool:
+        """Tell whether `path` is left out, by itself or with a directory that it lies in."""
+        if is_directory and path in self._left_out:
+            return self._left_out[path]
+        above = path.rpartition("/")[0]
+        out = bool(above and self.leaves_out(above, is_directory=True)) or self.leaves_out_here(
+            path, is_directory=is_directory
+        )
+        if is_directory:
+            self._left_out[path] = out
+        return out
+
+    def leaves_out_here(self, path: str, *, is_directory: bool) -> bool:
+        """Tell whether `path` is left out when the directory that it lies in is not."""
+        if self._extra is not None and self._extra(path, is_directory):
+            return True
+        for rules in (*self._given, *self._in(path.rpartition("/")[0])):
+            decision = rules.decision(path, is_directory=is_directory)
+            if decision is not None:
+                return decision
+        return False
+
+    def _in(self, directory: str) -> tuple[_Rules, ...]:
+        """Return the rules of the tree that hold for what is in a directory."""
+        known = self._known.get(directory)
+        if known is None:
+            spec = GitIgnoreSpec.from_lines(self._read(directory))
+            above = self._in(directory.rpartition("/")[0]) if directory else ()
+            known = (_Rules(f"{directory}/" if directory else "", spec), *above) if len(spec) else above
+            self._known[directory] = known
+        return known

@@ -1,0 +1,88 @@
+"""What a drive holds already of something that is to be stored in it."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+
+from ddrive.drive.content import Block, Spare
+from ddrive.drive.mounts import OwnDrive
+from ddrive.drive.reader import FileReader, extent_of
+from ddrive.drive.stat import KIND_BITS, Stat
+from ddrive.drive.walks import stat_or_none
+from ddrive.feed import Feed
+from ddrive.ids import BlockIndex
+
+ATTRIBUTES = "user."  # extended attributes; other metadata of an entry belongs to whoever gave it
+_NEWEST_LOOKED_AT = 4096  # nodes, for the end of what entries name: an import stores at most a quarter of that at once
+
+
+def same_content(old: Stat, new: Stat) -> bool:
+    """Tell by size and time whether something is what it was; owner and permissions do not touch content."""
+    return _kept(old) == _kept(new)
+
+
+def same_attributes(old: Stat, new: Stat) -> bool:
+    """Tell whether owner, permissions, times and extended attributes are what they were."""
+    return (old.mode, old.uid, old.gid, old.mtime_ms, _given(old)) == (
+        new.mode,
+        new.uid,
+        new.gid,
+        new.mtime_ms,
+        _given(new),
+    )
+
+
+def renewed(old: Stat | None, new: Stat) -> Stat:
+    """Return `new` with the metadata of `old` that is no extended attribute."""
+    others = {name: value for name, value in old.metadata.items() if not name.startswith(ATTRIBUTES)} if old else {}
+    return replace(new, metadata={**others, **new.metadata}) if others else new
+
+
+def placed(old: Stat, new: Stat) -> Stat:
+    """Return the attributes `new` with the content of `old`."""
+    return replace(renewed(old, new), size=old.size, blocks=old.blocks, offset=old.offset, byte_offset=old.byte_offset)
+
+
+async def holds(content: Feed, old: Stat, chunks: AsyncGenerator[Block, None]) -> bool:
+    """Tell whether the file `old` of a drive has just the bytes of `chunks`, which is closed at the end.
+
+    What is not held here counts as other.
+    """
+    if content.held(BlockIndex(old.offset), BlockIndex(old.offset + old.blocks)) != old.blocks:
+        return False
+    reader = FileReader(content, extent_of(old))
+    position = 0
+    try:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                if await reader.read(position, len(chunk)) != chunk:
+                    return False
+                position += len(chunk)
+    finally:
+        await reader.aclose()
+    return position == old.size
+
+
+async def find_spare(own: OwnDrive) -> Spare | None:
+    """Return what an interrupted import has left at the end of the content, None when there is nothing.
+
+    Blocks that are named after all do no harm: two entries may name the same ones.
+    """
+    end = byte_end = 0
+    newest = own.trie.version - 1
+    for seq in range(newest, max(0, newest - _NEWEST_LOOKED_AT), -1):
+        node = await own.trie.nodes.node(seq)
+        stat = None if node.hidden else stat_or_none(node)
+        if stat is not None and stat.is_file and stat.mount is None and stat.offset + stat.blocks > end:
+            end, byte_end = stat.offset + stat.blocks, stat.byte_offset + stat.size
+        if end >= own.content.length:
+            return None
+    return Spare(own.content, end, byte_end) if own.content.length > end else None
+
+
+def _kept(stat: Stat) -> tuple[object, ...]:
+    return stat.mode & KIND_BITS, stat.size, stat.mtime_ms, stat.linkname
+
+
+def _given(stat: Stat) -> Mapping[str, bytes]:
+    return {name: value for name, value in stat.metadata.items() if name.startswith(ATTRIBUTES)}

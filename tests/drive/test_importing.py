@@ -1,0 +1,212 @@
+"""What an import leaves out, compares, removes, and finds again after it was interrupted."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ddrive.drive.drive import Drive, open_drive
+from ddrive.drive.ignore import Ignoring
+from ddrive.drive.importer import import_tree
+from ddrive.drive.writer import NewEntry, blocks_of
+from ddrive.errors import DriveError
+from ddrive.store.store import OwnedStore
+from ddrive.trie import Delete, Put, Trie
+
+LARGE = 17 * 1024 * 1024  # is read and stored piece by piece
+
+
+def tree(root: Path, **files: bytes | str) -> Path:
+    """Make files; `__` in a name stands for a slash."""
+    for name, content in files.items():
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+async def paths(drive: Drive) -> set[str]:
+    return {path async for path, stat in drive.walk() if not stat.is_dir}
+
+
+async def lengths(drive: Drive) -> tuple[int, int]:
+    return drive.version, (await drive.content()).length
+
+
+# -- ignore files
+
+
+def ignoring(files: dict[str, str], given: str = "") -> Ignoring:
+    return Ignoring(lambda directory: files.get(directory, "").split(), given.split())
+
+
+@pytest.mark.parametrize(
+    ("files", "given", "path", "out"),
+    [
+        ({"": "*.o"}, "", "a.o", True),
+        ({"": "*.o"}, "", "d/a.o", True),
+        ({"": "*.o !keep.o"}, "", "d/keep.o", False),
+        ({"": "/a.o"}, "", "d/a.o", False),
+        ({"": "*.o", "d": "!a.o"}, "", "d/a.o", False),
+        ({"d": "*.o"}, "", "a.o", False),
+        ({"d": "/e"}, "", "d/e/f", True),
+        ({"": "d/", "d": "!a"}, "", "d/a", True),  # nothing comes back below a directory that is left out
+        ({"": "d/"}, "", "d", False),  # a file of that name
+        ({"": "**/tmp/*"}, "", "a/tmp/x", True),
+        ({"": "!a.o"}, "*.o", "a.o", True),
+    ],
+)
+def test_patterns_work_as_with_git(files: dict[str, str], given: str, path: str, out: bool) -> None:
+    assert ignoring(files, given).leaves_out(path, is_directory=False) == out
+
+
+async def test_ignore_files_leave_out_on_both_sides(own: Drive, tmp_path: Path) -> None:
+    await own.write_file("/kept.log", b"of the drive")
+    root = tree(tmp_path / "source", a="1", b__c="2", b__x="3", log="4", z__drop="5", z__d__x="6")
+    tree(root, **{".ddriveignore": "*.log\n/log\n", "b__.datignore": "x\n", "z__.drivesignore": "# none\ndrop\nd/\n"})
+    (root / "new.log").write_text("not taken")
+    report = await import_tree(own, root, delete=True, patterns=["nothing"])
+    assert report.refused == []
+    assert await paths(own) == {"a", "b/c", "kept.log", ".ddriveignore", "b/.datignore", "z/.drivesignore"}
+
+
+# -- comparing
+
+
+@pytest.mark.parametrize("size", [10, 300_000, LARGE])
+async def test_the_same_bytes_with_another_time_are_not_stored_again(own: Drive, tmp_path: Path, size: int) -> None:
+    root = tree(tmp_path / "source", f=os.urandom(size))
+    await import_tree(own, root)
+    version, blocks = await lengths(own)
+    os.utime(root / "f", ns=(10**18, 10**18))
+    assert (await import_tree(own, root)).changed == 1
+    assert await lengths(own) == (version + 1, blocks)
+    assert (await own.lstat("/f")).mtime_ms == 10**12
+    assert await own.read_file("/f") == (root / "f").read_bytes()
+    assert (await import_tree(own, root)).changed == 0
+    with (root / "f").open("r+b") as file:
+        file.seek(size - 1)
+        file.write(b"\0" if await own.read_file("/f") != b"\0" else b"\1")
+    os.utime(root / "f", ns=(2 * 10**18, 2 * 10**18))
+    assert (await import_tree(own, root)).changed == 1
+    assert await own.read_file("/f") == (root / "f").read_bytes()
+
+
+async def test_extended_attributes_are_kept(own: Drive, tmp_path: Path) -> None:
+    root = tree(tmp_path / "source", f="1", d__g="2")
+    os.setxattr(root / "f", "user.colour", b"blue\0")
+    os.setxattr(root / "d", "user.of.directory", b"x")
+    os.setxattr(root / "f", "user.ddrive.version", b"not stored")
+    await import_tree(own, root)
+    assert dict((await own.lstat("/f")).metadata) == {"user.colour": b"blue\0"}
+    assert dict((await own.lstat("/d")).metadata) == {"user.of.directory": b"x"}
+    await own.set_stat("/f", metadata={"user.colour": b"blue\0", "of the author": b"stays"})
+    version, blocks = await lengths(own)
+    assert (await import_tree(own, root)).changed == 0
+    os.setxattr(root / "f", "user.colour", b"red")
+    assert (await import_tree(own, root)).changed == 1
+    assert dict((await own.lstat("/f")).metadata) == {"user.colour": b"red", "of the author": b"stays"}
+    assert await lengths(own) == (version + 1, blocks)
+
+
+# -- looking only
+
+
+async def test_a_dry_run_changes_nothing(own: Drive, tmp_path: Path) -> None:
+    root = tree(tmp_path / "source", same="1", other="2", touched="3")
+    await import_tree(own, root)
+    await own.write_file("/gone", b"")
+    before = await lengths(own)
+    tree(root, new="4", other="222")
+    os.utime(root / "touched", ns=(10**18, 10**18))
+    told: list[tuple[str, str]] = []
+    report = await import_tree(own, root, delete=True, dry_run=True, notice=lambda *what: told.append(what))
+    assert await lengths(own) == before
+    assert (report.changed, report.removed) == (3, 1)
+    assert sorted(told) == [("del", "gone"), ("put", "new"), ("put", "other"), ("put", "touched")]
+    nothing = await import_tree(None, root, dry_run=True)
+    assert (nothing.files, nothing.changed) == (4, 4)
+
+
+async def test_only_some_paths_are_looked_at(own: Drive, tmp_path: Path) -> None:
+    root = tree(tmp_path / "source", a="1", d__b="2", d__e__c="3", z="4", **{".ddriveignore": "*.tmp"})
+    await import_tree(own, root)
+    tree(root, a="11", d__e__c="33", d__e__new="5", z="44", **{"d__x.tmp": "6"})
+    (root / "d/b").unlink()
+    report = await import_tree(own, root, delete=True, only=["d", "d/x.tmp", "missing", "a"])
+    assert report.removed == 1
+    assert await own.read_file("/z") == b"4"
+    assert (await own.read_file("/a"), await own.read_file("/d/e/c")) == (b"11", b"33")
+    assert await paths(own) == {"a", "d/e/c", "d/e/new", "z", ".ddriveignore"}
+
+
+# -- going on where an import has stopped
+
+
+async def test_content_that_was_appended_is_used(own: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree(tmp_path / "source", a=os.urandom(100_000), b="2", large=os.urandom(LARGE + 3), z="26")
+    feed = await own.content()
+    await own.write_file("/before", b"x")
+    append = Trie.batch
+    killed_by = 0  # a change of so many entries
+
+    async def batch(trie: Trie, changes: Sequence[Put | Delete], **more: bool) -> object:
+        if len(changes) == killed_by:
+            raise DriveError("killed")
+        return await append(trie, changes, **more)
+
+    monkeypatch.setattr(Trie, "batch", batch)
+    lengths = []
+    for count in (1, 3):  # the entry of a large file, those of the small ones
+        killed_by = count
+        with pytest.raises(DriveError, match="killed"):
+            await import_tree(own, root)
+        lengths.append(feed.length)
+    killed_by = 0
+    await import_tree(own, root)
+    assert lengths == [1 + 273, 1 + 273 + 4]
+    assert feed.length == lengths[-1]
+    for name in ("a", "b", "large", "z"):
+        assert await own.read_file(f"/{name}") == (root / name).read_bytes()
+
+
+async def test_a_large_file_goes_on_in_its_middle(own: Drive, tmp_path: Path) -> None:
+    root = tree(tmp_path / "source", large=os.urandom(LARGE))
+    feed = await own.content()
+    blocks = [block async for block in blocks_of((root / "large").read_bytes())]
+    await feed.append(blocks[:100])
+    await import_tree(own, root)
+    assert feed.length == len(blocks)
+    assert await own.read_file("/large") == (root / "large").read_bytes()
+
+
+async def test_content_of_something_else_is_left_alone(own: Drive, tmp_path: Path) -> None:
+    root = tree(tmp_path / "source", large=os.urandom(LARGE), small="1")
+    feed = await own.content()
+    blocks = [bytes(block) async for block in blocks_of((root / "large").read_bytes())]
+    await feed.append([*blocks[:3], b"of somebody else"])
+    await own.batch([NewEntry("/of-others", (await own.write_file("/x", b"y")), (b"z",))])
+    await import_tree(own, root)
+    assert await own.read_file("/large") == (root / "large").read_bytes()
+    assert (await own.read_file("/small"), await own.read_file("/of-others")) == (b"1", b"z")
+
+
+# -- where drives are nested
+
+
+async def test_a_drive_that_is_nested_in_the_source_is_not_entered(own: Drive, tmp_path: Path) -> None:
+    root = tree(tmp_path / "source", a="1", inner__x="2")
+    os.setxattr(root / "inner", "user.ddrive.key", b"of another drive")
+    report = await import_tree(own, root)
+    assert [refused.path for refused in report.refused] == ["inner"]
+    assert await paths(own) == {"a"}
+
+
+async def test_a_drive_that_is_nested_in_the_target_stays(own: Drive, own_store: OwnedStore, tmp_path: Path) -> None:
+    inner = await open_drive(own_store, name="inner", create=True)
+    await own.mount("/nested", inner.key)
+    root = tree(tmp_path / "source", a="1", nested__x="2")
+    report = await import_tree(own, root, delete=True)
+    assert {refused.path for refused in report.refused} == {"nested", "nested/x"}
+    assert [mount.path for mount in await own.mounts()] == ["nested"]
