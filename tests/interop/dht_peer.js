@@ -1,5 +1,5 @@
 // Nodes of the npm peers' DHT and whole npm swarms, told what to do by JSON lines: node dht_peer.js <dialect>
-// Each command gives one line back, with its result or {error}. All stay on 127.0.0.1.
+// Each command gives one line back, with its result or {error}. All stay on 127.0.0.1, or DHT_HOST in the environment.
 'use strict'
 const path = require('path')
 const readline = require('readline')
@@ -8,7 +8,7 @@ const { EventEmitter } = require('events')
 const dialect = process.argv[2]
 const names = { hypercore: ['hyperswarm', '@hyperswarm/dht'], dweb: ['dswarm', '@dswarm/dht'] }[dialect]
 const load = name => require(require.resolve(name, { paths: [path.join(__dirname, dialect)] }))
-const HOST = '127.0.0.1'
+const HOST = process.env.DHT_HOST || '127.0.0.1'
 
 // The swarms shall find each other through the DHT alone, and send nothing to the network of this machine.
 const silent = () => Object.assign(new EventEmitter(), { query () {}, response () {}, destroy (done) { if (done) done() } })
