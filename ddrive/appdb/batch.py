@@ -1,6 +1,6 @@
 """Several changes as one: each sees the ones before it, and all are appended together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ddrive.appdb.merge import Load, find, put_rows
@@ -69,6 +69,10 @@ class Draft:
         numbers = self._listed.numbers if self._listed is not None else ()
         missing = tuple(number for number in range(len(writers.keys)) if number not in numbers)
         self._next_list = numbers + missing if missing else None
+
+    def recent(self) -> Mapping[Pointer, Entry]:
+        """Return nothing: in place of what is ours here another program may have appended something."""
+        return {}
 
     def peek(self, pointer: Pointer) -> Entry | None:
         """Return an entry, a new one or one that is held."""

@@ -8,7 +8,7 @@ the work is bounded by the keys' digits times the entries met, whatever the bloc
 Entries come from the `Load` that is handed in. Source: `hyperdb@3.5.0`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ddrive.appdb.clock import knows, unseen
@@ -19,6 +19,9 @@ from ddrive.trie.path import COMPONENT_DIGITS, END
 
 class Load(Protocol):
     """Where the walks get entries from."""
+
+    def recent(self) -> Mapping[Pointer, Entry]:
+        """Return entries that are at hand, none of them wrong, though others may be missing; for a short while."""
 
     def peek(self, pointer: Pointer) -> Entry | None:
         """Return the entry if its block is held."""
@@ -59,7 +62,7 @@ async def narrow(load: Load, live: Sequence[Entry], hashes: tuple[int, ...]) -> 
     Raises: InvalidEntry, what the load raises.
     """
     goal = COMPONENT_DIGITS * len(hashes)
-    peek = load.peek
+    recent, peek = load.recent().get, load.peek
     found: list[Entry] = []
     waiting = list(live)
     seen: set[Pointer] = set()  # ways that join again are walked once
@@ -81,7 +84,7 @@ async def narrow(load: Load, live: Sequence[Entry], hashes: tuple[int, ...]) -> 
             if pointer in seen:
                 break
             seen.add(pointer)
-            child = peek(pointer) or await load.entry(pointer)
+            child = recent(pointer) or peek(pointer) or await load.entry(pointer)
             shared = parting(child.hashes, hashes)
             clock, feed = child.clock, entry.feed
             if shared <= stop or (feed < len(clock) and clock[feed] > entry.seq):
@@ -128,7 +131,7 @@ async def put_rows(load: Load, heads: Sequence[Entry], key: str, hashes: tuple[i
     """Return the table of a new entry for `key` whose writer has seen `heads`. Raises: as `narrow`."""
     rows: dict[int, Row] = {}
     last = COMPONENT_DIGITS * len(hashes)
-    peek = load.peek
+    recent, peek = load.recent().get, load.peek
     waiting: list[tuple[Entry, int]] = [(head, 0) for head in reversed(heads)]
     several = len(heads) > 1
     started: set[tuple[Pointer, int]] = set()  # ways that join again are walked once
@@ -160,7 +163,7 @@ async def put_rows(load: Load, heads: Sequence[Entry], key: str, hashes: tuple[i
                 several = True
                 for pointer in pointers[1:]:
                     branches.append((await follow(load, entry, pointer, stop, number), index))
-            child = peek(pointers[0]) or await load.entry(pointers[0])
+            child = recent(pointers[0]) or peek(pointers[0]) or await load.entry(pointers[0])
             shared = parting(child.hashes, hashes)
             if shared <= stop or knows(child, entry):
                 await follow(load, entry, pointers[0], stop, number)  # raises

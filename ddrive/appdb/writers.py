@@ -6,7 +6,7 @@ each feed we show the newest entry whose clock counts nothing that we have not h
 complete: links bring feeds one after the other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Final, NamedTuple
 
@@ -30,7 +30,7 @@ from ddrive.feed import MAX_LENGTH, Feed
 from ddrive.ids import PublicKey, short
 from ddrive.store.store import Store
 
-CACHE_BYTES: Final = 64 * 1024 * 1024  # of entries per database; one takes 1 to 4 KiB
+CACHE_BYTES: Final = 128 * 1024 * 1024  # of entries per database; one takes 1 to 4 KiB
 ARRIVAL_S: Final = 5.0  # a connected peer has so long to bring the last block; then what is complete is shown
 SOURCE: Final = 0
 
@@ -128,6 +128,10 @@ class Writers:
 
     # Load
 
+    def recent(self) -> Mapping[Pointer, Entry]:
+        """Return what was used last."""
+        return self._young
+
     def peek(self, pointer: Pointer) -> Entry | None:
         """Return the entry if its block is held. Raises: InvalidEntry."""
         return self._young.get(pointer) or self._peek_further(pointer)
@@ -153,12 +157,16 @@ class Writers:
 
     def add(self, entry: Entry) -> Entry:
         """Keep `entry`, and return it."""
-        self._young_bytes += entry.size_bytes
+        return self._keep(entry.pointer, entry)
+
+    def _keep(self, pointer: Pointer, entry: Entry) -> Entry:
+        size = entry.size_bytes
+        self._young_bytes += size
         if self._young_bytes + self._meter.bytes > self._limit_bytes:
             self._old, self._young = self._young, {}
-            self._young_bytes = entry.size_bytes
+            self._young_bytes = size
             self._meter.bytes = 0
-        self._young[entry.pointer] = entry
+        self._young[pointer] = entry
         return entry
 
     def _peek_further(self, pointer: Pointer) -> Entry | None:
@@ -175,7 +183,7 @@ class Writers:
             if listed is None:
                 return None
             entry = decode_entry(number, seq, fields, listed, origin, self._meter)
-        return self.add(entry)
+        return self._keep(pointer, entry)
 
     def _list(self, number: int, seq: int) -> FeedList | None:
         """Return the list in block `seq` of a feed, None when it is not held. Raises: InvalidEntry."""

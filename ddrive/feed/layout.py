@@ -17,7 +17,7 @@ from ddrive.ids import Node, NodeIndex
 HEADER_BYTES = 32
 SIGNATURE_BYTES = 64
 TREE_PAGE_NODES = 256  # nodes read and kept together: one pread serves 128 blocks in a row
-MAX_TREE_PAGES = 128  # 1.3 MB of cached tree per feed
+MAX_TREE_PAGES = 384  # 4 MB of cached tree per feed: of 50,000 blocks read here and there
 HIGH_NODE = 127  # a node with these low bits covers 128 blocks or more: it is kept by itself, decoded
 MAX_HIGH_NODES = 16384  # enough for 10^6 blocks; with them a random block of so many is found in a third of the time
 SCAN_SLOTS = 1024  # signatures read at once when looking for one
