@@ -2,9 +2,10 @@
 
 A reader that goes through a file in order is bound by hashing: 49 us for 64 KiB on one core. hashlib and `pread` let go
 of the interpreter lock meanwhile, so a second core can do that work while the first one serves requests. What is
-loaded ahead is bounded, and given away once. What such a reader leaves behind is dropped from the kernel's cache of our
-files: a mount's bytes stay in the cache of the mount, and memory that is used again costs less than fresh memory (a cold
-read of 512 MiB took 0.9 s of the system's time less, of 1.5 s).
+loaded ahead is bounded, and given away once.
+
+What such a reader leaves behind is dropped from the kernel's cache of our files: a mount's bytes stay in the cache of
+the mount, and memory that is used again costs less than fresh memory (0.9 of 1.5 s of system time per 512 MiB).
 """
 
 from collections.abc import Sequence
