@@ -67,8 +67,14 @@ class _Topic:
     next_s: float  # when to look for it
     announce_s: float = -math.inf  # when to announce it, if it is to be
     began_s: float = -math.inf  # when it was looked for last
+    announced_s: float = -math.inf  # when it was announced last
     vain: int = 0  # lookups in a row that found nobody
     found: set[Address] = field(default_factory=set)  # by the last lookup
+
+    @property
+    def due_s(self) -> float:
+        """When there is something to do."""
+        return min(self.next_s, self.announce_s) if self.announce else self.next_s
 
 
 class MainlineDiscovery:
@@ -95,9 +101,7 @@ class MainlineDiscovery:
         """Look for peers of a topic; those of all dialects are in the one network."""
         self._tally.join(discovery_key)
         topic = self._topics.setdefault(discovery_key, _Topic(announce, trio.current_time()))
-        if announce and not topic.announce:
-            topic.next_s = trio.current_time()
-        topic.announce = announce
+        topic.announce = announce and self._port != 0
         self._changed.set()
 
     def leave(self, discovery_key: DiscoveryKey) -> None:
@@ -110,7 +114,8 @@ class MainlineDiscovery:
         now = trio.current_time()
         for topic in self._topics.values():
             topic.next_s = min(topic.next_s, max(now, topic.began_s + REFRESH_S))
-            topic.announce_s, topic.vain = -math.inf, 0
+            topic.announce_s = min(topic.announce_s, max(now, topic.announced_s + SOON_S))
+            topic.vain = 0
         self._changed.set()
 
     def report(self) -> DiscoveryReport:
@@ -169,8 +174,9 @@ class MainlineDiscovery:
             self._mapping_error = str(alert.error.message())
         elif isinstance(alert, libtorrent.listen_succeeded_alert):
             self._listening.set()
-        elif isinstance(alert, libtorrent.listen_failed_alert):
-            self._last_error = str(alert.message())
+            self._last_error = None
+        elif isinstance(alert, libtorrent.listen_failed_alert) and not self._listening.is_set():
+            self._last_error = str(alert.message())  # of one network; another one may do
 
     def _map_changed(self, alert: Any) -> None:
         """Take note of a port that the router gave us, or gave us anew."""
@@ -195,8 +201,7 @@ class MainlineDiscovery:
                 if ours or address in topic.found or not address.port or len(topic.found) >= MAX_FOUND:
                     continue
                 if not topic.found:
-                    again_s = topic.began_s + wait_s(REPEAT_S, 0, random.random())
-                    topic.vain, topic.next_s = 0, min(again_s, max(topic.announce_s, topic.began_s + SOON_S))
+                    topic.vain, topic.next_s = 0, topic.began_s + wait_s(REPEAT_S, 0, random.random())
                 topic.found.add(address)
                 self._tally.add(key, found=1)
                 self._sink(Finding(address, key, self.name))
@@ -207,9 +212,9 @@ class MainlineDiscovery:
             self._changed = trio.Event()
             if self._nodes:
                 for key, topic in self._topics.items():
-                    if topic.next_s <= trio.current_time():
+                    if topic.due_s <= trio.current_time():
                         self._look(key, topic)
-            due_s = min((topic.next_s for topic in self._topics.values()), default=math.inf)
+            due_s = min((topic.due_s for topic in self._topics.values()), default=math.inf)
             with trio.move_on_at(due_s if self._nodes else math.inf):
                 await self._changed.wait()
 
@@ -221,8 +226,9 @@ class MainlineDiscovery:
         topic.began_s, topic.next_s = now, now + wait_s(REPEAT_S, topic.vain, random.random())
         self._tally.add(key, asked=1)
         self._session.dht_get_peers(info_hash)
-        if topic.announce and self._port and topic.announce_s <= now:
+        if topic.announce and topic.announce_s <= now:
             enough = self._nodes >= ENOUGH_NODES
+            topic.announced_s = now
             topic.announce_s = now + (wait_s(REPEAT_S, 0, random.random()) if enough else SOON_S)
             self._tally.add(key, announced=1)
             self._session.dht_announce(info_hash, self.outside_port, 0)

@@ -133,3 +133,20 @@ async def test_it_begins_at_the_nodes_that_everybody_knows(
     monkeypatch.setattr(module, "NODES", [strangers[0].address, Address("no-such-host.invalid", 1)])
     async with open_mainline(lambda _: None, port=0, map_port=False, listen=HERE) as mainline:
         await until(lambda: mainline.report().running)
+
+
+async def test_it_announces_again_after_a_refresh_and_once_told_to(
+    strangers: list[Stranger], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REFRESH_S", 0.1)
+    monkeypatch.setattr(module, "SOON_S", 0.2)
+    nodes = [stranger.address for stranger in strangers]
+    async with open_mainline(lambda _: None, port=5151, map_port=False, nodes=nodes, listen=HERE) as mainline:
+        mainline.join(TOPIC, DWEB, announce=False)
+        await until(lambda: mainline.report().total.asked)
+        assert mainline.report().total.announced == 0
+        mainline.join(TOPIC, DWEB, announce=True)
+        await until(lambda: mainline.report().total.announced >= 1)
+        mainline.refresh()
+        mainline.refresh()
+        await until(lambda: mainline.report().total.announced >= 2)
