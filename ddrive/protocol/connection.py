@@ -11,9 +11,10 @@ from ddrive.errors import LocalProtocolError, RemoteProtocolError
 from ddrive.ids import ChannelId, DiscoveryKey, PublicKey
 from ddrive.protocol.channels import Channel, ChannelTable
 from ddrive.protocol.cipher import StreamCipher
+from ddrive.protocol.codec import CLOSE, OPEN, decode, encode_pieces
 from ddrive.protocol.framing import MAX_BODY_BYTES, PING, Frame, FrameReader, frame_head
 from ddrive.protocol.handshake import Authenticate, Handshake
-from ddrive.protocol.messages import CLOSE, OPEN, Close, Extension, Message, Open, Options, decode, encode_pieces
+from ddrive.protocol.messages import Close, Extension, Message, Open, Options
 
 MAX_EARLY_BYTES = 64 * 1024  # of messages on channels that we have not opened, per connection; more are dropped
 STREAM_NUMBER = 0  # in place of a channel's: the connection itself is meant

@@ -16,18 +16,7 @@ from ddrive.feed.feed import Feed
 from ddrive.feed.merkle import Proof
 from ddrive.ids import BlockIndex, ChannelId, short
 from ddrive.protocol.link import Link
-from ddrive.protocol.messages import (
-    Cancel,
-    Data,
-    Extension,
-    Have,
-    Message,
-    Options,
-    Request,
-    Status,
-    Unhave,
-    Want,
-)
+from ddrive.protocol.messages import Cancel, Data, Extension, Have, Message, Options, Request, Status, Unhave, Want
 from ddrive.replication.announcing import Announcer
 from ddrive.replication.asking import LinkedPeer
 from ddrive.replication.blocks import REGION_BLOCKS

@@ -11,6 +11,7 @@ from io import StringIO
 import atheris
 
 INSTRUMENTED = ["ddrive.appdb.node", "ddrive.drive.stat", "ddrive.feed", "ddrive.protocol", "ddrive.trie"]
+INSTRUMENTED += [f"ddrive.swarm.dht_{part}" for part in ("node", "peers", "rpc", "search", "table")]
 
 with redirect_stderr(StringIO()), atheris.instrument_imports(include=INSTRUMENTED):  # it names every module
     from ddrive.appdb import node as appdb_node
@@ -21,8 +22,12 @@ with redirect_stderr(StringIO()), atheris.instrument_imports(include=INSTRUMENTE
     from ddrive.feed import FeedLog, MemoryDirectory, Proof, RemoteTree, rle
     from ddrive.ids import Node, NodeIndex
     from ddrive.protocol import Connection
+    from ddrive.protocol.codec import decode, encode, encode_pieces
     from ddrive.protocol.framing import FrameReader, encode_frame
-    from ddrive.protocol.messages import decode, encode, encode_pieces
+    from ddrive.swarm import dht_rpc
+    from ddrive.swarm.dht_node import Node as DhtNode
+    from ddrive.swarm.dht_node import Walk
+    from ddrive.swarm.static import Address
     from ddrive.trie import extension as trie_extension
     from ddrive.trie.node import decode_header, decode_node
 
@@ -152,7 +157,23 @@ def stats(data: bytes) -> None:
     assert rle.decode(rle.encode(data), len(data) + 8).rstrip(b"\0") == data.rstrip(b"\0")
 
 
-SINGLE = (frames, messages, connection, proofs, trie, stats)
+def dht(data: bytes) -> None:
+    """Datagrams in any order break nothing, and whoever forges a sender gets little sent there."""
+    source = atheris.FuzzedDataProvider(data)
+    node = DhtNode(lambda size: bytes(size), 0.0, is_ephemeral=source.ConsumeBool())
+    node.start(Walk(bytes(32), update=b""), [Address("10.0.0.1", 1)], 0.0)
+    for step in range(source.ConsumeIntInRange(0, 12)):
+        sender = Address(f"10.0.0.{source.ConsumeIntInRange(1, 3)}", source.ConsumeIntInRange(1, 3))
+        datagram = source.ConsumeBytes(source.ConsumeIntInRange(0, 200))
+        with suppress(RemoteProtocolError):
+            assert dht_rpc.decode(dht_rpc.encode(dht_rpc.decode(datagram))) == dht_rpc.decode(datagram)
+        node.out.clear()
+        node.receive(datagram, sender, step / 2)
+        assert sum(len(sent) for sent, to in node.out if to == sender) < 20 * dht_rpc.MAX_DATAGRAM_BYTES
+        node.tick(step / 2)
+
+
+SINGLE = (frames, messages, connection, proofs, trie, stats, dht)
 
 
 def every(data: bytes) -> None:

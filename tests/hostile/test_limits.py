@@ -10,9 +10,10 @@ import trio
 from ddrive.feed import merkle
 from ddrive.ids import BlockIndex
 from ddrive.protocol import Received, static_public_key
+from ddrive.protocol.codec import encode
 from ddrive.protocol.framing import MAX_BODY_BYTES
 from ddrive.protocol.handshake import MAX_MESSAGE_BYTES
-from ddrive.protocol.messages import Close, Data, Have, Open, Request, Unhave, Want, encode
+from ddrive.protocol.messages import Close, Data, Have, Open, Request, Unhave, Want
 from ddrive.protocol.varint import encode_varint
 from ddrive.replication.serving import MAX_QUEUED
 from tests.hostile.strangers import Engine, Stranger, engine, stranger, unknown_discovery_key, until

@@ -29,9 +29,9 @@ from ddrive.protocol import (
     Want,
 )
 from ddrive.protocol.channels import MAX_CHANNELS, MAX_STRANGERS
+from ddrive.protocol.codec import decode, encode
 from ddrive.protocol.connection import MAX_EARLY_BYTES
 from ddrive.protocol.framing import PING, FrameReader, encode_frame
-from ddrive.protocol.messages import decode, encode
 from tests.protocol.pairs import FIRST_SECRET, SECOND_SECRET, Pair, Side, new_pair, public_of
 
 FEED = KeyPair.from_seed(b"\x07" * 32).public_key

@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 from ddrive.errors import RemoteProtocolError
 from ddrive.ids import BlockIndex, DiscoveryKey, Node, NodeIndex
 from ddrive.protocol import schema_pb2 as schema
+from ddrive.protocol.codec import LARGE_BYTES, MAX_EXTENSIONS, MAX_PROOF_NODES, decode, encode, encode_pieces
 from ddrive.protocol.framing import PING, FrameReader, encode_frame
 from ddrive.protocol.messages import (
-    LARGE_BYTES,
-    MAX_EXTENSIONS,
-    MAX_PROOF_NODES,
     Cancel,
     Close,
     Data,
@@ -28,9 +26,6 @@ from ddrive.protocol.messages import (
     Unhave,
     Unwant,
     Want,
-    decode,
-    encode,
-    encode_pieces,
 )
 from tests.support.vectors import vector
 

@@ -18,8 +18,9 @@ from ddrive.protocol import (
     Open,
     Received,
 )
+from ddrive.protocol.codec import decode
 from ddrive.protocol.framing import FrameReader
-from ddrive.protocol.messages import Message, decode
+from ddrive.protocol.messages import Message
 from tests.support.vectors import VECTORS, vector
 
 NAMES = sorted(path.stem for path in (VECTORS / "transcripts").glob("*.json"))

@@ -3,7 +3,8 @@
 from ddrive.feed import Feed
 from ddrive.feed.merkle import Proof
 from ddrive.ids import BlockIndex
-from ddrive.protocol.messages import Request, Want, decode, encode
+from ddrive.protocol.codec import decode, encode
+from ddrive.protocol.messages import Request, Want
 from ddrive.replication.local import HeldBlocks
 from ddrive.replication.peer import PeerStats
 from ddrive.replication.scheduler import MAX_BROKEN_PROMISES, Scheduler, Send
