@@ -33,7 +33,7 @@ class DialCounts:
     """What came of the addresses that one source told."""
 
     dialled: int = 0
-    answered: int = 0  # by somebody who proved who he is
+    reached: int = 0  # somebody who proved who he is
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ class DialPlan:
         target = self.targets.get(address)
         if target is not None:
             target.key, target.is_shaking = key, False
-            self.counts[target.source].answered += 1
+            self.counts[target.source].reached += 1
 
     def found_ourselves(self, address: Address) -> None:
         """Never dial `address` again: it is our own."""

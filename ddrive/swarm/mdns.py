@@ -57,7 +57,7 @@ class Packet:
 
 def encode_questions(names: Iterable[Name], number: int) -> list[bytes]:
     """Return packets that ask for all of `names`."""
-    out = DNSOutgoing(_QUERY, id_=number)
+    out = DNSOutgoing(_QUERY, multicast=False, id_=number)  # as multicast it would have no number
     for name in names:
         out.add_question(DNSQuestion(str(name), _SRV, _IN))
     return out.packets() if out.questions else []
@@ -65,7 +65,7 @@ def encode_questions(names: Iterable[Name], number: int) -> list[bytes]:
 
 def encode_offers(offers: Iterable[Offer], number: int) -> list[bytes]:
     """Return packets that answer with `offers`."""
-    out = DNSOutgoing(_ANSWER, id_=number)
+    out = DNSOutgoing(_ANSWER, multicast=False, id_=number)
     for offer in offers:
         out.add_answer_at_time(DNSService(str(offer.name), _SRV, _IN, 0, 0, 0, offer.port, f"{_THE_SENDER}."), 0)
         if offer.id is not None:

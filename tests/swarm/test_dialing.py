@@ -5,7 +5,18 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddrive.swarm.dialing import LIAR_DELAY_S, MAX_LIARS, STEADY_S, DialPlan, delay_s
+from ddrive.ids import DiscoveryKey
+from ddrive.swarm.dialing import (
+    GIVEN_UP,
+    LIAR_DELAY_S,
+    MAX_FAR_DIALS,
+    MAX_FOUND,
+    MAX_LIARS,
+    MAX_PEERS_PER_TOPIC,
+    STEADY_S,
+    DialPlan,
+    delay_s,
+)
 from ddrive.swarm.static import Address
 
 HERE, THERE = Address("127.0.0.1", 4000), Address("::1", 4000)
@@ -200,3 +211,112 @@ def test_removed_address_is_forgotten_whatever_comes_later() -> None:
     plan.linked(KEY)
     end(plan, 1.0)
     assert plan.targets == {}
+
+
+TOPIC, SECOND = DiscoveryKey(b"t" * 32), DiscoveryKey(b"s" * 32)
+
+
+def near(number: int) -> Address:
+    """Return one of many addresses."""
+    return Address(f"10.0.{number // 256}.{number % 256}", 4000)
+
+
+def test_given_addresses_come_first_then_remembered_ones_then_the_lan() -> None:
+    plan = DialPlan()
+    plan.found(near(4), TOPIC, "mainline", 0.0)
+    plan.found(near(3), TOPIC, "lan", 1.0)
+    plan.found(near(2), TOPIC, "remembered", 2.0)
+    plan.add(near(1), 3.0)
+    assert plan.due(5.0) == [near(1), near(2), near(3), near(4)]
+
+
+def test_at_most_eight_are_dialled_at_once_and_the_far_ones_leave_room() -> None:
+    plan = DialPlan()
+    for number in range(20):
+        plan.found(near(number), DiscoveryKey(bytes([number]) * 32), "dht", 0.0)
+    assert len(plan.due(0.0)) == MAX_FAR_DIALS
+    for number in range(20, 40):
+        plan.found(near(number), TOPIC, "lan", 0.0)
+    for address in plan.due(0.0):
+        plan.began(address)
+    assert len(plan.targets) == 40
+    assert [address for address in plan.due(0.0) if plan.targets[address].source != "given"] == []
+    plan.add(HERE, 0.0)
+    assert plan.due(0.0) == [HERE]  # somebody asked for it
+    plan.answered(near(20), KEY)
+    plan.answered(near(21), OTHER)
+    assert len(plan.due(0.0)) == 2  # these are no dials any more: another one may begin
+
+
+def test_at_most_24_peers_are_linked_for_one_topic() -> None:
+    plan = DialPlan()
+    for number in range(60):
+        plan.found(near(number), TOPIC, "lan", 0.0)
+    linked = 0
+    while due := plan.due(0.0):
+        for address in due:
+            dialled(plan, address, bytes([linked]) * 32)
+            linked += 1
+    assert linked == MAX_PEERS_PER_TOPIC
+    plan.found(near(59), SECOND, "lan", 0.0)
+    assert plan.due(0.0) == [near(59)]
+
+
+def test_found_addresses_are_bounded_and_those_that_fail_make_room() -> None:
+    plan = DialPlan()
+    for number in range(MAX_FOUND):
+        assert plan.found(near(number), TOPIC, "dht", 0.0)
+    assert not plan.found(near(MAX_FOUND), TOPIC, "dht", 0.0)
+    plan.began(near(9))
+    plan.failed(near(9), 0.0, 0.0, "refused")
+    assert plan.found(near(MAX_FOUND), TOPIC, "dht", 0.0)
+    assert near(9) not in plan.targets
+    plan.add(HERE, 0.0)
+    assert plan.due(0.0)[0] == HERE
+
+
+def test_a_found_address_that_only_fails_is_forgotten_and_a_given_one_is_not() -> None:
+    plan = DialPlan()
+    plan.found(HERE, TOPIC, "dht", 0.0)
+    plan.add(THERE, 0.0)
+    for _ in range(GIVEN_UP):
+        for address in (HERE, THERE):
+            plan.began(address)
+            plan.failed(address, 0.0, 0.0, "refused")
+    assert list(plan.targets) == [THERE]
+
+
+def test_what_was_found_for_a_topic_goes_with_it() -> None:
+    plan = DialPlan()
+    plan.found(HERE, TOPIC, "lan", 0.0)
+    plan.found(HERE, SECOND, "dht", 0.0)
+    plan.found(THERE, TOPIC, "lan", 0.0)
+    plan.forget_topic(TOPIC)
+    assert list(plan.targets) == [HERE]
+    plan.forget_topic(SECOND)
+    assert plan.targets == {}
+
+
+def test_a_change_of_network_ends_the_waiting_but_not_that_for_liars() -> None:
+    plan = DialPlan()
+    plan.add(HERE, 0.0)
+    plan.add(THERE, 0.0)
+    for _ in range(9):
+        plan.failed(HERE, 0.0, 0.0, "no route")
+    plan.failed(THERE, 0.0, 0.0, "lied", lied=True)
+    plan.retry(10.0)
+    assert plan.due(10.0) == [HERE]
+    plan.failed(HERE, 10.0, 0.0, "no route")
+    assert plan.targets[HERE].next_s == 11.0
+
+
+def test_who_speaks_on_the_lan_is_tried_sooner_but_for_liars() -> None:
+    plan = DialPlan()
+    for number, lied in ((1, False), (2, True)):
+        plan.found(near(number), TOPIC, "lan", 0.0)
+        plan.began(near(number))
+        for _ in range(5):
+            plan.failed(near(number), 0.0, 0.0, "gone", lied=lied)
+        plan.found(near(number), TOPIC, "lan", 2.0)
+    assert plan.targets[near(1)].next_s == 3.0
+    assert plan.targets[near(2)].next_s == LIAR_DELAY_S
