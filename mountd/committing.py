@@ -20,7 +20,9 @@ from ddrive.errors import DriveError
 from ddrive.feed import Feed
 from ddrive.trie import Delete, Put, Trie
 from mountd.draft import Content
-from mountd.staged import GROUP_S, Entry, Sealed, StagedDrive
+from mountd.journal import Attempt
+from mountd.nodes import Entry, Sealed
+from mountd.staged import GROUP_S, StagedDrive
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,24 @@ class Committer:
                 log.warning("changes wait, as they cannot be stored: entries=%d why=%s", self._staged.pending, problem)
                 await trio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
+
+    async def resolve(self) -> None:
+        """Find out which changes of a dead worker are in the drive although it did not live to say so.
+
+        Raises: what reading the drive raises.
+        """
+        spool = self._staged.spool
+        for attempt in spool.attempts:
+            own = await self._staged.drive.own(attempt.path.rpartition("/")[0])
+            key = f"{own.path}/{attempt.path.rpartition('/')[2]}".strip("/")
+            for seq in range(attempt.version, min(attempt.version + attempt.versions, own.trie.version)):
+                node = await own.trie.nodes.node(seq)
+                if node.key == key and node.value == attempt.value:
+                    self._staged.settled(attempt.serials)
+                    spool.journal.done(attempt.serials)
+                    log.info("found in the drive already: entries=%d version=%d", attempt.versions, seq)
+                    break
+        spool.attempts = []
 
     async def finish(self, limit_s: float) -> bool:
         """Commit all that is sealed, for `limit_s` seconds at most; tell whether nothing is left."""
@@ -129,11 +149,19 @@ class Committer:
             nonlocal start
             start = view.version
             share.finals = [await _final(view, share.base, each) for each in sealed]
-            changes: list[Put | Delete] = []
+            removals: list[Put | Delete] = []
+            puts: list[Put | Delete] = []
             for each, final in zip(sealed, share.finals, strict=True):
                 inner = each.path.removeprefix(share.base)
-                changes.append(Delete(inner) if final is None else Put(inner, encode_stat(final)))
-            return sorted(changes, key=lambda change: isinstance(change, Put))
+                if final is None:
+                    removals.append(Delete(inner))
+                    continue
+                value = encode_stat(final)
+                if not puts:
+                    serials = [other.serial for other in sealed]
+                    self._staged.spool.journal.tried(Attempt(each.path, value, start, len(sealed), serials))
+                puts.append(Put(inner, value))
+            return removals + puts
 
         async with self._staged.batching:
             done = await share.own.trie.update(decide)

@@ -18,7 +18,8 @@ from mountd.committing import Committer
 from mountd.follower import KernelCache
 from mountd.handles import FileHandle
 from mountd.inodes import Inode, to_bytes
-from mountd.staged import Node, StagedDrive
+from mountd.nodes import Node
+from mountd.staged import StagedDrive
 from mountd.vfs import Vfs
 from mountd.xattrs import LINK_AS_IS, check_given
 
@@ -416,7 +417,7 @@ class Editor:
         """Return the node of an inode, whether it still has a name or not."""
         known = inode.node if isinstance(inode.node, Node) else None
         if inode.removed:
-            node = known or Node(staged, _known(inode), origin=(inode.path, _known(inode)))
+            node = known or staged.new_node(_known(inode), (inode.path, _known(inode)))
         else:
             node = staged.pin(inode.path, _known(inode), known)
         if inode.handles and not inode.is_dir:

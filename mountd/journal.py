@@ -12,7 +12,7 @@ import os
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import msgpack
@@ -24,9 +24,22 @@ RECORD_BYTES_MAX = 1 << 30  # a longer one is damage
 _FRAME = struct.Struct("<II")  # length and CRC-32 of what follows
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-BEGUN, CHANGED, DONE, SYNCED = range(4)  # kinds of records
+BEGUN, CHANGED, DONE, SYNCED, TRIED = range(5)  # kinds of records
 
 Change = list[Any]  # serial number, path, and what is there; only the first two mean something here
+
+
+class Attempt(NamedTuple):
+    """An append to a drive that may have succeeded: then the drive has `value` at `path`.
+
+    That is in one of the `versions` after `version`, and the changes `serials` are in the drive as well.
+    """
+
+    path: str
+    value: bytes
+    version: int
+    versions: int
+    serials: list[int]
 
 
 @dataclass(slots=True)
@@ -35,6 +48,7 @@ class Replayed:
 
     owner: dict[str, Any]
     changes: list[Change] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
 
 
 class Journal:
@@ -64,6 +78,10 @@ class Journal:
         Raises: OSError.
         """
         self._append([DONE, serials])
+
+    def tried(self, attempt: Attempt) -> None:
+        """Record that changes are about to be stored in the drive. Raises: OSError."""
+        self._append([TRIED, *attempt])
 
     def synced(self) -> None:
         """Record that the data of all changes so far is on the platter. Raises: OSError."""
@@ -156,6 +174,8 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
                 where = paths.get(serial, "")
                 if where in pending and pending[where][0] <= serial:
                     del pending[where]
+        elif record[0] == TRIED:
+            found.attempts.append(Attempt(*record[1:]))
     found.changes = sorted(pending.values(), key=lambda change: change[0])
     return found, length
 

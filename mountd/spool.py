@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from mountd.journal import Change, Journal, replay
+from mountd.journal import Attempt, Change, Journal, replay
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,7 @@ class Spool:
         self.slots = Slots()
         found, length = replay(directory / _JOURNAL)
         self.replayed: list[Change] = found.changes if found else []
+        self.attempts: list[Attempt] = found.attempts if found else []
         self.journal = Journal(directory / _JOURNAL, owner)
         self.journal.cut(length)
         self._lock = lock

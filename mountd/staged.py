@@ -7,132 +7,31 @@ a journal record; `committing.Committer` brings sealed states into the drive.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import trio
 
 from ddrive.drive import DirEntry, Drive
 from ddrive.drive.reader import FileReader, extent_of
-from ddrive.drive.stat import Stat, decode_stat, encode_stat
+from ddrive.drive.stat import Stat, decode_stat
 from ddrive.errors import NotFound
 from ddrive.ids import PublicKey
 from mountd.draft import Base, Content, Draft
-from mountd.face import EntryFace, ExtentFace, FeedFace, NestedDrivesFace, ReaderFace
+from mountd.face import EntryFace, NestedDrivesFace, ReaderFace
 from mountd.journal import Change
+from mountd.nodes import Entry, Node, Origin, Sealed
 from mountd.ownversions import OwnVersions
 from mountd.spool import Spool
 
+CONTENT_FIELDS = ("size", "blocks", "offset", "byte_offset")
 GROUP_S = 0.2  # from the first change to the commit of all that came until then
 GROUP_ENTRIES = 1024  # or as soon as there are so many
 GROUP_BYTES = 16 * 1024 * 1024
 PENDING_MAX = 16384  # entries that wait for a commit before those who write wait too
 
 Changes = list[Change]
-Entries = list["Entry"]  # a name of its own: within a class with a method `list` that word means the method
-Origin = tuple[str, Stat]  # where the drive has an entry, and what it was when it was first changed here
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sealed:
-    """What a path is to be in the drive. `stat` None: nothing; `content` None: the bytes that the drive has.
-
-    `changed` are the attributes that were set here; the others are those of `origin` when that has changed meanwhile.
-    """
-
-    serial: int
-    path: str
-    stat: Stat | None
-    content: Content | None = None
-    origin: Origin | None = None
-    changed: frozenset[str] = frozenset()
-
-    def record(self) -> Change:
-        """Return the form in which it is kept in the journal."""
-        if self.stat is None:
-            return [self.serial, self.path]
-        origin = None if self.origin is None else [self.origin[0], encode_stat(self.origin[1])]
-        content = self.content
-        kept: list[Any] | None = None
-        if content is not None:
-            base = None if content.base is None else [content.base.path, encode_stat(content.base.stat)]
-            kept = [content.size, content.limit, content.runs(), base]
-        return [self.serial, self.path, encode_stat(self.stat), origin, sorted(self.changed), kept]
-
-
-class Node:
-    """A file, directory or link that was changed here, as programs see it. Also the reader of its bytes."""
-
-    def __init__(self, drive: "StagedDrive", stat: Stat, *, origin: Origin | None) -> None:
-        """`origin`: where the drive has it; None for something new."""
-        self.stat = stat
-        self.path: str | None = None  # None: it was removed
-        self.writers = 0  # open files that may write
-        self.draft: Draft | None = None  # None: its bytes are those that the drive has
-        self.origin = origin
-        self.sealed_stat = None if origin is None else stat  # attributes of the last sealed state
-        self.sealed_content: Content | None = None  # its bytes, if the drive has them not yet
-        self.changed: set[str] = set()
-        self._drive = drive
-        self._place = origin[0] if origin else ""  # a path in the drive that its bytes are in
-        self._reader: ReaderFace | None = None
-
-    @property
-    def is_dirty(self) -> bool:
-        """Whether it is not as it was sealed."""
-        return self.sealed_stat is None or (self.draft is not None and self.draft.is_dirty)
-
-    @property
-    def size(self) -> int:
-        """Its size in bytes."""
-        return self.stat.size
-
-    @property
-    def extent(self) -> ExtentFace:
-        """Where the drive has its bytes, if it has."""
-        return self.stat
-
-    @property
-    def feed(self) -> FeedFace:
-        """The feed of the drive."""
-        return self._drive.metadata
-
-    async def read(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset`, fewer only at the end."""
-        if self.draft is not None:
-            return await self.draft.read(offset, size)
-        if self._reader is None:
-            self._reader = await self._drive.open_base(self._place, self.stat)
-        return await self._reader.read(offset, size)
-
-    def edit(self, path: str) -> Draft:
-        """Return the draft to write into; `path` says which drive its bytes are in."""
-        if self.draft is None:
-            stat = self.stat
-            size = stat.size if stat.blocks else 0
-            base = Base(path, stat, self._drive.open_base) if size else None
-            self.draft = Draft(self._drive.spool, base, size, size)
-        return self.draft
-
-    def discard(self) -> None:
-        """Give what only this node uses back: nobody reads it any more."""
-        if self.draft is not None:
-            self.draft.discard()
-            self.draft = None
-
-    async def aclose(self) -> None:
-        """Nothing to do: the node lives as long as somebody needs it."""
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A path that is not as the drive has it, or may soon not be. `node` None: nothing is there."""
-
-    path: str
-    node: Node | None = None
-    sealed: Sealed | None = None  # to be committed
-    committing: Sealed | None = None  # being committed
-    is_overtaken: bool = False  # others have changed what the drive has there
+Entries = list[Entry]  # names of their own: within a class with a method `list` that word means the method
 
 
 class StagedDrive:
@@ -248,13 +147,17 @@ class StagedDrive:
 
     # Changing
 
+    def new_node(self, stat: Stat, origin: Origin | None) -> Node:
+        """Return a node that is nowhere yet."""
+        return Node(self.spool, self.metadata, self.open_base, stat, origin)
+
     def pin(self, path: str, stat: Stat, known: Node | None = None) -> Node:
         """Return the node at `path`; when there is none `known`, which was there, or one for what the drive has."""
         entry = self._entry(path)
         if entry is not None and entry.node is not None:
             return entry.node
         if known is None or known.draft is None:
-            return self._put(path, Node(self, stat, origin=(path, stat)))
+            return self._put(path, self.new_node(stat, (path, stat)))
         known.stat = known.sealed_stat = stat
         known.origin = path, stat
         known.changed.clear()
@@ -262,7 +165,7 @@ class StagedDrive:
 
     def add(self, path: str, stat: Stat, *, sealed: bool = True) -> Node:
         """Return the node of something new at `path`; one that is not sealed counts only here. Raises: OSError."""
-        node = self._put(path, Node(self, stat, origin=None))
+        node = self._put(path, self.new_node(stat, None))
         if sealed:
             self._record([self._seal(node)])
         return node
@@ -391,6 +294,25 @@ class StagedDrive:
             if entry.sealed is not None:
                 self._wait(entry)
 
+    def settled(self, serials: Sequence[int]) -> None:
+        """Take note that changes of a dead worker are in the drive already. Nothing is open yet."""
+        landed = set()
+        for entry in self._all():
+            if entry.sealed is not None and entry.sealed.serial in serials:
+                landed.add(entry.path)
+                self._due.pop(entry.path, None)
+                if entry.sealed.content is not None:
+                    entry.sealed.content.drop(done=True)
+                if entry.node is not None:
+                    entry.node.discard()
+                self._drop(entry)
+        for entry in self._all():
+            sealed = entry.sealed
+            if sealed is not None and sealed.origin is not None and sealed.origin[0] in landed:
+                entry.sealed = replace(sealed, origin=None)  # that is another entry by now
+                if entry.node is not None:
+                    entry.node.origin = None
+
     def give_back(self, entries: Entries) -> None:
         """Let entries from `take` wait again: they were not committed."""
         for entry in entries:
@@ -410,18 +332,30 @@ class StagedDrive:
             entry.is_overtaken = True  # others have written what we only gave attributes
         else:
             self.own.note(entry.path, final)
+        if final is not None and sealed.node is not None:
+            self._rooted(sealed.node, (entry.path, final))
         if final is not None and node is not None and node.path == entry.path and entry.sealed is None:
             self._renew(node, sealed, final)
         if sealed.content is not None:
             sealed.content.drop(done=True)
         self._retire(entry)
 
+    def _rooted(self, node: Node, origin: Origin) -> None:
+        """Note where the drive has a node now; it may have moved on here."""
+        node.origin = origin
+        entry = None if node.path is None else self._entry(node.path)
+        sealed = None if entry is None else entry.sealed
+        if entry is not None and sealed is not None and sealed.node is node:
+            stat = sealed.stat
+            if stat is not None and sealed.content is None:
+                stat = replace(stat, **{name: getattr(origin[1], name) for name in CONTENT_FIELDS})
+            entry.sealed = replace(sealed, origin=origin, stat=stat)
+
     def _renew(self, node: Node, sealed: Sealed, final: Stat) -> None:
         """Let a node go on from what the drive has now."""
         if sealed.content is not None and node.sealed_content is sealed.content and node.draft is not None:
             node.sealed_content = None
             node.draft.rebase(sealed.content, Base(sealed.path, final, self.open_base) if final.blocks else None)
-        node.origin = sealed.path, final
         node.sealed_stat = final
         if not node.is_dirty:
             node.stat = final
@@ -498,7 +432,7 @@ class StagedDrive:
         assert node.path is not None
         assert node.sealed_stat is not None
         changed = frozenset(node.changed)
-        return Sealed(self.spool.serial(), node.path, node.sealed_stat, node.sealed_content, node.origin, changed)
+        return Sealed(self.spool.serial(), node.path, node.sealed_stat, node.sealed_content, node.origin, changed, node)
 
     def _record(self, sealed: Sequence[Sealed], *, due: bool = True) -> None:
         """Write sealed states to the journal, and let them count."""
@@ -536,7 +470,7 @@ class StagedDrive:
             self._record_restored(Sealed(serial, path, None))
             return
         stat, origin, changed, kept = decode_stat(rest[0]), rest[1], rest[2], rest[3]
-        node = self._put(path, Node(self, stat, origin=(origin[0], decode_stat(origin[1])) if origin else None))
+        node = self._put(path, self.new_node(stat, (origin[0], decode_stat(origin[1])) if origin else None))
         node.stat = node.sealed_stat = stat
         node.changed.update(changed)
         if kept is not None:
@@ -548,7 +482,7 @@ class StagedDrive:
             self.spool.slots.hold(chunks.values())
             node.sealed_content = content
             node.draft = Draft.restored(self.spool, content)
-        self._record_restored(Sealed(serial, path, stat, node.sealed_content, node.origin, frozenset(changed)))
+        self._record_restored(Sealed(serial, path, stat, node.sealed_content, node.origin, frozenset(changed), node))
 
     def _record_restored(self, sealed: Sealed) -> None:
         directory, name = _split(sealed.path)

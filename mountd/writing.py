@@ -43,6 +43,7 @@ async def serve_writing(drive: Drive, state: Path, *, task_status: trio.TaskStat
     committer = Committer(staged)
     is_done = False
     try:
+        await committer.resolve()
         task_status.started(Writing(staged, committer))
         await committer.run()
     finally:
@@ -57,6 +58,7 @@ async def _commit_left(drive: Drive, spool: Spool) -> None:
     committer = Committer(StagedDrive(drive, spool))
     is_done = False
     try:
+        await committer.resolve()
         is_done = await committer.finish(OTHERS_S)
     except DriveError as problem:
         log.warning("changes of a dead mount cannot be stored now: place=%s why=%s", spool.directory, problem)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mountd import journal as journals
-from mountd.journal import Journal, replay
+from mountd.journal import Attempt, Journal, replay
 
 OWNER = {"key": "00", "dialect": "dweb"}
 
@@ -70,6 +70,15 @@ def test_after_another_boot_only_what_was_synced_counts(tmp_path: Path, monkeypa
     (tmp_path / "boot").write_text("another")
     monkeypatch.setattr(journals, "_BOOT_ID", tmp_path / "boot")
     assert serials(tmp_path / "j") == [1]
+
+
+def test_attempts_are_told(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    journal.changed([[1, "/a"]])
+    journal.tried(Attempt("/a", b"value", 7, 2, [1]))
+    found, _ = replay(tmp_path / "j")
+    assert found is not None
+    assert found.attempts == [Attempt("/a", b"value", 7, 2, [1])]
 
 
 def test_it_begins_anew_with_what_still_counts(tmp_path: Path) -> None:
