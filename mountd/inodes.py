@@ -15,6 +15,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from ddrive.drive.stat import Stat
+from ddrive.ids import PublicKey
 from mountd.face import EntryFace, NodeFace
 
 ROOT_NUMBER = 1  # fixed by FUSE
@@ -135,6 +136,22 @@ class Inode:
         """Return the path of `name` in this directory."""
         path = self.path
         return path + name if path == "/" else f"{path}/{name}"
+
+
+def leads_back(inode: Inode, key: PublicKey) -> bool:
+    """Tell whether `inode` is the place of a nested drive that it lies in already, at the same version.
+
+    `key` is that of the mounted drive.
+    """
+    mount = inode.stat.mount if inode.stat is not None else None
+    if mount is None or not inode.is_dir:
+        return False
+    above = inode.parent
+    while above is not None:
+        if above.stat is not None and above.stat.mount == mount:
+            return True
+        above = above.parent
+    return mount.key == key and not mount.version
 
 
 class InodeTable:

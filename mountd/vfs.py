@@ -25,11 +25,12 @@ from ddrive.errors import (
     NotADirectory,
     NotFound,
     TimedOut,
+    TooManyLinks,
 )
 from ddrive.ids import BlockIndex
 from mountd.face import DriveFace, EntryFace, FeedFace, NodeFace, ReaderFace
 from mountd.handles import DirHandle, FileHandle, HandleTable, reads
-from mountd.inodes import Inode, InodeTable, Listing, to_bytes
+from mountd.inodes import Inode, InodeTable, Listing, leads_back, to_bytes
 from mountd.waits import Callers, Limits, Wait, Waits, interrupted
 from mountd.xattrs import LINK_AS_IS, OWN_PREFIX, given_value, names_of, own_value
 
@@ -418,8 +419,10 @@ class Vfs:
         return FOREVER_S if self.fixed and not directory.nested else ABSENT_S
 
     def directory(self, number: int) -> Inode:
-        """Return the directory with that number. Raises: NotADirectory, OSError (ESTALE)."""
+        """Return the directory with that number. Raises: NotADirectory, OSError (ESTALE), TooManyLinks for a circle."""
         inode = self.inodes.get(number)
         if not inode.is_dir:
             raise NotADirectory(f"{inode.path} is not a directory")
+        if self._drive is not None and leads_back(inode, self._drive.key):
+            raise TooManyLinks(f"{inode.path} leads back into a drive that it is in")
         return inode

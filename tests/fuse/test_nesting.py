@@ -1,0 +1,82 @@
+"""Nested drives in a mount: three deep on three peers, pinned versions, and circles."""
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.memory_mount import until
+from tests.support.program import Program, program
+
+
+def tree(place: Path, name: str, text: str) -> Path:
+    """Return a directory with one file."""
+    place.mkdir(exist_ok=True)
+    (place / name).write_text(text)
+    return place
+
+
+def test_three_deep_each_on_another_peer(tmp_path: Path) -> None:
+    """One reader, three authors: each drive comes from whoever has it, at the newest or the pinned version."""
+    with (
+        program(tmp_path / "inner") as first,
+        program(tmp_path / "middle") as second,
+        program(tmp_path / "outer") as third,
+        program(tmp_path / "reader") as reader,
+    ):
+        inner = first.ask("import", tree(tmp_path / "a", "a.txt", "one"))
+        middle = second.ask("import", tree(tmp_path / "b", "b.txt", "middle"))
+        outer = third.ask("import", tree(tmp_path / "c", "c.txt", "outer"))
+        second.ask("link", f"{middle['key']}:/inner", inner["key"])
+        second.ask("link", f"{middle['key']}:/pinned", f"{inner['key']}+{inner['version']}")
+        third.ask("link", f"{outer['key']}:/deep/middle", middle["key"])
+        for author in (first, second, third):
+            reader.ask("peer", "add", author.address)
+        place = tmp_path / "mnt"
+        reader.mount(outer["key"], place)
+        assert (place / "deep/middle/inner/a.txt").read_text() == "one"
+        tree(tmp_path / "a", "a.txt", "number two")
+        first.ask("import", tmp_path / "a", inner["key"])
+        until(lambda: (place / "deep/middle/inner/a.txt").read_text() == "number two")
+        assert (place / "deep/middle/pinned/a.txt").read_text() == "one"
+        found = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+        assert found == ["c.txt", "deep/middle/b.txt", "deep/middle/inner/a.txt", "deep/middle/pinned/a.txt"]
+        with pytest.raises(OSError, match="Read-only"):
+            (place / "deep/middle/pinned/a.txt").write_text("x")
+
+
+def circle(ddrive: Program, place: Path) -> str:
+    """Make two drives that nest each other, and the first one itself and its past; return the key of the first."""
+    one = ddrive.ask("import", tree(place / "one", "file", "past"))
+    two = ddrive.ask("import", tree(place / "two", "other", "two"))["key"]
+    key: str = one["key"]
+    ddrive.ask("link", f"{key}:/two", two)
+    ddrive.ask("link", f"{two}:/back/one", key)
+    ddrive.ask("link", f"{key}:/self", key)
+    ddrive.ask("link", f"{key}:/past", f"{key}+{one['version']}")
+    tree(place / "one", "file", "present")
+    ddrive.ask("import", place / "one", key)
+    return key
+
+
+def test_a_circle_ends_with_an_error(tmp_path: Path) -> None:
+    with program(tmp_path / "state") as ddrive:
+        key = circle(ddrive, tmp_path)
+        place = tmp_path / "mnt"
+        ddrive.mount(key, place)
+        assert sorted(os.listdir(place)) == ["file", "past", "self", "two"]
+        assert (place / "past/file").read_text() == "past"
+        assert os.listdir(place / "two/back") == ["one"]
+        assert (place / "two/back/one").is_dir()
+        for inside in ("self", "two/back/one"):
+            for path in (place / inside / "file", place / inside / "x/y"):
+                with pytest.raises(OSError, match="symbolic links") as told:
+                    path.stat()
+                assert told.value.errno == errno.ELOOP
+            with pytest.raises(OSError, match="symbolic links"):
+                os.listdir(place / inside)
+        done = subprocess.run(["find", ".", "-type", "f"], cwd=place, capture_output=True, timeout=60, text=True)
+        assert sorted(done.stdout.splitlines()) == ["./file", "./past/file", "./two/other"]
+        assert done.stderr.count("Too many levels of symbolic links") == 2
