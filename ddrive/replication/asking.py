@@ -91,7 +91,7 @@ class Asking:
 
     async def refresh(self) -> None:
         """Return when every announced length is proven or nobody has news, after 5 s at the latest."""
-        if self.feed.writable:
+        if self.feed.writable and not self.feed.behind:
             return
         withdraw = self.want_length(ENDLESS)
         try:
@@ -100,6 +100,11 @@ class Asking:
                     await self.news()
         finally:
             withdraw()
+
+    def claimed_length(self) -> int:
+        """Return the greatest length that a peer says the feed has, but for those that did not prove it when asked."""
+        peers = [peer for peer in self._scheduler.peers.values() if peer.uploading]
+        return max((peer.remote.length for peer in peers if peer.remote.length > peer.doubted), default=0)
 
     def wished(self, start: int, end: int) -> bool:
         """Tell whether somebody wishes for some of the blocks [start, end)."""

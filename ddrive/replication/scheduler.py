@@ -6,31 +6,20 @@ and its late answer is still welcome. The bytes of an answer are verified by the
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from ddrive.ids import BlockIndex, PeerId
 from ddrive.protocol.messages import Cancel, Data, Message, Request, Status, Want
 from ddrive.replication.blocks import REGION_BLOCKS
+from ddrive.replication.choosing import Choice, LocalBlocks
 from ddrive.replication.demand import BlockWish, DemandTable, LengthWish, Level, OffsetWish, Wish
 from ddrive.replication.peer import MIN_REQUESTS, Asked, PeerState
-from ddrive.replication.probing import LocalTree, Prober
+from ddrive.replication.probing import Prober
 
 REQUEST_TIMEOUT_S = 5.0  # a silent request is asked elsewhere
 DROP_AFTER_S = 20.0  # a peer that owes answers and stays silent is dropped
 PAUSE_S = 5.0  # when what arrives cannot be stored
-LEVELS = tuple(Level)
 MAX_BROKEN_PROMISES = 16  # answers of one peer that we did not store; from then on it is to blame for what it sends
 LATE_S = 30.0  # a peer that left a request unanswered may be asked for the block again
-BEYOND_REQUESTS = 1  # at a time for blocks past our length, as each answer repeats the proof of the new length
-BEYOND_URGENT = 4  # the same when somebody waits: a round trip costs more than a proof
-
-
-class LocalBlocks(LocalTree, Protocol):
-    """What is held here, as the feed knows it."""
-
-    def has(self, index: int) -> bool: ...
-
-    def next_missing(self, start: int, end: int) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +59,7 @@ class Scheduler:
         self._timeout_s = request_timeout_s
         self._asked: dict[int, PeerId] = {}  # block -> the one peer that it is asked of
         self._tips: set[int] = set()  # blocks asked for without a wish, to follow the length
+        self._choice = Choice(local, self.demand, self.peers, self._asked)
         self._prober = Prober(local, self.demand, self.peers, eager=eager_length)
         self._paused_until = 0.0
         self._last_id = 0
@@ -338,13 +328,13 @@ class Scheduler:
             return []
         actions = self._probe(now) if self._prober.has_work else []
         if only is not None:
-            while only.uploading and (index := self._next_block(only)) is not None:
+            while only.uploading and (index := self._choice.next_block(only)) is not None:
                 actions.append(self._ask(only, index, now))
             return actions
         ready = [peer for peer in self.peers.values() if peer.uploading]
         while ready:
             peer = ready[0] if len(ready) == 1 else min(ready, key=lambda peer: (peer.stalled, peer.load))
-            index = self._next_block(peer)
+            index = self._choice.next_block(peer)
             if index is None:
                 ready.remove(peer)
             else:
@@ -357,7 +347,7 @@ class Scheduler:
         for peer, request in self._prober.requests(now):
             if request.hash or request.bytes:
                 actions.append(Send(peer.id, request))
-            elif self._askable(peer, request.index, Level.URGENT):
+            elif self._choice.askable(peer, request.index, Level.URGENT):
                 self._tips.add(request.index)
                 actions.append(self._ask(peer, request.index, now))
         return actions
@@ -372,61 +362,3 @@ class Scheduler:
         self._asked[index] = peer.id
         self.demand.taken(index)
         return Send(peer.id, Request(BlockIndex(index)))
-
-    def _next_block(self, peer: PeerState) -> int | None:
-        """Return the block to ask this peer for next, or None when it is busy or has nothing that is wished."""
-        in_flight = len(peer.asked)
-        for level in LEVELS:
-            if not self.demand.waiting(level) and not self.demand.ranges(level):
-                continue
-            if in_flight >= (peer.urgent_limit if level is Level.URGENT else peer.limit):
-                return None
-            for index in self.demand.waiting(level):
-                if peer.remote.has(index) and not self._local.has(index) and self._askable(peer, index, level):
-                    return index
-            for wish in self.demand.ranges(level):
-                found = self._search(wish, peer)
-                if found is not None:
-                    return found
-        return None
-
-    def _search(self, wish: BlockWish, peer: PeerState) -> int | None:
-        """Return the next block of a range to ask this peer for, moving the range's cursor for it."""
-        position: int | None = wish.cursors.get(peer.id, wish.start)
-        while position is not None and position < wish.end:
-            index = peer.remote.next(position, wish.end)
-            if index is None:
-                break
-            if index in self._asked:
-                position = index + 1
-            elif self._local.has(index):
-                position = self._local.next_missing(index, wish.end)
-            elif self._askable(peer, index, wish.level):
-                wish.cursors[peer.id] = index + 1
-                return index
-            elif self._held_back(peer, index, wish.level):
-                wish.cursors[peer.id] = index
-                return None
-            else:
-                position = index + 1
-        wish.cursors[peer.id] = wish.end
-        return None
-
-    def _askable(self, peer: PeerState, index: int, level: Level) -> bool:
-        """Tell whether `index`, which the peer announced and we lack, may be asked of it now."""
-        if index in self._asked:
-            return False
-        late = peer.late.get(index) if peer.late else None
-        if late is not None and not late.cancelled:
-            return False
-        return not self._held_back(peer, index, level)
-
-    def _held_back(self, peer: PeerState, index: int, level: Level) -> bool:
-        """Tell whether `index` should wait for a first proof, or be left to a livelier peer."""
-        if index >= self._local.length:
-            allowed = BEYOND_URGENT if level is Level.URGENT else BEYOND_REQUESTS
-            if peer.beyond >= allowed:
-                return True
-        return peer.stalled and any(
-            other.uploading and not other.stalled and other.remote.has(index) for other in self.peers.values()
-        )
