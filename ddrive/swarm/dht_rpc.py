@@ -109,9 +109,9 @@ def encode(datagram: Datagram) -> bytes:
         if content is not None:
             setattr(body, name, content)
     if datagram.command:
-        body.command = datagram.command
+        body.command = datagram.command.encode()
     if datagram.error:
-        body.error = datagram.error
+        body.error = datagram.error.encode()
     return body.SerializeToString()
 
 
@@ -128,13 +128,13 @@ def decode(data: bytes) -> Datagram:
     return Datagram(
         kind=Kind(body.kind),
         rid=body.rid,
-        command=body.command,
+        command=body.command.decode(errors="replace"),
         to=unpack_address(body.to) if len(body.to) == _PEER_BYTES else None,
         id=_sized(body.id, ID_BYTES) if body.HasField("id") else None,
         target=_sized(body.target, ID_BYTES) if body.HasField("target") else None,
         closer=_unpack_contacts(body.closer),
         token=_sized(body.token, MAX_TOKEN_BYTES, exact=False) if body.token else None,
-        error=body.error,
+        error=body.error.decode(errors="replace"),
         value=body.value if body.HasField("value") else None,
     )
 

@@ -4,36 +4,39 @@
 # source: ddrive/swarm/schema.proto
 # Protobuf Python Version: 6.31.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pool as _descriptor_pool
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 6, 31, 1, "", "ddrive/swarm/schema.proto"
+    _runtime_version.Domain.PUBLIC,
+    6,
+    31,
+    1,
+    '',
+    'ddrive/swarm/schema.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(
-    b'\n\x19\x64\x64rive/swarm/schema.proto\x12\x0c\x64\x64rive.swarm"\xac\x01\n\x08\x44\x61tagram\x12\x0f\n\x07version\x18\x0b \x01(\r\x12\x0c\n\x04kind\x18\x01 \x01(\r\x12\x0b\n\x03rid\x18\x02 \x01(\r\x12\n\n\x02to\x18\n \x01(\x0c\x12\n\n\x02id\x18\x03 \x01(\x0c\x12\x0e\n\x06target\x18\x04 \x01(\x0c\x12\x0e\n\x06\x63loser\x18\x05 \x01(\x0c\x12\r\n\x05token\x18\x06 \x01(\x0c\x12\x0f\n\x07\x63ommand\x18\x07 \x01(\t\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\r\n\x05value\x18\t \x01(\x0c"E\n\nPeersAsked\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x15\n\rlocal_address\x18\x02 \x01(\x0c\x12\x12\n\nunannounce\x18\x03 \x01(\x08"3\n\rPeersAnswered\x12\r\n\x05peers\x18\x01 \x01(\x0c\x12\x13\n\x0blocal_peers\x18\x02 \x01(\x0c"*\n\tHolepunch\x12\r\n\x05\x61sker\x18\x02 \x01(\x0c\x12\x0e\n\x06wanted\x18\x03 \x01(\x0c'
-)
+
+
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x64\x64rive/swarm/schema.proto\x12\x0c\x64\x64rive.swarm\"\xac\x01\n\x08\x44\x61tagram\x12\x0f\n\x07version\x18\x0b \x01(\r\x12\x0c\n\x04kind\x18\x01 \x01(\r\x12\x0b\n\x03rid\x18\x02 \x01(\r\x12\n\n\x02to\x18\n \x01(\x0c\x12\n\n\x02id\x18\x03 \x01(\x0c\x12\x0e\n\x06target\x18\x04 \x01(\x0c\x12\x0e\n\x06\x63loser\x18\x05 \x01(\x0c\x12\r\n\x05token\x18\x06 \x01(\x0c\x12\x0f\n\x07\x63ommand\x18\x07 \x01(\x0c\x12\r\n\x05\x65rror\x18\x08 \x01(\x0c\x12\r\n\x05value\x18\t \x01(\x0c\"E\n\nPeersAsked\x12\x0c\n\x04port\x18\x01 \x01(\r\x12\x15\n\rlocal_address\x18\x02 \x01(\x0c\x12\x12\n\nunannounce\x18\x03 \x01(\x08\"3\n\rPeersAnswered\x12\r\n\x05peers\x18\x01 \x01(\x0c\x12\x13\n\x0blocal_peers\x18\x02 \x01(\x0c\"*\n\tHolepunch\x12\r\n\x05\x61sker\x18\x02 \x01(\x0c\x12\x0e\n\x06wanted\x18\x03 \x01(\x0c')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "ddrive.swarm.schema_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ddrive.swarm.schema_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_DATAGRAM"]._serialized_start = 44
-    _globals["_DATAGRAM"]._serialized_end = 216
-    _globals["_PEERSASKED"]._serialized_start = 218
-    _globals["_PEERSASKED"]._serialized_end = 287
-    _globals["_PEERSANSWERED"]._serialized_start = 289
-    _globals["_PEERSANSWERED"]._serialized_end = 340
-    _globals["_HOLEPUNCH"]._serialized_start = 342
-    _globals["_HOLEPUNCH"]._serialized_end = 384
+  DESCRIPTOR._loaded_options = None
+  _globals['_DATAGRAM']._serialized_start=44
+  _globals['_DATAGRAM']._serialized_end=216
+  _globals['_PEERSASKED']._serialized_start=218
+  _globals['_PEERSASKED']._serialized_end=287
+  _globals['_PEERSANSWERED']._serialized_start=289
+  _globals['_PEERSANSWERED']._serialized_end=340
+  _globals['_HOLEPUNCH']._serialized_start=342
+  _globals['_HOLEPUNCH']._serialized_end=384
 # @@protoc_insertion_point(module_scope)

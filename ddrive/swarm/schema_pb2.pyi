@@ -43,8 +43,8 @@ class Datagram(_message.Message):
     target: _builtins.bytes
     closer: _builtins.bytes
     token: _builtins.bytes
-    command: _builtins.str
-    error: _builtins.str
+    command: _builtins.bytes
+    error: _builtins.bytes
     value: _builtins.bytes
     def __init__(
         self,
@@ -57,8 +57,8 @@ class Datagram(_message.Message):
         target: _builtins.bytes | None = ...,
         closer: _builtins.bytes | None = ...,
         token: _builtins.bytes | None = ...,
-        command: _builtins.str | None = ...,
-        error: _builtins.str | None = ...,
+        command: _builtins.bytes | None = ...,
+        error: _builtins.bytes | None = ...,
         value: _builtins.bytes | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["closer", b"closer", "command", b"command", "error", b"error", "id", b"id", "kind", b"kind", "rid", b"rid", "target", b"target", "to", b"to", "token", b"token", "value", b"value", "version", b"version"]  # noqa: Y015
