@@ -19,13 +19,14 @@ from mountd.follower import KernelCache
 from mountd.handles import FileHandle
 from mountd.inodes import Inode, to_bytes
 from mountd.nodes import Node
+from mountd.spool import CHUNK_BYTES
 from mountd.staged import StagedDrive
 from mountd.vfs import Vfs
 from mountd.xattrs import LINK_AS_IS, check_given
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
-GROWTH_CHECKED_BYTES = 16 * 1024 * 1024  # a file that grows by more at once has to have room on the disk
+ROOM_CHECKED_BYTES = 1024 * 1024  # written between two looks at the room on the disk
 CLOCK_REALTIME_COARSE = 5  # of Linux; Python has no name for it
 MADE_OF_BITS = (kinds.S_IFREG, kinds.S_IFIFO, kinds.S_IFSOCK)  # what mknod can make: the kernel does the rest
 
@@ -44,6 +45,7 @@ class Editor:
     def __init__(self, vfs: Vfs, kernel: KernelCache) -> None:
         self._vfs = vfs
         self._kernel = kernel
+        self._unchecked = 0  # bytes written since we looked at the room on the disk
         self._staged: StagedDrive | None = None
         self._committer: Committer | None = None
 
@@ -265,7 +267,7 @@ class Editor:
         if not kinds.S_ISREG(_known(inode).mode):
             raise OSError(errno.EINVAL, f"{inode.path} is not a file")
         node = self._node(staged, inode)
-        self._check_room(size - node.size)
+        self._check_room(staged, max(0, size - node.size))
         await self._vfs.ask(node.edit(inode.path).truncate(size), inode, caller)
         self._written(inode, node)
         if not node.writers:
@@ -292,12 +294,13 @@ class Editor:
     async def write(self, fh: int, offset: int, data: bytes) -> int:
         """Put bytes into an open file; return how many: all."""
         handle = self._vfs.files.get(fh)
-        inode = handle.inode
-        node = inode.node
-        if not handle.writes or not isinstance(node, Node):
+        inode, node, staged = handle.inode, handle.inode.node, self._staged
+        if staged is None or not handle.writes or not isinstance(node, Node):
             raise OSError(errno.EBADF, f"{inode.path} is not open for writing")
-        if offset + len(data) - node.size > GROWTH_CHECKED_BYTES:
-            self._check_room(offset + len(data) - node.size)
+        growth = max(0, offset + len(data) - node.size)
+        self._unchecked += max(growth, len(data))
+        if self._unchecked >= ROOM_CHECKED_BYTES:
+            self._check_room(staged, growth)
         await self._vfs.ask(node.edit(inode.path).write(offset, data), inode, handle.opener)
         self._written(inode, node)
         return len(data)
@@ -351,11 +354,15 @@ class Editor:
         node.stat = replace(node.stat, size=node.draft.size, mtime_ms=now_ms, ctime_ms=now_ms)
         self._vfs.inodes.restate(inode, node.stat, self._vfs.expiry(inode))
 
-    def _check_room(self, growth: int) -> None:
-        """Refuse a size that the disk has no room for: a file is stored whole, with its holes."""
+    def _check_room(self, staged: StagedDrive, growth: int) -> None:
+        """Refuse what the disk has no room for: files are stored whole, with their holes, beside what is in the spool.
+
+        So an error comes while somebody writes, not when all is closed and stored.
+        """
         figures = self._vfs.statfs()
-        if growth > figures.f_bavail * figures.f_frsize:
-            raise OSError(errno.ENOSPC, "the disk has no room for a file of that size")
+        self._unchecked = 0
+        if growth + len(staged.spool.slots) * CHUNK_BYTES > figures.f_bavail * figures.f_frsize:
+            raise OSError(errno.ENOSPC, "the disk has no room for what is written")
 
     # Inside
 

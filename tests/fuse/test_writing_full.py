@@ -1,0 +1,44 @@
+"""A disk that fills up: writers are told while they write, readers are still served, and room makes all well again."""
+
+import errno
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.memory_mount import until
+from tests.support.writing import writable_mount
+
+DISK_BYTES = 48 * 1024 * 1024
+PIECE = os.urandom(1024 * 1024)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory whose `state` is a small disk of its own."""
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "none", state], check=True)
+    yield tmp_path
+    subprocess.run(["umount", "-l", state], check=True)
+
+
+def test_a_full_disk(small_disk: Path) -> None:
+    with writable_mount(small_disk) as mount:
+        second = mount.second()
+        kept = mount.path / "kept"
+        kept.write_bytes(PIECE * 4)
+        with pytest.raises(OSError, match="No space") as caught, (mount.path / "big").open("wb", buffering=0) as big:
+            for _ in range(DISK_BYTES // len(PIECE)):
+                big.write(PIECE)
+        assert caught.value.errno == errno.ENOSPC
+        assert kept.read_bytes() == PIECE * 4
+        os.truncate(mount.path / "big", 0)
+        (mount.path / "big").unlink()
+        (mount.path / "after").write_bytes(PIECE)
+        until(lambda: (second.path / "after").exists())
+        assert (second.path / "after").read_bytes() == PIECE
+        mount.remount()
+        assert sorted(os.listdir(mount.path)) == ["after", "kept"]

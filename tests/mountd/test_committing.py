@@ -1,0 +1,247 @@
+"""What is staged reaches the drive once, whole, and with what others change: without FUSE, with a real drive."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from ddrive.dialect import DWEB
+from ddrive.drive import Drive, open_drive
+from ddrive.drive.stat import DIRECTORY_MODE, FILE_MODE, Stat
+from ddrive.errors import NotFound
+from ddrive.store.store import open_store
+from mountd.committing import Committer
+from mountd.nodes import Node
+from mountd.spool import open_spools
+from mountd.staged import StagedDrive
+
+OWNER = {"key": "00", "dialect": "dweb"}
+
+
+class Mounted:
+    """A drive as a worker has it, and how a worker ends."""
+
+    def __init__(self, drive: Drive, root: Path) -> None:
+        self.drive = drive
+        self._root = root
+        self._start()
+
+    def _start(self) -> None:
+        self.spool = open_spools(self._root, OWNER)[0]
+        self.staged = StagedDrive(self.drive, self.spool)
+        self.committer = Committer(self.staged)
+
+    async def die(self) -> None:
+        """Let another worker go on from what is on the disk."""
+        self.spool.close(remove=False)
+        self._start()
+        await self.committer.resolve()
+
+    async def write(self, path: str, data: bytes, *, close: bool = True) -> Node:
+        """Store a file as a mount does."""
+        node = self.staged.node(path)
+        if node is None:
+            try:
+                node = self.staged.pin(path, await self.drive.lstat(path))
+            except NotFound:
+                node = self.staged.add(path, Stat(FILE_MODE, mtime_ms=1, ctime_ms=1), sealed=False)
+        node.writers += 1
+        draft = node.edit(path)
+        await draft.truncate(0)
+        await draft.write(0, data)
+        node.stat = Stat(node.stat.mode, size=draft.size, mtime_ms=node.stat.mtime_ms + 1, ctime_ms=2)
+        if close:
+            self.staged.released(node)
+        return node
+
+    async def read(self, path: str) -> bytes:
+        reader = await self.staged.open(path)
+        return await reader.read(0, reader.size)
+
+
+@pytest.fixture
+async def it(tmp_path: Path) -> AsyncIterator[Mounted]:
+    async with mounted(tmp_path) as made:
+        yield made
+
+
+@asynccontextmanager
+async def mounted(place: Path) -> AsyncIterator[Mounted]:
+    async with open_store(place / "store", DWEB) as store:
+        yield Mounted(await open_drive(store, name="x", create=True), place / "spool")
+
+
+async def test_a_group_is_one_append_of_content_and_one_of_entries(it: Mounted) -> None:
+    content = await it.drive.content()
+    appended: list[int] = []
+    append = content.append
+
+    async def counted(blocks: list[bytes], **options: int) -> int:
+        appended.append(len(blocks))
+        return await append(blocks, **options)
+
+    content.append = counted  # type: ignore[method-assign,assignment]
+    for number in range(100):
+        await it.write(f"/f{number}", b"%d" % number * 100)
+    assert await it.read("/f7") == b"7" * 100
+    await it.committer.commit()
+    assert appended == [100]
+    assert it.drive.version == 101
+    for number in range(100):
+        assert await it.drive.read_file(f"/f{number}") == b"%d" % number * 100
+    assert len(it.spool.slots) == 0
+
+
+async def test_a_large_file_is_streamed(it: Mounted) -> None:
+    data = bytes(range(256)) * 150_000
+    await it.write("/big", data)
+    await it.write("/small", b"x")
+    await it.committer.commit()
+    assert await it.drive.read_file("/big") == data
+    assert await it.drive.read_file("/small") == b"x"
+
+
+async def test_what_is_half_written_stays_here(it: Mounted) -> None:
+    await it.write("/a", b"whole")
+    await it.committer.commit()
+    node = await it.write("/a", b"half", close=False)
+    fresh = await it.write("/b", b"half", close=False)
+    await it.committer.finish(5)
+    assert await it.drive.read_file("/a") == b"whole"
+    assert await it.read("/a") == b"half"
+    assert not await it.drive.exists("/b")
+    it.staged.seal(fresh, due=False)  # fsync
+    assert it.staged.pending == 0
+    await it.die()
+    assert await it.read("/a") == b"whole"
+    assert await it.read("/b") == b"half"
+    assert node.is_dirty
+
+
+async def test_a_worker_that_dies_before_it_says_what_it_has_stored(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.write("/a", b"first")
+    await it.committer.commit()
+    node = it.staged.pin("/a", await it.drive.lstat("/a"))
+    it.staged.move("/a", "/b", node.stat)
+    await it.write("/a", b"second")
+
+    def die(serials: list[int]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(it.spool.journal, "done", die)
+    with pytest.raises(KeyboardInterrupt):
+        await it.committer.commit()
+    version = it.drive.version
+    await it.die()
+    assert it.staged.is_clean
+    await it.committer.commit()
+    assert it.drive.version == version
+    assert (await it.read("/a"), await it.read("/b")) == (b"second", b"first")
+
+
+async def test_a_worker_that_dies_before_it_has_stored_anything(it: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+    await it.write("/a", b"first")
+    await it.committer.commit()
+    node = it.staged.pin("/a", await it.drive.lstat("/a"))
+    it.staged.move("/a", "/b", node.stat)
+    await it.write("/a", b"second")
+    it.staged.add("/d", Stat(DIRECTORY_MODE, mtime_ms=1, ctime_ms=1))
+    await it.die()
+    assert (await it.read("/a"), await it.read("/b")) == (b"second", b"first")
+    await it.drive.write_file("/c", b"others")
+    await it.committer.commit()
+    assert await it.drive.read_file("/a") == b"second"
+    assert await it.drive.read_file("/b") == b"first"
+    assert (await it.drive.lstat("/d")).is_dir
+    assert it.staged.is_clean
+    assert it.spool.journal.size < 300
+
+
+async def test_what_cannot_be_stored_stays_and_is_stored_later(it: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+    await it.write("/a", b"x" * 100_000)
+    content = await it.drive.content()
+
+    async def full(*_: object, **__: object) -> None:
+        raise OSError(28, "no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(content, "append", full)
+        with pytest.raises(OSError, match="no room"):
+            await it.committer.commit()
+    assert await it.read("/a") == b"x" * 100_000
+    await it.write("/a", b"y" * 100)
+    await it.committer.commit()
+    assert await it.drive.read_file("/a") == b"y" * 100
+
+
+async def test_changes_of_others_are_kept_where_we_have_changed_nothing(it: Mounted) -> None:
+    await it.drive.write_file("/a", b"first")
+    it.staged.set("/a", await it.drive.lstat("/a"), mode=FILE_MODE & ~0o7777 | 0o600)
+    await it.drive.write_file("/a", b"second", mode=0o640)
+    await it.committer.commit()
+    assert await it.drive.read_file("/a") == b"second"
+    assert (await it.drive.lstat("/a")).mode & 0o777 == 0o600
+    await it.write("/a", b"third")
+    await it.drive.set_stat("/a", mode=0o755)
+    await it.committer.commit()
+    assert await it.drive.read_file("/a") == b"third"
+    assert (await it.drive.lstat("/a")).mode & 0o777 == 0o755
+
+
+async def test_only_changes_of_others_are_news(it: Mounted) -> None:
+    version = it.drive.version
+    for number in range(5):
+        await it.write(f"/f{number}", b"ours")
+        await it.committer.commit()
+    assert await it.staged.changed(version) == []
+    version = it.drive.version
+    await it.write("/ours", b"ours")
+    await it.committer.commit()
+    await it.drive.write_file("/theirs", b"theirs")
+    await it.write("/later", b"ours")
+    await it.committer.commit()
+    assert await it.staged.changed(version) == ["theirs"]
+    stale: list[str] = []
+    it.staged.on_stale = stale.append
+    node = it.staged.pin("/ours", await it.drive.lstat("/ours"))
+    node.writers += 1
+    version = it.drive.version
+    await it.drive.write_file("/ours", b"theirs")
+    assert await it.staged.changed(version) == []  # it is open
+    it.staged.released(node)
+    assert stale == ["/ours"]
+
+
+async def test_what_moves_while_it_is_committed_is_found_at_its_new_place(it: Mounted) -> None:
+    await it.write("/a", b"text")
+    async with trio.open_nursery() as nursery:
+        batching = it.staged.batching
+        await batching.acquire()
+        nursery.start_soon(it.committer.commit)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        node = it.staged.node("/a")
+        assert node is not None
+        it.staged.move("/a", "/b", node.stat)
+        await it.write("/a", b"another")
+        batching.release()
+    await it.committer.commit()
+    assert await it.drive.read_file("/a") == b"another"
+    assert await it.drive.read_file("/b") == b"text"
+    assert len(it.spool.slots) == 0
+
+
+@pytest.mark.parametrize("change", [lambda it: it.staged.remove("/d/f"), lambda it: it.staged.remove("/d/g")])
+async def test_listings_show_what_is_staged(it: Mounted, change: Callable[[Mounted], None]) -> None:
+    await it.drive.write_file("/d/f", b"")
+    await it.write("/d/g", b"")
+    assert [entry.name for entry in await it.staged.list("/d")] == ["f", "g"]
+    change(it)
+    left = [entry.name for entry in await it.staged.list("/d")]
+    assert len(left) == 1
+    await it.committer.commit()
+    assert [entry.name for entry in await it.staged.list("/d")] == left
+    assert [entry.name for entry in await it.drive.list("/d")] == left
