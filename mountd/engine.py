@@ -82,7 +82,7 @@ async def _serve(config: Config, stores: dict[str, OwnedStore], task_status: tri
         try:
             async with _swarm(config, engine.replicator) as swarm, open_finder(config, swarm) as finder:
                 if config.metrics_addr is not None:
-                    metrics = Metrics(swarm, finder, stores, mounts)
+                    metrics = Metrics(swarm, finder, stores, mounts, engine.space.report)
                     nursery.start_soon(metrics.serve, await metrics.listen(config.metrics_addr))
                 peers = Peers(config.state / "peers.json", swarm, engine.replicator, drives)
                 await engine.run(peers, finder, task_status)
@@ -122,7 +122,7 @@ class Engine:
             on_change=lambda: self._changed(),
         )
         self._databases = Databases(config.state / "databases.json", stores, nursery, self.replicator.reconsider)
-        self._space = Space(
+        self.space = Space(
             config.state,
             stores,
             self._databases.feeds,
@@ -137,16 +137,16 @@ class Engine:
     async def run(self, peers: Peers, finder: Finder, task_status: trio.TaskStatus[None]) -> None:
         """Do the work of an engine until it is told to stop, then end the mounts and the socket."""
         verbs = Verbs(
-            self._config, self._stores, self._collection, self._mountpoints, peers, finder, self._space, self._stop
+            self._config, self._stores, self._collection, self._mountpoints, peers, finder, self.space, self._stop
         )
-        upkeep = Upkeep(self._collection, self._stores, self._space)
-        keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases.feeds, self._space)
+        upkeep = Upkeep(self._collection, self._stores, self.space)
+        keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases.feeds, self.space)
         table = verbs.table() | upkeep.table() | keeping.table() | self._databases.table()
         held = {name: verb if name == "stop" else self._later(verb) for name, verb in table.items()}
         control = Control(self._config.socket, self._stores, held)
         await self._nursery.start(control.serve)
         self._nursery.start_soon(self._stop_on_signal)
-        self._nursery.start_soon(self._space.run)
+        self._nursery.start_soon(self.space.run)
         self._collection.start()
         self._databases.start(peers.add)
         self._changed = finder.changed

@@ -3,7 +3,7 @@
 They tell who connects and how much is exchanged, so they are served where the user says and nowhere by default.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import trio
@@ -44,11 +44,19 @@ _EXCHANGED: Final = {
 class Metrics:
     """What is told when somebody asks. A `Collector` of prometheus_client."""
 
-    def __init__(self, swarm: Swarm, finder: Finder, stores: Mapping[str, OwnedStore], mounts: MountTable) -> None:
+    def __init__(
+        self,
+        swarm: Swarm,
+        finder: Finder,
+        stores: Mapping[str, OwnedStore],
+        mounts: MountTable,
+        space: Callable[[], dict[str, int]],
+    ) -> None:
         self._swarm = swarm
         self._finder = finder
         self._stores = stores
         self._mounts = mounts
+        self._space = space
         self._seen: dict[int, dict[str, int]] = {}  # what each open exchange had counted when we looked last
         self._totals = dict.fromkeys(_EXCHANGED, 0)
         self._registry = CollectorRegistry(auto_describe=False)
@@ -60,6 +68,7 @@ class Metrics:
         yield from self._peers()
         yield from self._discovery()
         yield from self._exchange()
+        yield from self._cache()
         mounts = GaugeMetricFamily("ddrive_mounts", "Mounts by state", labels=["state"])
         states = [mount.state for mount in self._mounts]
         for state in ("ok", "starting", "dead"):
@@ -104,6 +113,13 @@ class Metrics:
         self.look()
         for what, text in _EXCHANGED.items():
             yield CounterMetricFamily(f"ddrive_{what}", text, value=self._totals[what])
+
+    def _cache(self) -> Iterator[Metric]:
+        space = self._space()
+        yield GaugeMetricFamily("ddrive_cache_bytes", "Bytes of others' drives held", value=space["cached"])
+        yield GaugeMetricFamily("ddrive_cache_limit_bytes", "Bytes of them that may be held", value=space["cache_size"])
+        yield GaugeMetricFamily("ddrive_disk_free_bytes", "Bytes free where the state is", value=space["free"])
+        yield CounterMetricFamily("ddrive_evicted_bytes", "Bytes dropped to make room", value=space["evicted"])
 
     def look(self) -> None:
         """Add what was exchanged since the last look; a feed that is closed meanwhile takes its counts along."""

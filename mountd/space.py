@@ -86,6 +86,7 @@ class Space:
         self._ledger = Ledger()
         self._open: dict[DiscoveryKey, _Counted] = {}
         self._free = 0
+        self._evicted = 0  # bytes dropped so far
         self._unseen = LOOK_BYTES  # written since the last look at the disk
         disk = os.statvfs(state)
         whole = disk.f_blocks * disk.f_frsize
@@ -101,13 +102,14 @@ class Space:
                 self.feed_opened(store, feed)
 
     def report(self) -> dict[str, int]:
-        """Return the limits and what is in use of them, in bytes."""
+        """Return the limits and what is in use of them, and what was dropped since we began, in bytes."""
         self._look()
         return {
             "cache_size": self.cache_size,
             "cached": self._ledger.bytes,
             "min_free": self.min_free,
             "free": self._free,
+            "evicted": self._evicted,
         }
 
     # What stores tell
@@ -198,6 +200,7 @@ class Space:
                 postponed = 0
             else:
                 postponed += 1
+        self._evicted += gone
         return gone
 
     def _drop_from(self, segment: Segment, wanted: int) -> bool:

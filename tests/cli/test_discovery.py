@@ -111,6 +111,19 @@ def test_a_mount_finds_the_drive_through_a_private_mainline_dht(tmp_path: Path) 
         assert reader.ask("status")["discovery"]["mainline"]["connected"] == 1
 
 
+def test_a_drive_nested_in_another_is_found_where_only_somebody_else_has_it(tmp_path: Path) -> None:
+    with (
+        lan(3) as hosts,
+        program(tmp_path / "outer", hosts[0]) as outer,
+        program(tmp_path / "inner", hosts[1]) as inner,
+        program(tmp_path / "reader", hosts[2]) as reader,
+    ):
+        key = seeded(outer, tmp_path / "source")
+        outer.ask("link", f"{key}:/inner", seeded(inner, tmp_path / "other"))
+        reader.mount(key, tmp_path / "mnt")
+        assert (tmp_path / "mnt" / "inner" / "greeting.txt").read_text() == "hello\n"
+
+
 def connected(engine: Program) -> bool:
     """Tell whether any peer is connected."""
     return bool(engine.ask("status")["peers"])

@@ -38,6 +38,8 @@ def test_metrics_count_what_happens(ddrive: Program, tmp_path: Path) -> None:
         assert after['ddrive_received_bytes_total{source="given"}'] > 100_000
         assert after['ddrive_peers{source="given"}'] == 1
         assert any(name.startswith("ddrive_peer_round_trip_seconds{") for name in after)
+        assert after["ddrive_cache_bytes"] > 100_000
+        assert after["ddrive_evicted_bytes_total"] == 0
         assert after["ddrive_verify_failures_total"] == 0
 
 
