@@ -19,7 +19,7 @@ from typing import Protocol
 import trio
 
 from ddrive.crypto import KEY_BYTES, KeyPair
-from ddrive.dialect import Dialect
+from ddrive.dialect import DWEB, Dialect
 from ddrive.errors import Closed, DriveError, InvalidKey, NotFound, StorageError, StorageLocked
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
@@ -317,7 +317,7 @@ class OwnedStore:
 
 @asynccontextmanager
 async def open_store(
-    path: Path | str, dialect: Dialect, *, master_key: bytes | None = None
+    path: Path | str, dialect: Dialect = DWEB, *, master_key: bytes | None = None
 ) -> AsyncIterator[OwnedStore]:
     """Own the directory `path`, made when missing, for as long as the context lasts.
 
