@@ -77,7 +77,6 @@ class Node:
         self.table = NodeTable(self.id)
         self.announcements = Announcements()
         self.out: list[tuple[bytes, Address]] = []
-        self.seen_as: Address | None = None  # our address as the node that answered last sees it
         self._entropy = entropy
         self._is_ephemeral = is_ephemeral
         self._now = now  # of the last call
@@ -225,7 +224,6 @@ class Node:
         if asked is None or asked.address != source:
             return
         del self._asked[datagram.rid]
-        self.seen_as = datagram.to or self.seen_as
         if datagram.id is not None:
             self.table.heard(Contact(datagram.id, source), self._now)
         asked.on_answer(datagram)

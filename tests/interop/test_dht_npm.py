@@ -12,6 +12,7 @@ import trio
 
 from ddrive.dialect import DIALECTS
 from ddrive.ids import DiscoveryKey
+from ddrive.swarm import dht as module
 from ddrive.swarm.dht import open_dht
 from ddrive.swarm.discovery import Finding
 from ddrive.swarm.static import Address
@@ -86,8 +87,11 @@ async def test_ddrive_bootstrap_is_a_node_to_npm_peers(dialect: str, tmp_path: P
 
 
 @both
-async def test_whole_swarms_and_we_reach_each_other_through_ddrive_bootstrap(dialect: str, tmp_path: Path) -> None:
+async def test_whole_swarms_and_we_reach_each_other_through_ddrive_bootstrap(
+    dialect: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An npm swarm dials what we announced, and we find where it listens: it greets whoever comes."""
+    monkeypatch.setattr(module, "REFRESH_S", 0.1)
     found: list[Finding] = []
     async with bootstrap(tmp_path) as first, npm_dht(dialect) as other, trio.open_nursery() as nursery:
         greeted = trio.Event()
