@@ -87,6 +87,8 @@ async function apply (drive, step, drives, marks) {
     case 'directory': return call(drive, 'mkdir', step.path, about)
     case 'link': return call(drive, 'symlink', step.target, step.path)
     case 'unlink': return call(drive, 'unlink', step.path)
+    case 'copy': return call(drive, 'copy', step.path, step.to)
+    case 'metadata': return call(drive, 'setMetadata', step.path, step.name, Buffer.from(step.value))
     case 'mark': return marks.set(step.mark, drive.version)
     case 'mount': {
       const options = step.mark ? { version: marks.get(step.mark) } : {}
@@ -199,6 +201,12 @@ async function catchUp (store, drive, directory, depth) {
   }
 }
 
+async function about (drive, name) {
+  const stat = await call(drive, 'lstat', name)
+  const metadata = Object.entries(stat.metadata || {}).map(([key, value]) => [key, value && value.toString()])
+  return { size: stat.size, offset: stat.offset, blocks: stat.blocks, metadata: Object.fromEntries(metadata) }
+}
+
 async function dump (directory, key) {
   const store = await openStore(directory)
   const drive = await openDrive(store, key)
@@ -207,7 +215,8 @@ async function dump (directory, key) {
 }
 
 // --------------------------------------------------------------------------------------------------------- serving
-// Commands, one JSON object per line: {"do": "manifest"}, {"do": "stats"}, {"do": "quit"} and every step of `make`.
+// Commands, one JSON object per line: {"do": "manifest"}, {"do": "stats"}, {"do": "tags"}, {"do": "about", "path"},
+// {"do": "quit"} and every step of `make`.
 async function serve (directory, key, port) {
   const store = await openStore(directory)
   const uploads = new Map()
@@ -257,6 +266,8 @@ async function serve (directory, key, port) {
     const command = JSON.parse(line)
     if (command.do === 'quit') break
     else if (command.do === 'stats') say(stats())
+    else if (command.do === 'about') say(await about(drive, command.path))
+    else if (command.do === 'tags') say({ tags: Object.fromEntries(await call(drive, 'getAllTags')) })
     else if (command.do === 'manifest') say({ manifest: await manifest(drive, command), version: drive.version })
     else {
       await apply(drive, command, new Map(), new Map())

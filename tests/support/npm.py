@@ -3,6 +3,7 @@
 They must have been installed by `scripts/test` (`npm ci` in `tests/interop/<dialect>`); a test that finds none fails.
 """
 
+import hashlib
 import json
 import os
 import select
@@ -48,6 +49,11 @@ def _answer(line: str, dialect: str) -> dict[str, Any]:
 def _run(dialect: str, *arguments: str | Path, host: Host | None = None) -> dict[str, Any]:
     done = subprocess.run(_command(dialect, *arguments, host=host), stdout=subprocess.PIPE, text=True, timeout=ANSWER_S)
     return _answer(done.stdout, dialect)
+
+
+def sha256(data: bytes) -> str:
+    """Return the hash of a file as manifests tell it."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def make(dialect: str, store: Path, steps: list[Step]) -> dict[str, dict[str, Any]]:
