@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import trio
 
@@ -17,7 +18,7 @@ from ddrive.drive.drive import Drive
 from ddrive.drive.holdings import wanting
 from ddrive.drive.paths import DrivePath, drive_path, join, parent
 from ddrive.drive.reader import FileReader
-from ddrive.drive.report import Progress, Refused, Tally
+from ddrive.drive.report import Notice, Progress, Refused, Tally
 from ddrive.drive.stat import Stat
 from ddrive.drive.target import Blocked, Directory, File, Output, write_all
 from ddrive.drive.walks import DirEntry
@@ -56,22 +57,31 @@ class _Level:
 
 
 async def export_tree(
-    drive: Drive, path: str, dest: Path, *, delete: bool = False, progress: Progress | None = None
+    drive: Drive,
+    path: str,
+    dest: Path,
+    *,
+    delete: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
 ) -> ExportReport:
     """Write what is at and below `path` into the directory `dest`, which is made if need be.
 
     A file at `path` is written into `dest` under its name. Without `delete` things are only added and updated; with
     it, what the drive lacks is removed and a directory in the place of a file is replaced.
-    Modes (without set-user-id and the like), times and link targets are restored, owners are not.
+    Modes (without set-user-id and the like), times, link targets and extended attributes of the user are restored,
+    owners are not. With `dry_run` nothing is written or removed. `notice` hears of each path of the drive that is, or
+    would be.
     Raises: NotFound, OSError when `dest` cannot be used, and what reading raises.
     """
-    export = _Export(drive, dest, delete=delete)
+    export = _Export(drive, delete=delete, dry_run=dry_run, notice=notice)
     start = drive_path(path)
     if progress is not None:
         export.tally = await _tally(drive, start, progress)
     hostile_before = drive.hostile_names
     stat = await drive.stat(start)
-    root = await trio.to_thread.run_sync(Directory.root, Path(dest))
+    root = await trio.to_thread.run_sync(Directory.look if dry_run else Directory.root, Path(dest))
     if stat.is_dir:
         await export.tree(start, root)
     else:
@@ -86,11 +96,13 @@ async def export_tree(
 class _Export:
     """One running export."""
 
-    def __init__(self, drive: Drive, dest: Path, *, delete: bool) -> None:
+    def __init__(self, drive: Drive, *, delete: bool, dry_run: bool, notice: Notice | None) -> None:
         self.report = ExportReport()
         self.tally = Tally()
         self._drive = drive
         self._delete = delete
+        self._dry_run = dry_run
+        self._notice = notice
 
     async def tree(self, start: DrivePath, root: Directory) -> None:
         """Write the directory `start` and all below it."""
@@ -125,7 +137,10 @@ class _Export:
             return None
         name = path.rpartition("/")[2]
         try:
-            directory = level.directory.enter(name, replace=self._delete)
+            if self._dry_run:
+                directory = level.directory.look_into(name)
+            else:
+                directory = level.directory.enter(name, replace=self._delete)
         except Blocked as problem:
             self._refuse(path, str(problem))
             return None
@@ -148,8 +163,10 @@ class _Export:
         for name, stat in entries:
             if not (stat.is_file or stat.is_symlink):
                 self._refuse(join(path, name), "not a file, directory or symbolic link")
-            elif directory.is_current(name, stat):
-                self._done(stat, written=False)
+            elif directory.is_current(name, stat, mend=not self._dry_run):
+                self._done(join(path, name), stat, written=False)
+            elif self._dry_run:
+                self._done(join(path, name), stat, written=True)
             elif stat.size > SMALL_BYTES or stat.mount is not None:
                 await self._large(join(path, name), directory, name, stat)
             else:
@@ -184,7 +201,7 @@ class _Export:
                 with await trio.to_thread.run_sync(creating) as file:
                     await self._copy(reader, file)
                     await trio.to_thread.run_sync(file.finish, stat)
-                self._done(stat, written=True, counted=True)
+                self._done(path, stat, written=True, counted=True)
             except (CorruptStorage, InvalidProof):
                 directory.remove(name)
                 raise
@@ -218,30 +235,41 @@ class _Export:
             if output.name in refused:
                 self._refuse(join(path, output.name), refused[output.name])
             else:
-                self._done(output.stat, written=True)
+                self._done(join(path, output.name), output.stat, written=True)
 
     async def _remove_others(self, level: _Level, names: set[str]) -> None:
         """Remove what the drive does not have."""
         present = await trio.to_thread.run_sync(level.directory.names)
         for name in sorted(set(present) - names):
+            path = join(level.path, name)
             try:
-                await trio.to_thread.run_sync(level.directory.remove, name)
+                if not self._dry_run:
+                    await trio.to_thread.run_sync(level.directory.remove, name)
                 self.report.removed += 1
+                self._tell("del", path)
             except Blocked as problem:
-                self._refuse(join(level.path, name), str(problem))
+                self._refuse(path, str(problem))
 
     def _finish(self, path: DrivePath, directory: Directory, stat: Stat) -> None:
+        if self._dry_run:
+            return
         try:
             directory.finish(stat)
-        except OSError as problem:
-            self._refuse(path, problem.strerror or str(problem))
+        except (Blocked, OSError) as problem:
+            self._refuse(path, getattr(problem, "strerror", None) or str(problem))
 
     def _refuse(self, path: str, why: str) -> None:
         self.report.refused.append(Refused(path, why))
 
-    def _done(self, stat: Stat, *, written: bool, counted: bool = False) -> None:
+    def _tell(self, kind: Literal["put", "del"], path: str) -> None:
+        if self._notice is not None:
+            self._notice(kind, path)
+
+    def _done(self, path: str, stat: Stat, *, written: bool, counted: bool = False) -> None:
         """Count a file or link that is in place."""
-        self.report.written += written
+        if written:
+            self.report.written += 1
+            self._tell("put", path)
         if stat.is_symlink:
             self.report.links += 1
             return

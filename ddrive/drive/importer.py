@@ -7,7 +7,7 @@ found again, so an import that was interrupted goes on where it stopped.
 """
 
 import os
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +21,7 @@ from ddrive.drive.drive import Drive
 from ddrive.drive.ignore import Ignore, Ignoring
 from ddrive.drive.mounts import OwnDrive
 from ddrive.drive.paths import join
-from ddrive.drive.report import Progress, Refused, Tally
+from ddrive.drive.report import Notice, Progress, Refused, Tally
 from ddrive.drive.source import (
     ATTEMPTS,
     LARGE_BYTES,
@@ -42,8 +42,6 @@ from ddrive.trie import MOUNT_FLAG, Delete
 
 CHUNK_BYTES = 4 * 1024 * 1024  # of a large file, read with one hop to a thread
 BATCH_ENTRIES = 1024  # stored with one append; the event loop is busy with them for about 0.1 s
-
-Notice = Callable[[Literal["put", "del"], str], None]  # an entry is stored or removed, or would be
 
 
 @dataclass(slots=True)
@@ -76,9 +74,10 @@ async def import_tree(
 
     Modes, owners, times, links, empty directories and extended attributes of the user are kept. Sockets, devices, what
     cannot be read and what changes all the time is refused and reported. With `delete`, entries that `source` lacks are
-    removed (nested drives stay). What ignore files in the tree, `patterns` (lines as in `.gitignore`) or
-    `ignore(path, is_directory)` leave out is left out on both sides. `only` these paths below `source`, with all below
-    them, are looked at. With `dry_run` nothing is stored or removed, and a `drive` that is None counts as empty.
+    removed (nested drives stay). What ignore files in the tree, `patterns` (lines as in `.gitignore`) or `ignore(path,
+    is_directory)` leave out is left out on both sides. `only` these paths below `source`, with all below them and the
+    directories above them, are looked at. With `dry_run` nothing is stored or removed, and a `drive` that is None
+    counts as empty.
     Raises: NotADirectory, NotWritable, CrossesMount when `into` lies in a nested drive that is not writable, OSError.
     """
     source = Path(source)

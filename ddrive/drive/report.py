@@ -1,9 +1,11 @@
 """What an import or export tells while it runs and at its end."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 Progress = Callable[[int, int, int, int], None]  # files done, bytes done, files in all, bytes in all
+
+Notice = Callable[[Literal["put", "del"], str], None]  # something is stored or removed, or would be; its path
 
 
 class Refused(NamedTuple):

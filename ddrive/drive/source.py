@@ -14,15 +14,13 @@ from pathlib import Path
 from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES
 from ddrive.drive.ignore import IGNORE_FILES, Ignoring
 from ddrive.drive.paths import check_name, join
-from ddrive.drive.stat import NO_METADATA, PERMISSION_BITS, Stat
+from ddrive.drive.stat import NO_METADATA, PERMISSION_BITS, USER_ATTRIBUTES, Stat, user_attributes
 from ddrive.errors import InvalidPath
 
 LARGE_BYTES = APPEND_BYTES  # a file above that is not read whole
 ATTEMPTS = 3  # at reading a file that changes meanwhile
 IGNORE_FILE_BYTES_MAX = 1024 * 1024
 _NS_PER_MS = 1_000_000
-_ATTRIBUTES = "user."  # extended attributes that are kept: the user's own
-_TOLD_BY_MOUNT = "user.ddrive."  # but not those by which our mounts describe what they show
 _DRIVE_KEY = "user.ddrive.key"
 
 
@@ -42,18 +40,18 @@ class Unreadable(Exception):
 def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) -> Iterator[Found]:
     """Yield everything below `root`, each directory before what is in it, names in order.
 
-    With `only`, just these paths and all below them; what is not there is passed over.
+    With `only`, just these paths with all below them, and the directories above them; what is not there is passed over.
     """
     drive = _drive_at(root)
     pending = [""]
     if only is not None:
         pending = []
-        for path in sorted(only, reverse=True):
+        for path, is_asked in _with_parents(only):
             found = _look_at(f"{root}/{path}", path, drive)
             if found is None or ignoring.leaves_out(path, is_directory=found.stat.is_dir):
                 continue
             yield found
-            if found.stat.is_dir and not found.refused:
+            if is_asked and found.stat.is_dir and not found.refused:
                 pending.append(path)
     while pending:
         directory = pending.pop()
@@ -77,6 +75,17 @@ def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) ->
 def take(found: Iterator[Found], count: int) -> list[Found]:
     """Return the next `count` of an iterator; to be run in a thread."""
     return list(islice(found, count))
+
+
+def _with_parents(only: Collection[str]) -> list[tuple[str, bool]]:
+    """Return these paths and the directories above them, with whether it is one of `only`; none below another one."""
+    found: dict[str, bool] = {}
+    for path in sorted(only):
+        above = [path[:end] for end, character in enumerate(path) if character == "/"]
+        if not any(found.get(directory) for directory in above):
+            found.update(dict.fromkeys(above, False))
+            found[path] = True
+    return list(found.items())
 
 
 def read_patterns(root: Path, directory: str) -> list[str]:
@@ -120,7 +129,7 @@ def _look_at(place: str, path: str, drive: bytes | None) -> Found | None:
     attributes = _attributes(place) if target is None else NO_METADATA
     if kind == modes.S_IFDIR and attributes is not NO_METADATA and attributes.get(_DRIVE_KEY, drive) != drive:
         return Found(path, Stat(0), "a drive of its own is mounted there")
-    kept = {name: value for name, value in attributes.items() if not name.startswith(_TOLD_BY_MOUNT)}
+    kept = user_attributes(attributes)
     return Found(path, replace(stat_of(status, target), metadata=kept) if kept else stat_of(status, target))
 
 
@@ -135,7 +144,9 @@ def _attributes(place: str) -> Mapping[str, bytes]:
         names = os.listxattr(place, follow_symlinks=False)
         if not names:
             return NO_METADATA
-        return {name: os.getxattr(place, name, follow_symlinks=False) for name in names if name.startswith(_ATTRIBUTES)}
+        return {
+            name: os.getxattr(place, name, follow_symlinks=False) for name in names if name.startswith(USER_ATTRIBUTES)
+        }
     except OSError:
         return NO_METADATA
 

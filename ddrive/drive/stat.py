@@ -29,6 +29,8 @@ UINT32_MAX = (1 << 32) - 1
 UINT64_MAX = (1 << 64) - 1
 KEY_BYTES = 32
 
+USER_ATTRIBUTES = "user."  # extended attributes of this name space are metadata of the same name
+TOLD_ATTRIBUTES = "user.ddrive."  # but not these, by which our mounts describe what they show
 NO_METADATA: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -78,6 +80,17 @@ class Stat:
     def is_symlink(self) -> bool:
         """Whether it only names another path, `linkname`."""
         return self.mode & KIND_BITS == LINK_BIT
+
+
+def user_attributes(metadata: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    """Return what of `metadata` is an extended attribute of the user, by its full name."""
+    if not metadata:
+        return NO_METADATA
+    return {
+        name: value
+        for name, value in metadata.items()
+        if name.startswith(USER_ATTRIBUTES) and not name.startswith(TOLD_ATTRIBUTES)
+    }
 
 
 def decode_stat(data: bytes | None) -> Stat:

@@ -1,18 +1,17 @@
 """What a drive holds already of something that is to be stored in it."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
 from ddrive.drive.content import Block, Spare
 from ddrive.drive.mounts import OwnDrive
 from ddrive.drive.reader import FileReader, extent_of
-from ddrive.drive.stat import KIND_BITS, Stat
+from ddrive.drive.stat import KIND_BITS, NO_METADATA, USER_ATTRIBUTES, Stat, user_attributes
 from ddrive.drive.walks import stat_or_none
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex
 
-ATTRIBUTES = "user."  # extended attributes; other metadata of an entry belongs to whoever gave it
 _NEWEST_LOOKED_AT = 4096  # nodes, for the end of what entries name: an import stores at most a quarter of that at once
 
 
@@ -23,18 +22,13 @@ def same_content(old: Stat, new: Stat) -> bool:
 
 def same_attributes(old: Stat, new: Stat) -> bool:
     """Tell whether owner, permissions, times and extended attributes are what they were."""
-    return (old.mode, old.uid, old.gid, old.mtime_ms, _given(old)) == (
-        new.mode,
-        new.uid,
-        new.gid,
-        new.mtime_ms,
-        _given(new),
-    )
+    return _attributes(old) == _attributes(new)
 
 
 def renewed(old: Stat | None, new: Stat) -> Stat:
     """Return `new` with the metadata of `old` that is no extended attribute."""
-    others = {name: value for name, value in old.metadata.items() if not name.startswith(ATTRIBUTES)} if old else {}
+    given = old.metadata if old else NO_METADATA
+    others = {name: value for name, value in given.items() if not name.startswith(USER_ATTRIBUTES)}
     return replace(new, metadata={**others, **new.metadata}) if others else new
 
 
@@ -84,5 +78,5 @@ def _kept(stat: Stat) -> tuple[object, ...]:
     return stat.mode & KIND_BITS, stat.size, stat.mtime_ms, stat.linkname
 
 
-def _given(stat: Stat) -> Mapping[str, bytes]:
-    return {name: value for name, value in stat.metadata.items() if name.startswith(ATTRIBUTES)}
+def _attributes(stat: Stat) -> tuple[object, ...]:
+    return stat.mode, stat.uid, stat.gid, stat.mtime_ms, dict(user_attributes(stat.metadata))

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddrive.drive.stat import Stat
+from ddrive.drive.stat import Stat, user_attributes
 
 _NS_PER_MS = 1_000_000
 _SAFE_PERMISSIONS = 0o777
@@ -44,6 +44,11 @@ class Directory:
         path.mkdir(parents=True, exist_ok=True)
         return cls(os.open(path, _OPEN_DIRECTORY))
 
+    @classmethod
+    def look(cls, path: Path) -> "Directory":
+        """Return the target itself to look at; where there is none, an empty one."""
+        return cls(os.open(path, _OPEN_DIRECTORY)) if path.is_dir() else NotThere(-1)
+
     def close(self) -> None:
         """Close it."""
         os.close(self.descriptor)
@@ -63,13 +68,19 @@ class Directory:
         except (OSError, ValueError) as problem:
             raise Blocked(_why(problem)) from None
 
-    def finish(self, stat: Stat) -> None:
-        """Give this directory its mode and times, when everything is in it."""
-        os.fchmod(self.descriptor, stat.mode & _SAFE_PERMISSIONS)
-        _set_times(self.descriptor, stat)
+    def look_into(self, name: str) -> "Directory":
+        """Return the directory `name` in this one to look at; where there is none, an empty one."""
+        try:
+            return Directory(os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor))
+        except (OSError, ValueError):
+            return NotThere(-1)
 
-    def is_current(self, name: str, stat: Stat) -> bool:
-        """Tell whether `name` is there already, with this size and time; its mode is set if that differs."""
+    def finish(self, stat: Stat) -> None:
+        """Give this directory its attributes, when everything is in it. Raises: Blocked, OSError."""
+        _finish(self.descriptor, stat)
+
+    def is_current(self, name: str, stat: Stat, *, mend: bool = True) -> bool:
+        """Tell whether `name` is there already, with this size and time; to `mend` it, its other attributes are set."""
         try:
             status = self._status(name)
             if status is None or modes.S_IFMT(status.st_mode) != modes.S_IFMT(stat.mode):
@@ -78,11 +89,15 @@ class Directory:
                 return os.readlink(name, dir_fd=self.descriptor) == stat.linkname
             if status.st_size != stat.size or status.st_mtime_ns // _NS_PER_MS != stat.mtime_ms:
                 return False
-            if status.st_mode & _SAFE_PERMISSIONS != stat.mode & _SAFE_PERMISSIONS:
+            other_mode = status.st_mode & _SAFE_PERMISSIONS != stat.mode & _SAFE_PERMISSIONS
+            if other_mode or user_attributes(stat.metadata):
                 with self.opened(name, os.O_RDONLY | os.O_NOFOLLOW) as file:
+                    if not mend:
+                        return not other_mode and not _missing_attributes(file.descriptor, stat)
+                    _set_attributes(file.descriptor, stat)
                     os.fchmod(file.descriptor, stat.mode & _SAFE_PERMISSIONS)
             return True
-        except (OSError, ValueError):
+        except (OSError, ValueError, Blocked):
             return False
 
     def opened(self, name: str, flags: int) -> "File":
@@ -149,6 +164,25 @@ class Directory:
             raise Blocked("a directory is in the way")
 
 
+class NotThere(Directory):
+    """A directory of the target that does not exist, to be looked at."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def look_into(self, name: str) -> Directory:
+        """Return what is in it: nothing either."""
+        return self
+
+    def is_current(self, name: str, stat: Stat, *, mend: bool = True) -> bool:
+        """Nothing is."""
+        return False
+
+    def names(self) -> list[str]:
+        """Return nothing."""
+        return []
+
+
 class File:
     """A file of the target that is being written."""
 
@@ -169,9 +203,11 @@ class File:
                 view = view[os.write(self.descriptor, view) :]
 
     def finish(self, stat: Stat) -> None:
-        """Give the file its mode and, last of all, its times: an interrupted export leaves a file of another time."""
-        os.fchmod(self.descriptor, stat.mode & _SAFE_PERMISSIONS)
-        _set_times(self.descriptor, stat)
+        """Give the file its attributes, last of all its times: an interrupted export leaves a file of another time.
+
+        Raises: Blocked, OSError.
+        """
+        _finish(self.descriptor, stat)
 
     def close(self) -> None:
         """Close the file."""
@@ -187,6 +223,37 @@ def write_all(directory: Directory, outputs: list[Output], *, replace: bool) -> 
         except Blocked as problem:
             refused.append((output.name, str(problem)))
     return refused
+
+
+def _finish(descriptor: int, stat: Stat) -> None:
+    """Give an open file or directory its attributes; times last of all. Raises: Blocked, OSError."""
+    problem = None
+    try:
+        _set_attributes(descriptor, stat)  # as long as we may write
+    except Blocked as blocked:
+        problem = blocked
+    os.fchmod(descriptor, stat.mode & _SAFE_PERMISSIONS)
+    _set_times(descriptor, stat)
+    if problem is not None:
+        raise problem
+
+
+def _missing_attributes(descriptor: int, stat: Stat) -> list[tuple[str, bytes]]:
+    """Return the extended attributes that an open file or directory is to get."""
+    wanted = user_attributes(stat.metadata)
+    if not wanted:
+        return []
+    present = set(os.listxattr(descriptor))
+    return [item for item in wanted.items() if item[0] not in present or os.getxattr(descriptor, item[0]) != item[1]]
+
+
+def _set_attributes(descriptor: int, stat: Stat) -> None:
+    """Give an open file or directory the extended attributes of its user. Raises: Blocked."""
+    try:
+        for name, value in _missing_attributes(descriptor, stat):
+            os.setxattr(descriptor, name, value)
+    except (OSError, ValueError) as problem:
+        raise Blocked(f"its extended attributes cannot be kept there: {_why(problem)}") from None
 
 
 def _set_times(target: int | str, stat: Stat, directory: int | None = None) -> None:

@@ -3,24 +3,32 @@
 This process reads and writes the files; the engine signs what is appended and fetches what is missing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import trio
 import typer
 
-from ddrive.drive.address import parse_key
+from ddrive.drive.address import KeyRef, parse_key
+from ddrive.drive.drive import Drive
 from ddrive.drive.exporter import ExportReport, export_tree
 from ddrive.drive.importer import ImportReport, import_tree
 from ddrive.drive.report import Progress
 from ddrive.errors import NotFound, NotWritable, UnusablePlace
 from mountd.cli import options, report
+from mountd.cli.following import follow
 from mountd.cli.look import DriveText, joined, short_name
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run
 from mountd.values import format_size
 
 SHOWN_REFUSALS = 10  # more are only counted; --json lists them all
+
+Delete = Annotated[
+    bool, typer.Option("--delete", envvar="DDRIVE_DELETE", help="Remove there what is not here; asks, or see --yes.")
+]
 
 
 def import_(
@@ -35,33 +43,43 @@ def import_(
         Path | None,
         typer.Option("--ignore-file", envvar="DDRIVE_IGNORE_FILE", metavar="F", help="Patterns as in .gitignore."),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", envvar="DDRIVE_WATCH", help="Go on with what changes, until interrupted.")
+    ] = False,
+    delete: Delete = False,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
     private: options.Private = False,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
 ) -> None:
     """Copy a directory tree into a new drive, or into an own one what changed; prints its key."""
+    named = None if drive is None else named_drive(drive)
+    _check_source(source)
+    patterns = [] if ignore_file is None else ignore_file.read_text().splitlines()
+    copy = _Copy(source, patterns, delete, _Changes(as_json) if dry_run else None)
+    if named is None and copy.dry_run:
+        copy.say(None, 0, trio.run(copy.import_into, None, as_json), as_json=as_json)
+        return
+    if delete and named is not None and not dry_run:
+        options.confirm(f"remove from the drive what {source} does not have?", yes=yes)
 
     async def verb(session: Session) -> None:
         if named is None:
             ref = parse_key((await session.call("create", name=name, dialect=dialect, private=private))["url"])
+            if not as_json:
+                report.note(f"if this is interrupted, go on with: ddrive import {source} {ref.key.hex()}")
         else:
             ref = await session.find(named)
         async with session.drive(ref) as opened:
             if not opened.writable:
                 raise NotWritable(f"{short_name(ref)} was not made here: import into a new drive, without KEY")
-            with report.meter("importing", quiet=as_json) as meter:
-                done = await import_tree(opened, source, patterns=patterns, progress=_shown(meter))
-            version = opened.version
-        about = await session.call("info", key=ref.key.hex())
-        value = _value(about, version, done)
-        session.say(value, [about["key"]])
-        if not as_json:
-            _summary("imported", value)
+            done = await copy.import_into(opened, as_json)
+            copy.say(await session.call("info", key=ref.key.hex()), opened.version, done, as_json=as_json)
+            if watch and not dry_run:
+                await copy.follow(session, ref, opened)
 
-    named = None if drive is None else named_drive(drive)
-    _check_source(source)
-    patterns = [] if ignore_file is None else ignore_file.read_text().splitlines()
     run(Common(state, as_json, start=not no_start), verb)
 
 
@@ -70,11 +88,19 @@ def export(
     dest: Annotated[Path, typer.Argument(metavar="DEST", help="The directory to write to.", show_default=False)],
     peer: options.Peers = None,
     timeout: options.Timeout = None,
+    delete: Delete = False,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
 ) -> None:
     """Write a drive's tree, of a version or below a path, to a directory."""
+    named = named_drive(drive)
+    _check_target(dest)
+    if delete and dest.exists() and not dry_run:
+        options.confirm(f"remove from {dest} what the drive does not have?", yes=yes)
+    changes = _Changes(as_json) if dry_run else None
 
     async def verb(session: Session) -> None:
         ref = await session.find(named)
@@ -83,17 +109,86 @@ def export(
                 patience(session, timeout, short_name(ref)),
                 session.drive(ref, peers=peer, wait_s=timeout) as opened,
             ):
-                done = await export_tree(opened, joined(ref, None), dest, progress=_shown(meter))
+                done = await export_tree(
+                    opened,
+                    joined(ref, None),
+                    dest,
+                    delete=delete,
+                    dry_run=dry_run,
+                    progress=_shown(meter),
+                    notice=changes,
+                )
                 version = opened.version
-        about = await session.call("info", key=ref.key.hex())
-        value = _value(about, version, done)
+        value = _value(await session.call("info", key=ref.key.hex()), version, done, changes)
         session.say(value, [])
         if not as_json:
-            _summary("exported", value)
+            _summary("would export" if dry_run else "exported", value)
 
-    named = named_drive(drive)
-    _check_target(dest)
     run(Common(state, as_json, start=not no_start), verb)
+
+
+@dataclass
+class _Changes:
+    """What a dry run would do: told at once to a person, kept for JSON."""
+
+    as_json: bool
+    kept: list[dict[str, str]] = field(default_factory=list)
+
+    def __call__(self, kind: str, path: str) -> None:
+        if self.as_json:
+            self.kept.append({"type": kind, "path": f"/{path}"})
+        else:
+            report.say(None, [report.printable(f"{'A' if kind == 'put' else 'D'}  /{path}")], as_json=False)
+
+
+@dataclass
+class _Copy:
+    """What is imported, and how."""
+
+    source: Path
+    patterns: Sequence[str]
+    delete: bool
+    changes: _Changes | None  # of a dry run
+
+    @property
+    def dry_run(self) -> bool:
+        return self.changes is not None
+
+    async def import_into(
+        self, drive: Drive | None, as_json: bool, only: Collection[str] | None = None
+    ) -> ImportReport:
+        """Import once, or what is at and below some paths alone."""
+        with report.meter("importing", quiet=as_json or only is not None) as meter:
+            return await import_tree(
+                drive,
+                self.source,
+                delete=self.delete,
+                dry_run=self.dry_run,
+                only=only,
+                patterns=self.patterns,
+                progress=_shown(meter) if only is None else None,
+                notice=self.changes,
+            )
+
+    async def follow(self, session: Session, ref: KeyRef, drive: Drive) -> None:
+        """Import what changes from now on, until a signal comes."""
+
+        async def changed(only: Collection[str] | None) -> None:
+            done = await self.import_into(drive, True, only)
+            if done.changed or done.removed or (done.refused and only is not None):
+                about = await session.call("info", key=ref.key.hex())
+                self.say(about, drive.version, done, as_json=session.common.as_json, again=True)
+
+        await follow(self.source, changed)
+
+    def say(
+        self, about: dict[str, Any] | None, version: int, done: ImportReport, *, as_json: bool, again: bool = False
+    ) -> None:
+        """Tell what was imported; the key of the drive once."""
+        value = _value(about or {"key": None, "url": "a new drive", "dialect": None}, version, done, self.changes)
+        report.say(value, [] if again or self.dry_run else [value["key"]], as_json=as_json)
+        if not as_json:
+            _summary("would import" if self.dry_run else "imported", value)
 
 
 def _check_source(source: Path) -> None:
@@ -115,8 +210,10 @@ def _shown(meter: report.Meter) -> Progress:
     return progress
 
 
-def _value(about: dict[str, Any], version: int, done: ImportReport | ExportReport) -> dict[str, Any]:
-    return {
+def _value(
+    about: dict[str, Any], version: int, done: ImportReport | ExportReport, changes: _Changes | None
+) -> dict[str, Any]:
+    value = {
         "key": about["key"],
         "url": about["url"],
         "dialect": about["dialect"],
@@ -129,15 +226,17 @@ def _value(about: dict[str, Any], version: int, done: ImportReport | ExportRepor
         "removed": done.removed,
         "refused": [{"path": refused.path, "why": refused.why} for refused in done.refused],
     }
+    return value if changes is None else value | {"changes": changes.kept}
 
 
 def _summary(what: str, value: dict[str, Any]) -> None:
     """Tell a person what was copied and what was not."""
+    version = f"version {value['version']} of " if value["version"] else ""
     report.note(
         f"{what} {value['files']} files, {value['directories']} directories, {value['links']} links, "
         f"{format_size(value['bytes'])}, {value['changed'] or 'none'} of them new or changed"
         f"{', ' + str(value['removed']) + ' removed' if value['removed'] else ''}; "
-        f"version {value['version']} of {value['url']}"
+        f"{version}{value['url']}"
     )
     refused: Sequence[dict[str, str]] = value["refused"]
     for one in refused[:SHOWN_REFUSALS]:

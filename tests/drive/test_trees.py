@@ -399,3 +399,41 @@ async def test_progress_of_an_export(own: Drive, tmp_path: Path) -> None:
     assert seen[-1] == (2, 9_000_010, 2, 9_000_010)
     assert seen == sorted(seen)
     assert (report.files, report.bytes) == (2, 9_000_010)
+
+
+async def test_extended_attributes_come_back(own: Drive, tmp_path: Path) -> None:
+    root = small(tmp_path / "source")
+    os.setxattr(root / "f", "user.colour", b"blue\0")
+    os.setxattr(root / "d", "user.of.directory", b"")
+    (root / "f").chmod(0o444)
+    await import_tree(own, root)
+    await own.set_stat("/empty", metadata={"user.ddrive.key": b"never", "trusted.x": b"never", "user.y": b"1"})
+    out = tmp_path / "out"
+    assert (await export_tree(own, "/", out)).refused == []
+    assert os.getxattr(out / "f", "user.colour") == b"blue\0"
+    assert os.getxattr(out / "d", "user.of.directory") == b""
+    assert os.listxattr(out / "empty") == ["user.y"]
+    os.setxattr(out / "empty", "user.y", b"other")
+    before = (out / "empty").stat().st_mtime_ns
+    assert (await export_tree(own, "/", out)).written == 0
+    assert os.getxattr(out / "empty", "user.y") == b"1"
+    assert (out / "empty").stat().st_mtime_ns == before
+
+
+async def test_a_dry_run_of_an_export_writes_nothing(own: Drive, tmp_path: Path) -> None:
+    await import_tree(own, small(tmp_path / "source"))
+    out = tmp_path / "out"
+    told: list[tuple[str, str]] = []
+    report = await export_tree(own, "/", out, dry_run=True, delete=True, notice=lambda *what: told.append(what))
+    assert (report.files, report.written, report.removed) == (3, 4, 0)
+    assert not out.exists()
+    await export_tree(own, "/", out)
+    (out / "f").chmod(0o700)
+    (out / "d/more").mkdir()
+    (out / "d/g").unlink()
+    before = observe(out)
+    told.clear()
+    report = await export_tree(own, "/", out, dry_run=True, delete=True, notice=lambda *what: told.append(what))
+    assert sorted(told) == [("del", "d/more"), ("put", "d/g"), ("put", "f")]
+    assert (report.written, report.removed) == (2, 1)
+    assert observe(out) == before

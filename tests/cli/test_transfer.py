@@ -1,0 +1,137 @@
+"""`import` and `export` as people use them: again and again, interrupted, following a directory."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.program import Program
+from tests.support.tree import differences, observe
+
+MIB = 1024 * 1024
+
+
+def size_of(directory: Path) -> int:
+    """Return the bytes of all files below a directory that may change meanwhile."""
+    total = 0
+    for path, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(path, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def sample(root: Path) -> Path:
+    """Make some hundred small files and two large ones."""
+    for number in range(400):
+        path = root / f"d{number % 7}" / f"file-{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(number * 50))
+    (root / "d3" / "large").write_bytes(os.urandom(40 * MIB))
+    (root / "last").write_bytes(os.urandom(20 * MIB))
+    return root
+
+
+def killed_when(ddrive: Program, directory: Path, size: int, *arguments: str | Path) -> None:
+    """Run a verb and kill it as soon as `directory` has this size."""
+    with ddrive.running(*arguments) as running:
+        end = time.monotonic() + 60
+        while size_of(directory) < size and running.poll() is None:
+            assert time.monotonic() < end, "nothing happens"
+            time.sleep(0.002)
+        running.send_signal(signal.SIGKILL)
+
+
+def test_an_import_that_is_killed_goes_on(ddrive: Program, tmp_path: Path) -> None:
+    root = sample(tmp_path / "tree")
+    whole = ddrive.ask("info", ddrive.ask("import", root)["key"])
+    key = ddrive.ask("create")["key"]
+    start = size_of(ddrive.state)
+    for grown in (1, 2, 20 * MIB, 33 * MIB, 45 * MIB, 50 * MIB):
+        killed_when(ddrive, ddrive.state, start + grown, "import", root, key)
+    ddrive.ask("import", root, key)
+    resumed = ddrive.ask("info", key)
+    for feed in ("metadata", "content"):
+        assert resumed[feed]["length"] == whole[feed]["length"], f"something was appended twice: {feed}"
+    ddrive.ask("export", key, tmp_path / "out")
+    assert differences(observe(tmp_path / "out"), observe(root)) == []
+
+
+def test_an_export_that_is_killed_goes_on(ddrive: Program, tmp_path: Path) -> None:
+    root = sample(tmp_path / "tree")
+    key, out = ddrive.ask("import", root)["key"], tmp_path / "out"
+    for size in (1, 3 * MIB, 30 * MIB, 50 * MIB):
+        killed_when(ddrive, out, size, "export", key, out)
+    done = ddrive.ask("export", key, out)
+    assert done["files"] == 402
+    assert done["changed"] < 402, "all was written again"
+    assert differences(observe(out), observe(root)) == []
+    assert ddrive.ask("export", key, out)["changed"] == 0
+
+
+def test_removing_is_asked_for_and_can_be_looked_at_first(ddrive: Program, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in ("stays", "goes"):
+        (root / name).write_text(name)
+    key = ddrive.ask("import", root)["key"]
+    (root / "goes").unlink()
+    (root / "new").write_text("1")
+    refused = ddrive.run("import", root, key, "--delete")
+    assert (refused.code, "--yes" in refused.err) == (2, True)
+    planned = ddrive.ask("import", root, key, "--delete", "--dry-run")
+    assert planned["changes"] == [{"type": "put", "path": "/new"}, {"type": "del", "path": "/goes"}]
+    assert ddrive.run("import", root, key, "--delete", "--dry-run").out == b"A  /new\nD  /goes\n"
+    done = ddrive.ask("import", root, key, "--delete", "--yes")
+    assert (done["changed"], done["removed"]) == (1, 1)
+    assert ddrive.run("ls", key).out == b"new\nstays\n"
+    assert ddrive.ask("import", root, "--dry-run")["changed"] == 2
+    assert len(ddrive.ask("list")) == 1
+
+    out = tmp_path / "out"
+    assert ddrive.ask("export", key, out, "--delete", "--dry-run")["changed"] == 2
+    assert not out.exists()
+    ddrive.ask("export", key, out, "--delete")
+    (out / "more").write_text("")
+    assert ddrive.run("export", key, out, "--delete").code == 2
+    assert ddrive.ask("export", key, out, "--delete", "--dry-run")["changes"] == [{"type": "del", "path": "/more"}]
+    assert ddrive.ask("export", key, out, "--delete", "--yes")["removed"] == 1
+    assert sorted(path.name for path in out.iterdir()) == ["new", "stays"]
+
+
+def shown_as(ddrive: Program, key: str, *names: str) -> None:
+    """Return when the drive holds just these paths."""
+    end = time.monotonic() + 60
+    while (shown := ddrive.run("ls", "-R", key).out.decode().split()) != list(names):
+        assert time.monotonic() < end, shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_import_follows_its_directory(ddrive: Program, tmp_path: Path, number: int) -> None:
+    root = tmp_path / "tree"
+    (root / "sub").mkdir(parents=True)
+    (root / "a").write_text("1")
+    (root / ".ddriveignore").write_text("*.tmp\n")
+    key = ddrive.ask("create")["key"]
+    with ddrive.running("import", root, key, "--watch", "--delete", "--yes", "--json") as running:
+        assert running.stdout is not None
+        assert json.loads(running.stdout.readline())["files"] == 2
+        (root / "sub" / "deep").mkdir()
+        (root / "sub" / "deep" / "new").write_text("2")
+        (root / "not.tmp").write_text("3")
+        (root / "a").unlink()
+        shown_as(ddrive, key, ".ddriveignore", "sub", "sub/deep", "sub/deep/new")
+        (root / ".ddriveignore").write_text("")
+        shown_as(ddrive, key, ".ddriveignore", "not.tmp", "sub", "sub/deep", "sub/deep/new")
+        running.send_signal(number)
+        lines = running.stdout.read().splitlines()
+        assert running.wait(timeout=30) == 0
+    told = [json.loads(line) for line in lines]
+    assert sum(value["removed"] for value in told) == 1
+    assert sum(value["changed"] for value in told) >= 4
+    assert ddrive.run("cat", key, "sub/deep/new").out == b"2"
