@@ -33,9 +33,11 @@ ENOUGH_NODES = 16  # in the routing table; with fewer, an announcement may not h
 SOON_S = 60.0  # it is then made again after this long
 MAX_FOUND = 256  # addresses given on from one lookup
 STARTING_S = 0.5  # between two looks at the routing table, while it is empty
+FEW_S = 2.0  # likewise while it has few nodes
 LOOK_S = 30.0  # likewise afterwards
 KNOCK_S = 20.0  # between two attempts to fill the routing table, while it is empty
 SAVE_S = 600.0  # between two savings of the routing table
+PRIVATE_DATAGRAMS_S = 1000  # from one address, before it is blocked; in the public network libtorrent's own 5
 MAX_KEPT = 200  # nodes that are kept over a restart
 MAX_ALERTS = 2000  # that wait for us; more are dropped by libtorrent
 
@@ -243,7 +245,7 @@ class MainlineDiscovery:
                 await self._knock(nodes, _nodes_of(state))
                 knocked_s = trio.current_time()
             self._session.post_dht_stats()
-            await trio.sleep(LOOK_S if self._nodes else STARTING_S)
+            await trio.sleep(STARTING_S if not self._nodes else FEW_S if self._nodes < ENOUGH_NODES else LOOK_S)
             if self._nodes and save is not None and trio.current_time() >= saved_s + SAVE_S:
                 saved_s = trio.current_time()
                 await trio.to_thread.run_sync(_save, save, self._session)
@@ -309,6 +311,7 @@ def _settings(nodes: Sequence[Address] | None, listen: str, *, map_port: bool) -
         **dict.fromkeys(("enable_incoming_utp", "enable_outgoing_utp"), False),
         **dict.fromkeys(("aio_threads", "hashing_threads"), 1),
         # In a network of one's own, many nodes may have one address, and none is of the internet.
+        **({"dht_block_ratelimit": PRIVATE_DATAGRAMS_S} if private else {}),
         **dict.fromkeys(("dht_restrict_routing_ips", "dht_restrict_search_ips", "dht_enforce_node_id"), not private),
         **dict.fromkeys(("dht_prefer_verified_node_ids", "dht_ignore_dark_internet"), not private),
     }
