@@ -261,6 +261,7 @@ class Swarm:
                 stream: trio.SocketStream | None = None
                 stream = await trio.open_tcp_stream(address.host, address.port)
             if stream is not None:
+                end = LinkEnd("we ended it")
                 end = await self._run(member, stream, str(address))
         except (OSError, UnicodeError) as error:
             end = LinkEnd(_reason(error))
