@@ -26,7 +26,7 @@ from ddrive.swarm.dht_rpc import (
 )
 from ddrive.swarm.dht_socket import NodeSocket
 from ddrive.swarm.discovery import DiscoveryReport, Finding, Mechanism, Sink, Tally
-from ddrive.swarm.repeating import silence_s, wait_s
+from ddrive.swarm.repeating import silence_s, wait_s, whose_turn
 from ddrive.swarm.static import Address
 
 REPEAT_S = (300.0, 480.0)  # a topic is looked for again after a time between these; npm nodes forget it after 720
@@ -43,7 +43,7 @@ class _Topic:
     """A topic that is joined."""
 
     announce: bool
-    next_s: float  # when to look for it
+    due_s: float  # when to look for it
     walk: Walk | None = None
     began_s: float = -math.inf
     vain: int = 0  # walks in a row that found nobody
@@ -107,7 +107,7 @@ class _Network:
         now = trio.current_time()
         self.socket.forget_names()
         for topic in self._topics.values():
-            topic.next_s = min(topic.next_s, max(now, topic.began_s + REFRESH_S))
+            topic.due_s = min(topic.due_s, max(now, topic.began_s + REFRESH_S))
             topic.vain = 0
         self._changed.set()
 
@@ -115,12 +115,14 @@ class _Network:
         """Look for each topic when it is due, for ever."""
         while True:
             self._changed = trio.Event()
-            due_s = min((topic.next_s for topic in self._idle().values()), default=math.inf)
+            due_s = min((topic.due_s for topic in self._idle().values()), default=math.inf)
             if due_s <= trio.current_time() and self._walks() < MAX_WALKS:
                 await self.socket.resolve()
-                for key, topic in self._idle().items():
-                    if topic.next_s <= trio.current_time() and self._walks() < MAX_WALKS:
-                        self._ask(key, topic)
+                while self._walks() < MAX_WALKS:
+                    key = whose_turn(self._idle(), trio.current_time())
+                    if key is None:
+                        break
+                    self._ask(key, self._topics[key])
                 continue
             with trio.move_on_at(due_s if self._walks() < MAX_WALKS else math.inf):
                 await self._changed.wait()
@@ -169,7 +171,7 @@ class _Network:
     def _plan_next(self, topic: _Topic, walk: Walk, *, found_any: bool) -> None:
         topic.vain = 0 if found_any else topic.vain + 1
         wait = wait_s(REPEAT_S, topic.vain, random.random()) if walk.answers else silence_s(topic.vain)
-        topic.next_s = trio.current_time() + wait
+        topic.due_s = trio.current_time() + wait
 
     async def part(self) -> None:
         """Take back all that was announced; the caller sets a deadline."""

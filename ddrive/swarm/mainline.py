@@ -23,13 +23,15 @@ from ddrive.dialect import Dialect
 from ddrive.ids import DiscoveryKey
 from ddrive.swarm.background import background
 from ddrive.swarm.discovery import TOPIC_BYTES, DiscoveryReport, Finding, Mechanism, Sink, Tally
-from ddrive.swarm.repeating import wait_s
+from ddrive.swarm.repeating import wait_s, whose_turn
 from ddrive.swarm.resolving import resolve
 from ddrive.swarm.static import Address
 
 REPEAT_S = (900.0, 1500.0)  # a topic is looked for, and announced, again after a time between these
 REFRESH_S = 10.0  # topics are not looked for more often than this, whatever happens
 ENOUGH_NODES = 16  # in the routing table; with fewer, an announcement may not have got to the right nodes
+GAP_S = 0.4  # between two topics: libtorrent drops what goes beyond its limit
+LIMIT_BYTES_S = 20_000  # sent by the DHT; a topic takes about 8 kB in a large network
 SOON_S = 60.0  # it is then made again after this long
 MAX_FOUND = 256  # addresses given on from one lookup
 STARTING_S = 0.5  # between two looks at the routing table, while it is empty
@@ -212,10 +214,11 @@ class MainlineDiscovery:
         """Look for each topic when it is due, and announce it, for ever: as soon as there are nodes to ask."""
         while True:
             self._changed = trio.Event()
-            if self._nodes:
-                for key, topic in self._topics.items():
-                    if topic.due_s <= trio.current_time():
-                        self._look(key, topic)
+            key = whose_turn(self._topics, trio.current_time()) if self._nodes else None
+            if key is not None:
+                self._look(key, self._topics[key])
+                await trio.sleep(GAP_S)
+                continue
             due_s = min((topic.due_s for topic in self._topics.values()), default=math.inf)
             with trio.move_on_at(due_s if self._nodes else math.inf):
                 await self._changed.wait()
@@ -304,6 +307,7 @@ def _settings(nodes: Sequence[Address] | None, listen: str, *, map_port: bool) -
         "alert_queue_size": MAX_ALERTS,
         "dht_bootstrap_nodes": "",
         "enable_dht": private,  # else it is started by `_knock`
+        "dht_upload_rate_limit": LIMIT_BYTES_S,
         "enable_lsd": False,
         "enable_upnp": map_port,
         "enable_natpmp": map_port,
