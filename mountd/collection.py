@@ -155,6 +155,12 @@ class Collection:
         self.table.remove(known.key)
         self._on_change()
 
+    def adopt(self, known: KnownDrive) -> None:
+        """Know a drive whose feeds are in the store, or are to be fetched, and keep it open."""
+        self._note_topics(known)
+        self.table.add(known)
+        self.keep(known)
+
     async def create(self, name: str | None, dialect: Dialect, *, private: bool) -> KnownDrive:
         """Return a new, empty drive of our own.
 

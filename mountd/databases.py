@@ -19,7 +19,16 @@ from ddrive.appdb import open_appdb
 from ddrive.appdb.node import check_header
 from ddrive.dialect import DIALECTS, DWEB, Dialect
 from ddrive.drive.address import parse_key
-from ddrive.errors import AlreadyExists, DriveError, InvalidKey, InvalidProof, NoPeers, NotFound, StorageError
+from ddrive.errors import (
+    AlreadyExists,
+    CorruptStorage,
+    DriveError,
+    InvalidKey,
+    InvalidProof,
+    NoPeers,
+    NotFound,
+    StorageError,
+)
 from ddrive.feed import MAX_LENGTH, Feed
 from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey, short
 from ddrive.store.store import OwnedStore
@@ -143,6 +152,19 @@ class Databases:
         """Tell whether peers may exchange the feed with this discovery key; what belongs to none of ours they may."""
         owners = self._topics.get(topic)
         return not owners or any(self._known[key].seeding for key in owners)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return all that is known, in the form in which it is kept."""
+        return [known.to_json() for known in self._known.values()]
+
+    def take(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Know what `rows` returned elsewhere. Raises: CorruptStorage when it is something else."""
+        try:
+            found = [Known.from_json(row) for row in rows]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptStorage(f"databases that cannot be understood ({error!r})") from error
+        for known in found:
+            self._add(known)
 
     def feeds(self) -> set[PublicKey]:
         """Return all feeds that belong to databases and graphs, as far as they have been seen."""

@@ -27,6 +27,7 @@ from ddrive.store.linked import STATIC_SECRET_BYTES, Replicator
 from ddrive.store.store import OwnedStore, open_store
 from ddrive.swarm import Swarm, open_swarm
 from mountd import owning
+from mountd.adopting import Adopting
 from mountd.collection import Collection
 from mountd.config import Config, load_config
 from mountd.control import Control, Params, Tell, Verb
@@ -36,6 +37,8 @@ from mountd.errnos import to_exit_code
 from mountd.files import load_json, save_bytes, save_json
 from mountd.finding import Finder, open_finder
 from mountd.keeping import Keeping
+from mountd.keys import Keys
+from mountd.keys_guard import Guard
 from mountd.logs import configure
 from mountd.lonely import Lonely
 from mountd.metrics import Metrics
@@ -129,6 +132,7 @@ class Engine:
             cache_size=config.cache_size,
             min_free=config.min_free_space,
         )
+        Guard(list(stores.values()))
         for store in stores.values():
             help_peers(store)
         self._workers = WorkerPool(config, mounts, nursery, on_unmounted=lambda mount: self._mountpoints.forget(mount))
@@ -141,7 +145,10 @@ class Engine:
         )
         upkeep = Upkeep(self._collection, self._stores, self.space)
         keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases.feeds, self.space)
-        table = verbs.table() | upkeep.table() | keeping.table() | self._databases.table()
+        keys = Keys(self._collection, self._databases, self._stores, peers.add_for)
+        adopting = Adopting(self._collection, self._stores, self.space, self._config.state)
+        answering = (verbs, upkeep, keeping, keys, adopting, self._databases)
+        table = {name: verb for part in answering for name, verb in part.table().items()}
         held = {name: verb if name == "stop" else self._later(verb) for name, verb in table.items()}
         control = Control(self._config.socket, self._stores, held)
         await self._nursery.start(control.serve)

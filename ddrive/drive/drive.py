@@ -327,7 +327,7 @@ async def open_drive(
         metadata = await store.open_feed(name=name or default_name(store), live=version is None)
     metadata.preload()
     tree = DriveTree(store, metadata)
-    if metadata.writable and not metadata.length:
+    if metadata.unborn:
         if not create:
             raise NotFound("there is no such drive yet: create it first")
         await tree.make()

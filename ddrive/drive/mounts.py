@@ -125,5 +125,5 @@ class DriveTree:
 
 def _check_header(feed: Feed, content_key: PublicKey | None) -> None:
     """Refuse a feed of our own that holds nothing yet: opening its trie would write a header without content key."""
-    if feed.writable and not feed.length and content_key is None:
+    if feed.unborn and content_key is None:
         raise NotFound(f"no drive was made in the feed {short(feed.key)} yet")

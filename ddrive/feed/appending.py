@@ -65,6 +65,11 @@ class AppendableFeed:
         return self.log.writable
 
     @property
+    def unborn(self) -> bool:
+        """Whether this is a feed of ours to which nothing was ever appended."""
+        return self.writable and not self.length and not self.behind
+
+    @property
     def behind(self) -> bool:
         """Whether more was signed of this feed of ours than is held here, so that nothing may be appended yet."""
         return isinstance(self.log, FeedLog) and self.log.behind

@@ -105,6 +105,10 @@ class Feed(AppendableFeed):
             self._audience.cleared(index, index + 1)
             raise
 
+    def get_held_run(self, start: int, end: int) -> list[bytes] | None:
+        """Return the blocks `start` up to `end` with one read, or None; `get_held` of each then tells more."""
+        return self.log.blocks(start, end)
+
     def preload(self) -> None:
         """Say that many blocks are going to be read here and there, as in a trie: read in large pieces meanwhile."""
         self.log.preload()
@@ -241,6 +245,10 @@ class Feed(AppendableFeed):
                 self._audience.cleared(index, index + 1)
             await trio.lowlevel.checkpoint()
         return good, bad
+
+    def report_floor(self) -> None:
+        """Let who listens look again whether something is missing of a feed of ours."""
+        self._audience.grew(self.length)
 
     # -- what the owner of the files reports to a view
 

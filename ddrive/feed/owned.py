@@ -71,7 +71,8 @@ class OwnedFeed(StoredFeed):
         self.length, self.roots, self._damaged = recover(files, bits, key, self._signer, self._verify)
         self.signed_length = self.length  # what is beyond was appended, is not durable, and no peer hears of it
         self.byte_length = merkle.total_size(self.roots)
-        self._floor = 0
+        self.floor = 0  # blocks of a feed of ours that were signed for sure, while not all of them are here
+        self.claimed: Callable[[], int] = lambda: 0  # the length that a peer says a feed of ours has
         self.forked = directory.exists(FORKED)
         self._staged: Staged | None = None
         self._unsynced_batches = UNSYNCED_BATCHES  # appends since the bits were made durable: none known
@@ -163,14 +164,14 @@ class OwnedFeed(StoredFeed):
     @property
     def behind(self) -> bool:
         """Whether more was signed of this feed of ours than is held here, so that nothing may be appended yet."""
-        if self._floor and self.length >= self._floor and self._bits.held(0, self._floor) == self._floor:
-            self._floor = 0
-        return bool(self._floor)
+        if self.floor and self.length >= self.floor and self._bits.held(0, self.floor) == self.floor:
+            self.floor = 0
+        return bool(self.floor)
 
     def must_reach(self, length: int) -> None:
         """Take note that `length` blocks were signed: until all of them are held, nothing is appended."""
-        if self.writable and length > self.length:
-            self._floor = max(self._floor, length)
+        if self.writable and self._bits.held(0, length) < length:
+            self.floor = max(self.floor, length)
 
     def append(self, blocks: Sequence[Buffer]) -> BlockIndex:
         """Append blocks under one signature and return the index of the first; durable only after `sync`.
@@ -325,8 +326,13 @@ class OwnedFeed(StoredFeed):
             raise CorruptStorage(f"feed {short(self.key)} was signed further than its files show; restore or reopen it")
         if self.behind:
             raise Behind(
-                f"feed {short(self.key)} is ours and {self._floor} blocks of it were signed, of which "
-                f"{self._bits.held(0, self._floor)} are here: connect to a peer that has the others"
+                f"feed {short(self.key)} is ours and {self.floor} blocks of it were signed, of which "
+                f"{self._bits.held(0, self.floor)} are here: connect to a peer that has the others"
+            )
+        if (claimed := self.claimed()) > self.length:
+            raise Behind(
+                f"feed {short(self.key)} is ours, has {self.length} blocks here and {claimed} at a peer: "
+                "wait until they have been fetched"
             )
         if self._staged is not None:
             raise StorageError(f"another append to feed {short(self.key)} is under way")

@@ -184,7 +184,7 @@ class AttachedFeed:
         if feed is None or feed.closed:
             return
         self._peers = params["peers"]
-        feed.log.forked = params["forked"]
+        feed.log.writable, feed.log.forked = params["writable"], params["forked"]
         try:
             if "runs" in params:
                 _renew(feed, params["length"], params["runs"])

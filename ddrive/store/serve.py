@@ -11,8 +11,8 @@ in it until it is written, and when there are too many it tells everything anew.
     notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
         feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}, feed.ask_peers {handle, name, payload},
         feed.used {handle, segments}
-    event feed.changed {handle, length, byte_length, forked, peers, nodes, passed: [[index, block]…], and changes:
-        [[held, start, end]…] or runs}
+    event feed.changed {handle, length, byte_length, writable, forked, peers, nodes, passed: [[index, block]…], and
+        changes: [[held, start, end]…] or runs}
 """
 
 import logging
@@ -127,6 +127,7 @@ class _Served:
         return {
             "length": feed.length,
             "byte_length": feed.byte_length,
+            "writable": feed.writable and (bool(feed.length) or not feed.behind),
             "forked": feed.forked,
             "peers": self._peers,
         }
@@ -292,7 +293,6 @@ class FeedService:
         return served.facts() | {
             "key": feed.key,
             "path": str(store.path / feed_folder(store.discovery_key(feed.key))),
-            "writable": feed.writable,
             "runs": feed.runs(0, feed.length),
         }
 

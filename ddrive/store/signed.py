@@ -38,5 +38,13 @@ class SignedLengths:
         grown = {key: length for key, length in lengths.items() if length > self.of(key)}
         if grown:
             self._lengths |= grown
-            table = {key.hex(): length for key, length in self._lengths.items()}
-            write_durably(self._path, json.dumps(table, indent=1).encode() + b"\n")
+            self._save()
+
+    def forget(self, key: PublicKey) -> None:
+        """Take note that all of that is here again."""
+        if self._lengths.pop(key, None) is not None:
+            self._save()
+
+    def _save(self) -> None:
+        table = {key.hex(): length for key, length in self._lengths.items()}
+        write_durably(self._path, json.dumps(table, indent=1).encode() + b"\n")

@@ -20,10 +20,10 @@ import trio
 
 from ddrive.crypto import KEY_BYTES, KeyPair
 from ddrive.dialect import DWEB, Dialect
-from ddrive.errors import Closed, DriveError, InvalidKey, NotFound, StorageError, StorageLocked
+from ddrive.errors import Closed, DriveError, InvalidKey, NotFound, StorageError, StorageLocked, WrongKey
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
-from ddrive.feed.storage import FileDirectory
+from ddrive.feed.storage import SECRET_KEY, FileDirectory
 from ddrive.feed.subscription import Source, Subscription
 from ddrive.ids import DiscoveryKey, PublicKey, short
 from ddrive.replication.session import FeedSession
@@ -37,7 +37,8 @@ from ddrive.store.derive import (
 )
 from ddrive.store.events import FeedClosed, FeedOpened, FeedWatcher, StoreEvent
 from ddrive.store.files import write_durably
-from ddrive.store.shelf import feed_folder_at, signed_length
+from ddrive.store.refilling import Refill
+from ddrive.store.shelf import NAME, feed_folder_at, signed_length
 from ddrive.store.signed import SignedLengths
 
 TICK_S = 0.25  # how often sessions look after what takes too long
@@ -87,6 +88,7 @@ class OwnedStore:
         self.dialect = dialect
         self.master_key = master_key
         self._signed = SignedLengths(path)
+        self._floors: dict[PublicKey, int] = {}  # the same, not written down yet
         self._entries: dict[DiscoveryKey, _Entry] = {}
         self._closing: dict[DiscoveryKey, trio.Event] = {}  # feeds whose files are not given back yet
         self._listeners: list[StoreListener] = []
@@ -152,6 +154,41 @@ class OwnedStore:
             if stored is not None and stored.own:
                 self._signed.note({key: signed_length(folder)})
             await trio.to_thread.run_sync(shutil.rmtree, folder, True)
+
+    async def become_author(
+        self, key: PublicKey, *, name: bytes | None = None, secret_key: bytes | None = None, length: int = 0
+    ) -> None:
+        """Take over the secret key of a feed, which follows from its name or is given; it is opened anew afterwards.
+
+        `length` blocks were signed already: nothing is appended before all of them are here.
+        Raises: WrongKey when the name, with the master key of this store, stands for another feed.
+        """
+        if name is not None and derive_pair(self.master_key, name, self.dialect).public_key != key:
+            raise WrongKey(f"with the master key of this store, another feed than {short(key)} has its name")
+        found = self.discovery_key(key)
+        folder = self.path / feed_folder(found)
+        self._signed.note({key: length})
+        async with self._taken_out(found):
+            _make_folders(folder)
+            if name is not None:
+                write_durably(folder / NAME, encode_name(name))
+            elif secret_key is not None:
+                write_durably(folder / SECRET_KEY, secret_key)
+
+    def must_reach(self, key: PublicKey, length: int, *, durable: bool) -> None:
+        """Append nothing to a feed of ours before it has `length` blocks again; remembered if `durable`."""
+        self._floors[key] = max(length, self._floors.get(key, 0))
+        entry = self._entries.get(self.discovery_key(key))
+        if entry is not None and isinstance(entry.feed.log, FeedLog):
+            entry.feed.log.must_reach(length)
+            entry.feed.report_floor()
+        if durable:
+            self._signed.note({key: length})
+
+    def take_master_key(self, master_key: bytes) -> None:
+        """Derive keys from this master key from now on; the caller makes sure that no feed needs the present one."""
+        write_durably(self.path / "master_key", master_key)
+        self.master_key = master_key
 
     def users(self, key: PublicKey) -> int:
         """Return how many calls of `open_feed` for this feed were not taken back."""
@@ -226,6 +263,8 @@ class OwnedStore:
             feed = Feed(log)
             session = FeedSession(feed)
             feed.set_source(session)
+            if feed.writable:
+                Refill(feed, log, session, self._signed)
             session.observer = watcher = FeedWatcher(feed, self._events)
             feed.subscribe(watcher)
             entry = self._entries[found] = _Entry(feed, session, idle_since=trio.current_time())
@@ -251,7 +290,7 @@ class OwnedStore:
         directory = FileDirectory(folder)
         opening = FeedLog.open if (folder / "key").exists() else partial(FeedLog.create, store_secret_key=False)
         log = opening(directory, key=key, secret_key=secret_key)
-        log.must_reach(self._signed.of(key))
+        log.must_reach(max(self._signed.of(key), self._floors.get(key, 0)))
         return log
 
     # -- time ------------------------------------------------------------------------------------------------------

@@ -321,7 +321,7 @@ async def open_trie(feed: Feed, dialect: Dialect, *, metadata: bytes | None = No
 
     Waits for block 0 when it is not held. Raises: InvalidNode when block 0 is no header, what the feed raises.
     """
-    if not feed.length and feed.writable:
+    if feed.unborn:
         written = subtype if dialect.trie_subtype is not None else None
         block = encode_header(Header(dialect.trie_type, metadata, written))
         try:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from mountd.cli import (
+    adopting,
     bootstrap,
     db,
     doctor,
@@ -19,6 +20,7 @@ from mountd.cli import (
     history,
     holdings,
     keeping,
+    keys,
     linking,
     look,
     mounting,
@@ -62,6 +64,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "verify": holdings.verify,
     "rm": removing.rm,
     "gc": removing.gc,
+    "adopt": adopting.adopt,
     "log": history.log,
     "diff": versions.diff,
     "link": linking.link,
@@ -84,6 +87,7 @@ tag.command("add")(versions.add_tag)
 tag.command("rm")(versions.remove_tag)
 tag.command("ls")(versions.list_tags)
 app.add_typer(tag, name="tag")
+app.add_typer(keys.app, name="keys")
 app.add_typer(db.app, name="db")
 app.add_typer(graph.app, name="graph")
 

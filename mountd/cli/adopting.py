@@ -1,0 +1,36 @@
+"""`adopt`: take over a store directory of the npm packages."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mountd.cli import options
+from mountd.cli.options import Common
+from mountd.cli.session import Session, run
+from mountd.values import format_size
+
+
+def adopt(
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Store directory of ddrive, hyperdrive or a daemon.", show_default=False),
+    ],
+    dry_run: options.DryRun = False,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Take over the drives of the npm packages with their keys; the directory itself is left as it is."""
+
+    async def verb(session: Session) -> None:
+        done = await session.call("adopt", path=str(place), dry_run=dry_run or None)
+        word = "would take over" if dry_run else "took over"
+        lines = [f"{drive['url']}  {'writable' if drive['writable'] else 'read-only'}" for drive in done["drives"]]
+        session.say(
+            done, [*lines, f"{word} {done['feeds']} feeds, {format_size(done['bytes'])}, {done['own']} your own"]
+        )
+
+    place = Path(os.path.realpath(directory))
+    run(Common(state, as_json, start=not no_start), verb)

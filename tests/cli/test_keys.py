@@ -1,0 +1,96 @@
+"""`keys backup` and `keys restore`: drives can be written again elsewhere, and nothing is ever signed twice."""
+
+import json
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from ddrive.errors import CorruptStorage
+from mountd.keys_file import seal, unseal
+from tests.support.program import Program, program
+
+SECRET = "open sesame"
+
+
+def test_a_lost_state_comes_back_from_the_keys_and_from_peers(ddrive: Program, tmp_path: Path) -> None:
+    source, file = tmp_path / "tree", tmp_path / "keys"
+    source.mkdir()
+    (source / "a").write_bytes(b"a" * 200_000)
+    made = ddrive.ask("import", source, "--name", "mine")
+    key = made["key"]
+    database = ddrive.ask("db", "create")["key"]
+    ddrive.ask("db", "put", database, "name", "value")
+    assert ddrive.run("keys", "backup", file).code == 2
+    saved = ddrive.run("keys", "backup", file, "--json", DDRIVE_PASSPHRASE=SECRET)
+    assert (saved.code, saved.json()["drives"]) == (0, [{"key": key, "name": "mine"}]), saved
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert ddrive.run("keys", "backup", file, DDRIVE_PASSPHRASE=SECRET).code == 1
+    (source / "b").write_bytes(b"b" * 100_000)
+    version = ddrive.ask("import", source, key)["version"]  # written after the backup
+    with (
+        program(tmp_path / "peer" / "state") as peer,
+        program(tmp_path / "fresh" / "state") as fresh,
+        program(tmp_path / "used" / "state") as used,
+    ):
+        peer.ask("download", key, "--peer", ddrive.address)
+        peer.ask("db", "get", database, "name")
+        ddrive.ask("stop")
+        shutil.rmtree(ddrive.state)
+        assert fresh.run("keys", "restore", file, DDRIVE_PASSPHRASE="wrong").code == 4
+        passphrase = tmp_path / "passphrase"
+        passphrase.write_text(f"{SECRET}\n")
+        restored = fresh.ask("keys", "restore", file, "--passphrase-file", passphrase)
+        assert [drive["key"] for drive in restored["drives"]] == [key]
+        fresh.ask("peer", "add", peer.address)
+        while fresh.ask("info", key)["content"]["downloaded"] < 6:
+            pass
+        (source / "c").write_bytes(b"c")
+        after = fresh.ask("import", source, key)["version"]
+        assert after > version
+        while peer.ask("info", key)["version"] < after:
+            pass
+        assert [peer.run("cat", key, name).out for name in "abc"] == [b"a" * 200_000, b"b" * 100_000, b"c"]
+        assert not peer.ask("info", key)["forked"]
+        assert fresh.ask("db", "get", database, "name")[0]["value"] == "value"
+        used.ask("create")
+        assert used.run("keys", "restore", file, DDRIVE_PASSPHRASE=SECRET).code == 1
+
+
+def test_a_copied_state_refuses_to_write_what_was_written_elsewhere(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "a").write_bytes(b"a" * 1000)
+    key = ddrive.ask("import", source)["key"]
+    ddrive.ask("stop")
+    shutil.copytree(ddrive.state, tmp_path / "copy" / "state", ignore=shutil.ignore_patterns("*.sock", "identity"))
+    with program(tmp_path / "peer" / "state") as peer, program(tmp_path / "copy" / "state") as copy:
+        (source / "b").write_bytes(b"b" * 1000)
+        ddrive.ask("import", source, key)
+        peer.ask("ls", key, "--peer", ddrive.address)  # it gets the entries, but none of the content
+        ddrive.ask("stop")
+        copy.ask("peer", "add", peer.address)
+        while copy.ask("info", key)["version"] < peer.ask("info", key)["version"]:
+            pass
+        (source / "c").write_bytes(b"c" * 1000)
+        again = copy.run("import", source, key, "--json")
+        assert (again.code, json.loads(again.out)["error"]["code"]) == (6, "Behind"), again
+        assert "ours" in again.err
+        ddrive.ask("status")
+        copy.ask("peer", "add", ddrive.address)
+        while copy.ask("info", key)["content"]["downloaded"] < 2:
+            pass
+        copy.ask("import", source, key)
+        assert copy.run("cat", key, "b").out == b"b" * 1000
+
+
+def test_the_file_opens_with_its_passphrase_alone() -> None:
+    sealed = seal({"a": 1}, b"one")
+    assert unseal(sealed, b"one") == {"a": 1}
+    for content, passphrase in ((sealed, b"two"), (sealed[:-1], b"one"), (sealed[:20], b"one"), (b"", b"one")):
+        with pytest.raises(CorruptStorage):
+            unseal(content, passphrase)
+    greedy = sealed[:18] + b"\xff" * 8 + sealed[26:]
+    with pytest.raises(CorruptStorage, match="memory"):
+        unseal(greedy, b"one")
