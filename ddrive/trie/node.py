@@ -190,7 +190,7 @@ def decode_node(seq: int, block: bytes, origin: str) -> TrieNode:
     key: str = raw.decode("utf-8", "surrogateescape") if garbled else raw
     if len(numbers) > MAX_NUMBERS:
         raise InvalidNode(f"the table in block {seq} of {origin} has {len(numbers)} numbers")
-    value = fields.value if fields.HasField("value") else None
+    value = fields.value or (b"" if fields.HasField("value") else None)
     node = TrieNode(seq, key, value, flags >> 8, bool(flags & _HIDDEN), numbers=numbers, origin=origin)
     node.garbled = garbled
     return node

@@ -17,6 +17,9 @@ from ddrive.ids import BlockIndex
 from ddrive.trie.node import InvalidNode, TrieNode, decode_node
 
 CACHE_BYTES: Final = 64 * 1024 * 1024  # per trie; an entry of a drive takes about 2 KiB decoded
+RUN_BITS: Final = 6  # a run is 64 blocks
+MISSES_BEFORE_RUN: Final = 3  # nodes of it that are read one by one before
+MAX_RUNS: Final = 2048  # in memory during one read, some 20 MB
 MAX_WISHES: Final = 512  # blocks that one walk asks for at a time
 
 
@@ -67,6 +70,14 @@ class Nodes:
         self._young[node.seq] = node
         return node
 
+    def kept(self, seq: int) -> TrieNode | None:
+        """Return node `seq` if it is kept decoded."""
+        return self._young.get(seq) or (self.add(node) if (node := self._old.get(seq)) is not None else None)
+
+    def decoded(self, seq: int, block: bytes) -> TrieNode:
+        """Return node `seq`, whose block was read already, and keep it. Raises: InvalidNode."""
+        return self.add(decode_node(seq, block, self.origin))
+
     def _peek_further(self, seq: int) -> TrieNode | None:
         node = self._old.get(seq)
         if node is None:
@@ -108,13 +119,36 @@ class Prefetch:
     """
 
     def __init__(self, nodes: Nodes, *, limit: int = MAX_WISHES) -> None:
-        self.peek = nodes.peek
         self.give_way = nodes.give_way
         self.ask: Callable[[], None] | None = None
         self._nodes = nodes
         self._limit = limit
         self._wishes: dict[int, tuple[AbstractContextManager[None], int, int]] = {}
         self._unsubscribe: Callable[[], None] | None = None
+        self._runs: dict[int, list[bytes]] = {}  # blocks that lie side by side, read but not decoded
+        self._missed: dict[int, int] = {}  # nodes of each such run that had to be read one by one
+
+    def peek(self, seq: int) -> TrieNode | None:
+        """Return node `seq` if its block is held. Of a run of blocks that the read comes back to all are read at once.
+
+        Raises: InvalidNode.
+        """
+        node = self._nodes.kept(seq)
+        if node is not None:
+            return node
+        number = seq >> RUN_BITS
+        run = self._runs.get(number)
+        if run is None:
+            missed = self._missed[number] = self._missed.get(number, 0) + 1
+            if missed != MISSES_BEFORE_RUN or len(self._runs) >= MAX_RUNS:
+                return self._nodes.peek(seq)
+            start = max(1, number << RUN_BITS)
+            read = self._nodes.feed.get_held_run(start, min(number + 1 << RUN_BITS, self._nodes.feed.length))
+            if read is None:
+                return self._nodes.peek(seq)
+            run = self._runs[number] = read if start >> RUN_BITS << RUN_BITS == start else [b"", *read]
+        place = seq & (1 << RUN_BITS) - 1
+        return self._nodes.decoded(seq, run[place]) if place < len(run) else self._nodes.peek(seq)
 
     async def node(self, seq: int) -> TrieNode:
         """Return node `seq`, waiting for its block."""
