@@ -59,8 +59,14 @@ class Committer:
                 failures = 0
             except (DriveError, OSError) as problem:
                 log.warning("changes wait, as they cannot be stored: entries=%d why=%s", self._staged.pending, problem)
+                await self._make_room()
                 await trio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
+
+    async def _make_room(self) -> None:
+        """Give the disk space of the spool back that nothing needs any more."""
+        with suppress(OSError):
+            await self._staged.spool.sync(give_back=True)
 
     async def resolve(self) -> None:
         """Find out which changes of a dead worker are in the drive although it did not live to say so.

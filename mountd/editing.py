@@ -26,6 +26,7 @@ from mountd.xattrs import LINK_AS_IS, check_given
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+SPARE_BYTES = 4 * 1024 * 1024  # left free on the disk, for entries and what comes with contents
 ROOM_CHECKED_BYTES = 1024 * 1024  # written between two looks at the room on the disk
 CLOCK_REALTIME_COARSE = 5  # of Linux; Python has no name for it
 MADE_OF_BITS = (kinds.S_IFREG, kinds.S_IFIFO, kinds.S_IFSOCK)  # what mknod can make: the kernel does the rest
@@ -267,7 +268,8 @@ class Editor:
         if not kinds.S_ISREG(_known(inode).mode):
             raise OSError(errno.EINVAL, f"{inode.path} is not a file")
         node = self._node(staged, inode)
-        self._check_room(staged, max(0, size - node.size))
+        if size > node.size:
+            self._check_room(staged, size - node.size)
         await self._vfs.ask(node.edit(inode.path).truncate(size), inode, caller)
         self._written(inode, node)
         if not node.writers:
@@ -361,7 +363,8 @@ class Editor:
         """
         figures = self._vfs.statfs()
         self._unchecked = 0
-        if growth + len(staged.spool.slots) * CHUNK_BYTES > figures.f_bavail * figures.f_frsize:
+        needed = growth + len(staged.spool.slots) * CHUNK_BYTES + SPARE_BYTES
+        if needed > figures.f_bavail * figures.f_frsize:
             raise OSError(errno.ENOSPC, "the disk has no room for what is written")
 
     # Inside

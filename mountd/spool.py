@@ -102,8 +102,11 @@ class Slots:
 
     def shorten(self) -> int:
         """Leave out free slots at the end; return how many slots the file needs."""
-        if not self._users and not self._done and not self._superseded:
-            self._free, self._end = [], 0
+        end = 1 + max((max(some) for some in (self._users, self._done, self._superseded) if some), default=-1)
+        if end < self._end:
+            self._free = [slot for slot in self._free if slot < end]
+            heapq.heapify(self._free)
+            self._end = end
         return self._end
 
 
@@ -140,14 +143,19 @@ class Spool:
         while written < len(data):
             written += os.pwrite(self._data, memoryview(data)[written:], place + written)
 
-    async def sync(self) -> None:
-        """Return when everything written and recorded so far is on the platter. Raises: OSError."""
+    async def sync(self, *, give_back: bool = False) -> None:
+        """Return when everything written and recorded so far is on the platter. Raises: OSError.
+
+        With `give_back` the disk space of free slots at the end is given back then.
+        """
         async with self._syncing:
             await trio.to_thread.run_sync(os.fdatasync, self._data)
             self.journal.synced()
             waiting = self.slots.waiting(all_data=True)
             await trio.to_thread.run_sync(self.journal.sync)
             self.slots.freed(waiting)
+            if give_back:
+                self._shorten()
 
     async def settle(self, changes: Callable[[], list[Change]], *, empty: bool) -> None:
         """Free what is used no more; the disk knows it then too. Raises: OSError.
@@ -165,7 +173,7 @@ class Spool:
         async with self._syncing:
             await trio.to_thread.run_sync(self.journal.sync)
             self.slots.freed(waiting)
-        os.ftruncate(self._data, self.slots.shorten() * CHUNK_BYTES)
+            self._shorten()
 
     async def _rewrite(self, changes: Callable[[], list[Change]]) -> None:
         """Begin the journal anew with `changes` and what is recorded until their data is on the platter."""
@@ -176,6 +184,9 @@ class Spool:
             self.journal.rewrite(counting, before)
             await trio.to_thread.run_sync(self.journal.sync)
             self.slots.freed(waiting)
+
+    def _shorten(self) -> None:
+        os.ftruncate(self._data, self.slots.shorten() * CHUNK_BYTES)
 
     def close(self, *, remove: bool) -> None:
         """Close the files and give the lock up; `remove` the directory when nothing in it counts."""

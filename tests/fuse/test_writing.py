@@ -309,11 +309,17 @@ def test_all_is_there_after_a_remount_and_nothing_is_left_in_the_spool(tmp_path:
 
 def test_who_may_not_write(mounts: tuple[WritableMount, WritableMount], tmp_path: Path) -> None:
     mount = mounts[0]
+    (mount.path / "some").write_bytes(b"")
+    until((mounts[1].path / "some").exists)
     shown = mount.program.mount(mount.key, tmp_path / "ro", "--read-only")
     assert not shown["writable"]
     assert code_of(lambda: (tmp_path / "ro/new").write_bytes(b"")) == errno.EROFS
     pinned = mount.program.mount(f"dweb://{mount.key}+2", tmp_path / "old")
     assert not pinned["writable"]
     assert code_of(lambda: (tmp_path / "old/new").write_bytes(b"")) == errno.EROFS
+    versions = mount.path / ".ddrive/versions"
+    for place in (versions / "new", versions / "2/new", versions / "2/d/new"):
+        assert code_of(lambda place=place: place.write_bytes(b""))  # type: ignore[misc]
+        assert code_of(lambda place=place: place.mkdir())  # type: ignore[misc]
     for name in ("ro", "old"):
         mount.program.ask("unmount", tmp_path / name)
