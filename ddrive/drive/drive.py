@@ -181,10 +181,6 @@ class Drive(ChangingDrive):
         writable = place.trie.writable and not self.fixed
         return Info(place.trie.feed, DrivePath(place.base), DrivePath(place.inner), version, writable)
 
-    async def names(self, path: str = "/") -> list[str]:
-        """Return the names in a directory, in order. Raises: as `list`."""
-        return [entry.name for entry in await self.list(path)]
-
     async def feeds(self) -> dict[DrivePath, DriveFeeds]:
         """Return the feeds of the drive, under "", and of all nested drives, by where they are.
 

@@ -31,6 +31,8 @@ KEY_BYTES = 32
 
 USER_ATTRIBUTES = "user."  # extended attributes of this name space are metadata of the same name
 TOLD_ATTRIBUTES = "user.ddrive."  # but not these, by which our mounts describe what they show
+_MODE_TAG = b"\x08"  # field 1, a number
+
 NO_METADATA: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -121,6 +123,19 @@ def decode_stat(data: bytes | None) -> Stat:
         _decode_mount(record.mount) if record.HasField("mount") else None,
         _decode_metadata(record.metadata) if record.metadata else NO_METADATA,
     )
+
+
+def may_be_stat(data: bytes | None) -> bool:
+    """Tell at a glance whether `decode_stat` takes `data`: what every writer begins with is the mode."""
+    return data is not None and (data[:1] == _MODE_TAG or _is_stat(data))
+
+
+def _is_stat(data: bytes) -> bool:
+    try:
+        decode_stat(data)
+    except CorruptStorage:
+        return False
+    return True
 
 
 def _decode_mount(record: Any) -> Mount:

@@ -5,9 +5,10 @@ of the newest entry of its drive. A path may hold a file and have entries below 
 the file is what is shown, and the entries can still be listed. `NotFound` is only raised when the trie proves it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from operator import itemgetter
+from typing import TypeVar
 
 import trio
 
@@ -16,7 +17,7 @@ from ddrive.drive.mounts import DriveMount, DriveTree
 from ddrive.drive.nested import NestedDrives
 from ddrive.drive.paths import DrivePath, drive_path, is_hostile, link_target
 from ddrive.drive.reader import Extent, FileReader, extent_of
-from ddrive.drive.stat import DIRECTORY_MODE, Stat, decode_stat
+from ddrive.drive.stat import DIRECTORY_MODE, Stat, decode_stat, may_be_stat
 from ddrive.drive.walks import Changes, DirEntry, Entries, Found, Versions, Walk, stat_or_none
 from ddrive.errors import (
     CorruptStorage,
@@ -44,7 +45,9 @@ _BY_NAME = itemgetter(0)
 _END = 4  # the digit of a path's end
 
 
-DirEntries = list[DirEntry]  # a name of its own: within a class with a method `list` that word means the method
+DirEntries = list[DirEntry]  # names of their own: within a class with a method `list` that word means the method
+Names = list[str]
+Listed = TypeVar("Listed", DirEntries, Names)
 
 
 class DriveView:
@@ -122,19 +125,11 @@ class DriveView:
 
         Raises: NotFound, NotADirectory, TooManyLinks.
         """
-        where = drive_path(path)
-        for _ in range(2):
-            owner = await (await self.trie()).owner(where)
-            found = await self._listing(owner)
-            if found or not where:
-                return found
-            resolved, stat, _ = await self._resolve(where)
-            if not stat.is_dir:
-                raise NotADirectory(f"{path!r} is not a directory")
-            if resolved == where:
-                break
-            where = resolved
-        return []
+        return await self._in_directory(path, self._listing)
+
+    async def names(self, path: str = "/") -> Names:
+        """Return the names in a directory, in order; attributes are not looked at closely. Raises: as `list`."""
+        return await self._in_directory(path, self._names)
 
     def entries(self, path: str = "/") -> Entries:
         """Return an asynchronous iterator over what is in a directory, as `list` gives it, in no particular order.
@@ -286,6 +281,22 @@ class DriveView:
                 return Stat(DIRECTORY_MODE, mtime_ms=stat.mtime_ms, ctime_ms=stat.mtime_ms)
         return Stat(DIRECTORY_MODE)
 
+    async def _in_directory(self, path: str, listed: Callable[[Owner], Awaitable[Listed]]) -> Listed:
+        """Return what `listed` gives for a directory, after links to it were followed."""
+        where = drive_path(path)
+        for _ in range(2):
+            owner = await (await self.trie()).owner(where)
+            found = await listed(owner)
+            if found or not where:
+                return found
+            resolved, stat, _ = await self._resolve(where)
+            if not stat.is_dir:
+                raise NotADirectory(f"{path!r} is not a directory")
+            if resolved == where:
+                break
+            where = resolved
+        return found
+
     async def _listing(self, owner: Owner) -> DirEntries:
         """Return what is in a directory, nothing when there is no such directory."""
         walk = owner.trie.trie.iterate("/" + owner.inner, recursive=False, gt=True)
@@ -301,23 +312,45 @@ class DriveView:
             self._tree.listings.put(place, tuple(found))
         return found
 
+    async def _names(self, owner: Owner) -> Names:
+        """Return the names in a directory, nothing when there is no such directory."""
+        walk = owner.trie.trie.iterate("/" + owner.inner, recursive=False, gt=True)
+        newest = await walk.open()
+        if newest is None:
+            return []
+        kept = self._tree.listings.get(ListedAt(owner.trie.key, owner.inner, newest))
+        if kept is not None:
+            return [entry.name for entry in kept]
+        above = tuple(owner.inner.split("/")) if owner.inner else ()
+        nodes = await walk.rest()
+        shown = [node for node in nodes if len(node.parts) != len(above) + 1 or may_be_stat(node.value)]
+        return sorted({name for node in shown if (name := self._name_in(node, above)) is not None})
+
+    def _name_in(self, node: TrieNode, above: tuple[str, ...]) -> str | None:
+        """Return the name by which a directory shows `node`, None for one that no kernel takes, which is counted."""
+        level = len(above)
+        name = node.parts[level] if len(node.parts) > level else ""
+        if is_hostile(name) or (node.garbled and node.parts[:level] != above):
+            self.hostile_names += 1
+            return None
+        return name
+
     async def _dir_entries(self, owner: Owner, nodes: Sequence[TrieNode]) -> tuple[DirEntries, bool]:
         """Return the directory entries that `nodes`, the newest at or below each name, stand for.
 
         Also whether another version with the same nodes has the same entries, and no more was left out to count.
         """
-        level = len(owner.inner.split("/")) + 1 if owner.inner else 1
+        above = tuple(owner.inner.split("/")) if owner.inner else ()
+        level = len(above) + 1
         own = await self._own_entries(owner, nodes, level)
-        above = tuple(owner.inner.split("/")[: level - 1])
         found: dict[str, DirEntry] = {}
         implicit: Stat | None = None
         hostile = self.hostile_names
         for number, node in enumerate(nodes):
             if number % _ENTRIES_PER_TURN == _ENTRIES_PER_TURN - 1:
                 await trio.lowlevel.checkpoint()
-            name = node.parts[level - 1] if len(node.parts) >= level else ""
-            if is_hostile(name) or (node.garbled and node.parts[: level - 1] != above):
-                self.hostile_names += 1
+            name = self._name_in(node, above)
+            if name is None:
                 continue
             entry = node if len(node.parts) == level else own.get(name)
             if entry is None:
