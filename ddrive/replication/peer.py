@@ -11,6 +11,9 @@ MAX_REQUESTS = 192  # in flight to one peer when its blocks are small; with the 
 URGENT_REQUESTS = 48  # more of them for blocks that somebody waits for: a walk through a tree asks for many at once
 STALLED_URGENT_REQUESTS = 8  # the same while the peer is silent
 MAX_IN_FLIGHT_BYTES = 4 * 1024 * 1024  # to one peer, by the average size of its blocks
+PROMPT_S = 1.0  # a peer that takes longer to answer gets no slot more, as somebody who waits would wait so long too
+SLOW_S = 2.0  # one that takes longer than this gets one less
+FEW_REQUESTS = 4  # in flight to a slow peer, at least
 MAX_LATE = 1024  # overdue or cancelled requests remembered per peer
 MAX_UNANSWERED_WANTS = 16  # as the npm peers
 MAX_REGIONS = 1024  # Wants sent on one channel: a peer may claim any length
@@ -139,9 +142,12 @@ class PeerState:
             del self.late[next(iter(self.late))]
 
     def heard(self, asked: Asked | None, size: int, now: float) -> None:
-        """Take an answer of `size` bytes into account: a peer kept busy gets one slot more."""
+        """Take an answer of `size` bytes into account: a peer kept busy gets one slot more, a slow one has one less."""
         if asked is not None:
-            if len(self.asked) + 1 >= self.limit and self.slots < MAX_REQUESTS:
+            waited_s = now - asked.sent_at
+            if waited_s > SLOW_S:
+                self.slots = max(FEW_REQUESTS, min(self.slots, self.limit) - 1)
+            elif waited_s < PROMPT_S and len(self.asked) + 1 >= self.limit and self.slots < MAX_REQUESTS:
                 self.slots += 1
             self.answered_serial = max(self.answered_serial, asked.serial)
             self.average_size += (size - self.average_size) // 16 if self.average_size else size

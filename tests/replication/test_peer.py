@@ -1,0 +1,30 @@
+"""How many requests may be in flight to a peer."""
+
+from ddrive.ids import PeerId
+from ddrive.replication.peer import FEW_REQUESTS, MAX_REQUESTS, PROMPT_S, SLOW_S, START_REQUESTS, Asked, PeerState
+
+SIZE = 1000
+
+
+def busy(waited_s: float, answers: int) -> PeerState:
+    """Return a peer that was kept busy and took so long for each of its answers."""
+    peer, now = PeerState(PeerId(1)), 100.0
+    for _ in range(answers):
+        peer.asked = {index: Asked(index, now, index, False) for index in range(peer.limit)}
+        peer.heard(peer.take(0), SIZE, now + waited_s)
+        now += waited_s
+    return peer
+
+
+def test_who_answers_at_once_is_asked_for_more() -> None:
+    assert busy(0.01, 10).limit == START_REQUESTS + 10
+    assert busy(0.01, 1000).limit == MAX_REQUESTS
+
+
+def test_who_is_slow_is_asked_for_less_so_that_nobody_waits_behind_a_long_queue() -> None:
+    assert busy(SLOW_S * 1.1, 5).limit == START_REQUESTS - 5
+    assert busy(SLOW_S * 1.1, 1000).limit == FEW_REQUESTS
+
+
+def test_in_between_nothing_changes() -> None:
+    assert busy((PROMPT_S + SLOW_S) / 2, 50).limit == START_REQUESTS
