@@ -244,7 +244,9 @@ class MainlineDiscovery:
         knocked_s = -math.inf
         await self._listening.wait()
         while True:
-            if not self._nodes and trio.current_time() >= knocked_s + KNOCK_S:
+            if self._nodes:
+                knocked_s = -math.inf  # once it is empty again, as when our address changes, begin at once
+            elif trio.current_time() >= knocked_s + KNOCK_S:
                 await self._knock(nodes, _nodes_of(state))
                 knocked_s = trio.current_time()
             self._session.post_dht_stats()

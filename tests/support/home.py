@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tests.support.hosts import Host, namespaces
 
+# Like most routers it leads who is at home back in when he calls its outer address: to a DHT of two nodes it matters.
 RULES = """
 table inet filter {
   chain opened { }
@@ -19,8 +20,17 @@ table inet filter {
     iifname "home" accept
     jump opened
   }
-  chain prerouting { type nat hook prerouting priority -100; jump redirected; }
-  chain postrouting { type nat hook postrouting priority 100; oifname "world" masquerade; jump masked; }
+  chain prerouting {
+    type nat hook prerouting priority -100;
+    jump redirected
+    iifname "home" ip daddr 11.0.9.1 meta l4proto udp dnat ip to 192.168.7.2
+  }
+  chain postrouting {
+    type nat hook postrouting priority 100;
+    oifname "world" masquerade
+    ip saddr 192.168.7.0/24 ip daddr 192.168.7.0/24 masquerade
+    jump masked
+  }
 }
 """
 SETTINGS = """
