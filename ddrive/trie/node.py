@@ -6,6 +6,7 @@ asked for. Every claim a block makes is checked here or where it is used: pointe
 Source: `hypertrie@5`, records in `schema.proto`.
 """
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
@@ -19,7 +20,7 @@ from ddrive.trie.path import KeyPath, split
 MAX_NUMBERS: Final = 1 << 20  # in one table; a 4 KiB key of one-letter components needs less
 MAX_SLOT: Final = 30  # the peers keep the slots of a row in a signed 32-bit field
 _HIDDEN: Final = 1  # internal flag; user flags start at bit 8
-_EMPTY_TABLE: Final = (0,)
+_EMPTY_TABLE: Final = array("Q", [0])
 _NODE_BYTES: Final = 700  # objects of a decoded node without its text, value and table
 
 
@@ -77,7 +78,7 @@ class TrieNode(KeyPath):
         flags: int = 0,
         hidden: bool = False,
         *,
-        numbers: tuple[int, ...] = _EMPTY_TABLE,
+        numbers: "array[int]" = _EMPTY_TABLE,
         origin: str = "",
     ) -> None:
         self.key = key
@@ -99,7 +100,7 @@ class TrieNode(KeyPath):
     @property
     def size_bytes(self) -> int:
         """About how much memory the node takes."""
-        return _NODE_BYTES + 8 * len(self.key) + len(self.value or b"") + 40 * len(self.numbers)
+        return _NODE_BYTES + 8 * len(self.key) + len(self.value or b"") + 8 * len(self.numbers)
 
     def moved(self, key: str) -> "TrieNode":
         """Return the same entry under another key, without pointers: how an entry of a mounted trie is shown."""
@@ -183,7 +184,7 @@ def decode_node(seq: int, block: bytes, origin: str) -> TrieNode:
     except DecodeError as error:
         raise InvalidNode(f"block {seq} of {origin} is no trie node: {error}") from error
     raw: Any = fields.key  # the bytes themselves when they are no UTF-8
-    flags, numbers = fields.flags, tuple(fields.trie[:])
+    flags, numbers = fields.flags, array("Q", fields.trie[:])
     if not raw and not fields.HasField("key"):
         raise InvalidNode(f"block {seq} of {origin} is no trie node: its key is missing")
     garbled = not is_text(raw)

@@ -4,6 +4,7 @@ The walk follows the path of the new key from the newest node down; at each digi
 written into the new table, so that the new node alone reaches all that the old head reached. Nothing is appended here.
 """
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -45,7 +46,7 @@ async def put(load: Load, head: TrieNode | None, node: TrieNode, *, drop: int = 
                 break
             old = load.peek(seq) or await load.node(seq)
         index = stop + 1
-    node.numbers = tuple(table.numbers)
+    node.numbers = array("Q", table.numbers)
     return closest
 
 
