@@ -2,7 +2,8 @@
 //   node trie_peer.js DIALECT write DIR KEYS SINGLES BATCH  -> {"put", "batch": {"s", "cpu_s"}}
 //   node trie_peer.js DIALECT read  DIR KEYS                -> {"get", "get_again", "iterate", "diff"}
 //   node trie_peer.js DIALECT fill  DIR FILES               -> {"key"}; a drive with one directory of FILES empty files
-//   node trie_peer.js DIALECT list  DIR                     -> {"names", "stats", "stats_again"}
+//   node trie_peer.js DIALECT names DIR                     -> {"names"}
+//   node trie_peer.js DIALECT stats DIR                     -> {"stats", "stats_again"}
 'use strict'
 const path = require('path')
 const { createRequire } = require('module')
@@ -94,21 +95,21 @@ const parts = {
     return { key: drive.key.toString('hex') }
   },
 
-  async list () {
-    const list = async options => {
-      const drive = await openDrive()
-      const run = () => seconds(async () => {
-        const found = await call(drive, 'readdir', 'many', options)
-        if (!found.length) die(new Error('nothing listed'))
-      })
-      return [drive, await run(), await run()]
-    }
-    const [first, names] = await list({})
-    await call(first, 'close')
-    const [, stats, again] = await list({ includeStats: true })
-    return { names, stats, stats_again: again }
+  async names () {
+    const drive = await openDrive()
+    return { names: await listed(drive, {}) }
+  },
+
+  async stats () {
+    const drive = await openDrive()
+    return { stats: await listed(drive, { includeStats: true }), stats_again: await listed(drive, { includeStats: true }) }
   }
 }
+
+const listed = (drive, options) => seconds(async () => {
+  const found = await call(drive, 'readdir', 'many', options)
+  if (!found.length) die(new Error('nothing listed'))
+})
 
 parts[verb](numbers).then(found => {
   process.stdout.write(JSON.stringify({ ...found, peak_mb: process.resourceUsage().maxRSS / 1024 }) + '\n')
