@@ -20,6 +20,7 @@ UPLOAD_SLOTS = 16  # more peers at a time than a usual line serves at a useful s
 LEAST_LIMIT = 4096  # bytes a second: less would not even keep 64 links alive
 KEY_BYTES = 32
 OPPOSITES = ("discovery", "announce", "port_mapping")  # can be turned off by `DDRIVE_NO_…` too
+OPTIONS = {"allowed_peers": "ALLOW_PEER", "dht_nodes": "DHT_NODE"}  # settings whose option has another name
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -79,7 +80,7 @@ def load_config(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str,
     names = {item.name for item in fields(Config)}
     values = _from_file(_config_file(environ), names)
     for name in names:
-        if text := environ.get(f"DDRIVE_{name.upper()}"):
+        if text := environ.get(f"DDRIVE_{name.upper()}") or environ.get(f"DDRIVE_{OPTIONS.get(name)}"):
             values[name] = text
     for name in OPPOSITES:
         if text := environ.get(f"DDRIVE_NO_{name.upper()}"):
@@ -171,13 +172,16 @@ def _rate(name: str, value: Any) -> int | None:
 
 
 def _keys(name: str, value: Any) -> frozenset[bytes]:
-    try:
-        keys = frozenset(bytes.fromhex(text) for text in _items(value))
-    except ValueError as error:
-        raise DriveError(f"{name}: {error}") from error
-    if any(len(key) != KEY_BYTES for key in keys):
-        raise DriveError(f"{name}: a key has {2 * KEY_BYTES} hex digits; ddrive status shows one's own")
-    return keys
+    keys = set()
+    for text in _items(value):
+        try:
+            key = bytes.fromhex(text)
+        except ValueError:
+            key = b""
+        if len(key) != KEY_BYTES:
+            raise DriveError(f"{name}: {text!r} is no key of {2 * KEY_BYTES} hex digits, as ddrive status shows")
+        keys.add(key)
+    return frozenset(keys)
 
 
 def _seconds(name: str, value: Any) -> float:

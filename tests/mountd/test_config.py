@@ -43,6 +43,16 @@ def test_discovery_can_be_turned_off(environ: dict[str, str]) -> None:
     assert not load_config({"discovery": False}, environ=environ).discovery
 
 
+def test_limits_and_lists(environ: dict[str, str]) -> None:
+    write(environ, 'up_limit = "2MiB"\nallowed_peers = ["' + "01" * 32 + '"]\n')
+    environ |= {"DDRIVE_DOWN_LIMIT": "500K", "DDRIVE_DHT_NODE": "a:1,b:2", "DDRIVE_NO_ANNOUNCE": "1"}
+    config = load_config({"upload_slots": 3}, environ=environ)
+    assert (config.up_limit, config.down_limit, config.upload_slots) == (2 * 1024 * 1024, 500_000, 3)
+    assert (config.dht_nodes, config.announce) == (("a:1", "b:2"), False)
+    assert config.allowed_peers == {b"\x01" * 32}
+    assert load_config({"up_limit": 0}, environ=environ).up_limit is None
+
+
 @pytest.mark.parametrize(
     "flags",
     [
@@ -55,6 +65,13 @@ def test_discovery_can_be_turned_off(environ: dict[str, str]) -> None:
         {"timeout_s": "nan"},
         {"log_level": "loud"},
         {"discovery": "perhaps"},
+        {"up_limit": "fast"},
+        {"down_limit": "1"},
+        {"upload_slots": "0"},
+        {"metrics_addr": "9100"},
+        {"dht_nodes": "here"},
+        {"allowed_peers": "00" * 31},
+        {"allowed_peers": "nobody"},
     ],
 )
 def test_unusable_values_are_named(environ: dict[str, str], flags: dict[str, object]) -> None:
