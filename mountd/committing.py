@@ -22,7 +22,8 @@ from ddrive.trie import Delete, Put, Trie
 from mountd.draft import Content
 from mountd.journal import Attempt
 from mountd.nodes import Entry, Sealed
-from mountd.staged import GROUP_S, StagedDrive
+from mountd.pending import GROUP_S
+from mountd.staged import StagedDrive
 
 log = logging.getLogger(__name__)
 

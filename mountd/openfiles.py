@@ -1,0 +1,128 @@
+"""Files that are open to be written."""
+
+import errno
+import os
+import stat as kinds
+from dataclasses import replace
+
+from ddrive.errors import IsADirectory
+from mountd.changing import Changing, known, now_ms
+from mountd.follower import KernelCache
+from mountd.handles import FileHandle
+from mountd.inodes import Inode
+from mountd.nodes import Node
+from mountd.spool import CHUNK_BYTES
+from mountd.staged import StagedDrive
+from mountd.vfs import Vfs
+
+SPARE_BYTES = 4 * 1024 * 1024  # left free on the disk, for entries and what comes with contents
+ROOM_CHECKED_BYTES = 1024 * 1024  # written between two looks at the room on the disk
+
+
+class OpenFiles(Changing):
+    """Opening, writing, closing, and changing the size of files. Base of `editing.Editor`."""
+
+    def __init__(self, vfs: Vfs, kernel: KernelCache) -> None:
+        super().__init__(vfs, kernel)
+        self._unchecked = 0  # bytes written since we looked at the room on the disk
+
+    async def open(self, number: int, flags: int, caller: int) -> int:
+        """Return a handle for writing a file, emptied first if `flags` say so."""
+        staged = await self._ready()
+        inode = await self._vfs.getattr(number, caller)
+        if inode.is_dir:
+            raise IsADirectory(f"{inode.path} is a directory")
+        if not inode.attached and not inode.removed:
+            raise OSError(errno.ESTALE, f"{inode.path} was replaced")
+        await self._check_writable(staged, inode, caller)
+        node = self._node(staged, inode)
+        fh = self._opened(inode, node, caller)
+        if flags & os.O_TRUNC and node.size:
+            await node.edit(inode.path).truncate(0)
+            self._written(inode, node)
+        return fh
+
+    async def write(self, fh: int, offset: int, data: bytes) -> int:
+        """Put bytes into an open file; return how many: all."""
+        handle = self._vfs.files.get(fh)
+        inode, node, staged = handle.inode, handle.inode.node, self._staged
+        if staged is None or not handle.writes or not isinstance(node, Node):
+            raise OSError(errno.EBADF, f"{inode.path} is not open for writing")
+        growth = max(0, offset + len(data) - node.size)
+        self._unchecked += max(growth, len(data))
+        if self._unchecked >= ROOM_CHECKED_BYTES:
+            self._check_room(staged, growth)
+        await self._vfs.ask(node.edit(inode.path).write(offset, data), inode, handle.opener)
+        self._written(inode, node)
+        return len(data)
+
+    async def flush(self, fh: int) -> None:
+        """A program has closed the file: what it holds counts now."""
+        handle = self._vfs.files.get(fh)
+        if handle.writes and isinstance(handle.inode.node, Node):
+            staged = await self._ready()
+            staged.seal(handle.inode.node)
+            if not staged.room.is_set():
+                await self._vfs.ask(staged.room.wait(), handle.inode, handle.opener)
+
+    async def fsync(self, fh: int) -> None:
+        """Return when what the file holds survives a loss of power."""
+        node = self._vfs.files.get(fh).inode.node
+        staged = await self._ready()
+        if isinstance(node, Node):
+            staged.seal(node, due=False)
+        await staged.spool.sync()
+
+    async def fsyncdir(self) -> None:
+        """Return when all changes of names so far survive a loss of power."""
+        await (await self._ready()).spool.sync()
+
+    async def release(self, fh: int) -> None:
+        """Close a file. Raises: OSError, when what was written last cannot be kept."""
+        handle = self._vfs.files.get(fh)
+        await self._vfs.release(fh)
+        inode, staged = handle.inode, self._staged
+        node = inode.node
+        if staged is None or not isinstance(node, Node):
+            return
+        try:
+            if handle.writes:
+                staged.released(node)
+        finally:
+            if not inode.handles:
+                inode.node = None
+                if node.path is None:
+                    node.discard()
+
+    def _opened(self, inode: Inode, node: Node, caller: int) -> int:
+        inode.node = node
+        node.writers += 1
+        return self._vfs.add_handle(FileHandle(inode, node, caller, writes=True))
+
+    def _written(self, inode: Inode, node: Node) -> None:
+        at_ms = now_ms()
+        assert node.draft is not None
+        node.stat = replace(node.stat, size=node.draft.size, mtime_ms=at_ms, ctime_ms=at_ms)
+        self._vfs.inodes.restate(inode, node.stat, self._vfs.expiry(inode))
+
+    def _check_room(self, staged: StagedDrive, growth: int) -> None:
+        """Refuse what the disk has no room for: files are stored whole, with their holes, beside what is in the spool.
+
+        So an error comes while somebody writes, not when all is closed and stored.
+        """
+        figures = self._vfs.statfs()
+        self._unchecked = 0
+        needed = growth + len(staged.spool.slots) * CHUNK_BYTES + SPARE_BYTES
+        if needed > figures.f_bavail * figures.f_frsize:
+            raise OSError(errno.ENOSPC, "the disk has no room for what is written")
+
+    async def _resize(self, staged: StagedDrive, inode: Inode, size: int, caller: int) -> None:
+        if not kinds.S_ISREG(known(inode).mode):
+            raise OSError(errno.EINVAL, f"{inode.path} is not a file")
+        node = self._node(staged, inode)
+        if size > node.size:
+            self._check_room(staged, size - node.size)
+        await self._vfs.ask(node.edit(inode.path).truncate(size), inode, caller)
+        self._written(inode, node)
+        if not node.writers:
+            staged.seal(node)

@@ -1,0 +1,299 @@
+"""What was changed through a mount and waits to be committed: the table of changed paths, and how states are sealed.
+
+Sealing writes a journal record; from then on that state counts, for the drive and after a crash.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import trio
+
+from ddrive.drive import Drive
+from ddrive.drive.reader import FileReader, extent_of
+from ddrive.drive.stat import Stat, decode_stat
+from mountd.draft import Base, Content, Draft
+from mountd.face import ReaderFace
+from mountd.journal import Change
+from mountd.nodes import Entry, Node, Origin, Sealed
+from mountd.ownversions import OwnVersions
+from mountd.spool import Spool
+
+CONTENT_FIELDS = ("size", "blocks", "offset", "byte_offset")
+GROUP_S = 0.2  # from the first change to the commit of all that came until then
+GROUP_ENTRIES = 1024  # or as soon as there are so many
+GROUP_BYTES = 16 * 1024 * 1024
+PENDING_MAX = 16384  # entries that wait for a commit before those who write wait too
+
+Changes = list[Change]
+Entries = list[Entry]
+
+
+class Pending:
+    """The changed paths of one mount. Base of `staged.StagedDrive`."""
+
+    def __init__(self, drive: Drive, spool: Spool) -> None:
+        self.drive = drive
+        self.spool = spool
+        self.metadata = drive.metadata
+        self.own = OwnVersions()
+        self.due = trio.Event()  # something waits for a commit
+        self.plenty = trio.Event()  # so much that it should not wait longer
+        self.room = trio.Event()  # set while those who write need not wait
+        self.room.set()
+        self.batching = trio.Lock()  # held while entries are stored in the drive
+        self.on_stat: Callable[[str, Stat], None] = lambda path, stat: None  # the attributes of a path are these
+        self.on_stale: Callable[[str], None] = lambda path: None  # what is known of a path may be wrong
+        self._entries: dict[str, dict[str, Entry]] = {}  # directory → name → entry
+        self._due: dict[str, Entry] = {}
+        self._due_bytes = 0
+        self._retired = 0  # grows when entries go: what the drive was asked before may lack them
+        for change in spool.replayed:
+            self._restore(change)
+        spool.replayed = []
+        spool.slots.seal_gaps()
+
+    def new_node(self, stat: Stat, origin: Origin | None) -> Node:
+        """Return a node that is nowhere yet."""
+        return Node(self.spool, self.metadata, self.open_base, stat, origin)
+
+    async def open_base(self, path: str, stat: Stat) -> ReaderFace:
+        """Return a reader of the bytes that `stat` says the drive with `path` has."""
+        own = await self.drive.own(path)
+        return FileReader(own.content, extent_of(stat), path)
+
+    # What is to be committed
+
+    @property
+    def pending(self) -> int:
+        """How many entries wait for a commit."""
+        return len(self._due)
+
+    def changes(self) -> Changes:
+        """Return all that the journal has to hold, oldest first."""
+        found = [sealed for entry in self._all() for sealed in (entry.committing, entry.sealed) if sealed is not None]
+        return [sealed.record() for sealed in sorted(found, key=lambda sealed: sealed.serial)]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is sealed that the drive does not have."""
+        return not any(entry.sealed or entry.committing for entry in self._all())
+
+    def take(self) -> Entries:
+        """Return all entries that wait for a commit; what they are to be is in `committing` now."""
+        entries = list(self._due.values())
+        for entry in entries:
+            entry.committing, entry.sealed = entry.sealed, None
+        self._due = {}
+        self._due_bytes = 0
+        self.due, self.plenty = trio.Event(), trio.Event()
+        self.room.set()
+        return entries
+
+    def include_all(self) -> None:
+        """Let what was sealed by an fsync wait too, though it was not closed."""
+        for entry in self._all():
+            if entry.sealed is not None:
+                self._wait(entry)
+
+    def settled(self, serials: Sequence[int]) -> None:
+        """Take note that changes of a dead worker are in the drive already. Nothing is open yet."""
+        landed = set()
+        for entry in self._all():
+            if entry.sealed is not None and entry.sealed.serial in serials:
+                landed.add(entry.path)
+                self._due.pop(entry.path, None)
+                if entry.sealed.content is not None:
+                    entry.sealed.content.drop(done=True)
+                if entry.node is not None:
+                    entry.node.discard()
+                self._drop(entry)
+        for entry in self._all():
+            sealed = entry.sealed
+            if sealed is not None and sealed.origin is not None and sealed.origin[0] in landed:
+                entry.sealed = replace(sealed, origin=None)  # that is another entry by now
+                if entry.node is not None:
+                    entry.node.origin = None
+
+    def give_back(self, entries: Entries) -> None:
+        """Let entries from `take` wait again: they were not committed."""
+        for entry in entries:
+            if entry.sealed is None:
+                entry.sealed = entry.committing
+            elif entry.committing is not None and entry.committing.content is not None:
+                entry.committing.content.drop(done=False)
+            entry.committing = None
+            self._wait(entry)
+
+    def committed(self, entry: Entry, final: Stat | None) -> None:
+        """Take note that the drive has at the path of `entry` what was being committed: `final`, or nothing."""
+        sealed, entry.committing = entry.committing, None
+        assert sealed is not None
+        node = entry.node
+        if final is not None and sealed.stat is not None and sealed.content is None and not _alike(final, sealed.stat):
+            entry.is_overtaken = True  # others have written what we only gave attributes
+        else:
+            self.own.note(entry.path, final)
+        if final is not None and sealed.node is not None:
+            self._rooted(sealed.node, (entry.path, final))
+        if final is not None and node is not None and node.path == entry.path and entry.sealed is None:
+            self._renew(node, sealed, final)
+        if sealed.content is not None:
+            sealed.content.drop(done=True)
+        self._retire(entry)
+
+    def _rooted(self, node: Node, origin: Origin) -> None:
+        """Note where the drive has a node now; it may have moved on here."""
+        node.origin = origin
+        entry = None if node.path is None else self._entry(node.path)
+        sealed = None if entry is None else entry.sealed
+        if entry is not None and sealed is not None and sealed.node is node:
+            stat = sealed.stat
+            if stat is not None and sealed.content is None:
+                stat = replace(stat, **{name: getattr(origin[1], name) for name in CONTENT_FIELDS})
+            entry.sealed = replace(sealed, origin=origin, stat=stat)
+
+    def _renew(self, node: Node, sealed: Sealed, final: Stat) -> None:
+        """Let a node go on from what the drive has now."""
+        if sealed.content is not None and node.sealed_content is sealed.content and node.draft is not None:
+            node.sealed_content = None
+            node.draft.rebase(sealed.content, Base(sealed.path, final, self.open_base) if final.blocks else None)
+        node.sealed_stat = final
+        if not node.is_dirty:
+            node.stat = final
+            node.changed.clear()
+
+    def _retire(self, entry: Entry) -> None:
+        """Drop an entry that says nothing which the drive does not say."""
+        node = entry.node
+        if node is not None and node.path == entry.path and not node.is_dirty and not entry.is_overtaken:
+            self.on_stat(entry.path, node.stat)
+        if entry.sealed or entry.committing or (node is not None and (node.writers or node.is_dirty)):
+            return
+        self._drop(entry)
+        if entry.is_overtaken:
+            self.on_stale(entry.path)
+
+    # Entries
+
+    def _all(self) -> Entries:
+        return [entry for here in self._entries.values() for entry in here.values()]
+
+    def _drop(self, entry: Entry) -> None:
+        directory, name = split(entry.path)
+        here = self._entries[directory]
+        if here.pop(name, None) is not None and not here:
+            del self._entries[directory]
+        self._retired += 1
+
+    def _entry(self, path: str) -> Entry | None:
+        directory, name = split(path)
+        here = self._entries.get(directory)
+        return None if here is None else here.get(name)
+
+    def _put(self, path: str, node: Node) -> Node:
+        """Let `node` be at `path`; what was there is nowhere."""
+        directory, name = split(path)
+        here = self._entries.setdefault(directory, {})
+        entry = here.get(name)
+        if entry is None:
+            entry = here[name] = Entry(path)
+        if entry.node is not None and entry.node is not node and entry.node.path == path:
+            entry.node.path = None
+        entry.node = node
+        node.path = path
+        return node
+
+    def _vacate(self, path: str) -> None:
+        entry = self._entry(path)
+        if entry is not None and entry.node is not None:
+            if entry.node.path == path:
+                entry.node.path = None
+            entry.node = None
+
+    # Sealing
+
+    def _absent(self, path: str) -> Sealed:
+        return Sealed(self.spool.serial(), path, None)
+
+    def _seal(self, node: Node) -> Sealed:
+        if node.draft is not None and node.draft.is_dirty:
+            node.sealed_content = node.draft.seal()
+        node.sealed_stat = node.stat
+        return self._sealed(node)
+
+    def _sealed(self, node: Node) -> Sealed:
+        assert node.path is not None
+        assert node.sealed_stat is not None
+        changed = frozenset(node.changed)
+        return Sealed(self.spool.serial(), node.path, node.sealed_stat, node.sealed_content, node.origin, changed, node)
+
+    def _record(self, sealed: Sequence[Sealed], *, due: bool = True) -> None:
+        """Write sealed states to the journal, and let them count."""
+        self.spool.journal.changed([each.record() for each in sealed])
+        for each in sealed:
+            if each.content is not None:
+                each.content.users += 1  # before any is let go of: one content may only have changed its path
+        for each in sealed:
+            directory, name = split(each.path)
+            entry = self._entries.setdefault(directory, {}).setdefault(name, Entry(each.path))
+            self._supersede(entry, each)
+            if due:
+                self._wait(entry)
+
+    def _supersede(self, entry: Entry, sealed: Sealed) -> None:
+        former, entry.sealed = entry.sealed, sealed
+        if former is not None and former.content is not None:
+            former.content.drop(done=False)
+
+    def _wait(self, entry: Entry) -> None:
+        self._due[entry.path] = entry
+        content = entry.sealed.content if entry.sealed else None
+        if content is not None:
+            self._due_bytes += content.size
+        self.due.set()
+        if len(self._due) >= GROUP_ENTRIES or self._due_bytes >= GROUP_BYTES:
+            self.plenty.set()
+        if len(self._due) >= PENDING_MAX and self.room.is_set():
+            self.room = trio.Event()
+
+    def _restore(self, change: Change) -> None:
+        """Take up what a dead worker has left."""
+        serial, path, *rest = change
+        if not rest:
+            self._record_restored(Sealed(serial, path, None))
+            return
+        stat, origin, changed, kept = decode_stat(rest[0]), rest[1], rest[2], rest[3]
+        node = self._put(path, self.new_node(stat, (origin[0], decode_stat(origin[1])) if origin else None))
+        node.stat = node.sealed_stat = stat
+        node.changed.update(changed)
+        if kept is not None:
+            size, limit, runs, base = kept
+            chunks = {first + number: slot + number for first, slot, count in runs for number in range(count)}
+            content = Content(
+                self.spool, Base(base[0], decode_stat(base[1]), self.open_base) if base else None, size, limit, chunks
+            )
+            self.spool.slots.hold(chunks.values())
+            node.sealed_content = content
+            node.draft = Draft.restored(self.spool, content)
+        self._record_restored(Sealed(serial, path, stat, node.sealed_content, node.origin, frozenset(changed), node))
+
+    def _record_restored(self, sealed: Sealed) -> None:
+        directory, name = split(sealed.path)
+        entry = self._entries.setdefault(directory, {}).setdefault(name, Entry(sealed.path))
+        if sealed.stat is None:
+            self._vacate(sealed.path)
+        if sealed.content is not None:
+            sealed.content.users += 1
+        self._supersede(entry, sealed)
+        self._wait(entry)
+
+
+def _alike(one: Stat, other: Stat) -> bool:
+    """Tell whether two entries have the same content."""
+    return (one.offset, one.blocks, one.size, one.linkname) == (other.offset, other.blocks, other.size, other.linkname)
+
+
+def split(path: str) -> tuple[str, str]:
+    """Return the directory of a path and its name there."""
+    directory, _, name = path.rpartition("/")
+    return directory or "/", name
