@@ -263,7 +263,8 @@ class Vfs:
         listing = inode.listing
         if listing is None or inode.listing_expires <= trio.current_time():
             epoch = self.epoch
-            listing = Listing(await self.ask(self._list(inode.path), inode, caller))
+            here = self._drive is not None and not inode.foreign and self._is_held(self._drive)
+            listing = Listing(await self.ask(self._list(inode.path), inode, caller, here=here))
             if epoch == self.epoch:
                 self.inodes.remember_listing(inode, listing, self.expiry(inode))
         return listing
@@ -282,7 +283,12 @@ class Vfs:
         if directory.lookups_below < max(LISTED_LOOKUPS_MIN, version // LISTED_SHARE) or version > LISTED_VERSION_MAX:
             return False
         directory.lookups_below = 0
-        return drive.metadata.held(BlockIndex(0), BlockIndex(version)) == version
+        return self._is_held(drive)
+
+    @staticmethod
+    def _is_held(drive: DriveFace) -> bool:
+        """Tell whether all entries of the drive itself are held here, so that looking at them waits for nobody."""
+        return drive.metadata.held(BlockIndex(0), BlockIndex(drive.version)) == drive.version
 
     # Files
 
@@ -356,8 +362,13 @@ class Vfs:
 
     # The drive
 
-    async def ask(self, work: Coroutine[Any, Any, T], inode: Inode, caller: int) -> T:
-        """Return what `work` returns, within the limits of this mount. Raises: as `waits.Waits.bounded`."""
+    async def ask(self, work: Coroutine[Any, Any, T], inode: Inode, caller: int, *, here: bool = False) -> T:
+        """Return what `work` returns, within the limits of this mount. Raises: as `waits.Waits.bounded`.
+
+        Work on what is `here` has no deadline: it waits for nobody, and only takes as long as there is much of it.
+        """
+        if here:
+            return await self.waits.bounded(work, Wait(caller, inode, shared=False), limit_s=math.inf)
         limit_s = self.limits.deadline_s
         wait = Wait(caller, inode, shared=False)
         return await self.waits.bounded(

@@ -26,7 +26,7 @@ from mountd.follower import Follower
 from mountd.inodes import ROOT_NUMBER, Inode
 from mountd.vfs import FOLLOWED_S, FOREVER_S, LISTED_LOOKUPS_MIN, UNFOLLOWED_S, Vfs
 from mountd.waits import Limits
-from tests.support.memory_drive import FakeCallers, MemoryDrive
+from tests.support.memory_drive import Entry, FakeCallers, MemoryDrive
 
 CALLER = 4711
 TIMEOUT_S = 30.0
@@ -379,6 +379,22 @@ async def test_a_call_that_keeps_trying_waits_again(autojump_clock: MockClock) -
                 await it.vfs.read(fh, 0, 4)
             waited.append(trio.current_time() - started)
         assert sum(duration > 1 for duration in waited) > 1
+
+
+async def test_a_long_listing_of_what_is_held_needs_no_peer(autojump_clock: MockClock) -> None:
+    async with mounted() as it:
+        it.drive.metadata.peer_count = 0
+        for number in range(3):
+            it.drive.write(f"/{number}", b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        listed = it.drive.list
+
+        async def slow(path: str) -> list[Entry]:
+            await trio.sleep(10 * TIMEOUT_S)
+            return await listed(path)
+
+        it.drive.list = slow  # type: ignore[method-assign]
+        assert (await it.names("/"))[2:] == ["0", "1", "2"]
 
 
 async def test_want_of_data_is_never_absence(autojump_clock: MockClock) -> None:

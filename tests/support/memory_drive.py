@@ -31,10 +31,11 @@ class Feed:
         self.peer_count = 1
         self.length = 2  # the header and one entry
         self.lacking = 0  # blocks that are not held
+        self.missing: set[str] = set()  # paths of whose entries nothing is held
         self.grown = trio.Event()
 
     def held(self, start: BlockIndex, end: BlockIndex) -> int:
-        return end - start - self.lacking
+        return end - start - self.lacking - len(self.missing)
 
     async def wait_length(self, min_length: int) -> int:
         while self.length < min_length:
@@ -71,7 +72,7 @@ class MemoryDrive:
         self.metadata = Feed()
         self.stats: dict[str, Stat] = {}
         self.contents: dict[int, bytes] = {0: b""}
-        self.missing: set[str] = set()  # paths of which no peer has anything
+        self.missing = self.metadata.missing  # paths of which no peer has anything
         self.withheld: set[str] = set()  # paths whose content no peer has
         self.faults: dict[str, Exception] = {}  # path -> what touching it raises
         self.short_reads = 0
