@@ -5,7 +5,7 @@ append. What fails stays where it is, in the spool, and is tried again.
 """
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +27,7 @@ from mountd.staged import StagedDrive
 
 log = logging.getLogger(__name__)
 
+PIECE_BYTES = 8 * 1024 * 1024  # of a large content appended at once; the mount answers nothing for about 30 ms then
 WRITTEN = frozenset({"size", "blocks", "offset", "byte_offset", "mtime_ms", "ctime_ms"})  # what writing changes
 RETRY_S = (0.2, 1.0, 5.0)  # between tries that fail; the last one from then on
 
@@ -149,7 +150,7 @@ class Committer:
     async def _store(self, share: _Share) -> None:
         sealed = [entry.committing for entry in share.entries if entry.committing is not None]
         contents = {each.content: None for each in sealed if each.content is not None and each.content.extent is None}
-        await append_contents(share.own.content, list(contents))
+        await append_contents(share.own.content, list(contents), self._staged.calm)
         start = 0
 
         async def decide(view: Trie) -> Sequence[Put | Delete]:
@@ -177,8 +178,10 @@ class Committer:
         log.info("committed: entries=%d version=%d", len(sealed), share.own.trie.version)
 
 
-async def append_contents(feed: Feed, contents: Sequence[Content]) -> None:
+async def append_contents(feed: Feed, contents: Sequence[Content], calm: Callable[[], Awaitable[None]]) -> None:
     """Append contents that are not in the drive yet, small ones together, and note where they are.
+
+    `calm` is awaited before each piece of a large one.
 
     Raises: what appending and reading the spool raises; those that are appended are noted.
     """
@@ -186,7 +189,7 @@ async def append_contents(feed: Feed, contents: Sequence[Content]) -> None:
     room = APPEND_BYTES
     for content in contents:
         if content.size > APPEND_BYTES:
-            await _append_large(feed, content)
+            await _append_large(feed, content, calm)
             continue
         if content.size > room:
             await _append_group(feed, group)
@@ -214,11 +217,12 @@ async def _append_group(feed: Feed, contents: Sequence[Content]) -> None:
         byte_offset += content.size
 
 
-async def _append_large(feed: Feed, content: Content) -> None:
+async def _append_large(feed: Feed, content: Content, calm: Callable[[], Awaitable[None]]) -> None:
     async with writing(feed):
         written = FileWriter(feed)
-        for start in range(0, content.size, APPEND_BYTES):
-            end = min(start + APPEND_BYTES, content.size)
+        for start in range(0, content.size, PIECE_BYTES):
+            await calm()
+            end = min(start + PIECE_BYTES, content.size)
             group = []
             for at in range(start, end, BLOCK_BYTES):
                 group.append(await content.read(at, BLOCK_BYTES))

@@ -5,6 +5,8 @@ import os
 import stat as kinds
 from dataclasses import replace
 
+import trio
+
 from ddrive.errors import IsADirectory
 from mountd.changing import Changing, known, now_ms
 from mountd.follower import KernelCache
@@ -50,6 +52,7 @@ class OpenFiles(Changing):
             raise OSError(errno.EBADF, f"{inode.path} is not open for writing")
         growth = max(0, offset + len(data) - node.size)
         self._unchecked += max(growth, len(data))
+        staged.written_at = trio.current_time()
         if self._unchecked >= ROOM_CHECKED_BYTES:
             self._check_room(staged, growth)
         await self._vfs.ask(node.edit(inode.path).write(offset, data), inode, handle.opener)

@@ -16,12 +16,15 @@ from mountd.face import ReaderFace
 from mountd.journal import Change
 from mountd.nodes import Entry, Node, Origin, Sealed
 from mountd.ownversions import OwnVersions
-from mountd.spool import Spool
+from mountd.spool import CHUNK_BYTES, Spool
 
 CONTENT_FIELDS = ("size", "blocks", "offset", "byte_offset")
 GROUP_S = 0.2  # from the first change to the commit of all that came until then
 GROUP_ENTRIES = 1024  # or as soon as there are so many
 GROUP_BYTES = 16 * 1024 * 1024
+CALM_S = 0.03  # nobody has written for so long: then a commit does not slow anybody down
+CALM_WAIT_S = 0.25  # but it waits no longer than this before each piece
+CALM_BYTES_MAX = 1024 * 1024 * 1024  # and not at all when so much is in the spool
 PENDING_MAX = 16384  # entries that wait for a commit before those who write wait too
 
 Changes = list[Change]
@@ -41,6 +44,7 @@ class Pending:
         self.room = trio.Event()  # set while those who write need not wait
         self.room.set()
         self.batching = trio.Lock()  # held while entries are stored in the drive
+        self.written_at = 0.0  # when a program wrote last, in seconds of trio's clock
         self.on_stat: Callable[[str, Stat], None] = lambda path, stat: None  # the attributes of a path are these
         self.on_stale: Callable[[str], None] = lambda path: None  # what is known of a path may be wrong
         self._entries: dict[str, dict[str, Entry]] = {}  # directory → name → entry
@@ -172,6 +176,15 @@ class Pending:
         self._drop(entry)
         if entry.is_overtaken:
             self.on_stale(entry.path)
+
+    async def calm(self) -> None:
+        """Return when programs write no more, or after a moment: large contents can wait, those who write cannot."""
+        latest = trio.current_time() + CALM_WAIT_S
+        while len(self.spool.slots) * CHUNK_BYTES < CALM_BYTES_MAX:
+            now = trio.current_time()
+            if now >= latest or now - self.written_at >= CALM_S:
+                return
+            await trio.sleep(CALM_S)
 
     # Entries
 
