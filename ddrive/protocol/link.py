@@ -148,8 +148,9 @@ class Link:
 
     def _got_slot(self) -> None:
         with self._failures_end_it():
-            if self.end is None:
-                self._handler.drained(self)
+            self._handler.drained(self)
+        if not self.queued_bytes:
+            self._share.slots.pause(self, trio.current_time())
 
     def open_channel(self, key: PublicKey, dialect: Dialect) -> ChannelId:
         """Ask for, or agree to, a channel about the feed `key`; `channel_opened` or `channel_closed` follows later."""
@@ -301,8 +302,7 @@ class Link:
             self._finish("the peer does not take what it is sent")
 
     async def _send_queued(self, timeout_s: float) -> None:
-        up = self._share.up
-        most_bytes = SEND_BYTES if up is None else up.piece_bytes
+        most_bytes = SEND_BYTES if (up := self._share.up) is None else up.piece_bytes
         while data := self._connection.data_to_send(SEND_BYTES):
             rest = memoryview(data)
             while rest:

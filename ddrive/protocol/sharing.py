@@ -42,20 +42,19 @@ class Slots:
 
     def take(self, who: Hashable, now: float, granted: Callable[[], None]) -> bool:
         """Tell whether `who` has a place or gets one now; otherwise `granted()` will be called when it gets one."""
-        if who in self._holders:
-            if not self._waiting or now - self._holders[who] < TURN_S:
-                return True
-            del self._holders[who]
-        elif len(self._holders) < self._count:
-            self._holders[who] = now
+        if who in self._holders and not self._waiting:
             return True
-        self._waiting.setdefault(who, granted)
-        self._grant(now)
+        if len(self._holders) >= self._count:
+            for holder in [holder for holder, since in self._holders.items() if now - since >= TURN_S]:
+                del self._holders[holder]
+        if who not in self._holders:
+            self._waiting.setdefault(who, granted)
+            self._grant(now, asking=who)
         return who in self._holders
 
     def pause(self, who: Hashable, now: float) -> None:
-        """Give the place of `who` to the next one who waits, as there is nothing to be sent to `who` right now."""
-        if self._waiting and self._holders.pop(who, None) is not None:
+        """Give the place of `who` back, as there is nothing to be sent to `who` right now."""
+        if self._holders.pop(who, None) is not None:
             self._grant(now)
 
     def leave(self, who: Hashable, now: float) -> None:
@@ -64,12 +63,14 @@ class Slots:
         if self._holders.pop(who, None) is not None:
             self._grant(now)
 
-    def _grant(self, now: float) -> None:
+    def _grant(self, now: float, asking: Hashable = None) -> None:
+        """Give out free places; who is `asking` right now is not told."""
         while self._waiting and len(self._holders) < self._count:
             who = next(iter(self._waiting))
             granted = self._waiting.pop(who)
             self._holders[who] = now
-            granted()
+            if who is not asking:
+                granted()
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,13 @@ def encode_offers(offers: Iterable[Offer], number: int) -> list[bytes]:
 
 def decode(data: bytes) -> Packet | None:
     """Return what of a packet concerns us, None when it is no mDNS packet."""
-    incoming = DNSIncoming(data)
+    try:
+        return _decode(DNSIncoming(data))
+    except Exception:  # whatever a stranger makes the codec stumble over is no packet
+        return None
+
+
+def _decode(incoming: DNSIncoming) -> Packet | None:
     if not incoming.valid:
         return None
     packet = Packet(incoming.id)

@@ -7,8 +7,8 @@ shows in a pause that took much longer than it was meant to.
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Final
 
@@ -58,9 +58,9 @@ class Networks:
             before = _awake_s()
             while True:
                 with trio.move_on_after(LOOK_S):
-                    await kernel.recv(65536)
+                    await _told(kernel)
                     await trio.sleep(SETTLE_S)
-                now, here = _awake_s(), look_around()
+                now, here = _awake_s(), self._look()
                 slept_s = now - before - LOOK_S
                 before = now
                 if here != self.here or slept_s > ASLEEP_S:
@@ -69,16 +69,40 @@ class Networks:
                     for listener in self._listeners:
                         listener()
 
+    def _look(self) -> Here:
+        try:
+            return look_around()
+        except OSError as error:
+            _log.warning("networks not known reason=%s", error)
+            return self.here
+
 
 def _awake_s() -> float:
     """Return seconds that pass while the machine sleeps too."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _netlink() -> trio.socket.SocketType:
-    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    kernel.bind((0, _GROUPS))
-    return trio.socket.from_stdlib_socket(kernel)
+@contextmanager
+def _netlink() -> Iterator[trio.socket.SocketType | None]:
+    """Give a socket on which the kernel tells of changes; None where it does not: then looking has to do."""
+    try:
+        kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    except OSError as error:
+        _log.info("the kernel tells of no changes of networks reason=%s", error)
+        yield None
+        return
+    with kernel:
+        kernel.bind((0, _GROUPS))
+        yield trio.socket.from_stdlib_socket(kernel)
+
+
+async def _told(kernel: trio.socket.SocketType | None) -> None:
+    """Return when the kernel has told something."""
+    if kernel is None:
+        await trio.sleep_forever()
+    else:
+        with suppress(OSError):  # it had more to tell than there was room for
+            await kernel.recv(65536)
 
 
 def _shown(here: Here) -> str:

@@ -36,21 +36,31 @@ def test_places_go_to_those_that_wait_longest() -> None:
     assert not slots.take("c", 0.0, lambda: told.append("c"))
     slots.pause("a", 1.0)
     assert told == ["b"]
-    assert slots.take("b", 1.0, lambda: None)
     slots.leave("b", 1.0)
     assert told == ["b", "c"]
 
 
-def test_a_place_is_kept_while_nobody_waits_and_lost_after_a_turn_when_somebody_does() -> None:
+def test_a_place_is_kept_while_it_is_used_and_lost_after_a_turn_when_somebody_waits() -> None:
     slots, told = Slots(1), []
     assert slots.take("a", 0.0, lambda: told.append("a"))
-    slots.pause("a", 1.0)
     assert slots.take("a", 2 * TURN_S, lambda: told.append("a"))
-    assert not slots.take("b", 2 * TURN_S, lambda: told.append("b"))
+    assert slots.take("b", 2 * TURN_S, lambda: told.append("b"))
     assert not slots.take("a", 2 * TURN_S, lambda: told.append("a"))
-    assert told == ["b"]
-    slots.leave("b", 2 * TURN_S)
-    assert told == ["b", "a"]
+    assert slots.take("b", 2.5 * TURN_S, lambda: told.append("b"))
+    assert not slots.take("b", 3 * TURN_S, lambda: told.append("b"))
+    assert told == ["a"]
+    slots.pause("a", 3 * TURN_S)
+    assert told == ["a", "b"]
+
+
+def test_who_holds_a_place_and_does_nothing_keeps_nobody_out_for_long() -> None:
+    slots, told = Slots(2), []
+    assert slots.take("a", 0.0, lambda: told.append("a"))
+    assert slots.take("b", 0.0, lambda: told.append("b"))
+    assert not slots.take("c", 1.0, lambda: told.append("c"))
+    assert not slots.take("d", 1.0, lambda: told.append("d"))
+    assert slots.take("d", TURN_S, lambda: told.append("d"))
+    assert told == ["c"]
 
 
 def test_who_leaves_is_not_told() -> None:
