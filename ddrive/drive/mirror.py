@@ -13,7 +13,8 @@ from ddrive.drive.view import DriveView
 from ddrive.drive.writer import NewEntry, blocks_of
 from ddrive.errors import InvalidPath
 from ddrive.feed import Feed
-from ddrive.trie import Owner
+from ddrive.ids import PublicKey
+from ddrive.trie import MountTrie
 
 _TOGETHER_BYTES = 8 * 1024 * 1024  # of small files that are stored as one version each but in one append
 _SMALL_BYTES = 1024 * 1024
@@ -22,28 +23,41 @@ _TOGETHER_ENTRIES = 1024
 
 async def keep_all(drive: DriveView, tree: DriveTree) -> None:
     """Fetch and keep every block of the drive and of all drives nested in it, old ones and those to come, for ever."""
-    kept: set[bytes] = set()
     async with trio.open_nursery() as nursery:
+        keeping = _Keeping(tree, nursery)
+        keeping.keep(drive.metadata)
+        await keeping.follow(await drive.trie())
 
-        def keep(feed: Feed) -> None:
-            if feed.key not in kept:
-                kept.add(feed.key)
-                nursery.start_soon(_keep, feed)
 
-        keep(drive.metadata)
+class _Keeping:
+    """The feeds that are fetched; a nested drive that nobody has holds up no other."""
+
+    def __init__(self, tree: DriveTree, nursery: trio.Nursery) -> None:
+        self._tree = tree
+        self._nursery = nursery
+        self._kept: set[PublicKey] = set()
+        self._entered: set[tuple[PublicKey, int | None]] = set()
+
+    def keep(self, feed: Feed) -> None:
+        """Fetch every block of a feed from now on."""
+        if feed.key not in self._kept:
+            self._kept.add(feed.key)
+            self._nursery.start_soon(_keep, feed)
+
+    async def follow(self, trie: MountTrie) -> None:
+        """Keep a drive and all that is nested in it, for ever."""
+        self.keep(trie.feed)
+        self.keep(await self._tree.content(trie))
         while True:
-            version = drive.version
-            trie = await drive.trie()
-            keep(await tree.content(trie))
-            for mounted in [place.trie for place in await _roots(drive)]:
-                keep(mounted.feed)
-                keep(await tree.content(mounted))
-            await drive.metadata.wait_length(version + 1)
+            length = trie.feed.length
+            for path, mount, _ in await trie.mounts():
+                if (mount.key, mount.version) not in self._entered:
+                    self._entered.add((mount.key, mount.version))
+                    self._nursery.start_soon(self._enter, trie, path)
+            await trie.feed.wait_length(length + 1)
 
-
-async def _roots(drive: DriveView) -> list[Owner]:
-    trie = await drive.trie()
-    return [await trie.owner(path) for path, _, _ in await trie.mounts(recursive=True)]
+    async def _enter(self, trie: MountTrie, path: str) -> None:
+        await self.follow((await trie.owner(path)).trie)
 
 
 async def _keep(feed: Feed) -> None:

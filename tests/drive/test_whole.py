@@ -14,6 +14,7 @@ from ddrive.drive.stat import Stat
 from ddrive.drive.writer import NewEntry
 from ddrive.errors import AlreadyExists, Closed, CrossesMount, InvalidPath, NotADirectory, NotFound, NotWritable
 from ddrive.feed import Feed
+from ddrive.ids import PublicKey
 from ddrive.store.events import Downloaded, FeedOpened, Grown, PeerOpened, Uploaded
 from ddrive.store.linked import replicate
 from ddrive.store.namespace import namespace
@@ -244,6 +245,21 @@ async def test_holding_what_others_have(own: Drive, nested: Drive, own_store: Ow
                 scope.cancel()
         await reader.destroy()
         assert theirs.known(reader.discovery_key) is None
+        nursery.cancel_scope.cancel()
+
+
+async def test_mirroring_is_not_held_up_by_a_drive_that_nobody_has(
+    own: Drive, nested: Drive, own_store: OwnedStore, tmp_path: Path
+) -> None:
+    await own.mount("a/lost", PublicKey(bytes([7]) * 32))
+    await own.mount("self", own.key)
+    async with open_store(tmp_path / "reader", DWEB) as theirs, trio.open_nursery() as nursery:
+        await link(nursery, own_store, theirs)
+        reader = await open_drive(theirs, key=own.key)
+        await reader.metadata.wait_length(own.version)
+        nursery.start_soon(reader.checkout(own.version).mirror)
+        feed = await theirs.open_feed(key=(await nested.content()).key)
+        await complete(feed, (await nested.content()).length)
         nursery.cancel_scope.cancel()
 
 
