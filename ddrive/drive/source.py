@@ -14,7 +14,14 @@ from pathlib import Path
 from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES
 from ddrive.drive.ignore import IGNORE_FILES, Ignoring
 from ddrive.drive.paths import check_name, join
-from ddrive.drive.stat import NO_METADATA, PERMISSION_BITS, USER_ATTRIBUTES, Stat, user_attributes
+from ddrive.drive.stat import (
+    NO_METADATA,
+    PERMISSION_BITS,
+    TOLD_ATTRIBUTES,
+    USER_ATTRIBUTES,
+    Stat,
+    user_attributes,
+)
 from ddrive.errors import InvalidPath
 
 LARGE_BYTES = APPEND_BYTES  # a file above that is not read whole
@@ -139,13 +146,18 @@ def _drive_at(root: Path) -> bytes | None:
 
 
 def _attributes(place: str) -> Mapping[str, bytes]:
-    """Return the user's extended attributes of a file or directory; none where there is no such thing."""
+    """Return the user's extended attributes of a file or directory, and the key of a drive that shows it.
+
+    None where there is no such thing.
+    """
     try:
         names = os.listxattr(place, follow_symlinks=False)
         if not names:
             return NO_METADATA
         return {
-            name: os.getxattr(place, name, follow_symlinks=False) for name in names if name.startswith(USER_ATTRIBUTES)
+            name: os.getxattr(place, name, follow_symlinks=False)
+            for name in names
+            if name == _DRIVE_KEY or (name.startswith(USER_ATTRIBUTES) and not name.startswith(TOLD_ATTRIBUTES))
         }
     except OSError:
         return NO_METADATA
