@@ -60,10 +60,6 @@ class Ledger:
             for segment in [segment for segment in held if segment.feed == feed]:
                 self.bytes -= held.pop(segment).size
 
-    def counts(self, feed: DiscoveryKey) -> bool:
-        """Tell whether a feed is counted."""
-        return feed in self._tier_of
-
     def changed(self, segment: Segment, by: int, now: float) -> None:
         """Note that so many bytes of a segment came, which is a use of it, or (less than 0) went."""
         tier = self._tiers[self._tier_of[segment.feed]]
@@ -96,11 +92,6 @@ class Ledger:
     def postpone(self, segment: Segment) -> None:
         """Let a segment that cannot go now be the last one to go."""
         self._tiers[self._tier_of[segment.feed]].move_to_end(segment)
-
-    def feed_bytes(self, feed: DiscoveryKey) -> int:
-        """Return how much of a feed may be dropped."""
-        tier = self._tier_of.get(feed)
-        return 0 if tier is None else sum(held.size for at, held in self._tiers[tier].items() if at.feed == feed)
 
     # -- kept over restarts
 
