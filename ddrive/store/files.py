@@ -1,7 +1,10 @@
-"""Small files of a store directory, written whole or not at all."""
+"""The directory of a store: folders for us alone, its lock, small files that are written whole or not at all."""
 
+import fcntl
 import os
 from pathlib import Path
+
+from ddrive.errors import StorageLocked
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -18,3 +21,21 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def make_folders(folder: Path) -> None:
+    """Make `folder` and what is missing above it, for us alone (0700)."""
+    missing = [folder, *folder.parents]
+    for path in reversed([path for path in missing if not path.exists()]):
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def lock_store(root: Path) -> int:
+    """Return a descriptor that holds the exclusive lock of the store. npm stores ignore the file `lock`."""
+    descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise StorageLocked(f"another process owns the store {root}") from error
+    return descriptor

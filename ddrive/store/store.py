@@ -5,7 +5,6 @@ is open can be exchanged with peers. Which links there are is the business of `l
 stores: either side opens what the other wrote. Source: store.md, `basestorex@1`, `corestore@5`.
 """
 
-import fcntl
 import logging
 import os
 import shutil
@@ -36,7 +35,7 @@ from ddrive.store.derive import (
     name_bytes,
 )
 from ddrive.store.events import FeedClosed, FeedOpened, FeedWatcher, StoreEvent
-from ddrive.store.files import write_durably
+from ddrive.store.files import lock_store, make_folders, write_durably
 from ddrive.store.refilling import Refill
 from ddrive.store.shelf import NAME, feed_folder_at, signed_length
 from ddrive.store.signed import SignedLengths
@@ -169,7 +168,7 @@ class OwnedStore:
         folder = self.path / feed_folder(found)
         self._signed.note({key: length})
         async with self._taken_out(found):
-            _make_folders(folder)
+            make_folders(folder)
             if name is not None:
                 write_durably(folder / NAME, encode_name(name))
             elif secret_key is not None:
@@ -276,7 +275,7 @@ class OwnedStore:
     def _open_log(self, key: PublicKey, name: bytes | None, pair: KeyPair | None) -> FeedLog:
         """Open or create the files of a feed, with its secret key when that follows from a stored or given name."""
         folder = self.path / feed_folder(self.discovery_key(key))
-        _make_folders(folder)
+        make_folders(folder)
         name_file = folder / "name"
         if pair is None and name_file.exists():
             stored = decode_name(name_file.read_bytes())
@@ -364,8 +363,8 @@ async def open_store(
     Raises: StorageLocked when another process owns it.
     """
     root = Path(path)
-    _make_folders(root)
-    lock = _lock(root)
+    make_folders(root)
+    lock = lock_store(root)
     failure: BaseException | None = None
     try:
         store = OwnedStore(root, dialect, _master_key(root) if master_key is None else master_key)
@@ -386,24 +385,6 @@ async def open_store(
         os.close(lock)
     if failure is not None:
         raise failure
-
-
-def _make_folders(folder: Path) -> None:
-    """Make `folder` and what is missing above it, for us alone (0700)."""
-    missing = [folder, *folder.parents]
-    for path in reversed([path for path in missing if not path.exists()]):
-        path.mkdir(mode=0o700, exist_ok=True)
-
-
-def _lock(root: Path) -> int:
-    """Return a descriptor that holds the exclusive lock of the store. npm stores ignore the file `lock`."""
-    descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise StorageLocked(f"another process owns the store {root}") from error
-    return descriptor
 
 
 def _master_key(root: Path) -> bytes:
