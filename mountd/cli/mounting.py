@@ -66,6 +66,7 @@ def mount(
 
     async def verb(session: Session) -> None:
         await session.doubt(addresses)
+        session.private = bool(wanted.pop("private", private))
         made = await session.call(
             "mount",
             key=ref.key.hex(),
@@ -73,7 +74,7 @@ def mount(
             version=await version_of(session, ref, peers=addresses, timeout=timeout),
             mountpoint=str(place),
             peers=addresses,
-            private=private,
+            private=session.private,
             options=wanted,
         )
         if foreground:
@@ -145,7 +146,7 @@ def _apply(option: str, wanted: dict[str, Any], peers: list[str]) -> None:
         match name:
             case "ro":
                 wanted["read_only"] = True
-            case "allow_other" | "require_peer" | "nonempty":
+            case "allow_other" | "require_peer" | "nonempty" | "private":
                 wanted[name] = True
             case "timeout":
                 wanted["timeout_s"] = parse_duration(value)

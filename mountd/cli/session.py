@@ -33,6 +33,7 @@ class Session:
         self.common = common
         self.engine = engine
         self.opened: PublicKey | None = None  # the drive that is read here
+        self.private = False  # drives that are opened are to be shown to nobody
 
     async def call(self, method: str, **params: Any) -> Any:
         """Return the engine's answer; parameters that are None are left out."""
@@ -72,7 +73,9 @@ class Session:
     ) -> AsyncIterator[Drive]:
         """Open the drive at the version that `ref` names, in this process: the engine fetches what is missing."""
         await self.doubt(peers or [])
-        opened = await self.call("drive.open", key=ref.key.hex(), dialect=ref.dialect, peers=peers or [], wait_s=wait_s)
+        opened = await self.call(
+            "drive.open", key=ref.key.hex(), dialect=ref.dialect, peers=peers or [], private=self.private, wait_s=wait_s
+        )
         store = self.engine.store(DIALECTS[opened["dialect"]])
         self.opened = PublicKey(ref.key)
         drive = await open_drive(store, key=self.opened)

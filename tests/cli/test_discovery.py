@@ -142,7 +142,11 @@ def test_a_private_drive_is_shown_to_nobody_but_served(hosts: list[Host], tmp_pa
         assert "local network: no answer" in refused.err
         assert author.ask("status")["discovery"]["lan"]["announced"] == 0
         address = author.address.replace("0.0.0.0", hosts[0].address)
-        assert shown(reader.run("cat", key, "secret.txt", "--peer", address)) == b"psst\n"
+        asked = reader.ask("status")["discovery"]["lan"]["asked"]
+        reader.mount(key, tmp_path / "mnt", "-o", f"private,peer={address}")
+        assert (tmp_path / "mnt" / "secret.txt").read_text() == "psst\n"
+        assert reader.ask("info", key)["private"]
+        assert reader.ask("status")["discovery"]["lan"]["asked"] == asked
 
 
 def test_only_allowed_peers_are_let_in(hosts: list[Host], tmp_path: Path) -> None:
