@@ -49,7 +49,7 @@ class VersionedDrive:
         if not await self._is_ours(path):
             return await self._base.lstat(path)
         if path in (TOP, VERSIONS):
-            return self._pinned(Stat(DIRECTORY_MODE), 1)
+            return self._pinned(Stat(DIRECTORY_MODE), 1, place=path)
         name, _, inner = path.removeprefix(VERSIONS + "/").partition("/")
         if not inner and not _is_number(name):
             return _link(await self._tag(name))
@@ -110,8 +110,10 @@ class VersionedDrive:
             raise NotFound(f"the drive has no version {name[:40]!r}, the newest is {self._drive.version}")
         return self._drive.checkout(int(name))
 
-    def _pinned(self, stat: Stat, version: int) -> Stat:
-        return replace(stat, mode=DIRECTORY_MODE & ~0o222, mount=Mount(self.key, version))
+    def _pinned(self, stat: Stat, version: int, place: str = "") -> Stat:
+        """Return the attributes of a drive that is nested here; `place` marks what is only fixed like one."""
+        mount = Mount(self.key, version, hash=place.encode() or None)
+        return replace(stat, mode=DIRECTORY_MODE & ~0o222, mount=mount)
 
     async def _tag(self, name: str) -> int:
         if self._tags is None:
