@@ -270,6 +270,7 @@ class Trie:
             return False
         for node in draft.nodes:
             self.nodes.add(node)
+        await self.feed.wait_length(length + len(draft.nodes))  # a view may be told of it a moment later
         return True
 
     async def head(self, load: Load | None = None) -> TrieNode | None:
