@@ -5,8 +5,8 @@ goes to sleep between them has to be woken each time, which on an idle (above al
 answer: 10,000 stats took 1.0 s with sleeping and 0.75 s without. Other processes come first on this core meanwhile.
 """
 
-import os
-import time
+from os import sched_yield
+from time import perf_counter
 
 import trio
 
@@ -22,7 +22,7 @@ class Awake:
 
     def note(self) -> None:
         """Another request of that kind has come."""
-        self._until = time.perf_counter() + AWAKE_S
+        self._until = perf_counter() + AWAKE_S
         if self._sleeping:
             self._sleeping.unpark()
 
@@ -30,6 +30,6 @@ class Awake:
         """Stay awake whenever it is time, until cancelled."""
         while True:
             await self._sleeping.park()
-            while time.perf_counter() < self._until:
-                os.sched_yield()
+            while perf_counter() < self._until:
+                sched_yield()
                 await trio.lowlevel.checkpoint()
