@@ -16,7 +16,7 @@ from noise.exceptions import NoiseHandshakeError, NoiseInvalidMessage, NoiseValu
 
 from ddrive.errors import RemoteProtocolError
 from ddrive.protocol import schema_pb2
-from ddrive.protocol.cipher import NONCE_BYTES
+from ddrive.protocol.hsalsa20 import NONCE_BYTES
 from ddrive.protocol.varint import decode_varint, encode_varint
 
 MAX_MESSAGE_BYTES = 65535  # of one Noise message; a longer one is refused as soon as its length is read

@@ -17,7 +17,6 @@ import trio
 from ddrive.dialect import Dialect
 from ddrive.errors import LocalProtocolError, RemoteProtocolError
 from ddrive.ids import ChannelId, DiscoveryKey, PublicKey, short
-from ddrive.protocol.cipher import NONCE_BYTES
 from ddrive.protocol.connection import (
     ChannelClosed,
     ChannelOpened,
@@ -29,6 +28,7 @@ from ddrive.protocol.connection import (
     StreamReceived,
 )
 from ddrive.protocol.handshake import Authenticate
+from ddrive.protocol.hsalsa20 import NONCE_BYTES
 from ddrive.protocol.messages import Extension, Message, Options
 from ddrive.protocol.sharing import Bucket, Share
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddrive.protocol import cipher
-from ddrive.protocol.cipher import PycryptodomeStream, SodiumStream, StreamCipher
+from ddrive.protocol.cipher import SodiumStream, StreamCipher
+from ddrive.protocol.fallback import PycryptodomeStream
 from tests.support.vectors import vector
 
 PROVIDERS = [SodiumStream, PycryptodomeStream]
