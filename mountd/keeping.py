@@ -20,7 +20,7 @@ from mountd.space import Space
 from mountd.space_pins import Pin, blocks_of
 from mountd.unmounting import Busy
 
-LEAVING_S = 2.0  # a program that has ended may still be connected so long
+LEAVING_S = 8.0  # a program that has ended may still be connected so long
 _PER_TURN = 64  # runs of blocks that are dropped before other tasks get their turn
 
 
