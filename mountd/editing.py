@@ -167,29 +167,35 @@ class Editor(OpenFiles):
             await self._check_empty(staged, target, caller)
 
     async def _move(self, staged: StagedDrive, source: Inode, directory: Inode, name: str, caller: int) -> None:
-        path = directory.child_path(name)
         if source.is_dir:
-            await self._vfs.ask(self._move_directory(staged, source.path, path), source, caller)
-            stat = known(source)
-        else:
-            stat = replace(self._node(staged, source).stat, ctime_ms=now_ms())
-            replaced = staged.node(path)
-            node = staged.move(source.path, path, stat)
-            stat = node.stat
-        target = directory.children.get(name)
-        if target is not None:
-            self._vanished(target, None if source.is_dir else replaced)
-        self._vfs.inodes.move(source, directory, name)
-        self._vfs.inodes.restate(source, stat, self._vfs.expiry(source))
+            await self._vfs.ask(self._move_directory(staged, source, directory, name), source, caller)
+            return
+        path = directory.child_path(name)
+        stat = replace(self._node(staged, source).stat, ctime_ms=now_ms())
+        replaced = staged.node(path)
+        self._arrived(source, directory, name, staged.move(source.path, path, stat).stat, replaced)
 
-    async def _move_directory(self, staged: StagedDrive, old: str, new: str) -> None:
-        """Move a directory in the drive itself, as one change; what is not committed yet moves along."""
+    async def _move_directory(self, staged: StagedDrive, source: Inode, directory: Inode, name: str) -> None:
+        """Move a directory in the drive itself, as one change; what is not committed yet moves along.
+
+        Whoever follows the drive hears of it when it has moved here too.
+        """
+        old, new = source.path, directory.child_path(name)
         if self._committer is None or new.startswith(old + "/"):
             raise OSError(errno.EINVAL, f"{old} cannot be moved into itself")
-        async with self._committer.alone():
+        async with self._committer.alone(), staged.batching:
             await staged.drive.rename(old, new)
             staged.moved(old, new)
+            self._arrived(source, directory, name, known(source), None)
         self._vfs.epoch += 1
+
+    def _arrived(self, source: Inode, directory: Inode, name: str, stat: Stat, replaced: Node | None) -> None:
+        """Take note that an entry is at another place, where `replaced` was."""
+        target = directory.children.get(name)
+        if target is not None:
+            self._vanished(target, replaced)
+        self._vfs.inodes.move(source, directory, name)
+        self._vfs.inodes.restate(source, stat, self._vfs.expiry(source))
 
     def _exchange(self, staged: StagedDrive, source: Inode, target: Inode) -> None:
         if source.is_dir or target.is_dir:

@@ -400,12 +400,11 @@ class Vfs:
 
     async def _ask_entry(self, directory: Inode, name: str, caller: int) -> Inode | None:
         """Return the inode for what the drive has at `name`, None when it has nothing."""
-        epoch = self.epoch
+        epoch, former = self.epoch, directory.children.get(name)
         stat = await self.ask(self._lstat(directory.child_path(name)), directory, caller)
         if stat is not None:
             return self.bind(directory, name, stat, keep=epoch == self.epoch)
-        former = directory.children.get(name)
-        if former is not None:
+        if former is not None and directory.children.get(name) is former:
             self.inodes.detach(former)
         return None
 
