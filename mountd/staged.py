@@ -63,13 +63,11 @@ class StagedDrive(Pending):
     async def list(self, path: str) -> Sequence[EntryFace]:
         """Return the entries of a directory, by name. Raises: what the drive raises."""
         while True:
-            retired = self._retired
-            try:
+            retired, node = self._retired, self.node(path)
+            if node is not None and node.origin is None:
+                listed = []  # made here: what the drive has there is another entry, maybe a file or link
+            else:
                 listed = await self.drive.list(path)
-            except NotFound:
-                if self.node(path) is None:
-                    raise
-                listed = []
             if retired == self._retired:
                 break
         here = self._entries.get(path)

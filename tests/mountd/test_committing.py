@@ -234,6 +234,21 @@ async def test_what_moves_while_it_is_committed_is_found_at_its_new_place(it: Mo
     assert len(it.spool.slots) == 0
 
 
+async def test_a_new_directory_where_the_drive_has_something_else_is_empty(it: Mounted) -> None:
+    await it.drive.write_file("/d/f", b"")
+    await it.drive.write_file("/file", b"")
+    await it.drive.symlink("/link", "d")
+    for path in ("/file", "/link"):
+        it.staged.remove(path)
+        it.staged.add(path, Stat(DIRECTORY_MODE, mtime_ms=1, ctime_ms=1))
+        assert await it.staged.list(path) == []
+        await it.write(path + "/new", b"")
+        assert [entry.name for entry in await it.staged.list(path)] == ["new"]
+    await it.committer.commit()
+    assert [entry.name for entry in await it.drive.list("/link")] == ["new"]
+    assert [entry.name for entry in await it.staged.list("/file")] == ["new"]
+
+
 @pytest.mark.parametrize("change", [lambda it: it.staged.remove("/d/f"), lambda it: it.staged.remove("/d/g")])
 async def test_listings_show_what_is_staged(it: Mounted, change: Callable[[Mounted], None]) -> None:
     await it.drive.write_file("/d/f", b"")
