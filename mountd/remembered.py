@@ -43,6 +43,7 @@ class Remembered:
             self._load()
 
     def _load(self) -> None:
+        self._path.touch(mode=0o600)  # whom we met is nobody's business; files that sqlite makes beside it are the same
         with closing(sqlite3.connect(self._path)) as database, database:
             database.execute(_SCHEMA)
             database.execute("delete from met where met < ?", (time.time() - MAX_AGE_S,))

@@ -22,7 +22,7 @@ def test_a_tenth_of_the_disk_stays_free_and_nothing_is_read_wrong(ddrive: Progra
         space = other.ask("status")["space"]
         assert 2 * MIB <= space["min_free"] <= 4 * MIB
         assert free_bytes(disk) >= space["min_free"] - 128 * 1024
-        assert 16 * MIB <= space["cached"]
+        assert space["cached"] >= 16 * MIB
         refused = other.run("download", key)
         assert (refused.code, "room" in refused.err) == (7, True), refused
         other.ask("clear", key, "--yes")
@@ -49,7 +49,7 @@ def test_a_full_disk_stops_writers_alone(ddrive: Program, tmp_path: Path) -> Non
             assert other.run("cat", key, name).out == data
         (source / "more").write_bytes(content(4 * MIB, 9))
         assert other.run("import", source, mine).code == 7
-        with pytest.raises(OSError) as error:
+        with pytest.raises(OSError, match="No space left") as error:
             (own / "more").write_bytes(bytes(4 * MIB))
         assert error.value.errno == errno.ENOSPC
         assert (own / "other").read_bytes() == files["other"]
