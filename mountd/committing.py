@@ -90,9 +90,12 @@ class Committer:
 
     async def finish(self, limit_s: float) -> bool:
         """Commit all that is sealed, for `limit_s` seconds at most; tell whether nothing is left."""
-        with trio.move_on_after(limit_s, shield=True), suppress(DriveError, OSError):
-            self._staged.include_all()
-            await self.commit()
+        with trio.move_on_after(limit_s, shield=True):
+            try:
+                self._staged.include_all()
+                await self.commit()
+            except (DriveError, OSError) as problem:
+                log.warning("changes cannot be stored: entries=%d why=%s", self._staged.pending, problem)
         return self._staged.is_clean
 
     @asynccontextmanager

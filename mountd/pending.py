@@ -89,8 +89,9 @@ class Pending:
             entry.committing, entry.sealed = entry.sealed, None
         self._due = {}
         self._due_bytes = 0
+        for former in (self.due, self.plenty, self.room):
+            former.set()  # whoever waits looks again: it may not be they who take these
         self.due, self.plenty = trio.Event(), trio.Event()
-        self.room.set()
         return entries
 
     def include_all(self) -> None:

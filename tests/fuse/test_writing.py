@@ -178,6 +178,17 @@ def test_directories_move_with_all_in_them(mounts: tuple[WritableMount, Writable
     assert sh("find . | sort", other(mounts, place)) == sh("find . | sort", place)
 
 
+def test_what_follows_the_move_of_a_directory_is_published(
+    mounts: tuple[WritableMount, WritableMount], place: Path
+) -> None:
+    sh("mkdir d; echo f > d/f", place)
+    until(lambda: other(mounts, place / "d/f").exists())  # all is committed, nothing waits
+    (place / "d").rename(place / "e")
+    until(lambda: other(mounts, place / "e/f").exists())
+    (place / "after").write_bytes(b"x")
+    until(lambda: other(mounts, place / "after").exists())
+
+
 def test_renames_that_replace_nothing_or_exchange(place: Path) -> None:
     (place / "a").write_bytes(b"1")
     (place / "b").write_bytes(b"2")
