@@ -46,7 +46,7 @@ class Keys:
     async def restore(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Become the author of all that `backup` returned; peers give back what was written.
 
-        Raises: AlreadyExists when something here needs another master key, CorruptStorage when it is no backup.
+        Raises: AlreadyExists when there is something of our own here already, CorruptStorage when it is no backup.
         """
         try:
             keys = {name: bytes.fromhex(params["stores"][name]["master_key"]) for name in self._stores}
@@ -57,8 +57,7 @@ class Keys:
                 f"the backup cannot be understood ({error!r}): was it made by another version?"
             ) from error
         for name, store in self._stores.items():
-            own = await trio.to_thread.run_sync(own_feeds, store)
-            if own and store.master_key != keys[name]:
+            if await trio.to_thread.run_sync(own_feeds, store):
                 raise AlreadyExists("there are drives of your own here already: choose a new directory with --state")
         for known in drives:
             if (here := self._collection.table.get(known.key)) is not None:
