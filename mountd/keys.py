@@ -56,7 +56,7 @@ class Keys:
             raise CorruptStorage(
                 f"the backup cannot be understood ({error!r}): was it made by another version?"
             ) from error
-        for name, store in self._stores.items():
+        for store in self._stores.values():
             if await trio.to_thread.run_sync(own_feeds, store):
                 raise AlreadyExists("there are drives of your own here already: choose a new directory with --state")
         for known in drives:
