@@ -41,6 +41,7 @@ UNFOLLOWED_S = 1.0  # cache of what may change without our knowing
 ABSENT_S = 1.0  # kernel cache of names that do not exist in a drive that may change
 SAME_CALL_S = 1.0  # a read that comes this soon after one that failed late is the kernel's second try of the same call
 SECOND_TRY_S = 0.05  # how long such a read may wait
+HERE_S = 300.0  # for listing what is held; 100,000 entries take about 5
 LISTED_LOOKUPS_MIN = 16  # lookups in one directory before it is listed instead
 LISTED_SHARE = 64  # and at least this share of the versions of the drive
 LISTED_VERSION_MAX = 100_000  # of a drive whose directories are listed unasked: two seconds at most
@@ -287,8 +288,11 @@ class Vfs:
 
     @staticmethod
     def _is_held(drive: DriveFace) -> bool:
-        """Tell whether all entries of the drive itself are held here, so that looking at them waits for nobody."""
-        return drive.metadata.held(BlockIndex(0), BlockIndex(drive.version)) == drive.version
+        """Tell whether all entries of the drive itself are held here, so that looking at them waits for nobody.
+
+        Of a drive without a block nothing is known yet, and the first one has to come from somebody.
+        """
+        return 0 < drive.version == drive.metadata.held(BlockIndex(0), BlockIndex(drive.version))
 
     # Files
 
@@ -365,10 +369,11 @@ class Vfs:
     async def ask(self, work: Coroutine[Any, Any, T], inode: Inode, caller: int, *, here: bool = False) -> T:
         """Return what `work` returns, within the limits of this mount. Raises: as `waits.Waits.bounded`.
 
-        Work on what is `here` has no deadline: it waits for nobody, and only takes as long as there is much of it.
+        Work on what is `here` waits for nobody and has as much time as a drive of millions of entries needs.
         """
         if here:
-            return await self.waits.bounded(work, Wait(caller, inode, shared=False), limit_s=math.inf)
+            limit_s = max(HERE_S, self.limits.deadline_s)
+            return await self.waits.bounded(work, Wait(caller, inode, shared=False), limit_s=limit_s)
         limit_s = self.limits.deadline_s
         wait = Wait(caller, inode, shared=False)
         return await self.waits.bounded(
