@@ -4,8 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ddrive.drive import Drive
 from ddrive.drive.history import require_version
 from ddrive.drive.walks import Change
+from ddrive.errors import InvalidPath
 from mountd.cli import options, report
 from mountd.cli.look import DriveText, short_name
 from mountd.cli.options import Common
@@ -20,10 +22,10 @@ TagName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a version.
 
 def diff(
     drive: DriveText,
-    old: Annotated[int, typer.Argument(metavar="V1", min=1, help="The older version.", show_default=False)],
+    old: Annotated[str, typer.Argument(metavar="V1", help="The older version, by number or tag.", show_default=False)],
     new: Annotated[
-        int | None,
-        typer.Argument(metavar="[V2]", min=1, help="The newer one; else the newest.", show_default=False),
+        str | None,
+        typer.Argument(metavar="[V2]", help="The newer one, by number or tag; else the newest.", show_default=False),
     ] = None,
     peer: options.Peers = None,
     timeout: options.Timeout = None,
@@ -39,9 +41,11 @@ def diff(
             patience(session, timeout, short_name(ref)),
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
-            await require_version(opened.metadata, max(old, new or old))
-            newer = opened if new is None else opened.checkout(new)
-            changes = [_shown(change) async for change in newer.diff(old, ref.path or "/")]
+            first = await _number(opened, old)
+            last = None if new is None else await _number(opened, new)
+            await require_version(opened.metadata, max(first, last or first))
+            newer = opened if last is None else opened.checkout(last)
+            changes = [_shown(change) async for change in newer.diff(first, ref.path or "/")]
         changes.sort(key=lambda change: str(change["path"]))
         rows = [
             [_sign(change), "" if change["size"] is None else format_size(change["size"]), change["path"]]
@@ -51,6 +55,15 @@ def diff(
 
     named = named_drive(drive)
     run(Common(state, as_json, start=not no_start), verb)
+
+
+async def _number(drive: Drive, text: str) -> int:
+    """Return the version that `text` names. Raises: NotFound for a tag that is not there, InvalidPath for version 0."""
+    if not text.isdecimal():
+        return await drive.tags.get(text)
+    if not int(text):
+        raise InvalidPath("versions are counted from 1, the empty drive")
+    return int(text)
 
 
 def add_tag(

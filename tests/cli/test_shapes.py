@@ -160,6 +160,9 @@ def test_versions_have_names_and_differences(ddrive: Program, tmp_path: Path) ->
         ("put", "/new", 3),
     ]
     assert changes[0].keys() >= {"type", "path", "previous_version", "version", "size"}
+    assert ddrive.ask("diff", key, "release") == changes
+    assert ddrive.run("diff", key, "no-such-tag").code == 3
+    assert ddrive.run("diff", key, "0").code == 2
     shown = ddrive.run("diff", key, str(first["version"])).out.decode().split()
     assert (shown[0], shown[3], shown[4], shown[7]) == ("M", "/changes", "A", "/new")
     assert ddrive.run("cat", f"{key}+release", "/changes").out == b"1"

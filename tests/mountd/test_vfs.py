@@ -390,7 +390,7 @@ async def test_a_long_listing_of_what_is_held_needs_no_peer(autojump_clock: Mock
         listed = it.drive.list
 
         async def slow(path: str) -> list[Entry]:
-            await trio.sleep(10 * TIMEOUT_S)
+            await trio.sleep(2 * TIMEOUT_S)
             return await listed(path)
 
         it.drive.list = slow  # type: ignore[method-assign]
