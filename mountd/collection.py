@@ -174,7 +174,10 @@ class Collection:
             if feed.behind:
                 raise Behind(f"a drive called {name!r} was removed here, and others may have it: choose another name")
             drive = await open_drive(store, key=feed.key, create=True)
-            content = await drive.content()
+            try:
+                content = await drive.content()
+            finally:
+                await drive.close()
             known = KnownDrive(
                 feed.key,
                 dialect,
@@ -187,7 +190,6 @@ class Collection:
             self._note_topics(known)
             self.table.add(known)
             self.keep(known)
-            await drive.close()
         finally:
             await store.release(feed)
         return known
@@ -342,8 +344,10 @@ class Collection:
             return
         store = self._stores[known.dialect.name]
         keys = [key for key in (known.key, known.content) if key is not None]
-        feeds = [await store.open_feed(key=key) for key in keys]
+        feeds: list[Feed] = []
         try:
+            for key in keys:
+                feeds.append(await store.open_feed(key=key))
             yield store, feeds
         finally:
             with trio.CancelScope(shield=True):

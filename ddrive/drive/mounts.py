@@ -102,11 +102,12 @@ class DriveTree:
         return self._opened
 
     async def close(self) -> None:
-        """Let go of all feeds."""
+        """Let go of all feeds, also when the caller is cancelled."""
         feeds, self._opened = self._opened, []
         if isinstance(self.store, _Releasing):
-            for feed in feeds:
-                await self.store.release(feed)
+            with trio.CancelScope(shield=True):
+                for feed in feeds:
+                    await self.store.release(feed)
 
     async def _open_nested(self, key: PublicKey) -> Trie:
         feed = await self.store.open_feed(key=key, live=True)

@@ -54,16 +54,15 @@ class AttachedStore:
         return attached.feed
 
     async def release(self, feed: Feed) -> None:
-        """Take one `open_feed` back; a feed that nobody uses is closed."""
-        await trio.lowlevel.checkpoint()
+        """Take one `open_feed` back, also when the caller is cancelled; a feed that nobody uses is closed."""
         attached = self._usable(feed.key)
-        if attached is None or attached.feed is not feed:
-            return
-        attached.users -= 1
-        if attached.users <= 0:
-            del self._by_key[feed.key]
-            self._give_back(attached)
-            await feed.aclose()
+        if attached is not None and attached.feed is feed:
+            attached.users -= 1
+            if attached.users <= 0:
+                del self._by_key[feed.key]
+                self._give_back(attached)
+                await feed.aclose()
+        await trio.lowlevel.checkpoint()
 
     async def _open(self, key: PublicKey | None, name: bytes | str | None, live: bool) -> AttachedFeed:
         owner = self._attached

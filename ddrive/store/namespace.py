@@ -5,6 +5,8 @@ The feeds are named as those of the npm stores are: the default feed of a namesp
 
 from collections import Counter
 
+import trio
+
 from ddrive.dialect import Dialect
 from ddrive.feed.feed import Feed
 from ddrive.ids import PublicKey
@@ -52,10 +54,11 @@ class Namespace:
         return Namespace(self.store, child_namespace(self.default_name, name))
 
     async def close(self) -> None:
-        """Give back all feeds."""
+        """Give back all feeds, also when the caller is cancelled."""
         uses, self._uses = self._uses, Counter()
-        for feed in uses.elements():
-            await self.store.release(feed)
+        with trio.CancelScope(shield=True):
+            for feed in uses.elements():
+                await self.store.release(feed)
 
 
 def namespace(store: OwnedStore, name: bytes | str) -> Namespace:

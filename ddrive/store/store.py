@@ -133,12 +133,15 @@ class OwnedStore:
         return await self.open_feed(name=os.urandom(KEY_BYTES) if name is None else name)
 
     async def release(self, feed: Feed) -> None:
-        """Take one `open_feed` back; a feed that nobody uses is closed a while after its last peer has left."""
-        await trio.lowlevel.checkpoint()
+        """Take one `open_feed` back; a feed that nobody uses is closed a while after its last peer has left.
+
+        Done even when the caller is cancelled: a use that nobody takes back would keep the feed open for ever.
+        """
         entry = self._entries.get(self.discovery_key(feed.key))
         if entry is not None and entry.feed is feed and entry.users:
             entry.users -= 1
             entry.idle_since = trio.current_time()
+        await trio.lowlevel.checkpoint()
 
     async def forget(self, key: PublicKey) -> None:
         """Close the feed and delete its files.

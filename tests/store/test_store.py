@@ -12,6 +12,7 @@ from ddrive.errors import Closed, InvalidKey, NotFound, StorageError, StorageLoc
 from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey
 from ddrive.store import store as store_module
 from ddrive.store.derive import derive_pair, feed_folder
+from ddrive.store.namespace import namespace
 from ddrive.store.store import open_store
 from tests.support.vectors import VECTORS, vector
 
@@ -49,6 +50,21 @@ async def test_one_object_per_feed(tmp_path):
         assert store.feeds() == [feed]
         assert store.session(feed).feed is feed
         assert feed.source is store.session(feed)
+
+
+async def test_a_feed_is_given_back_by_who_is_cancelled_too(tmp_path):
+    async with open_store(tmp_path, DWEB) as store:
+        feed = await store.open_feed(name="a")
+        view = namespace(store, "inner")
+        uses = [await view.open_feed(key=feed.key), await view.open_feed(name="b")]
+        with trio.CancelScope() as cancelled:
+            cancelled.cancel()
+            await store.release(feed)
+        assert store.users(feed.key) == 1
+        with trio.CancelScope() as cancelled:
+            cancelled.cancel()
+            await view.close()
+        assert [store.users(each.key) for each in uses] == [0, 0]
 
 
 async def test_a_new_feed_without_name_is_another_one_each_time(tmp_path):
