@@ -39,6 +39,7 @@ from mountd.finding import Finder, open_finder
 from mountd.keeping import Keeping
 from mountd.keys import Keys
 from mountd.keys_guard import Guard
+from mountd.left import left_changes
 from mountd.logs import configure
 from mountd.lonely import Lonely
 from mountd.metrics import Metrics
@@ -49,6 +50,7 @@ from mountd.space import Space
 from mountd.upkeep import Upkeep
 from mountd.verbs import Verbs
 from mountd.workers import WorkerPool
+from mountd.writing import SPOOLS
 
 MOUNTS_END_S = 7.0  # for all mounts together, when the engine ends; then their workers are left behind
 RESTORE_LIMIT_S = 10.0  # for the mounts of the last run, when the engine starts
@@ -113,6 +115,7 @@ class Engine:
         self._stopping = trio.Event()
         self._restored = trio.Event()  # the mounts of the last run are back, or are not waited for any more
         self._mounts_ended = trio.Event()
+        self._left: list[dict[str, Any]] = []  # what they could not store
         self._changed: Callable[[], None] = lambda: None  # what is to be looked for among peers
         self.replicator = Replicator(list(stores.values()), serves=self._serves)
         self._collection = Collection(
@@ -174,6 +177,9 @@ class Engine:
             await self._workers.stop_all()
         if limit.cancelled_caught:
             _log.error("mounts did not end in time")
+        self._left = await trio.to_thread.run_sync(left_changes, self._config.state / SPOOLS)
+        for left in self._left:
+            _log.warning("changes wait for the next mount drive=%s changes=%d", left["key"][:8], left["changes"])
         self._mounts_ended.set()
         await control.flush()
 
@@ -181,10 +187,11 @@ class Engine:
         """Tell whether peers may exchange the feed with this discovery key."""
         return self._collection.serves(topic) and self._databases.serves(topic)
 
-    async def _stop(self) -> None:
-        """Begin the end, and return when the mounts have ended."""
+    async def _stop(self) -> list[dict[str, Any]]:
+        """Begin the end, and return when the mounts have ended, with what these could not store."""
         self._begin_end()
         await self._mounts_ended.wait()
+        return self._left
 
     def _begin_end(self) -> None:
         self._stopping.set()

@@ -11,13 +11,13 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from mountd.journal import Attempt, Change, Journal, replay
+from mountd.journal import Attempt, Change, Journal, Replayed, replay
 
 log = logging.getLogger(__name__)
 
@@ -214,6 +214,16 @@ def open_spools(root: Path, owner: dict[str, Any]) -> list[Spool]:
         else:
             os.close(lock)
     return found or [_new(root, owner)]
+
+
+def left_journals(root: Path) -> Iterator[Replayed]:
+    """Yield what is recorded in each spool that no process works with. Raises: OSError."""
+    for directory in sorted(root.iterdir()) if root.exists() else ():
+        if (lock := _locked(directory)) is not None:
+            os.close(lock)  # at once: whoever mounts the drive meanwhile shall get it
+            told, _ = replay(directory / _JOURNAL)
+            if told is not None:
+                yield told
 
 
 def _new(root: Path, owner: dict[str, Any]) -> Spool:

@@ -21,10 +21,12 @@ from mountd.control import Params, Tell, Verb
 from mountd.describing import Describer
 from mountd.drives import KnownDrive
 from mountd.finding import Finder
+from mountd.left import left_changes
 from mountd.mountpoints import Mountpoints, wanted_mount
 from mountd.mounts import Mount
 from mountd.peers import Peers
 from mountd.space import Space
+from mountd.writing import SPOOLS
 
 VERSION = version("ddrive")  # looked up now: it needs files, and they may have run out later
 OPENING_S = 0.3  # is enough to read the first block of a drive that is held here
@@ -44,7 +46,7 @@ class Verbs:
         peers: Peers,
         finder: Finder,
         space: Space,
-        stop: Callable[[], Awaitable[None]],
+        stop: Callable[[], Awaitable[list[dict[str, Any]]]],
     ) -> None:
         self._config = config
         self._stores = stores
@@ -94,9 +96,8 @@ class Verbs:
         }
 
     async def stop(self, params: Params, tell: Tell) -> dict[str, Any]:
-        """End the engine; the answer comes when its mounts have ended."""
-        await self._stop()
-        return {}
+        """End the engine; the answer comes when its mounts have ended, and tells what these could not store."""
+        return {"left": await self._stop()}
 
     # Drives
 
@@ -201,13 +202,14 @@ class Verbs:
         return await self._shown(mount)
 
     async def unmount(self, params: Params, tell: Tell) -> dict[str, Any]:
-        """End a mount."""
+        """End a mount; the answer tells what it could not store."""
         place = str(params["mountpoint"])
         key = await self._mountpoints.unmount(place, force=bool(params.get("force")))
         known = None if key is None else self._collection.table.get(key)
         if known and not (known.dialect or known.seeding is not None or self._mountpoints.table.of(known.key)):
             await self._collection.give_up(known)  # nobody ever had it: its key may have been mistyped
-        return {"mountpoint": place}
+        left = [] if key is None else await trio.to_thread.run_sync(left_changes, self._config.state / SPOOLS, key)
+        return {"mountpoint": place, "left": left}
 
     # Peers
 

@@ -11,6 +11,7 @@ import typer
 
 from ddrive.errors import EngineError
 from mountd.cli import options, report
+from mountd.cli.mounting import tell_left
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run
 from mountd.client import package_environment
@@ -110,14 +111,14 @@ def stop(state: options.State = None, as_json: options.Json = False) -> None:
     """Stop the engine; its mounts end cleanly. Nothing happens when none runs."""
 
     async def verb(session: Session) -> None:
-        await session.call("stop")
+        ended = await session.call("stop")
+        session.say({"stopped": True} | ended, [])
+        tell_left(ended)
 
     try:
         run(Common(state, as_json, start=False), verb)
     except* EngineError:
-        report.say({"stopped": False}, [], as_json=as_json)
-    else:
-        report.say({"stopped": True}, [], as_json=as_json)
+        report.say({"stopped": False, "left": []}, [], as_json=as_json)
 
 
 def _status_lines(value: dict[str, Any]) -> list[str]:

@@ -13,11 +13,11 @@ import typer
 
 from ddrive.drive.address import KeyRef, parse_key
 from ddrive.errors import InvalidKey, NotFound, UnusablePlace
-from mountd.cli import options
+from mountd.cli import options, report
 from mountd.cli.history import version_of
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run
-from mountd.values import parse_address, parse_duration
+from mountd.values import format_size, parse_address, parse_duration
 
 DEAD_MOUNT = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)  # what the kernel says when the process behind is gone
 IGNORED_OPTIONS = {"", "rw", "defaults", "auto", "noauto", "user", "nouser", "nofail", "_netdev", "nosuid", "nodev"}
@@ -99,10 +99,21 @@ def unmount(
 
     async def verb(session: Session) -> None:
         place = str(absolute(mountpoint))
-        await session.call("unmount", mountpoint=place, force=force)
-        session.say({"mountpoint": place}, [])
+        done = await session.call("unmount", mountpoint=place, force=force)
+        session.say(done, [])
+        tell_left(done)
 
     run(Common(state, as_json, start=not no_start), verb)
+
+
+def tell_left(ended: dict[str, Any]) -> None:
+    """Say what mounts could not store before they ended."""
+    for left in ended["left"]:
+        report.note(
+            f"{left['changes']} changes ({format_size(left['bytes'])}) of drive {left['key'][:8]} could not be stored "
+            "in it yet and wait in the state directory: the next mount of the drive stores them; "
+            "the mount's log says what was in the way"
+        )
 
 
 def told_apart(first: str, second: str) -> tuple[KeyRef, Path]:
@@ -169,5 +180,5 @@ async def _stay(session: Session, made: dict[str, Any]) -> None:
             with trio.move_on_after(POLL_S) as pause:
                 await anext(signals)
             if not pause.cancelled_caught:
-                await session.call("unmount", mountpoint=place, force=False)
+                tell_left(await session.call("unmount", mountpoint=place, force=False))
                 return

@@ -205,7 +205,7 @@ def test_no_engine_is_started_when_none_is_wanted(ddrive: Program) -> None:
     result = ddrive.run("list", "--no-start")
     assert result.code == 1
     check(result, 1)
-    assert ddrive.ask("stop") == {"stopped": False}
+    assert ddrive.ask("stop") == {"stopped": False, "left": []}
 
 
 def test_a_reader_that_leaves_early_is_no_error(ddrive: Program, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_the_state_is_private(ddrive: Program) -> None:
 def test_stopping_ends_the_processes_and_mounts(ddrive: Program, tmp_path: Path) -> None:
     made = ddrive.mount(ddrive.ask("create")["key"], tmp_path / "mnt")
     pids = [ddrive.pid, made["pid"]]
-    assert ddrive.ask("stop") == {"stopped": True}
+    assert ddrive.ask("stop") == {"stopped": True, "left": []}
     end = time.monotonic() + 20
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < end, "still running after stop"

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,37 @@ def test_a_full_disk(small_disk: Path) -> None:
         assert (second.path / "after").read_bytes() == PIECE
         mount.remount()
         assert sorted(os.listdir(mount.path)) == ["after", "kept"]
+
+
+def test_what_could_not_be_stored_is_told_and_stored_by_the_next_mount(small_disk: Path) -> None:
+    with writable_mount(small_disk) as mount:
+        filler = mount.program.state / "filler"
+        with (mount.path / "late").open("wb", buffering=0) as file:
+            file.write(PIECE * 4)
+            os.fsync(file.fileno())
+            fill(filler, keep=256 * 1024)
+        told = mount.program.run("unmount", mount.path, "--json")
+        assert told.code == 0, told
+        left = told.json()["left"]
+        assert [(each["key"], each["bytes"]) for each in left] == [(mount.key, 4 * len(PIECE))]
+        assert len(told.err.splitlines()) == 1, told
+        assert mount.key[:8] in told.err
+        assert "4.0 MiB" in told.err
+        assert "next mount" in told.err
+        ended = mount.program.run("stop", "--json")
+        assert (ended.code, ended.json()) == (0, {"stopped": True, "left": left})
+        assert "next mount" in ended.err
+        filler.unlink()
+        mount.heal()
+        assert (mount.path / "late").read_bytes() == PIECE * 4
+        done = mount.program.run("unmount", mount.path, "--json")
+        assert (done.code, done.json()["left"], done.err) == (0, [], "")
+
+
+def fill(path: Path, *, keep: int) -> None:
+    """Take all room of a disk but `keep` bytes."""
+    with path.open("wb", buffering=0) as file:
+        with suppress(OSError):
+            while file.write(PIECE):
+                pass
+        file.truncate(max(0, file.tell() - keep))
