@@ -29,11 +29,7 @@ def test_a_lost_state_comes_back_from_the_keys_and_from_peers(ddrive: Program, t
     assert ddrive.run("keys", "backup", file, DDRIVE_PASSPHRASE=SECRET).code == 1
     (source / "b").write_bytes(b"b" * 100_000)
     version = ddrive.ask("import", source, key)["version"]  # written after the backup
-    with (
-        program(tmp_path / "peer" / "state") as peer,
-        program(tmp_path / "fresh" / "state") as fresh,
-        program(tmp_path / "used" / "state") as used,
-    ):
+    with program(tmp_path / "peer" / "state") as peer, program(tmp_path / "fresh" / "state") as fresh:
         peer.ask("download", key, "--peer", ddrive.address)
         peer.ask("db", "get", database, "name")
         ddrive.ask("stop")
@@ -54,8 +50,36 @@ def test_a_lost_state_comes_back_from_the_keys_and_from_peers(ddrive: Program, t
         assert [peer.run("cat", key, name).out for name in "abc"] == [b"a" * 200_000, b"b" * 100_000, b"c"]
         assert not peer.ask("info", key)["forked"]
         assert fresh.ask("db", "get", database, "name")[0]["value"] == "value"
-        used.ask("create")
-        assert used.run("keys", "restore", file, DDRIVE_PASSPHRASE=SECRET).code == 1
+
+
+def test_keys_are_not_restored_over_what_is_ones_own(ddrive: Program, tmp_path: Path) -> None:
+    source, file = tmp_path / "tree", tmp_path / "keys"
+    source.mkdir()
+    (source / "a").write_bytes(b"a")
+    ddrive.ask("create", "--name", "saved")
+    assert ddrive.run("keys", "backup", file, DDRIVE_PASSPHRASE=SECRET).code == 0
+    with program(tmp_path / "used" / "state") as used:
+        own = used.ask("import", source, "--name", "kept")["key"]
+        before = used.ask("list"), secrets_of(used.state)
+        refused = used.run("keys", "restore", file, "--json", DDRIVE_PASSPHRASE=SECRET)
+        assert (refused.code, refused.json()["error"]["code"]) == (1, "AlreadyExists"), refused
+        assert "drives of your own here already" in refused.err
+        assert "--state" in refused.err
+        assert (used.ask("list"), secrets_of(used.state)) == before
+        (source / "b").write_bytes(b"b")
+        used.ask("import", source, own)
+        assert used.run("cat", own, "b").out == b"b"
+    with program(tmp_path / "database" / "state") as other:
+        other.ask("db", "create")
+        before = other.ask("db", "list"), secrets_of(other.state)
+        assert other.run("keys", "restore", file, DDRIVE_PASSPHRASE=SECRET).code == 1
+        assert (other.ask("db", "list"), secrets_of(other.state)) == before
+
+
+def secrets_of(state: Path) -> dict[str, bytes]:
+    """Return the keys of a state directory, and the tables of what is one's own."""
+    names = ("master_key", "secret_key", "key", "drives.json", "databases.json")
+    return {str(path): path.read_bytes() for path in state.rglob("*") if path.name in names}
 
 
 def test_a_copied_state_refuses_to_write_what_was_written_elsewhere(ddrive: Program, tmp_path: Path) -> None:
