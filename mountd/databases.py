@@ -92,7 +92,8 @@ class _NotingStore:
 
     def __init__(self, store: OwnedStore, note: Callable[[PublicKey], None]) -> None:
         self.dialect = store.dialect
-        self._store = store
+        self.default_name = store.default_name
+        self.owner = store
         self._note = note
 
     async def open_feed(
@@ -101,13 +102,13 @@ class _NotingStore:
         """Open a feed as the store does."""
         if key is not None:
             self._note(key)
-        feed = await self._store.open_feed(key=key, name=name, live=live)
+        feed = await self.owner.open_feed(key=key, name=name, live=live)
         self._note(feed.key)
         return feed
 
     async def release(self, feed: Feed) -> None:
         """Give a feed back."""
-        await self._store.release(feed)
+        await self.owner.release(feed)
 
 
 class Databases:

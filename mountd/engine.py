@@ -18,6 +18,7 @@ from typing import Any
 
 import trio
 
+import mountd
 from ddrive.dialect import DIALECTS
 from ddrive.drive.helping import help_peers
 from ddrive.errors import DriveError
@@ -42,7 +43,6 @@ from mountd.keys_guard import Guard
 from mountd.left import left_changes
 from mountd.logs import configure
 from mountd.lonely import Lonely
-from mountd.metrics import Metrics
 from mountd.mountpoints import Mountpoints
 from mountd.mounts import MountTable
 from mountd.peers import Peers
@@ -87,7 +87,7 @@ async def _serve(config: Config, stores: dict[str, OwnedStore], task_status: tri
         try:
             async with _swarm(config, engine.replicator) as swarm, open_finder(config, swarm) as finder:
                 if config.metrics_addr is not None:
-                    metrics = Metrics(swarm, finder, stores, mounts, engine.space.report)
+                    metrics = mountd.metrics.Metrics(swarm, finder, stores, mounts, engine.space.report)
                     nursery.start_soon(metrics.serve, await metrics.listen(config.metrics_addr))
                 peers = Peers(config.state / "peers.json", swarm, engine.replicator, drives)
                 await engine.run(peers, finder, task_status)

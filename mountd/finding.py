@@ -14,14 +14,12 @@ from typing import Any, Final, NamedTuple
 
 import trio
 
+import ddrive.swarm
 from ddrive.dialect import Dialect
 from ddrive.ids import DiscoveryKey
 from ddrive.swarm import Address, Peer, Swarm
-from ddrive.swarm.dht import open_dht
 from ddrive.swarm.dialing import DialCounts, Source
 from ddrive.swarm.discovery import Counts, Discovery, DiscoveryReport, Finding, Mechanism
-from ddrive.swarm.lan import open_lan
-from ddrive.swarm.mainline import open_mainline
 from ddrive.swarm.networks import parse_ip, refusal
 from ddrive.swarm.watching import Networks, open_networks
 from mountd.config import Config
@@ -152,14 +150,14 @@ class Finder:
         config, port = self._config, self._open_port
         match name:
             case "lan":
-                return open_lan(self._found, port=port, networks=self._networks)
+                return ddrive.swarm.open_lan(self._found, port=port, networks=self._networks)
             case "dht":
                 nodes = [Address.parse(node) for node in config.dht_nodes]
-                return open_dht(self._found, port=port, nodes=nodes or None)
+                return ddrive.swarm.open_dht(self._found, port=port, nodes=nodes or None)
             case "mainline":
                 nodes = [Address.parse(node) for node in config.mainline_nodes]
                 kept = config.state / "mainline.nodes"
-                return open_mainline(
+                return ddrive.swarm.open_mainline(
                     self._found,
                     port=port,
                     map_port=config.port_mapping and config.announce,

@@ -1,10 +1,6 @@
 """Key/value databases that several writers share without a server: conflicts are kept, not resolved by chance."""
 
-from ddrive.appdb.appdb import AppDB
-from ddrive.appdb.batch import AnyChange, Delete, Put
-from ddrive.appdb.clock import Clock
-from ddrive.appdb.iterate import Change
-from ddrive.appdb.node import Entry, InvalidEntry
-from ddrive.appdb.opening import open_appdb
+import lazy_loader
 
-__all__ = ["AnyChange", "AppDB", "Change", "Clock", "Delete", "Entry", "InvalidEntry", "Put", "open_appdb"]
+# What is exported is in the stub beside; a module is loaded when its first name is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

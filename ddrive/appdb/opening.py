@@ -12,7 +12,7 @@ from ddrive.appdb.writers import CACHE_BYTES, Writers
 from ddrive.errors import Closed, InvalidKey, LengthChanged
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey
-from ddrive.store.store import Store
+from ddrive.store.interface import Store
 
 LOCAL_SUFFIX: Final = "-appdb-local"  # the feed we write to is called by the key of the source and this
 

@@ -28,7 +28,7 @@ from ddrive.appdb.table import Pointer, feed_of, pointer_to, seq_of
 from ddrive.errors import NotHeld
 from ddrive.feed import MAX_LENGTH, Feed
 from ddrive.ids import PublicKey, short
-from ddrive.store.store import Store
+from ddrive.store.interface import Store
 
 CACHE_BYTES: Final = 128 * 1024 * 1024  # of entries per database; one takes 1 to 4 KiB
 ARRIVAL_S: Final = 5.0  # a connected peer has so long to bring the last block; then what is complete is shown

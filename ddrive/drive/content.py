@@ -14,7 +14,7 @@ from ddrive.drive.reader import Extent
 from ddrive.errors import LengthChanged, Unsupported
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex, PublicKey, short
-from ddrive.store.store import Store
+from ddrive.store.interface import Store
 
 BLOCK_BYTES = 64 * 1024  # of the files we write
 APPEND_BYTES = 16 * 1024 * 1024  # appended at once, with one signature and one sync

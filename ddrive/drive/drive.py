@@ -15,7 +15,7 @@ from ddrive.drive.changing import ChangingDrive
 from ddrive.drive.content import Block
 from ddrive.drive.handles import MODES, FileHandle
 from ddrive.drive.history import Log
-from ddrive.drive.mirror import keep_all
+from ddrive.drive.mirroring import keep_all
 from ddrive.drive.mounts import DriveTree
 from ddrive.drive.paths import DrivePath, drive_path
 from ddrive.drive.stat import FILE_BIT, FILE_MODE, NO_METADATA, PERMISSION_BITS, Stat
@@ -28,9 +28,7 @@ from ddrive.feed import Feed
 from ddrive.feed.subscription import Subscription
 from ddrive.ids import DiscoveryKey, PublicKey
 from ddrive.store.derive import discovery_of
-from ddrive.store.events import StoreEvent
-from ddrive.store.namespace import default_name, owned
-from ddrive.store.store import Store
+from ddrive.store.interface import Store, StoreEvent
 
 
 class Info(NamedTuple):
@@ -262,7 +260,7 @@ class Drive(ChangingDrive):
 
         Raises: Unsupported in a process that does not own the store; `follow` and `watch` work there too.
         """
-        store = owned(self._tree.store)
+        store = self._tree.store.owner
         if store is None:
             raise Unsupported("only the process that owns a store knows its events: follow the versions instead")
         return store.events(*kinds, about=lambda feed: feed in self._tree.opened)
@@ -277,7 +275,7 @@ class Drive(ChangingDrive):
         One of our own could only be made again empty: peers who have the old one would take that for a fork.
         Raises: Unsupported in a process that does not own the store.
         """
-        store = owned(self._tree.store)
+        store = self._tree.store.owner
         if store is None:
             raise Unsupported("only the process that owns a store can delete its feeds")
         content = await self.content()
@@ -320,7 +318,7 @@ async def open_drive(
     if key is not None:
         metadata = await store.open_feed(key=key, live=version is None)
     else:
-        metadata = await store.open_feed(name=name or default_name(store), live=version is None)
+        metadata = await store.open_feed(name=name or store.default_name, live=version is None)
     metadata.preload()
     tree = DriveTree(store, metadata)
     if metadata.unborn:

@@ -6,12 +6,10 @@ peer asked for. Nothing is asked here; reads do that (`ddrive.trie.extension`).
 
 from collections.abc import Callable
 
-from ddrive.errors import DriveError
-from ddrive.feed import Feed
+from ddrive.drive.assisting import assist
+from ddrive.feed.feed import Feed
 from ddrive.ids import BlockIndex
 from ddrive.store.store import OwnedStore
-from ddrive.trie.helping import answer_peers
-from ddrive.trie.node import decode_header
 
 
 def help_peers(store: OwnedStore) -> Callable[[], None]:
@@ -47,16 +45,3 @@ class _FirstBlock:
     def grew(self, length: int) -> None: ...
     def cleared(self, start: BlockIndex, end: BlockIndex) -> None: ...
     def nodes_stored(self) -> None: ...
-
-
-def assist(store: OwnedStore, feed: Feed) -> bool:
-    """Answer the peers of `feed` from now on if it holds a trie; tell whether its first block is here."""
-    try:
-        block = feed.get_held(0)
-        if block is None:
-            return False
-        if decode_header(block, feed.name).type == store.dialect.trie_type:
-            answer_peers(feed, store.session(feed).extensions, store.dialect.trie_type)
-    except DriveError:
-        pass  # a feed of another kind
-    return True

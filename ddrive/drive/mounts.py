@@ -9,15 +9,14 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import trio
 
+from ddrive.drive.assisting import assist
 from ddrive.drive.content import content_feed, content_name
-from ddrive.drive.helping import assist
 from ddrive.drive.listings import Listings
 from ddrive.drive.paths import DrivePath
 from ddrive.errors import NotFound
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey, short
-from ddrive.store.namespace import owned
-from ddrive.store.store import Store
+from ddrive.store.interface import Store
 from ddrive.trie import MountTrie, Trie, open_mount_trie, open_trie
 
 
@@ -119,9 +118,8 @@ class DriveTree:
 
     def _assist(self, feed: Feed) -> None:
         """Answer the peers of a trie of ours; for a view, the owner of its files does that."""
-        store = owned(self.store)
-        if store is not None:
-            assist(store, feed)
+        if self.store.owner is not None:
+            assist(self.store.owner, feed)
 
 
 def _check_header(feed: Feed, content_key: PublicKey | None) -> None:

@@ -1,27 +1,6 @@
 """Signed append-only feeds: their tree, their files, and waiting for blocks that peers send."""
 
-from ddrive.feed.feed import Feed
-from ddrive.feed.log import FeedLog, Stored
-from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_LENGTH, Proof, RemoteTree
-from ddrive.feed.opening import open_feed
-from ddrive.feed.source import BlockSource, FeedListener
-from ddrive.feed.storage import Directory, FileDirectory, MemoryDirectory, Storage
-from ddrive.feed.view import FeedView
+import lazy_loader
 
-__all__ = [
-    "MAX_BLOCK_BYTES",
-    "MAX_LENGTH",
-    "BlockSource",
-    "Directory",
-    "Feed",
-    "FeedListener",
-    "FeedLog",
-    "FeedView",
-    "FileDirectory",
-    "MemoryDirectory",
-    "Proof",
-    "RemoteTree",
-    "Storage",
-    "Stored",
-    "open_feed",
-]
+# What is exported is in the stub beside; a module is loaded when its first name is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

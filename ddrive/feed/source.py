@@ -1,7 +1,7 @@
 """What a feed needs from the layers above it, declared here so that it need not import them."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from ddrive.ids import BlockIndex
 
@@ -40,3 +40,20 @@ class FeedListener(Protocol):
 
     def nodes_stored(self) -> None:
         """Proof nodes arrived without a block."""
+
+
+class RegisteredExtension(Protocol):
+    """An extension that peers hear of."""
+
+    def send(self, link: Any, payload: bytes) -> None: ...
+
+
+class ExtensionRegistry(Protocol):
+    """The extensions of one feed's exchange; `ddrive.replication.extensions.Extensions`."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def register(
+        self, name: str, handler: Callable[[Any, bytes], None], *, asked: Callable[[], None] | None = None
+    ) -> RegisteredExtension: ...

@@ -1,6 +1,6 @@
 """Directed graphs with labelled edges, kept in a trie."""
 
-from ddrive.graph.graph import EdgeChange, Graph
-from ddrive.graph.walk import Edge, EdgeWalk
+import lazy_loader
 
-__all__ = ["Edge", "EdgeChange", "EdgeWalk", "Graph"]
+# What is exported is in the stub beside; a module is loaded when its first name is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

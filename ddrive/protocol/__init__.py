@@ -3,61 +3,7 @@
 Everything but `link` is a machine without I/O: bytes in, events out. `link` puts one such machine on a stream.
 """
 
-from ddrive.protocol.connection import (
-    ChannelClosed,
-    ChannelOpened,
-    ChannelRequested,
-    Connection,
-    Established,
-    Event,
-    Received,
-    StreamReceived,
-)
-from ddrive.protocol.handshake import static_public_key
-from ddrive.protocol.keys import NoiseKeyPair
-from ddrive.protocol.link import Link, LinkEnd, LinkHandler, run_link
-from ddrive.protocol.messages import (
-    Cancel,
-    Close,
-    Data,
-    Extension,
-    Have,
-    Message,
-    Open,
-    Options,
-    Request,
-    Status,
-    Unhave,
-    Unwant,
-    Want,
-)
+import lazy_loader
 
-__all__ = [
-    "Cancel",
-    "ChannelClosed",
-    "ChannelOpened",
-    "ChannelRequested",
-    "Close",
-    "Connection",
-    "Data",
-    "Established",
-    "Event",
-    "Extension",
-    "Have",
-    "Link",
-    "LinkEnd",
-    "LinkHandler",
-    "Message",
-    "NoiseKeyPair",
-    "Open",
-    "Options",
-    "Received",
-    "Request",
-    "Status",
-    "StreamReceived",
-    "Unhave",
-    "Unwant",
-    "Want",
-    "run_link",
-    "static_public_key",
-]
+# What is exported is in the stub beside; a module is loaded when its first name is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

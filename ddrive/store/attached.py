@@ -20,6 +20,7 @@ from ddrive.feed.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.store.attached_feed import AttachedFeed
 from ddrive.store.calling import Calling, open_calling
+from ddrive.store.derive import DEFAULT_NAME
 
 USE_S = 5.0  # between two messages about what was read
 LOADER_THREADS = 2  # that read and check blocks ahead of a reader; more than cores gain nothing
@@ -27,6 +28,9 @@ LOADER_THREADS = 2  # that read and check blocks ahead of a reader; more than co
 
 class AttachedStore:
     """The feeds of one dialect, as a view. Gives the same object for the same feed."""
+
+    default_name = DEFAULT_NAME
+    owner = None  # another process
 
     def __init__(self, attached: "Attached", dialect: Dialect) -> None:
         self.dialect = dialect

@@ -6,13 +6,7 @@ from ddrive.feed.feed import Feed
 from ddrive.feed.subscription import Source
 from ddrive.ids import BlockIndex
 from ddrive.protocol.link import Link
-
-
-@dataclass(frozen=True, slots=True)
-class StoreEvent:
-    """Something that happened to `feed`."""
-
-    feed: Feed
+from ddrive.store.interface import StoreEvent
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ import trio
 from ddrive.dialect import Dialect
 from ddrive.feed.feed import Feed
 from ddrive.ids import PublicKey
-from ddrive.store.derive import DEFAULT_NAME, child_namespace
-from ddrive.store.store import OwnedStore, Store
+from ddrive.store.derive import child_namespace
+from ddrive.store.store import OwnedStore
 
 
 class Namespace:
@@ -29,6 +29,11 @@ class Namespace:
     def dialect(self) -> Dialect:
         """The family of peers that the feeds are shared with."""
         return self.store.dialect
+
+    @property
+    def owner(self) -> OwnedStore:
+        """The store that the namespace is part of."""
+        return self.store
 
     async def open_feed(
         self, *, key: PublicKey | None = None, name: bytes | str | None = None, live: bool = False
@@ -64,15 +69,3 @@ class Namespace:
 def namespace(store: OwnedStore, name: bytes | str) -> Namespace:
     """Return the namespace `name` of a store."""
     return Namespace(store, child_namespace(None, name))
-
-
-def owned(store: Store) -> OwnedStore | None:
-    """Return the store behind `store`, None for a view of what another process owns."""
-    if isinstance(store, Namespace):
-        return store.store
-    return store if isinstance(store, OwnedStore) else None
-
-
-def default_name(store: Store) -> str:
-    """Return the name of the feed that is meant when none is given."""
-    return store.default_name if isinstance(store, Namespace) else DEFAULT_NAME

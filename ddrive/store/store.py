@@ -27,6 +27,7 @@ from ddrive.feed.subscription import Source, Subscription
 from ddrive.ids import DiscoveryKey, PublicKey, short
 from ddrive.replication.session import FeedSession
 from ddrive.store.derive import (
+    DEFAULT_NAME,
     decode_name,
     derive_pair,
     discovery_of,
@@ -34,8 +35,9 @@ from ddrive.store.derive import (
     feed_folder,
     name_bytes,
 )
-from ddrive.store.events import FeedClosed, FeedOpened, FeedWatcher, StoreEvent
+from ddrive.store.events import FeedClosed, FeedOpened, FeedWatcher
 from ddrive.store.files import lock_store, make_folders, write_durably
+from ddrive.store.interface import StoreEvent
 from ddrive.store.refilling import Refill
 from ddrive.store.shelf import NAME, feed_folder_at, signed_length
 from ddrive.store.signed import SignedLengths
@@ -45,22 +47,6 @@ FLUSH_S = 1.0  # how often received blocks are made durable
 IDLE_S = 30.0  # a feed that only peers asked for is closed when none has been there for this long
 
 logger = logging.getLogger(__name__)
-
-
-class Store(Protocol):
-    """What everything above feeds needs: feeds by key, or by name where they can be written."""
-
-    @property
-    def dialect(self) -> Dialect:
-        """The family of peers that the feeds are shared with."""
-
-    async def open_feed(
-        self, *, key: PublicKey | None = None, name: bytes | str | None = None, live: bool = False
-    ) -> Feed:
-        """Return the feed with this key, or the one that this name determines; one object per feed.
-
-        `live`: follow it, fetching the last block as soon as a peer announces it.
-        """
 
 
 class StoreListener(Protocol):
@@ -82,6 +68,8 @@ class _Entry:
 class OwnedStore:
     """The feeds below `path`, of one dialect. Made by `open_store`."""
 
+    default_name = DEFAULT_NAME
+
     def __init__(self, path: Path, dialect: Dialect, master_key: bytes) -> None:
         self.path = path
         self.dialect = dialect
@@ -93,6 +81,11 @@ class OwnedStore:
         self._listeners: list[StoreListener] = []
         self._events: Source[StoreEvent] = Source()
         self._is_closed = False
+
+    @property
+    def owner(self) -> "OwnedStore":
+        """The store itself."""
+        return self
 
     # -- feeds -----------------------------------------------------------------------------------------------------
 

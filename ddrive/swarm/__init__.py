@@ -1,6 +1,6 @@
 """Finding peers and keeping links to them."""
 
-from ddrive.swarm.static import Address
-from ddrive.swarm.swarm import Peer, Swarm, open_swarm
+import lazy_loader
 
-__all__ = ["Address", "Peer", "Swarm", "open_swarm"]
+# What is exported is in the stub beside; a module is loaded when its first name is asked for.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

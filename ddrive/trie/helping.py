@@ -1,35 +1,18 @@
 """Answering the peers of one trie: the owner of its feed registers the extension with the exchange of that feed."""
 
 import logging
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from ddrive.errors import RemoteProtocolError
-from ddrive.feed import Feed
+from ddrive.feed.feed import Feed
+from ddrive.feed.source import ExtensionRegistry
 from ddrive.ids import short
 from ddrive.trie.extension import Assistant
 
 logger = logging.getLogger(__name__)
 
 
-class Registered(Protocol):
-    """An extension that peers hear of."""
-
-    def send(self, link: Any, payload: bytes) -> None: ...
-
-
-class Registry(Protocol):
-    """The extensions of one feed's exchange; `ddrive.replication.extensions.Extensions`."""
-
-    @property
-    def names(self) -> tuple[str, ...]: ...
-
-    def register(
-        self, name: str, handler: Callable[[Any, bytes], None], *, asked: Callable[[], None] | None = None
-    ) -> Registered: ...
-
-
-def answer_peers(feed: Feed, extensions: Registry, name: str) -> None:
+def answer_peers(feed: Feed, extensions: ExtensionRegistry, name: str) -> None:
     """Answer from now on what peers ask about the trie in `feed`; `name` is that of the extension."""
     if name in extensions.names:
         return

@@ -1,95 +1,53 @@
 """The `ddrive` command: its verbs, and what happens when one fails."""
 
 import io
+import operator
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
-from mountd.cli import (
-    adopting,
-    bootstrap,
-    db,
-    doctor,
-    drives,
-    engine,
-    graph,
-    history,
-    holdings,
-    keeping,
-    keys,
-    linking,
-    look,
-    mounting,
-    peers,
-    removing,
-    report,
-    transfer,
-    versions,
-)
+import mountd.cli
+from mountd.cli import report
 from mountd.cli.calls import arranged
 
 PARSER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # typer exports no base class of all wrong calls
 
-app = typer.Typer(
-    name="ddrive",
-    help="Mount drives by their key and read them on demand; make, serve and copy drives.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-tag = typer.Typer(help="Names for versions of a drive.", pretty_exceptions_enable=False)
-peer = typer.Typer(help="Known addresses of peers.", pretty_exceptions_enable=False)
-
-VERBS: dict[str, Callable[..., None]] = {
-    "daemon": engine.daemon,
-    "status": engine.status,
-    "stop": engine.stop,
-    "list": drives.list_drives,
-    "create": drives.create,
-    "import": transfer.import_,
-    "export": transfer.export,
-    "mount": mounting.mount,
-    "unmount": mounting.unmount,
-    "info": drives.info,
-    "stats": drives.stats,
-    "ls": look.ls,
-    "cat": look.cat,
-    "du": keeping.du,
-    "download": keeping.fetch,
-    "clear": holdings.clear,
-    "verify": holdings.verify,
-    "rm": removing.rm,
-    "gc": removing.gc,
-    "adopt": adopting.adopt,
-    "log": history.log,
-    "diff": versions.diff,
-    "link": linking.link,
-    "unlink-drive": linking.unlink_drive,
-    "seed": drives.seed,
-    "unseed": drives.unseed,
-    "bootstrap": bootstrap.bootstrap,
-    "doctor": doctor.doctor,
+VERBS = {
+    "daemon": "engine.daemon",
+    "status": "engine.status",
+    "stop": "engine.stop",
+    "list": "drives.list_drives",
+    "create": "drives.create",
+    "import": "transfer.import_",
+    "export": "transfer.export",
+    "mount": "mounting.mount",
+    "unmount": "mounting.unmount",
+    "info": "drives.info",
+    "stats": "drives.stats",
+    "ls": "look.ls",
+    "cat": "look.cat",
+    "du": "keeping.du",
+    "download": "keeping.fetch",
+    "clear": "holdings.clear",
+    "verify": "holdings.verify",
+    "rm": "removing.rm",
+    "gc": "removing.gc",
+    "adopt": "adopting.adopt",
+    "log": "history.log",
+    "diff": "versions.diff",
+    "link": "linking.link",
+    "unlink-drive": "linking.unlink_drive",
+    "seed": "drives.seed",
+    "unseed": "drives.unseed",
+    "bootstrap": "bootstrap.bootstrap",
+    "doctor": "doctor.doctor",
 }
-for name, verb in VERBS.items():
-    app.command(name)(verb)
-app.command("umount", hidden=True)(mounting.unmount)
-app.command("pin", hidden=True)(keeping.fetch)
-app.command("free", hidden=True)(holdings.clear)
-peer.command("add")(peers.add)
-peer.command("rm")(peers.rm)
-peer.command("ls")(peers.ls)
-app.add_typer(peer, name="peer")
-tag.command("add")(versions.add_tag)
-tag.command("rm")(versions.remove_tag)
-tag.command("ls")(versions.list_tags)
-app.add_typer(tag, name="tag")
-app.add_typer(keys.app, name="keys")
-app.add_typer(db.app, name="db")
-app.add_typer(graph.app, name="graph")
+OTHER_NAMES = {"umount": "unmount", "pin": "download", "free": "clear"}
+GROUPS = {"peer": "peers.app", "tag": "versions.tags", "keys": "keys.app", "db": "db.app", "graph": "graph.app"}
 
 
 def _print_version(wanted: bool) -> None:
@@ -98,13 +56,42 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _ddrive(
     show_version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Mount drives by their key and read them on demand; make, serve and copy drives."""
+
+
+def _program(word: str) -> typer.Typer:
+    """Return the program for a call that begins with `word`: with that verb or group alone, with all for other words.
+
+    Only what it consists of is loaded.
+    """
+    app = typer.Typer(
+        name="ddrive",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_ddrive)
+    is_known = word in VERBS or word in OTHER_NAMES or word in GROUPS
+    for name, place in VERBS.items():
+        if name == word or not is_known:
+            app.command(name)(_loaded(place))
+    for name, verb in OTHER_NAMES.items():
+        if name == word or not is_known:
+            app.command(name, hidden=True)(_loaded(VERBS[verb]))
+    for name, place in GROUPS.items():
+        if name == word or not is_known:
+            app.add_typer(_loaded(place), name=name)
+    return app
+
+
+def _loaded(place: str) -> Any:
+    """Return what is called so in one of the modules of verbs."""
+    return operator.attrgetter(place)(mountd.cli)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -139,9 +126,9 @@ def _open_streams() -> None:
 
 def _run(arguments: Sequence[str]) -> int:
     """Return the exit code of one call."""
-    arguments = arranged(arguments, {group.name for group in app.registered_groups if group.name})
+    arguments = arranged(arguments, GROUPS)
     as_json = "--json" in arguments
-    command: Any = typer.main.get_command(app)
+    command: Any = typer.main.get_command(_program(arguments[0]))
     try:
         code = command.main(args=list(arguments), prog_name="ddrive", standalone_mode=False)
         sys.stdout.flush()

@@ -5,26 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ddrive.drive.address import KeyRef
 from ddrive.drive.history import Event
 from mountd.cli import options, report
-from mountd.cli.look import DriveText, short_name
+from mountd.cli.look import DriveText
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run
+from mountd.cli.session import Session, named_drive, patience, run, short_name
 from mountd.values import format_size
-
-
-async def version_of(
-    session: Session, ref: KeyRef, *, peers: list[str] | None = None, timeout: float | None = None
-) -> int | None:
-    """Return the fixed version that `ref` names by number or tag, None for the newest. Raises: NotFound, TimedOut."""
-    if ref.tag is None:
-        return ref.version
-    async with (
-        patience(session, timeout, f"{short_name(ref)}, tag {ref.tag}"),
-        session.drive(ref, peers=peers, wait_s=timeout) as opened,
-    ):
-        return opened.version
 
 
 def log(

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from mountd.cli import options, report
-from mountd.cli.history import version_of
-from mountd.cli.look import DriveText, PathText, joined, short_name
+from mountd.cli.look import DriveText, PathText, joined
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run
+from mountd.cli.session import Session, named_drive, patience, run, short_name, version_of
 from mountd.errnos import EXIT_UNVERIFIED
 from mountd.values import format_size
 

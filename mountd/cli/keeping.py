@@ -5,9 +5,9 @@ from typing import Any
 
 from ddrive.drive.holdings import Usage, download, extents, usage
 from mountd.cli import options, report
-from mountd.cli.look import DriveText, PathText, joined, short_name
+from mountd.cli.look import DriveText, PathText, joined
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run
+from mountd.cli.session import Session, named_drive, patience, run, short_name
 from mountd.values import format_size
 
 

@@ -9,9 +9,8 @@ import typer
 from ddrive.drive.address import KeyRef, format_url, parse_key
 from ddrive.errors import InvalidKey, InvalidPath
 from mountd.cli import options
-from mountd.cli.history import version_of
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run
+from mountd.cli.session import Session, named_drive, patience, run, version_of
 
 Place = Annotated[
     str,

@@ -15,7 +15,7 @@ from ddrive.drive.reader import FileReader
 from ddrive.drive.stat import Stat
 from mountd.cli import options, report
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run
+from mountd.cli.session import Session, named_drive, patience, run, short_name
 
 PIECE_BYTES = 1024 * 1024  # one read and one write to stdout
 LONG_READ_BYTES = 8 * 1024 * 1024  # a larger file shows its progress
@@ -91,11 +91,6 @@ def cat(
 def joined(ref: KeyRef, path: str | None) -> str:
     """Return the path in the drive: that of the URL, then the one given beside it."""
     return posixpath.normpath(posixpath.join("/", ref.path.lstrip("/"), (path or "").lstrip("/")))
-
-
-def short_name(ref: KeyRef) -> str:
-    """Return the drive as messages name it."""
-    return f"drive {ref.key.hex()[:8]}"
 
 
 async def _copy(reader: FileReader, name: str, alive: Callable[[], None]) -> None:

@@ -14,9 +14,8 @@ import typer
 from ddrive.drive.address import KeyRef, parse_key
 from ddrive.errors import InvalidKey, NotFound, UnusablePlace
 from mountd.cli import options, report
-from mountd.cli.history import version_of
 from mountd.cli.options import Common
-from mountd.cli.session import Session, run
+from mountd.cli.session import Session, run, version_of
 from mountd.values import format_size, parse_address, parse_duration
 
 DEAD_MOUNT = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)  # what the kernel says when the process behind is gone

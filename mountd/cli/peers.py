@@ -8,11 +8,14 @@ from mountd.cli import options, report
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run
 
+app = typer.Typer(help="Known addresses of peers.", pretty_exceptions_enable=False)
+
 Address = Annotated[
     str, typer.Argument(metavar="HOST:PORT", parser=options.address, help="Where the peer listens.", show_default=False)
 ]
 
 
+@app.command()
 def add(
     address: Address, state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False
 ) -> None:
@@ -20,6 +23,7 @@ def add(
     _change("peer.add", address, Common(state, as_json, start=not no_start))
 
 
+@app.command()
 def rm(
     address: Address, state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False
 ) -> None:
@@ -27,6 +31,7 @@ def rm(
     _change("peer.rm", address, Common(state, as_json, start=not no_start))
 
 
+@app.command()
 def ls(state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False) -> None:
     """List the known peers and whether they are connected."""
 

@@ -7,9 +7,8 @@ import typer
 
 from mountd.cli import options, report
 from mountd.cli.drives import Drive
-from mountd.cli.look import short_name
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, run
+from mountd.cli.session import Session, named_drive, run, short_name
 from mountd.values import format_size
 
 YesAnyway = Annotated[bool, typer.Option("--yes", "-y", envvar="DDRIVE_YES", help="Accepted: nothing is asked.")]

@@ -13,9 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
+import mountd.cli
 from ddrive import errors
 from mountd.errnos import EXIT_OTHER, is_expected, to_exit_code
 
@@ -148,7 +146,7 @@ def _message(error: BaseException) -> str:
 class Meter:
     """Shows how many bytes a long verb has moved, on a terminal; counts silently elsewhere."""
 
-    def __init__(self, progress: Progress | None, label: str, total: int | None) -> None:
+    def __init__(self, progress: "mountd.cli.bar.Progress | None", label: str, total: int | None) -> None:
         self._progress = progress
         self._task = progress.add_task(label, total=total) if progress else None
 
@@ -168,14 +166,5 @@ def meter(label: str, *, total: int | None = None, quiet: bool = False) -> Itera
     if quiet or not sys.stderr.isatty():
         yield Meter(None, label, total)
         return
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    with bar:
+    with mountd.cli.bar.new_bar() as bar:
         yield Meter(bar, label, total)

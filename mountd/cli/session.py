@@ -9,10 +9,9 @@ from typing import Any
 
 import trio
 
+import ddrive.drive
 from ddrive.dialect import DIALECTS
 from ddrive.drive.address import KeyRef, parse_key
-from ddrive.drive.drive import Drive, open_drive
-from ddrive.drive.history import require_version
 from ddrive.errors import EngineError, InvalidKey, NotFound, TimedOut
 from ddrive.ids import PublicKey, short
 from ddrive.store.attached import Attached
@@ -70,7 +69,7 @@ class Session:
     @asynccontextmanager
     async def drive(
         self, ref: KeyRef, *, peers: list[str] | None = None, wait_s: float | None = None
-    ) -> AsyncIterator[Drive]:
+    ) -> AsyncIterator["ddrive.drive.Drive"]:
         """Open the drive at the version that `ref` names, in this process: the engine fetches what is missing."""
         await self.doubt(peers or [])
         opened = await self.call(
@@ -78,11 +77,11 @@ class Session:
         )
         store = self.engine.store(DIALECTS[opened["dialect"]])
         self.opened = PublicKey(ref.key)
-        drive = await open_drive(store, key=self.opened)
+        drive = await ddrive.drive.open_drive(store, key=self.opened)
         try:
             version = ref.version if ref.tag is None else await drive.tags.get(ref.tag)
             if version is not None:
-                await require_version(drive.metadata, version)
+                await ddrive.drive.require_version(drive.metadata, version)
             yield drive if version is None else drive.checkout(version)
         finally:
             with trio.CancelScope(shield=True):
@@ -175,3 +174,21 @@ def named_drive(text: str) -> KeyRef | Path:
         if "://" in text or not (os.sep in text or text in (".", "..") or os.path.lexists(text)):
             raise
     return Path(os.path.abspath(text))
+
+
+def short_name(ref: KeyRef) -> str:
+    """Return the drive as messages name it."""
+    return f"drive {ref.key.hex()[:8]}"
+
+
+async def version_of(
+    session: Session, ref: KeyRef, *, peers: list[str] | None = None, timeout: float | None = None
+) -> int | None:
+    """Return the fixed version that `ref` names by number or tag, None for the newest. Raises: NotFound, TimedOut."""
+    if ref.tag is None:
+        return ref.version
+    async with (
+        patience(session, timeout, f"{short_name(ref)}, tag {ref.tag}"),
+        session.drive(ref, peers=peers, wait_s=timeout) as opened,
+    ):
+        return opened.version

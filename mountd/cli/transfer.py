@@ -19,9 +19,9 @@ from ddrive.drive.report import Progress
 from ddrive.errors import NotFound, NotWritable, UnusablePlace
 from mountd.cli import options, report
 from mountd.cli.following import follow
-from mountd.cli.look import DriveText, joined, short_name
+from mountd.cli.look import DriveText, joined
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run
+from mountd.cli.session import Session, named_drive, patience, run, short_name
 from mountd.values import format_size
 
 SHOWN_REFUSALS = 10  # more are only counted; --json lists them all

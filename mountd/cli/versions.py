@@ -9,10 +9,12 @@ from ddrive.drive.history import require_version
 from ddrive.drive.walks import Change
 from ddrive.errors import InvalidPath
 from mountd.cli import options, report
-from mountd.cli.look import DriveText, short_name
+from mountd.cli.look import DriveText
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run
+from mountd.cli.session import Session, named_drive, patience, run, short_name
 from mountd.values import format_size
+
+tags = typer.Typer(help="Names for versions of a drive.", pretty_exceptions_enable=False)
 
 SIGNS = {"put": "A", "del": "D", "mount": "A", "unmount": "D"}  # as git shows them
 CHANGED = "M"
@@ -66,6 +68,7 @@ async def _number(drive: Drive, text: str) -> int:
     return int(text)
 
 
+@tags.command("add")
 def add_tag(
     drive: DriveText,
     name: TagName,
@@ -89,6 +92,7 @@ def add_tag(
     run(Common(state, as_json, start=not no_start), verb)
 
 
+@tags.command("rm")
 def remove_tag(
     drive: DriveText,
     name: TagName,
@@ -113,6 +117,7 @@ def remove_tag(
     run(Common(state, as_json, start=not no_start), verb)
 
 
+@tags.command("ls")
 def list_tags(
     drive: DriveText,
     peer: options.Peers = None,

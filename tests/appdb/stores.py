@@ -21,6 +21,9 @@ def recorded_pair(tag: str) -> KeyPair:
 class MemoryStore:
     """A store of feeds in memory. `pairs` are those that can be written here."""
 
+    default_name = "default"
+    owner = None
+
     def __init__(self, *pairs: KeyPair, dialect: Dialect = HYPERCORE) -> None:
         self.dialect = dialect
         self.feeds: dict[PublicKey, Feed] = {}

@@ -19,6 +19,9 @@ class MemoryStore:
 
     dialect = DWEB
 
+    default_name = "default"
+    owner = None
+
     def __init__(self) -> None:
         self.feeds: dict[PublicKey, Feed] = {}
 

@@ -9,7 +9,7 @@ import trio.testing
 
 from ddrive.dialect import DWEB
 from ddrive.drive.drive import Drive, open_drive
-from ddrive.drive.mirror import mirror
+from ddrive.drive.mirroring import mirror
 from ddrive.drive.stat import Stat
 from ddrive.drive.writer import NewEntry
 from ddrive.errors import AlreadyExists, Closed, CrossesMount, InvalidPath, NotADirectory, NotFound, NotWritable

@@ -104,7 +104,7 @@ async def test_what_a_killed_engine_leaves_is_healed(state: Path) -> None:
 async def test_it_ends_cleanly(state: Path, number: int | None) -> None:
     async with engine(state) as running:
         if number is None:
-            assert await running.call("stop") == {}
+            assert await running.call("stop") == {"left": []}
             code = await running.ended()
         else:
             code = await running.kill(number)

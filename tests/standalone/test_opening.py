@@ -9,7 +9,8 @@ from ddrive.crypto import KeyPair, discovery_key
 from ddrive.dialect import DWEB, HYPERCORE
 from ddrive.errors import Closed, InvalidKey, NotFound, NotWritable, StorageLocked, WrongKey
 from ddrive.feed.storage import MemoryDirectory, MemoryStorage
-from ddrive.standalone import NoiseKeyPair, open_feed
+from ddrive.protocol import NoiseKeyPair
+from ddrive.standalone import open_feed
 from tests.standalone.pairs import author_and_copy, join
 
 PAIR = KeyPair.from_seed(b"\x09" * 32)

@@ -9,7 +9,8 @@ from trio.testing import memory_stream_pair
 from ddrive.dialect import HYPERCORE
 from ddrive.errors import Closed
 from ddrive.feed.storage import MemoryDirectory
-from ddrive.standalone import NoiseKeyPair, PeerRemoved, open_feed
+from ddrive.protocol import NoiseKeyPair
+from ddrive.standalone import PeerRemoved, open_feed
 from tests.standalone.pairs import BLOCKS, author_and_copy, join
 
 

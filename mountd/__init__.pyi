@@ -1,0 +1,3 @@
+from . import cli, metrics
+
+__all__ = ["cli", "metrics"]
