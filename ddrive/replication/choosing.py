@@ -79,10 +79,7 @@ class Choice:
         """Tell whether `index`, which the peer announced and we lack, may be asked of it now."""
         if index in self._asked:
             return False
-        late = peer.late.get(index) if peer.late else None
-        if late is not None and not late.cancelled:
-            return False
-        return not self._held_back(peer, index, level)
+        return not peer.refuses(index) and not self._held_back(peer, index, level)
 
     def _held_back(self, peer: PeerState, index: int, level: Level) -> bool:
         """Tell whether `index` should wait for a first proof, or be left to a livelier peer."""
@@ -90,6 +87,9 @@ class Choice:
             allowed = BEYOND_URGENT if level is Level.URGENT else BEYOND_REQUESTS
             if peer.beyond >= allowed:
                 return True
-        return peer.stalled and any(
-            other.uploading and not other.stalled and other.remote.has(index) for other in self._peers.values()
+        if not peer.stalled and not (peer.slow and level is not Level.BULK):
+            return False
+        return any(
+            other.uploading and not other.lags and other.remote.has(index) and not other.refuses(index)
+            for other in self._peers.values()
         )

@@ -125,6 +125,12 @@ class DemandTable:
             wish.start <= index < wish.end for ranges in self._ranges for wish in ranges
         )
 
+    def level(self, index: int) -> Level | None:
+        """Return how soon block `index` is wished, None when nobody wishes it."""
+        singles = self._singles.get(index, ())
+        ranges = (wish for wish in chain.from_iterable(self._ranges) if wish.start <= index < wish.end)
+        return min((wish.level for wish in chain(singles, ranges)), default=None)
+
     def waiting(self, level: Level) -> dict[int, BlockWish]:
         """Return the single blocks of a level that are asked of nobody; the caller must not change it."""
         return self._waiting[level]

@@ -14,6 +14,7 @@ MAX_IN_FLIGHT_BYTES = 4 * 1024 * 1024  # to one peer, by the average size of its
 PROMPT_S = 1.0  # a peer that takes longer to answer gets no slot more, as somebody who waits would wait so long too
 SLOW_S = 2.0  # one that takes longer than this gets one less
 FEW_REQUESTS = 4  # in flight to a slow peer, at least
+SLOW_FOR_S = 30.0  # a peer that a quicker one had to overtake counts as slow
 MAX_LATE = 1024  # overdue or cancelled requests remembered per peer
 MAX_UNANSWERED_WANTS = 16  # as the npm peers
 MAX_REGIONS = 1024  # Wants sent on one channel: a peer may claim any length
@@ -84,6 +85,9 @@ class PeerState:
     data_at: float = 0.0  # last answer
     heard_at: float = 0.0  # last answer or bytes of one
     stalled: bool = False  # it let a request time out and has given nothing since
+    slow: bool = False  # a quicker peer had to overtake it
+    slow_since: float = 0.0
+    answer_s: float = 0.0  # that it takes to answer, a running mean
     beyond: int = 0  # requests in flight for blocks past our length: each answer brings a whole proof
     average_size: int = 0  # bytes of its blocks, a running mean
     doubted: int = 0  # announced lengths up to here were asked for and never proven
@@ -105,6 +109,11 @@ class PeerState:
     def urgent_limit(self) -> int:
         """How many requests may be in flight when another one is urgent."""
         return self.limit + (STALLED_URGENT_REQUESTS if self.stalled else URGENT_REQUESTS)
+
+    @property
+    def lags(self) -> bool:
+        """Tell whether others are asked first."""
+        return self.stalled or self.slow
 
     @property
     def load(self) -> float:
@@ -141,6 +150,15 @@ class PeerState:
         if len(self.late) > MAX_LATE:
             del self.late[next(iter(self.late))]
 
+    def refuses(self, index: int) -> bool:
+        """Tell whether it has left a request for a block unanswered, lately, so that it is not asked again."""
+        late = self.late.get(index) if self.late else None
+        return late is not None and not late.cancelled
+
+    def overtaken(self, now: float) -> None:
+        """Take note that others are quicker."""
+        self.slow, self.slow_since, self.slots = True, now, MIN_REQUESTS
+
     def heard(self, asked: Asked | None, size: int, now: float) -> None:
         """Take an answer of `size` bytes into account: a peer kept busy gets one slot more, a slow one has one less."""
         if asked is not None:
@@ -149,6 +167,7 @@ class PeerState:
                 self.slots = max(FEW_REQUESTS, min(self.slots, self.limit) - 1)
             elif waited_s < PROMPT_S and len(self.asked) + 1 >= self.limit and self.slots < MAX_REQUESTS:
                 self.slots += 1
+            self.answer_s += (waited_s - self.answer_s) / 8
             self.answered_serial = max(self.answered_serial, asked.serial)
             self.average_size += (size - self.average_size) // 16 if self.average_size else size
         self.data_at = self.heard_at = now

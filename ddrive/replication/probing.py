@@ -147,7 +147,7 @@ class Prober:
         low, high, guess = self._narrow(wish)
         overdue = {peer.id for peer in self._peers.values() for probe in peer.probes if probe.seek == wish.byte_offset}
         ready = [peer for peer in self._peers.values() if peer.uploading]
-        for peer in sorted(ready, key=lambda peer: (peer.stalled, peer.id in overdue, peer.load)):
+        for peer in sorted(ready, key=lambda peer: (peer.lags, peer.id in overdue, peer.load)):
             index = peer.remote.next(guess, high)
             if index is None:
                 index = peer.remote.next(low, guess)

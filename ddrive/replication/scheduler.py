@@ -1,8 +1,9 @@
 """Which block to ask of which peer: events in, actions out. No clock, no sockets, no disk.
 
 The rules: a block is asked of one peer at a time; what somebody waits for goes first, then read-ahead in order, then
-downloads; peers that have a block share the work by their free slots; a request that stays silent is asked elsewhere,
-and its late answer is still welcome. The bytes of an answer are verified by the feed before `answered` is called.
+downloads; peers that have a block share the work by their free slots; a request that stays silent, or that somebody
+waits for while another peer is quicker, is asked elsewhere, and its late answer is still welcome. The bytes of an
+answer are verified by the feed before `answered` is called.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from ddrive.protocol.messages import Cancel, Data, Message, Request, Status, Wan
 from ddrive.replication.blocks import REGION_BLOCKS
 from ddrive.replication.choosing import Choice, LocalBlocks
 from ddrive.replication.demand import BlockWish, DemandTable, LengthWish, Level, OffsetWish, Wish
-from ddrive.replication.peer import MIN_REQUESTS, Asked, PeerState
+from ddrive.replication.overtaking import Overtaking
+from ddrive.replication.peer import MIN_REQUESTS, SLOW_FOR_S, Asked, PeerState
 from ddrive.replication.probing import Prober
 
 REQUEST_TIMEOUT_S = 5.0  # a silent request is asked elsewhere
@@ -61,6 +63,7 @@ class Scheduler:
         self._tips: set[int] = set()  # blocks asked for without a wish, to follow the length
         self._choice = Choice(local, self.demand, self.peers, self._asked)
         self._prober = Prober(local, self.demand, self.peers, eager=eager_length)
+        self._overtaking = Overtaking(self.peers, self.demand)
         self._paused_until = 0.0
         self._last_id = 0
 
@@ -156,7 +159,8 @@ class Scheduler:
         wish = self.demand.add_blocks(start, end, urgent=urgent)
         if end - start == 1 and (start in self._asked or self._local.has(start)):
             self.demand.taken(start)
-            return wish, []
+            lags = start in self._asked and self.peers[self._asked[start]].slow
+            return wish, self._overtake(now) + self._fill(now) if lags else []
         return wish, self._ask_all_regions() + self._fill(now)
 
     def want_offset(self, byte_offset: int, start: int, end: int, now: float) -> tuple[OffsetWish, list[Action]]:
@@ -267,7 +271,20 @@ class Scheduler:
             owes_since = peer.owes_since()
             if owes_since is not None and now - owes_since > DROP_AFTER_S:
                 actions.append(Drop(peer.id, "it owes answers and stays silent"))
-        return actions + self._fill(now)
+            peer.slow = peer.slow and now - peer.slow_since <= SLOW_FOR_S
+        return actions + self._overtake(now) + self._fill(now)
+
+    def _overtake(self, now: float) -> list[Action]:
+        """Take back what a slow peer owes and a quicker one is to be asked for."""
+        actions: list[Action] = []
+        for peer, indexes in self._overtaking.lost(now):
+            peer.overtaken(now)
+            for index in indexes:
+                self._release(peer, index, cancelled=True)
+                actions.append(Send(peer.id, Cancel(BlockIndex(index))))
+        for probe in self._overtaking.seeks(now):
+            probe.overdue = True
+        return actions
 
     def _give_up_silent(self, peer: PeerState, now: float) -> None:
         """Release the overdue requests of a peer, and forget the long overdue ones."""
@@ -333,7 +350,7 @@ class Scheduler:
             return actions
         ready = [peer for peer in self.peers.values() if peer.uploading]
         while ready:
-            peer = ready[0] if len(ready) == 1 else min(ready, key=lambda peer: (peer.stalled, peer.load))
+            peer = ready[0] if len(ready) == 1 else min(ready, key=lambda peer: (peer.lags, peer.load))
             index = self._choice.next_block(peer)
             if index is None:
                 ready.remove(peer)

@@ -187,23 +187,87 @@ def test_a_wish_of_a_million_blocks_stays_one_object():
 def test_a_silent_request_is_asked_elsewhere_after_the_timeout():
     bench = Bench(Local(10), request_timeout_s=5)
     silent = bench.join((0, 10))
-    bench.want(3)
+    bench.want(3, 5, urgent=False)
     other = bench.join((0, 10))
+    bench.want(7, urgent=False)
+    assert bench.asked(other) == [7]
     bench.tick(4)
-    assert bench.asked(other) == []
+    assert bench.asked(other) == [7]
+    bench.scheduler.progress(other, bench.now)
     bench.tick(2)
-    assert bench.asked(other) == [3]
-    assert silent.stats.timeouts == 1
+    assert bench.asked(other) == [7, 3, 4]
+    assert silent.stats.timeouts == 2
 
 
 def test_arriving_bytes_keep_a_request_alive():
     bench = Bench(Local(10), request_timeout_s=5)
-    slow, other = bench.join((0, 10)), bench.join((0, 10))
+    slow = bench.join((0, 10))
     bench.want(3)
     for _ in range(4):
         bench.scheduler.progress(slow, bench.now)
         bench.tick(4)
-    assert bench.asked(other) == []
+    assert (slow.stats.timeouts, slow.stalled) == (0, False)
+
+
+def test_what_somebody_waits_for_comes_from_a_quicker_peer():
+    bench = Bench(Local(1000))
+    slow, quick = bench.join((0, 1000)), bench.join((0, 1000))
+    bench.want(0, 900, urgent=False)
+    theirs = bench.asked(slow)
+    for _ in range(4):
+        for index in list(quick.asked):
+            bench.answer(quick, index)
+        bench.scheduler.progress(slow, bench.now)
+        bench.tick(0.25)
+    assert bench.asked(slow) == theirs, "it has time as long as nobody waits"
+    bench.want(theirs[0])
+    done = bench.tick(0.25)
+    assert [message.index for message in done if isinstance(message, Cancel)] == theirs
+    assert theirs[0] in quick.asked
+    for index in list(quick.asked):
+        bench.answer(quick, index)
+    assert set(theirs) <= set(bench.asked(quick)), "what will be read next goes with it"
+    bench.want(950, 960, urgent=False)
+    bench.want(999)
+    assert bench.asked(slow) == theirs, "it is left alone while the other one is there"
+    bench.leave(quick)
+    assert len(bench.asked(slow)) > len(theirs)
+
+
+def test_a_slow_peer_still_helps_with_downloads():
+    bench = Bench(Local(10_000))
+    slow, quick = bench.join((0, 10_000)), bench.join((0, 10_000))
+    bench.want(0, 10_000, urgent=False)
+    bench.want(min(slow.asked))
+    for _ in range(12):
+        for index in list(quick.asked):
+            bench.answer(quick, index)
+        bench.tick(0.25)
+    assert slow.slow
+    assert 0 < len(slow.asked) <= START_REQUESTS
+
+
+def test_nobody_is_overtaken_when_all_are_slow():
+    bench = Bench(Local(1000))
+    peers = [bench.join((0, 1000)) for _ in range(3)]
+    bench.want(0, 200, urgent=False)
+    bench.want(0)
+    before = [bench.asked(peer) for peer in peers]
+    for _ in range(15):
+        bench.tick(0.25)
+    assert [bench.asked(peer) for peer in peers] == before
+
+
+def test_the_end_of_a_download_does_not_wait_for_the_slowest():
+    bench = Bench(Local(4000))
+    slow, quick = bench.join((0, 4000)), bench.join((0, 4000))
+    bench.want(0, 2000, urgent=False)
+    for _ in range(40):
+        for index in list(quick.asked):
+            bench.answer(quick, index)
+        bench.scheduler.progress(slow, bench.now)
+        bench.tick(0.25)
+    assert bench.local.held == set(range(2000))
 
 
 def test_a_request_that_younger_ones_overtook_is_asked_elsewhere():
