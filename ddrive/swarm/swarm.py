@@ -16,16 +16,14 @@ from functools import partial
 
 import trio
 
-from ddrive.ids import ChannelId, DiscoveryKey, short
-from ddrive.protocol import Link, LinkEnd, LinkHandler, Message, run_link, static_public_key
+from ddrive.ids import DiscoveryKey, short
+from ddrive.protocol import Link, LinkEnd, LinkHandler, run_link, static_public_key
 from ddrive.protocol.sharing import Share
 from ddrive.swarm.background import background
 from ddrive.swarm.dialing import DialCounts, DialPlan, Source
+from ddrive.swarm.members import MAX_LINKS, Member, make_room
 from ddrive.swarm.static import Address
 
-MAX_LINKS = 64  # up or coming up, both directions
-MAX_INCOMING = 48  # of these; strangers cannot take the place of peers that we were told to dial
-MAX_INCOMING_HANDSHAKES = 32  # of these, not yet done with the handshake: the oldest makes room for one that comes
 DIAL_TIMEOUT_S = 5.0  # until the stream is there
 
 RTT_OFFSET = 68  # of the round trip, microseconds in 4 bytes, in what the system tells. Source: linux/tcp.h, tcp_info
@@ -47,68 +45,6 @@ class Peer:
     topics: frozenset[DiscoveryKey] = frozenset()  # for which the address was found
 
 
-class _Member:
-    """The `LinkHandler` of one link: lets the swarm decide whether it stays, then hands all on."""
-
-    def __init__(self, swarm: "Swarm", handler: LinkHandler, address: Address | None) -> None:
-        self.address = address  # where we dialled; None for a peer that came
-        self.link: Link | None = None  # once the handshake is done
-        self.key: bytes | None = None  # once admitted
-        self.since_s = math.inf  # when it was admitted
-        self.scope = trio.CancelScope()  # of the whole connection, if it came
-        self.socket: trio.socket.SocketType | None = None  # once there is a connection
-        self._swarm = swarm
-        self._handler = handler
-
-    @property
-    def we_began(self) -> bool:
-        """Whether we dialled."""
-        return self.address is not None
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the link was admitted and has not ended."""
-        return self.key is not None and self.link is not None and self.link.end is None
-
-    def traffic(self) -> tuple[int, int]:
-        """Return the bytes sent and received."""
-        return (0, 0) if self.link is None else (self.link.bytes_sent, self.link.bytes_received)
-
-    def disconnect(self, reason: str) -> None:
-        """End the link, if the handshake is done."""
-        if self.link is not None:
-            self.link.disconnect(reason)
-
-    def established(self, link: Link) -> None:
-        self.link = link
-        reason = self._swarm._admit(self, link)
-        if reason is not None:
-            link.disconnect(reason)
-            return
-        self.key, self.since_s = link.remote_public_key, trio.current_time()
-        self._handler.established(link)
-
-    def channel_requested(self, link: Link, discovery_key: DiscoveryKey) -> None:
-        self._handler.channel_requested(link, discovery_key)
-
-    def channel_opened(self, link: Link, channel: ChannelId) -> None:
-        self._handler.channel_opened(link, channel)
-
-    def channel_closed(self, link: Link, channel: ChannelId) -> None:
-        self._handler.channel_closed(link, channel)
-
-    def received(self, link: Link, channel: ChannelId, message: Message) -> None:
-        self._handler.received(link, channel, message)
-
-    def drained(self, link: Link) -> None:
-        if self.key is not None:
-            self._handler.drained(link)
-
-    def closed(self, link: Link) -> None:
-        if self.key is not None:
-            self._handler.closed(link)
-
-
 class Swarm:
     """The links of one engine. Made by `open_swarm`."""
 
@@ -127,7 +63,7 @@ class Swarm:
         self._static_secret = static_secret
         self._nursery = nursery
         self._plan = DialPlan()
-        self._members: dict[_Member, None] = {}  # in the order in which they came
+        self._members: dict[Member, None] = {}  # in the order in which they came
         self._traffic: dict[str, tuple[int, int]] = {}  # of links that have ended
         self._changed = trio.Event()
         self.public_key = static_public_key(static_secret)  # by which peers know us, 32 bytes
@@ -215,7 +151,7 @@ class Swarm:
             self._count(member, found)
         return found
 
-    def _count(self, member: _Member, found: dict[str, tuple[int, int]]) -> None:
+    def _count(self, member: Member, found: dict[str, tuple[int, int]]) -> None:
         """Add what was exchanged with a member."""
         source, (sent, received) = self._source(member), member.traffic()
         before = found.get(source, (0, 0))
@@ -231,7 +167,7 @@ class Swarm:
                     found[member.key] = int.from_bytes(about[RTT_OFFSET:], sys.byteorder) / 1e6
         return found
 
-    def _source(self, member: _Member) -> str:
+    def _source(self, member: Member) -> str:
         target = self._plan.targets.get(member.address) if member.address is not None else None
         return target.source if target is not None else "incoming" if member.address is None else "given"
 
@@ -247,14 +183,14 @@ class Swarm:
                 if len(self._members) >= MAX_LINKS:
                     break
                 self._plan.began(address)
-                member = _Member(self, self._handler, address)
+                member = Member(self._admit, self._handler, address)
                 self._members[member] = None
                 self._nursery.start_soon(self._dial, member, address)
             has_room = len(self._members) < MAX_LINKS
             with trio.move_on_at(self._plan.next_s(after=now) if has_room else math.inf):
                 await self._changed.wait()
 
-    async def _dial(self, member: _Member, address: Address) -> None:
+    async def _dial(self, member: Member, address: Address) -> None:
         end = LinkEnd("no answer")
         try:
             with trio.move_on_after(DIAL_TIMEOUT_S):
@@ -269,11 +205,11 @@ class Swarm:
             self._leave(member, end)
 
     async def _accept(self, stream: trio.SocketStream) -> None:
-        if not self._make_room():
+        if not make_room(list(self._members), trio.current_time()):
             logger.info("turned away a peer links=%d", len(self._members))
             await trio.aclose_forcefully(stream)
             return
-        member = _Member(self, self._handler, None)
+        member = Member(self._admit, self._handler, None)
         self._members[member] = None
         end = LinkEnd("cancelled")
         try:
@@ -287,22 +223,7 @@ class Swarm:
         finally:
             self._leave(member, end)
 
-    def _make_room(self) -> bool:
-        """Tell whether one more may come in; who is slowest to say who he is has to leave for him.
-
-        A peer that is honest needs milliseconds for that. So whoever opens connections and says nothing can neither
-        keep us busy nor keep others out.
-        """
-        staying = [member for member in self._members if not member.scope.cancel_called]
-        incoming = [member for member in staying if not member.we_began]
-        shaking = [member for member in incoming if member.link is None]
-        if len(incoming) < MAX_INCOMING and len(staying) < MAX_LINKS and len(shaking) < MAX_INCOMING_HANDSHAKES:
-            return True
-        if shaking:
-            shaking[0].scope.cancel()
-        return bool(shaking)
-
-    async def _run(self, member: _Member, stream: trio.SocketStream, address: str) -> LinkEnd:
+    async def _run(self, member: Member, stream: trio.SocketStream, address: str) -> LinkEnd:
         member.socket = stream.socket
         return await run_link(
             stream,
@@ -314,7 +235,7 @@ class Swarm:
             share=self._share,
         )
 
-    def _admit(self, member: _Member, link: Link) -> str | None:
+    def _admit(self, member: Member, link: Link) -> str | None:
         """Return why the link of `member` must not stay, or None when it may."""
         key, now = link.remote_public_key, trio.current_time()
         if key == self.public_key:
@@ -340,7 +261,7 @@ class Swarm:
         logger.info("peer connected key=%s address=%s", short(key), link.address)
         return None
 
-    def _leave(self, member: _Member, end: LinkEnd) -> None:
+    def _leave(self, member: Member, end: LinkEnd) -> None:
         self._members.pop(member, None)
         self._count(member, self._traffic)
         now, jitter = trio.current_time(), random.random()

@@ -12,6 +12,7 @@ from ddrive.errors import RemoteProtocolError
 from ddrive.ids import BlockIndex, ChannelId
 from ddrive.protocol import Data, Have, Link, Message, static_public_key
 from ddrive.swarm import Peer, Swarm, open_swarm
+from ddrive.swarm import members as members_module
 from ddrive.swarm import swarm as swarm_module
 from tests.protocol.recorder import Recorder
 
@@ -211,7 +212,7 @@ async def test_failure_in_one_link_leaves_the_others_alone(caplog: pytest.LogCap
 
 
 async def test_visitors_that_do_not_shake_hands_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swarm_module, "MAX_INCOMING_HANDSHAKES", 3)
+    monkeypatch.setattr(members_module, "MAX_INCOMING_HANDSHAKES", 3)
     async with swarm_of(0, Recorder()) as here:
         host, _, port = here.listen_addresses[0].rpartition(":")
         streams = [await trio.open_tcp_stream(host, int(port)) for _ in range(5)]
@@ -230,7 +231,7 @@ async def test_visitors_that_do_not_shake_hands_are_bounded(monkeypatch: pytest.
 
 async def test_visitors_that_do_not_shake_hands_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in ("MAX_INCOMING_HANDSHAKES", "MAX_INCOMING", "MAX_LINKS"):
-        monkeypatch.setattr(swarm_module, limit, 2)
+        monkeypatch.setattr(members_module, limit, 2)
     async with swarm_of(0, near := Recorder()) as here, swarm_of(1, Recorder()) as honest:
         host, _, port = here.listen_addresses[0].rpartition(":")
         streams = [await trio.open_tcp_stream(host, int(port)) for _ in range(2)]
@@ -239,6 +240,24 @@ async def test_visitors_that_do_not_shake_hands_keep_nobody_out(monkeypatch: pyt
         await near.wait_for("established")
         for stream in streams:
             await stream.aclose()
+
+
+async def test_visitors_that_want_nothing_of_ours_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members_module, "MAX_INCOMING", 2)
+    monkeypatch.setattr(members_module, "STRANGER_S", 0.0)
+    async with (
+        swarm_of(0, near := Recorder(FEED)) as here,
+        swarm_of(1, friend := Recorder(FEED)) as first,
+        swarm_of(2, Recorder()) as second,
+        swarm_of(3, Recorder(FEED)) as third,
+    ):
+        first.add_peer(here.listen_addresses[0])
+        await friend.wait_for("channel_opened")
+        second.add_peer(here.listen_addresses[0])
+        await until(lambda: len(here.links) == 2)
+        third.add_peer(here.listen_addresses[0])
+        await until(lambda: {link.remote_public_key for link in here.links} == {first.public_key, third.public_key})
+    assert near.calls.count("established") == 3
 
 
 async def test_links_are_bounded_and_dials_wait_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +279,7 @@ async def test_links_are_bounded_and_dials_wait_for_room(monkeypatch: pytest.Mon
 
 
 async def test_strangers_cannot_take_all_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swarm_module, "MAX_INCOMING", 1)
+    monkeypatch.setattr(members_module, "MAX_INCOMING", 1)
     async with (
         swarm_of(0, near := Recorder()) as here,
         swarm_of(1, Recorder()) as first,
