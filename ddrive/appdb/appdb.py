@@ -23,7 +23,7 @@ from ddrive.appdb.writers import SOURCE, View, Writers
 from ddrive.crypto import KEY_BYTES, discovery_key
 from ddrive.errors import InvalidKey, LengthChanged, NotHeld, NotWritable
 from ddrive.feed import Feed
-from ddrive.ids import DiscoveryKey, PublicKey
+from ddrive.ids import DiscoveryKey, PublicKey, short
 from ddrive.trie.path import normalize
 
 MAX_ATTEMPTS: Final = 16  # of a change while another process appends to our feed
@@ -275,12 +275,12 @@ class AppDB:
             raise InvalidKey(f"a writer is named by the key of his local feed, which has {KEY_BYTES} bytes")
         if await self.authorized(key):
             return False
-        self._writers.number(key, "the new writer")
+        self._require_writable()
 
         async def work(draft: Draft) -> None:
             await draft.add("", None)
 
-        await self._change(work)
+        await self._change(work, invited=self._writers.number(key, "the new writer"))
         return True
 
     async def authorized(self, key: PublicKey | None = None) -> bool:
@@ -289,14 +289,26 @@ class AppDB:
         number = self._writers.known(self.local.key if key is None else key)
         return number is not None and number in self._writers.authorized
 
-    async def _change(self, work: Callable[[Draft], Awaitable[Mapped]]) -> Mapped:
-        """Let `work` add entries to a draft of the present version, append them, and return its result."""
+    async def authorizes(self, node: Entry) -> Sequence[PublicKey]:
+        """Return the writers whom a node of `history` lets write, as the writer of it had not named them before."""
+        if node.listed.block != node.seq or node.key:
+            return []
+        before = await self._writers.entry(pointer_to(node.feed, node.seq - 1)) if node.seq > 1 else None
+        named = {SOURCE, node.feed, *(before.listed.numbers if before is not None else ())}
+        return [self._writers.keys[number] for number in node.listed.numbers if number not in named]
+
+    def _require_writable(self) -> None:
         if not self.writable:
-            raise NotWritable(f"database {self._writers.origin(SOURCE)} cannot be changed here")
+            what = "a view of a fixed version" if self._fixed is not None else self._writers.origin(self._writers.local)
+            raise NotWritable(f"database {short(self.key)} cannot be changed here ({what})")
+
+    async def _change(self, work: Callable[[Draft], Awaitable[Mapped]], invited: int | None = None) -> Mapped:
+        """Let `work` add entries to a draft of the present version, append them, and return its result."""
+        self._require_writable()
         async with self._lock:
             for _ in range(MAX_ATTEMPTS):
                 view = await self._view()
-                draft = Draft(self._writers, view, await self._last(view))
+                draft = Draft(self._writers, view, await self._last(view), invited)
                 done = await work(draft)
                 if not draft.entries or await self._append(draft):
                     return done

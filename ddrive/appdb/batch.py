@@ -49,10 +49,10 @@ def stored_key(key: str) -> str:
 class Draft:
     """Entries of our own feed that are not appended yet. A `Load` that shows them beside all others.
 
-    `last` is our last entry so far.
+    `last` is our last entry so far, `invited` the number of a feed that the first entry is to authorise.
     """
 
-    def __init__(self, writers: Writers, view: View, last: Entry | None) -> None:
+    def __init__(self, writers: Writers, view: View, last: Entry | None, invited: int | None = None) -> None:
         self.entries: list[Entry] = []
         self.heads: Sequence[Entry] = view.heads
         self._writers = writers
@@ -67,7 +67,8 @@ class Draft:
         self._publishing: set[int] = set()  # blocks that carry the list
         self._changes = 0
         numbers = self._listed.numbers if self._listed is not None else ()
-        missing = tuple(number for number in range(len(writers.keys)) if number not in numbers)
+        wanted = sorted({*writers.authorized, writers.local} | ({invited} if invited is not None else set()))
+        missing = tuple(number for number in wanted if number not in numbers)
         self._next_list = numbers + missing if missing else None
 
     def recent(self) -> Mapping[Pointer, Entry]:

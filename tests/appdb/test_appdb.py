@@ -209,3 +209,30 @@ async def test_cache_of_entries_is_bounded() -> None:
     assert len(await db.list()) == 500
     kept = len(db._writers._young) + len(db._writers._old)
     assert 0 < kept < 60
+
+
+async def test_writer_is_not_authorised_by_a_call_that_failed() -> None:
+    ada, ben = await memory_db(ADA), await memory_db(ADA, BEN)
+    await ada.put("k", b"1")
+    with pytest.raises(NotWritable):
+        await (await ada.snapshot()).authorize(BEN.public_key)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await ada.authorize(BEN.public_key)
+    assert ada.local.length == 2
+    await ada.put("k", b"2")
+    await sync(ada, ben)
+    assert not await ada.authorized(BEN.public_key)
+    assert not await ben.authorized()
+    assert await ada.authorize(BEN.public_key)
+    await sync(ada, ben)
+    assert await ben.authorized()
+
+
+async def test_history_tells_who_was_authorised() -> None:
+    ada = await memory_db(ADA)
+    await ada.put("k", b"1")
+    await ada.authorize(BEN.public_key)
+    await ada.put("k", b"2")
+    told = [list(await ada.authorizes(node)) async for node in ada.history()]
+    assert told == [[], [BEN.public_key], []]
