@@ -205,7 +205,9 @@ class Databases:
         known = self._known.get(key)
         if known is not None:
             if known.kind != kind:
-                raise InvalidKey(f"{short(key)} is no {_called(kind)} but a {_called(known.kind)}")
+                raise InvalidKey(
+                    f"{short(key)} is no {_called(kind)} but a {_called(known.kind)}: use ddrive {known.kind} …"
+                )
             return _shown(known)
         asked = dialect_named(params.get("dialect"))
         wait_s = params.get("wait_s")

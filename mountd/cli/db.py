@@ -1,26 +1,18 @@
-"""`db create|list|info|put|get|del|ls|authorize|watch|diff|log|seed|unseed`: databases that several people write."""
+"""`db create|list|seed|unseed|info|authorize|put|del`, beside those that only read: databases of several writers."""
 
-import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ddrive.appdb import AppDB, Entry, open_appdb
+from ddrive.appdb import AppDB, Put
 from ddrive.drive.address import parse_key
-from ddrive.errors import InvalidKey, NotFound
 from ddrive.ids import PublicKey
-from mountd.cli import options, report, sharing
+from mountd.cli import db_reading, options, report, sharing
+from mountd.cli.db_access import KIND, Name, note_unheard, nothing, run_with, shown
 from mountd.cli.options import Common
-from mountd.cli.session import Session, patience, run
+from mountd.cli.session import Session
 from mountd.cli.sharing import KeyText
-
-KIND = "db"
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Key of an entry, such as people/ada.", show_default=False)]
-Prefix = Annotated[str, typer.Argument(metavar="[PREFIX]", help="Only at and below this.", show_default=False)]
 
 app = typer.Typer(help="Key/value databases that several people write.", pretty_exceptions_enable=False)
 
@@ -71,18 +63,23 @@ def info(
     """Show the version, the writers, and our own key, which an authorised writer needs to let us write."""
 
     async def verb(session: Session, db: AppDB) -> None:
+        is_ours = await db.authorized()
+        key, local, version = db.key.hex(), db.local.key.hex(), (await db.version()).hex()
+        writers = [feed.hex() for feed in db.feeds if await db.authorized(feed)]
         value = {
-            "key": db.key.hex(),
-            "local": db.local.key.hex(),
-            "authorized": await db.authorized(),
-            "version": (await db.version()).hex(),
+            "key": key,
+            "local": local,
+            "authorized": is_ours,
+            "version": version,
             "feeds": [feed.hex() for feed in db.feeds],
+            "writers": writers,
         }
-        rows = [["key", value["key"]], ["our key", value["local"]], ["version", value["version"]]]
-        rows.append(["authorised", "yes" if value["authorized"] else "no: give our key to somebody who is"])
-        session.say(value, report.columns([[str(cell) for cell in row] for row in rows]))
+        rows = [["key", key], ["our key", local], ["version", version]]
+        rows.append(["authorised", "yes" if is_ours else "no: give our key to somebody who is"])
+        rows += [["writer", f"{writer} (ours)" if writer == local else writer] for writer in writers]
+        session.say(value, report.columns(rows))
 
-    _with(key, verb, Common(state, as_json, start=not no_start), peer, timeout)
+    run_with(key, verb, Common(state, as_json, start=not no_start), peer, timeout)
 
 
 @app.command()
@@ -101,10 +98,16 @@ def put(
 
     async def verb(session: Session, db: AppDB) -> None:
         content = sys.stdin.buffer.read() if value == "-" else value.encode("utf-8", "surrogateescape")
-        node = await db.put(name, content, if_not_exists=if_not_exists)
-        await _told(session, db, node)
+        length = db.local.length
+        [nodes] = await db.batch([Put(name, content, if_not_exists)])
+        is_stored = db.writer(nodes[0]) == db.local.key and nodes[0].seq >= length
+        if is_stored:
+            await note_unheard(db)
+        else:
+            report.note(f"there is something called {name!r} already: it was left as it is")
+        session.say(shown(db, nodes[0]) | {"stored": is_stored}, [])
 
-    _with(key, verb, Common(state, as_json, start=not no_start))
+    run_with(key, verb, Common(state, as_json, start=not no_start), changes=True)
 
 
 @app.command("del")
@@ -119,62 +122,12 @@ def delete(
 
     async def verb(session: Session, db: AppDB) -> None:
         if not await db.get(name):
-            raise NotFound(f"there is nothing called {name!r}")
-        await _told(session, db, await db.delete(name))
+            raise nothing(db, name)
+        node = await db.delete(name)
+        await note_unheard(db)
+        session.say(shown(db, node), [])
 
-    _with(key, verb, Common(state, as_json, start=not no_start))
-
-
-@app.command()
-def get(
-    key: KeyText,
-    name: Name,
-    peer: options.Peers = None,
-    timeout: options.Timeout = None,
-    state: options.State = None,
-    as_json: options.Json = False,
-    no_start: options.NoStart = False,
-) -> None:
-    """Print the value of a name: several where writers conflict, each on a line."""
-
-    async def verb(session: Session, db: AppDB) -> None:
-        nodes = await db.get(name)
-        if not nodes:
-            raise NotFound(f"there is nothing called {name!r}")
-        if len(nodes) > 1:
-            report.note(f"{len(nodes)} writers disagree about {name!r}; whoever puts it again settles it")
-        session.say([_shown(db, node) for node in nodes], [_text(node) for node in nodes])
-
-    _with(key, verb, Common(state, as_json, start=not no_start), peer, timeout)
-
-
-@app.command()
-def ls(
-    key: KeyText,
-    prefix: Prefix = "",
-    recursive: Annotated[bool, typer.Option("--recursive", "-R", help="Everything below too.")] = False,
-    peer: options.Peers = None,
-    timeout: options.Timeout = None,
-    state: options.State = None,
-    as_json: options.Json = False,
-    no_start: options.NoStart = False,
-) -> None:
-    """List names: with -R all of them, else the next level, where a final slash tells that there is more below."""
-
-    async def verb(session: Session, db: AppDB) -> None:
-        stem = prefix.strip("/")
-        depth = len(stem.split("/")) if stem else 0
-        found: dict[str, list[Entry]] = {}
-        for nodes in await db.list(prefix, recursive=recursive):
-            parts = nodes[0].key.split("/")
-            deeper = not recursive and len(parts) > depth + 1
-            found["/".join(parts[: depth + 1]) + "/" if deeper else nodes[0].key] = nodes
-        session.say(
-            [{"name": name, "nodes": [_shown(db, node) for node in nodes]} for name, nodes in sorted(found.items())],
-            [report.printable(name) for name in sorted(found)],
-        )
-
-    _with(key, verb, Common(state, as_json, start=not no_start), peer, timeout)
+    run_with(key, verb, Common(state, as_json, start=not no_start), changes=True)
 
 
 @app.command()
@@ -190,144 +143,11 @@ def authorize(
 
     async def verb(session: Session, db: AppDB) -> None:
         is_news = await db.authorize(other)
+        await note_unheard(db)
         session.say({"writer": other.hex(), "news": is_news}, [] if is_news else ["authorised already"])
 
-    _with(key, verb, Common(state, as_json, start=not no_start))
+    run_with(key, verb, Common(state, as_json, start=not no_start), changes=True)
 
 
-@app.command()
-def watch(
-    key: KeyText,
-    prefix: Prefix = "",
-    peer: options.Peers = None,
-    state: options.State = None,
-    as_json: options.Json = False,
-    no_start: options.NoStart = False,
-) -> None:
-    """Print each change at and below a prefix, until interrupted; with --json one value per line."""
-
-    async def verb(session: Session) -> None:
-        async with _opened(session, key, peer) as db:
-            seen = await db.snapshot()
-            async for _ in db.watch(prefix):
-                now = await db.snapshot()
-                async for change in now.diff(seen, prefix):
-                    for node in change.left:
-                        line = f"{node.key} = {_text(node)}"
-                        sys.stdout.write(f"{json.dumps(_shown(db, node)) if as_json else report.printable(line)}\n")
-                    if not change.left:
-                        gone = json.dumps({"key": change.key, "deleted": True})
-                        sys.stdout.write(f"{gone if as_json else report.printable(change.key + ' is gone')}\n")
-                seen = now
-                sys.stdout.flush()
-
-    run(Common(state, as_json, start=not no_start), verb)
-
-
-@app.command()
-def diff(
-    key: KeyText,
-    version: Annotated[str, typer.Argument(metavar="[VERSION]", help="As ddrive db info shows it.")] = "",
-    prefix: Annotated[str, typer.Option("--prefix", help="Only at and below this.")] = "",
-    peer: options.Peers = None,
-    timeout: options.Timeout = None,
-    state: options.State = None,
-    as_json: options.Json = False,
-    no_start: options.NoStart = False,
-) -> None:
-    """Show what changed since a version; without one since the beginning."""
-    try:
-        since = bytes.fromhex(version)
-    except ValueError:
-        raise InvalidKey(f"{version!r} is no version: ddrive db info shows the present one") from None
-
-    async def verb(session: Session, db: AppDB) -> None:
-        found = [change async for change in db.diff(await db.checkout(since), prefix)]
-        signs = {(True, False): "+", (True, True): "~", (False, True): "-"}
-        session.say(
-            [
-                {
-                    "key": change.key,
-                    "now": [_shown(db, node) for node in change.left],
-                    "then": [_shown(db, node) for node in change.right],
-                }
-                for change in found
-            ],
-            [report.printable(f"{signs[bool(change.left), bool(change.right)]} {change.key}") for change in found],
-        )
-
-    _with(key, verb, Common(state, as_json, start=not no_start), peer, timeout)
-
-
-@app.command()
-def log(
-    key: KeyText,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this name.", show_default=False)] = None,
-    peer: options.Peers = None,
-    timeout: options.Timeout = None,
-    state: options.State = None,
-    as_json: options.Json = False,
-    no_start: options.NoStart = False,
-) -> None:
-    """Show all changes by all writers, or all values of one name, newest first."""
-
-    async def verb(session: Session, db: AppDB) -> None:
-        entries = db.history(reverse=True, strict=True) if name is None else db.key_history(name)
-        found = [node async for node in entries]
-        rows = [[db.writer(node).hex()[:8], str(node.seq), report.printable(_line(node))] for node in found]
-        session.say([_shown(db, node) for node in found], report.columns(rows))
-
-    _with(key, verb, Common(state, as_json, start=not no_start), peer, timeout)
-
-
-def _with(
-    key: str,
-    verb: Callable[[Session, AppDB], Awaitable[None]],
-    common: Common,
-    peers: list[str] | None = None,
-    timeout: float | None = None,
-) -> None:
-    """Run a verb with the newest version of the database."""
-
-    async def work(session: Session) -> None:
-        async with patience(session, timeout, f"database {key[:16]}"), _opened(session, key, peers, timeout) as db:
-            await db.heads()
-            await db.refresh()
-            await verb(session, db)
-
-    parse_key(key)
-    run(common, work)
-
-
-@asynccontextmanager
-async def _opened(
-    session: Session, key: str, peers: list[str] | None = None, wait_s: float | None = None
-) -> AsyncIterator[AppDB]:
-    ref = parse_key(key)
-    store = await sharing.opened(session, ref, KIND, peers, wait_s)
-    async with open_appdb(store, key=PublicKey(ref.key)) as db:
-        yield db
-
-
-async def _told(session: Session, db: AppDB, node: Entry) -> None:
-    """Say what was written, and whether others will see it."""
-    if not await db.authorized():
-        report.note(
-            f"others do not see this until a writer runs: ddrive db authorize {db.key.hex()} {db.local.key.hex()}"
-        )
-    session.say(_shown(db, node), [])
-
-
-def _shown(db: AppDB, node: Entry) -> dict[str, Any]:
-    about = {"key": node.key, "deleted": node.deleted, "writer": db.writer(node).hex(), "seq": node.seq}
-    return about | sharing.readable(node.value)
-
-
-def _text(node: Entry) -> str:
-    if node.deleted:
-        return "(deleted)"
-    return "" if node.value is None else node.value.decode("utf-8", "replace")
-
-
-def _line(node: Entry) -> str:
-    return "authorised a writer" if not node.key else f"{node.key} = {_text(node)}"
+for _verb in (db_reading.get, db_reading.ls, db_reading.watch, db_reading.diff, db_reading.log):
+    app.command()(_verb)

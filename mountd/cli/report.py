@@ -27,7 +27,7 @@ ADVICE: dict[type[BaseException], str] = {
     errors.NotHeld: "start a peer that has it, or name one with --peer HOST:PORT",
     errors.NotFound: "check the spelling; ddrive list shows the drives, ddrive ls and ddrive tag ls what is in one",
     errors.InvalidKey: "give 64 hex digits or a URL such as dweb://KEY/",
-    errors.NotWritable: "only the one who made the drive can change it; export or import makes a copy",
+    errors.NotWritable: "only the one who made it can change it; a copy of your own can be changed",
     errors.Forked: "its author's key signed two histories; do not trust it",
     errors.InvalidProof: "a peer sent wrong bytes; nothing of it was kept, try again",
     errors.CorruptStorage: "bytes on this disk are damaged; reading with a peer connected fetches them again",

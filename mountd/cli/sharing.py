@@ -7,12 +7,29 @@ import typer
 
 from ddrive.dialect import DIALECTS
 from ddrive.drive.address import KeyRef, parse_key
+from ddrive.errors import InvalidKey
 from ddrive.store.attached import AttachedStore
 from mountd.cli import report
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run
 
 KeyText = Annotated[str, typer.Argument(metavar="KEY", help="Key or URL.", show_default=False)]
+
+
+def named(text: str) -> KeyRef:
+    """Return what a key or URL names, maybe at a version. Raises: InvalidKey, also when it names a path."""
+    ref = parse_key(text)
+    if ref.path.strip("/"):
+        raise InvalidKey(f"{text!r} names a path: give the key alone, and the name after it")
+    return ref
+
+
+def newest(text: str) -> KeyRef:
+    """Return what a key or URL names. Raises: InvalidKey, also when it names a path or a version."""
+    ref = named(text)
+    if ref.version is not None or ref.tag is not None:
+        raise InvalidKey(f"{text!r} names a version, which does not change: give the key alone")
+    return ref
 
 
 async def opened(
@@ -55,7 +72,7 @@ def seed(kind: str, key: str, common: Common, *, seeding: bool) -> None:
     async def verb(session: Session) -> None:
         session.say(await session.call("db.seed", key=ref.key.hex(), kind=kind, seeding=seeding), [])
 
-    ref = parse_key(key)
+    ref = newest(key)
     run(common, verb)
 
 
