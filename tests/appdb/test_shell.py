@@ -1,0 +1,82 @@
+"""`ddrive db` and `ddrive graph` as somebody meets them who tries everything: versions, bytes, names, advice."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.program import Program, Result, program
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """One engine for all tests here: each makes databases of its own."""
+    with program(tmp_path_factory.mktemp("engine") / "state") as made:
+        yield made
+
+
+def fed(engine: Program, content: bytes, *arguments: str) -> Result:
+    """Run one verb with something on stdin."""
+    return Result(
+        subprocess.run(
+            [*engine.command, *arguments], input=content, capture_output=True, timeout=60, env=engine.environment()
+        )
+    )
+
+
+def names(engine: Program, *arguments: str) -> list[str]:
+    return [entry["name"] for entry in engine.ask("db", "ls", *arguments)]
+
+
+def test_old_versions_are_read_by_their_address(engine: Program) -> None:
+    key = engine.ask("db", "create")["key"]
+    engine.ask("db", "put", key, "k", "old")
+    version = engine.ask("db", "info", key)["version"]
+    engine.ask("db", "put", key, "k", "new")
+    engine.ask("db", "put", key, "later", "x")
+    old = f"{key}+{version}"
+    assert (engine.run("db", "get", old, "k").out, engine.run("db", "get", key, "k").out) == (b"old\n", b"new\n")
+    assert (names(engine, old), names(engine, f"dweb://{old}/")) == (["k"], ["k"])
+    assert len(engine.ask("db", "log", old)) == 1
+    assert engine.ask("db", "info", old)["version"] == version
+    for wrong in (f"{key}+3", f"{key}+name", f"{key}/path"):
+        assert engine.run("db", "get", wrong, "k").code == 2
+    for changing in (("put", old, "k", "v"), ("del", old, "k"), ("authorize", old, "0" * 64)):
+        assert engine.run("db", *changing).code == 2
+    assert engine.run("db", "get", key, "k").out == b"new\n"
+
+
+def test_bytes_come_back_as_they_were(engine: Program) -> None:
+    key, content = engine.ask("db", "create")["key"], bytes(range(256)) * 40
+    assert fed(engine, content, "db", "put", key, "k", "-").code == 0
+    assert engine.run("db", "get", key, "k", "--raw").out == content
+    assert engine.run("db", "get", key, "k").out == content + b"\n"
+
+
+def test_name_with_names_below_it_is_listed_as_both(engine: Program) -> None:
+    key = engine.ask("db", "create")["key"]
+    for name in ("a/b", "a/b/c", "a/b/d/e", "a", "z/only/deep"):
+        engine.ask("db", "put", key, name, name)
+    assert names(engine, key) == ["a", "a/", "z/"]
+    assert names(engine, key, "a") == ["a", "a/b", "a/b/"]
+    assert names(engine, key, "a/b") == ["a/b", "a/b/c", "a/b/d/"]
+    engine.ask("db", "del", key, "a/b")
+    assert names(engine, key, "a") == ["a", "a/b/"]
+
+
+def test_answers_say_what_happened_and_what_to_do(engine: Program) -> None:
+    key = engine.ask("db", "create")["key"]
+    assert engine.ask("db", "put", key, "k", "1", "--if-not-exists")["stored"] is True
+    kept = engine.run("db", "put", key, "k", "2", "--if-not-exists", "--json")
+    assert (kept.json()["stored"], kept.json()["value"]) == (False, "1")
+    assert "already" in kept.err
+    missing = engine.run("db", "get", key, "nope")
+    assert (missing.code, f"ddrive db ls {key}" in missing.err) == (3, True)
+    writer = "5" * 64
+    engine.ask("db", "authorize", key, writer)
+    assert engine.ask("db", "info", key)["writers"] == [key, writer]
+    assert writer in engine.run("db", "info", key).out.decode()
+    assert engine.ask("db", "log", key)[0]["authorizes"] == [writer]
+    assert writer in engine.run("db", "log", key).out.decode()
+    wrong = engine.run("graph", "walk", key, "l")
+    assert (wrong.code, "use ddrive db" in wrong.err) == (2, True)
