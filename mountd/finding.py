@@ -164,7 +164,13 @@ class Finder:
                     state=kept.read_bytes() if kept.exists() else b"",
                     save=partial(save_bytes, kept),
                     nodes=nodes or None,
+                    on_outside_port=self._reached_at,
                 )
+
+    def _reached_at(self, port: int) -> None:
+        """Have a port of the router announced that leads to us."""
+        for mechanism in self._mechanisms:
+            mechanism.reached_at(port)
 
     def _off_by(self, name: Mechanism) -> str | None:
         """Return which setting keeps a mechanism off, None when it is on."""

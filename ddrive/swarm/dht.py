@@ -58,7 +58,8 @@ class _Network:
         self.tally = Tally()
         self._given = given
         self._sink = sink
-        self._port = port
+        self._port = port  # on which we listen
+        self._outside_port = port  # at which others reach us: that of the router, if it gave us one
         self._topics: dict[DiscoveryKey, _Topic] = {}
         self._changed = trio.Event()
         self._farewells: set[Walk] = set()
@@ -87,6 +88,17 @@ class _Network:
         if topic is not None:
             self._drop(key, topic)
 
+    def reached_at(self, port: int) -> None:
+        """Announce this port from now on, in the place of the one before."""
+        if port == self._outside_port:
+            return
+        for key, topic in self._topics.items():
+            if topic.announce:
+                self._drop(key, topic)
+                self._topics[key] = _Topic(True, trio.current_time())
+        self._outside_port = port
+        self._changed.set()
+
     def _drop(self, key: DiscoveryKey, topic: _Topic) -> None:
         """End the walk of a topic, and take back what was announced."""
         keepers = topic.keepers
@@ -94,7 +106,7 @@ class _Network:
             self.socket.stop(topic.walk)
             keepers = topic.walk.keepers or keepers
         if keepers:
-            asked = encode_peers_asked(PeersAsked(self._port, unannounce=True))
+            asked = encode_peers_asked(PeersAsked(self._outside_port, unannounce=True))
             walk = Walk(key, PEERS, update=asked, on_done=self._parted)
             self._farewells.add(walk)
             self.socket.update(walk, keepers)
@@ -153,7 +165,7 @@ class _Network:
             self._plan_next(topic, walk, found_any=bool(found))
             self._changed.set()
 
-        value = encode_peers_asked(PeersAsked(self._port))
+        value = encode_peers_asked(PeersAsked(self._outside_port))
         topic.walk = Walk(key, PEERS, value, value if topic.announce else None, answered, done)
         topic.began_s = trio.current_time()
         self.tally.add(key, asked=1)
@@ -165,8 +177,8 @@ class _Network:
             peers, _ = decode_peers_answered(datagram.value or b"")
         except RemoteProtocolError:
             return []
-        here = datagram.to._replace(port=self._port) if datagram.to is not None else None
-        return [peer for peer in peers if is_plausible(peer, node) and peer != here]
+        ours = {(datagram.to.host, port) for port in (self._port, self._outside_port)} if datagram.to else ()
+        return [peer for peer in peers if is_plausible(peer, node) and peer not in ours]
 
     def _plan_next(self, topic: _Topic, walk: Walk, *, found_any: bool) -> None:
         topic.vain = 0 if found_any else topic.vain + 1
@@ -205,6 +217,12 @@ class DhtDiscovery:
         """Look for a topic no more, and take back what was announced."""
         for network in self._networks:
             network.leave(discovery_key)
+
+    def reached_at(self, port: int) -> None:
+        """Announce a port of the router that leads to us; what was announced before is taken back."""
+        if self._can_announce:
+            for network in self._networks:
+                network.reached_at(port)
 
     def refresh(self) -> None:
         """Look for all topics again now."""

@@ -73,6 +73,10 @@ class Discovery(Protocol):
         """Look for all topics again now: our addresses or networks have changed, or somebody waits."""
         ...
 
+    def reached_at(self, port: int) -> None:
+        """Tell peers beyond our router from now on that a port of the router leads to us."""
+        ...
+
     def report(self) -> DiscoveryReport:
         """Return how it is doing."""
         ...

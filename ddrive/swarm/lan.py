@@ -67,6 +67,9 @@ class LanDiscovery:
         self._plan.refresh()
         self._changed.set()
 
+    def reached_at(self, port: int) -> None:
+        """Go on as before: on our own networks there is no router in between."""
+
     def report(self) -> DiscoveryReport:
         """Return how it is doing."""
         names = [network.name for network in self._usable() if network.index in self._joined]

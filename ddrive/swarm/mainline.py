@@ -37,6 +37,7 @@ MAX_FOUND = 256  # addresses given on from one lookup
 STARTING_S = 0.5  # between two looks at the routing table, while it is empty
 FEW_S = 2.0  # likewise while it has few nodes
 LOOK_S = 30.0  # likewise afterwards
+SETTLE_S = 0.1  # sockets on several networks come up one after the other
 KNOCK_S = 20.0  # between two attempts to fill the routing table, while it is empty
 SAVE_S = 600.0  # between two savings of the routing table
 PRIVATE_DATAGRAMS_S = 1000  # from one address, before it is blocked; in the public network libtorrent's own 5
@@ -86,19 +87,21 @@ class MainlineDiscovery:
 
     name: Mechanism = "mainline"
 
-    def __init__(self, sink: Sink, port: int) -> None:
+    def __init__(self, sink: Sink, port: int, on_outside_port: Callable[[int], None]) -> None:
         self._sink = sink
+        self._on_outside_port = on_outside_port
         self._port = port
         self._tally = Tally()
         self._topics: dict[DiscoveryKey, _Topic] = {}
         self._session: Any = None  # made in a thread, by `_begin`
         self._nodes = 0
         self._mappings: set[int] = set()  # numbers of ours
-        self._mapped: dict[str, int] = {}  # the way of mapping -> the port of the router that leads to ours
+        self._mapped: dict[str, tuple[int, int]] = {}  # way of mapping -> its number, the port that leads to ours
         self._mapping_error: str | None = None
         self._last_error: str | None = None
         self._outside: set[str] = set()  # our addresses, as others see us
         self._listening = trio.Event()
+        self._relistening = trio.Event()  # on one network more
         self._changed = trio.Event()
 
     def join(self, discovery_key: DiscoveryKey, dialect: Dialect, *, announce: bool) -> None:
@@ -122,9 +125,12 @@ class MainlineDiscovery:
             topic.vain = 0
         self._changed.set()
 
+    def reached_at(self, port: int) -> None:
+        """Go on as before: the router is asked here, so its port is known already."""
+
     def report(self) -> DiscoveryReport:
         """Return how it is doing."""
-        ways = ", ".join(f"port {port} of the router by {way}" for way, port in self._mapped.items())
+        ways = ", ".join(f"port {port} of the router by {way}" for way, (_, port) in self._mapped.items())
         mapping = ways or (self._mapping_error and f"no port of the router: {self._mapping_error}")
         error = self._last_error
         if not self._nodes and self._topics:
@@ -135,7 +141,7 @@ class MainlineDiscovery:
     @property
     def outside_port(self) -> int:
         """The port at which others reach us: that of the router, if it gave us one."""
-        return next(iter(self._mapped.values()), self._port)
+        return next((port for _, port in self._mapped.values()), self._port)
 
     def _begin(self, settings: dict[str, Any], wake: int) -> None:
         """Make the session; takes a while."""
@@ -143,10 +149,19 @@ class MainlineDiscovery:
         params.settings = settings
         session = libtorrent.session(params)
         session.set_alert_fd(wake)
-        if self._port and settings["enable_upnp"]:
-            handles = session.add_port_mapping(libtorrent.portmap_protocol.tcp, self._port, self._port)
-            self._mappings = {int(handle) for handle in handles or ()}
         self._session = session
+
+    async def _keep_mapped(self) -> None:
+        """Ask for a port on every network that the session comes to listen on: it asks on those alone, for ever."""
+        while True:
+            await self._relistening.wait()
+            await trio.sleep(SETTLE_S)
+            self._relistening = trio.Event()
+            await trio.to_thread.run_sync(self._map)
+
+    def _map(self) -> None:
+        handles = self._session.add_port_mapping(libtorrent.portmap_protocol.tcp, self._port, self._port)
+        self._mappings.update(int(handle) for handle in handles or ())
 
     def _end(self) -> None:
         """End the session; the interpreter stands still meanwhile, for some milliseconds."""
@@ -172,25 +187,35 @@ class MainlineDiscovery:
         elif isinstance(alert, libtorrent.external_ip_alert):
             self._outside.add(str(alert.external_address))
         elif isinstance(alert, libtorrent.portmap_alert):
-            self._map_changed(alert)
+            self._mapped_port(alert)
         elif isinstance(alert, libtorrent.portmap_error_alert) and alert.mapping in self._mappings:
-            self._mapped.pop(_way(alert), None)
             self._mapping_error = str(alert.error.message())
+            if self._mapped.get(_way(alert), (None,))[0] == alert.mapping:
+                self._map_changed(_way(alert), None)
         elif isinstance(alert, libtorrent.listen_succeeded_alert):
             self._listening.set()
+            self._relistening.set()
             self._last_error = None
         elif isinstance(alert, libtorrent.listen_failed_alert) and not self._listening.is_set():
             self._last_error = str(alert.message())  # of one network; another one may do
 
-    def _map_changed(self, alert: Any) -> None:
+    def _mapped_port(self, alert: Any) -> None:
         """Take note of a port that the router gave us, or gave us anew."""
         mine = alert.mapping in self._mappings and alert.external_port != self._session.listen_port()
         if not mine or alert.map_protocol != libtorrent.portmap_protocol.tcp:
             return
-        before = self.outside_port
-        self._mapped[_way(alert)] = alert.external_port
         _log.info("port mapped way=%s port=%d", _way(alert), alert.external_port)
+        self._map_changed(_way(alert), (alert.mapping, alert.external_port))
+
+    def _map_changed(self, way: str, mapped: tuple[int, int] | None) -> None:
+        """Make known where others reach us, if that is news."""
+        before = self.outside_port
+        if mapped is None:
+            self._mapped.pop(way, None)
+        else:
+            self._mapped[way] = mapped
         if self.outside_port != before:
+            self._on_outside_port(self.outside_port)
             self.refresh()
 
     def _answered(self, info_hash: bytes, peers: Sequence[tuple[str, int]]) -> None:
@@ -333,13 +358,15 @@ async def open_mainline(
     save: Save | None = None,
     nodes: Sequence[Address] | None = None,
     listen: str = EVERYWHERE,
+    on_outside_port: Callable[[int], None] = lambda port: None,
 ) -> AsyncIterator[MainlineDiscovery]:
     """Give the discovery through the Mainline DHT; what it finds goes to `sink`. `port` 0: nobody can reach us.
 
     With `map_port` the router is asked to lead `port` to us. `state` is what `save` was given last time. `nodes` are
-    those of a private network; `listen` is a list of addresses with ports, and commas in between.
+    those of a private network; `listen` is a list of addresses with ports, and commas in between. `on_outside_port`
+    is told the port at which others reach us, when the router gives another one than before.
     """
-    mainline = MainlineDiscovery(sink, port)
+    mainline = MainlineDiscovery(sink, port, on_outside_port)
     settings = _settings(nodes, listen, map_port=map_port)
     waker, wake = socket.socketpair()
     with waker, wake:
@@ -351,6 +378,7 @@ async def open_mainline(
                 lambda: mainline._listen(trio.socket.from_stdlib_socket(waker)),
                 mainline._ask,
                 lambda: mainline._watch_table(nodes, state, save),
+                *([mainline._keep_mapped] if port and map_port else []),
             ):
                 yield mainline
         finally:

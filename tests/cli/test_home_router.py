@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.cli.test_discovery import mainline_node, seeded, until
+from tests.cli.test_discovery import mainline_node, seeded, shown, until
 from tests.support.home import home
 from tests.support.program import program
 
@@ -23,6 +23,24 @@ def test_a_host_elsewhere_reads_a_drive_of_a_host_at_home(tmp_path: Path) -> Non
         reader.mount(key, tmp_path / "mnt")
         assert (tmp_path / "mnt" / "greeting.txt").read_text() == "hello\n"
         assert [peer["address"] for peer in reader.ask("peer", "ls") if peer["connected"]] == [f"11.0.9.1:{port}"]
+
+
+def test_the_port_that_the_router_gave_is_announced_to_npm_peers_too(tmp_path: Path) -> None:
+    with (
+        home(tmp_path, upnp=False, ports="20010-65535") as place,
+        program(tmp_path / "author", place.inside, listen="0.0.0.0:20000") as author,
+        program(tmp_path / "reader", place.outside) as reader,
+        reader.running("bootstrap", "--listen", f"{place.outside.address}:49737") as node,
+    ):
+        assert node.stdout is not None
+        assert node.stdout.readline().startswith(b"listening")
+        author.settings["DDRIVE_DHT_NODES"] = reader.settings["DDRIVE_DHT_NODES"] = f"{place.outside.address}:49737"
+        author.settings["DDRIVE_MAINLINE_NODES"] = f"{place.outside.address}:1"
+        key = seeded(author, tmp_path / "source")
+        until(lambda: 20010 in place.opened())
+        until(lambda: author.ask("status")["discovery"]["dht"]["announced"] > 1)
+        assert shown(reader.run("cat", key, "greeting.txt")) == b"hello\n"
+        assert [peer["address"] for peer in reader.ask("peer", "ls") if peer["connected"]] == ["11.0.9.1:20010"]
 
 
 def test_a_port_of_the_router_is_given_back(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ enable_upnp={upnp}
 enable_natpmp={natpmp}
 port=0
 uuid=11111111-2222-3333-4444-555555555555
-allow 1024-65535 0.0.0.0/0 1024-65535
+allow {ports} 0.0.0.0/0 1024-65535
+deny 0-65535 0.0.0.0/0 0-65535
 upnp_table_name=filter
 upnp_nat_table_name=filter
 upnp_forward_chain=opened
@@ -70,8 +71,9 @@ class Home(NamedTuple):
 
 
 @contextmanager
-def home(directory: Path, *, upnp: bool = True, natpmp: bool = True) -> Iterator[Home]:
-    """Give a home; `directory` is for the files of the router."""
+def home(directory: Path, *, upnp: bool = True, natpmp: bool = True, ports: str = "1024-65535") -> Iterator[Home]:
+    """Give a home; `directory` is for the files of the router, which gives away `ports`."""
+    words = {True: "yes", False: "no"}
     with namespaces(2) as (middle, names):
         router = Host(middle, "11.0.9.1")
         inside, outside = Host(names[0], "192.168.7.2"), Host(names[1], "11.0.9.2")
@@ -84,15 +86,14 @@ def home(directory: Path, *, upnp: bool = True, natpmp: bool = True) -> Iterator
         inside.ip("route", "add", "default", "via", "192.168.7.1")
         subprocess.run([*router.prefix, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
         subprocess.run([*router.prefix, "/usr/sbin/nft", "-f", "-"], input=RULES.encode(), check=True)
-        with _daemon(router, directory, upnp=upnp, natpmp=natpmp):
+        with _daemon(router, directory, upnp=words[upnp], natpmp=words[natpmp], ports=ports):
             yield Home(inside, outside, router)
 
 
 @contextmanager
-def _daemon(router: Host, directory: Path, *, upnp: bool, natpmp: bool) -> Iterator[None]:
-    words = {True: "yes", False: "no"}
+def _daemon(router: Host, directory: Path, **settings_of: str) -> Iterator[None]:
     settings, pid = directory / "miniupnpd.conf", directory / "miniupnpd.pid"
-    settings.write_text(SETTINGS.format(upnp=words[upnp], natpmp=words[natpmp]))
+    settings.write_text(SETTINGS.format(**settings_of))
     process = subprocess.Popen(
         [*router.prefix, "/usr/sbin/miniupnpd", "-d", "-f", str(settings), "-P", str(pid)],
         stdout=subprocess.DEVNULL,

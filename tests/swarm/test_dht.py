@@ -55,6 +55,21 @@ async def test_two_find_each_other(node: NodeSocket) -> None:
     assert announced(node) == []
 
 
+async def test_a_port_of_the_router_is_announced_instead(node: NodeSocket) -> None:
+    async with discovery(node) as (dht, found):
+        dht.join(TOPIC, DWEB, announce=True)
+        dht.join(OTHER_TOPIC, DWEB, announce=False)
+        await until(lambda: announced(node) == [5151])
+        dht.reached_at(40000)
+        await until(lambda: announced(node) == [40000])
+        dht.reached_at(40000)
+        dht.reached_at(5151)
+        await until(lambda: announced(node) == [5151])
+        assert dht.report().topics[OTHER_TOPIC].announced == 0
+        assert found == [], "we are not told of ourselves"
+    assert announced(node) == []
+
+
 async def test_leaving_takes_back_what_was_announced(node: NodeSocket) -> None:
     async with discovery(node) as (dht, _):
         dht.join(TOPIC, DWEB, announce=True)
