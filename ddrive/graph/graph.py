@@ -4,7 +4,7 @@ Nodes exist through their edges alone. Versions, checkouts and what changed betw
 Source: `hypertrie-multigraph@3`.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from ddrive.graph.walk import Edge, EdgeWalk, check_name, edge_of, prefix_key
@@ -75,6 +75,13 @@ class Graph:
             if name is not None:
                 check_name(name)
         return EdgeWalk(self.trie.snapshot(), label, source, target, depth)
+
+    async def labels(self) -> AsyncIterator[str]:
+        """Give each label that an edge has, once, in an order that all peers share."""
+        async for node in self.trie.iterate("", recursive=False):
+            edge = edge_of(node)
+            if edge is not None:
+                yield edge.label
 
     def changes(self, since: int, label: str | None = None) -> "EdgeChanges":
         """Return an asynchronous iterator over the edges added or removed since a version, of one label or of all."""

@@ -1,4 +1,4 @@
-"""`db create|list|seed|unseed|info|authorize|put|del`, beside those that only read: databases of several writers."""
+"""`db create|list|seed|unseed|info|authorize|put|write|del`: databases of several writers, and who may write."""
 
 import sys
 from typing import Annotated
@@ -9,9 +9,10 @@ from ddrive.appdb import AppDB, Put
 from ddrive.drive.address import parse_key
 from ddrive.ids import PublicKey
 from mountd.cli import db_reading, options, report, sharing
-from mountd.cli.db_access import KIND, Name, note_unheard, nothing, run_with, shown
+from mountd.cli.changes import db_change, read_changes
+from mountd.cli.db_access import KIND, Name, note_unheard, nothing, opened, run_with, shown
 from mountd.cli.options import Common
-from mountd.cli.session import Session
+from mountd.cli.session import Session, patience, run
 from mountd.cli.sharing import KeyText
 
 app = typer.Typer(help="Key/value databases that several people write.", pretty_exceptions_enable=False)
@@ -108,6 +109,26 @@ def put(
         session.say(shown(db, nodes[0]) | {"stored": is_stored}, [])
 
     run_with(key, verb, Common(state, as_json, start=not no_start), changes=True)
+
+
+@app.command()
+def write(
+    key: KeyText, state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False
+) -> None:
+    """Do many changes: lines of JSON on stdin, such as {"key": "a", "value": "1"} and {"key": "b", "deleted": true}."""
+    ref = sharing.newest(key)
+
+    async def work(session: Session) -> None:
+        async with opened(session, ref) as db:
+            async with patience(session, None, f"database {ref.key.hex()[:8]}"):
+                await db.heads()
+            count = 0
+            async for some in read_changes(db_change):
+                count += len(await db.batch(some))
+            await note_unheard(db)
+        session.say({"changes": count}, [f"{count} changes"])
+
+    run(Common(state, as_json, start=not no_start), work)
 
 
 @app.command("del")

@@ -1,17 +1,19 @@
-"""`graph create|list|put|del|walk|watch|seed|unseed`: labelled graphs from the shell."""
+"""`graph create|list|info|put|write|del|walk|diff|watch|seed|unseed`: labelled graphs from the shell."""
 
 import json
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
 
-from ddrive.drive.address import parse_key
-from ddrive.errors import NotFound
-from ddrive.graph import Edge, Graph
-from ddrive.ids import PublicKey
+from ddrive.drive.address import KeyRef
+from ddrive.errors import InvalidKey, NotFound
+from ddrive.graph import Edge, EdgeChange, Graph
+from ddrive.ids import PublicKey, short
 from ddrive.trie import open_trie
 from mountd.cli import options, report, sharing
+from mountd.cli.changes import edge_change, read_changes
 from mountd.cli.options import Common
 from mountd.cli.session import Session, patience, run
 from mountd.cli.sharing import KeyText
@@ -21,6 +23,8 @@ KIND = "graph"
 Source = Annotated[str, typer.Argument(metavar="FROM", help="Node that the edge leaves.", show_default=False)]
 Target = Annotated[str, typer.Argument(metavar="TO", help="Node that the edge leads to.", show_default=False)]
 Label = Annotated[str, typer.Argument(metavar="LABEL", help="Label of the edge.", show_default=False)]
+
+OneLabel = Annotated[str | None, typer.Argument(metavar="[LABEL]", help="Only this label.", show_default=False)]
 
 app = typer.Typer(help="Directed graphs with labelled edges.", pretty_exceptions_enable=False)
 
@@ -70,11 +74,29 @@ def put(
     no_start: options.NoStart = False,
 ) -> None:
     """Add an edge."""
+    ref = sharing.newest(key)
 
     async def verb(session: Session) -> None:
-        graph = await _opened(session, key)
+        graph = await _opened(session, ref)
         await graph.put(source, target, label)
         session.say(_shown(Edge(source, target, label)), [])
+
+    run(Common(state, as_json, start=not no_start), verb)
+
+
+@app.command()
+def write(
+    key: KeyText, state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False
+) -> None:
+    """Do many changes: lines of JSON on stdin, such as {"from": "a", "to": "b", "label": "l", "removed": false}."""
+    ref = sharing.newest(key)
+
+    async def verb(session: Session) -> None:
+        graph = await _opened(session, ref)
+        count = 0
+        async for some in read_changes(edge_change):
+            count += len(await graph.batch(some))
+        session.say({"changes": count}, [f"{count} changes"])
 
     run(Common(state, as_json, start=not no_start), verb)
 
@@ -90,11 +112,15 @@ def delete(
     no_start: options.NoStart = False,
 ) -> None:
     """Remove an edge."""
+    ref = sharing.newest(key)
 
     async def verb(session: Session) -> None:
-        graph = await _opened(session, key)
+        graph = await _opened(session, ref)
         if not await graph.delete(source, target, label):
-            raise NotFound(f"there is no edge {label!r} from {source!r} to {target!r}")
+            raise NotFound(
+                f"there is no edge {label!r} from {source!r} to {target!r}: "
+                f"ddrive graph walk {ref.key.hex()} {label} shows those that are there"
+            )
         session.say(_shown(Edge(source, target, label)), [])
 
     run(Common(state, as_json, start=not no_start), verb)
@@ -115,20 +141,60 @@ def walk(
 ) -> None:
     """List the edges that can be reached along a label, depth first, each once."""
 
-    async def verb(session: Session) -> None:
-        async with patience(session, timeout, f"graph {key[:16]}"):
-            graph = await _opened(session, key, peer, timeout)
-            await graph.trie.refresh()
-            found = [edge async for edge in graph.walk(label, source=source, target=target, depth=depth)]
-        session.say([_shown(edge) for edge in found], report.columns([[edge.source, edge.target] for edge in found]))
+    async def verb(session: Session, graph: Graph) -> None:
+        found = [edge async for edge in graph.walk(label, source=source, target=target, depth=depth)]
+        rows = [[report.printable(edge.source), report.printable(edge.target)] for edge in found]
+        session.say([_shown(edge) for edge in found], report.columns(rows))
 
-    run(Common(state, as_json, start=not no_start), verb)
+    _run_with(key, verb, Common(state, as_json, start=not no_start), peer, timeout)
+
+
+@app.command()
+def info(
+    key: KeyText,
+    peer: options.Peers = None,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Show the version, the labels, and whether the graph is our own."""
+
+    async def verb(session: Session, graph: Graph) -> None:
+        labels = [label async for label in graph.labels()]
+        feed = graph.trie.feed
+        value = {"key": feed.key.hex(), "version": graph.version, "writable": feed.writable, "labels": labels}
+        rows = [["key", feed.key.hex()], ["version", str(graph.version)], ["ours", "yes" if feed.writable else "no"]]
+        session.say(value, report.columns(rows + [["label", report.printable(label)] for label in labels]))
+
+    _run_with(key, verb, Common(state, as_json, start=not no_start), peer, timeout)
+
+
+@app.command()
+def diff(
+    key: KeyText,
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="As ddrive graph info shows it.")],
+    label: OneLabel = None,
+    peer: options.Peers = None,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
+) -> None:
+    """Show the edges added or removed since a version. KEY+VERSION compares up to that version."""
+
+    async def verb(session: Session, graph: Graph) -> None:
+        _require(graph, version)
+        found = [change async for change in graph.changes(version, label)]
+        session.say([_told(change) for change in found], [_line(change) for change in found])
+
+    _run_with(key, verb, Common(state, as_json, start=not no_start), peer, timeout)
 
 
 @app.command()
 def watch(
     key: KeyText,
-    label: Annotated[str | None, typer.Argument(metavar="[LABEL]", help="Only this label.", show_default=False)] = None,
+    label: OneLabel = None,
     peer: options.Peers = None,
     state: options.State = None,
     as_json: options.Json = False,
@@ -136,25 +202,64 @@ def watch(
 ) -> None:
     """Print each edge that is added or removed, until interrupted; with --json one value per line."""
 
+    ref = sharing.newest(key)
+
     async def verb(session: Session) -> None:
-        graph = await _opened(session, key, peer)
+        graph = await _opened(session, ref, peer)
         async for changes in graph.watch(label):
             for change in changes:
-                value = _shown(change.edge) | {"removed": change.is_removal}
-                sign = "-" if change.is_removal else "+"
-                line = f"{sign} {change.edge.source}  {change.edge.target}  {change.edge.label}"
-                sys.stdout.write(f"{json.dumps(value) if as_json else report.printable(line)}\n")
+                sys.stdout.write(f"{json.dumps(_told(change)) if as_json else _line(change)}\n")
             sys.stdout.flush()
 
     run(Common(state, as_json, start=not no_start), verb)
 
 
-async def _opened(session: Session, key: str, peers: list[str] | None = None, wait_s: float | None = None) -> Graph:
-    ref = parse_key(key)
+def _run_with(
+    key: str,
+    verb: Callable[[Session, Graph], Awaitable[None]],
+    common: Common,
+    peers: list[str] | None,
+    timeout: float | None,
+) -> None:
+    """Run a verb with the graph at the version that `key` names, by default the newest that peers have."""
+    ref = sharing.named(key)
+    if ref.tag is not None:
+        raise InvalidKey(f"{ref.tag!r} is no version of a graph: ddrive graph info shows the present one")
+
+    async def work(session: Session) -> None:
+        async with patience(session, timeout, f"graph {short(ref.key)}"):
+            graph = await _opened(session, ref, peers, timeout)
+            await graph.trie.refresh()
+            if ref.version is not None:
+                _require(graph, ref.version)
+            await verb(session, graph if ref.version is None else graph.checkout(ref.version))
+
+    run(common, work)
+
+
+async def _opened(session: Session, ref: KeyRef, peers: list[str] | None = None, wait_s: float | None = None) -> Graph:
     store = await sharing.opened(session, ref, KIND, peers, wait_s)
     feed = await store.open_feed(key=PublicKey(ref.key), live=True)
     return Graph(await open_trie(feed, store.dialect))
 
 
+def _require(graph: Graph, version: int) -> None:
+    """Raises: NotFound when the graph has no such version that is known here."""
+    if version > graph.version:
+        raise NotFound(
+            f"graph {short(graph.trie.feed.key)} has no version {version} that is known here, "
+            f"the newest is {graph.version}: choose one of those up to it"
+        )
+
+
 def _shown(edge: Edge) -> dict[str, Any]:
     return {"from": edge.source, "to": edge.target, "label": edge.label}
+
+
+def _told(change: EdgeChange) -> dict[str, Any]:
+    return _shown(change.edge) | {"removed": change.is_removal}
+
+
+def _line(change: EdgeChange) -> str:
+    edge = change.edge
+    return report.printable(f"{'-' if change.is_removal else '+'} {edge.source}  {edge.target}  {edge.label}")

@@ -1,7 +1,9 @@
 """`ddrive db` and `ddrive graph` as somebody meets them who tries everything: versions, bytes, names, advice."""
 
+import json
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -80,3 +82,51 @@ def test_answers_say_what_happened_and_what_to_do(engine: Program) -> None:
     assert writer in engine.run("db", "log", key).out.decode()
     wrong = engine.run("graph", "walk", key, "l")
     assert (wrong.code, "use ddrive db" in wrong.err) == (2, True)
+
+
+def lines(*values: dict[str, Any]) -> bytes:
+    return b"".join(json.dumps(value).encode() + b"\n" for value in values)
+
+
+def test_many_changes_are_done_by_one_call(engine: Program) -> None:
+    key = engine.ask("db", "create")["key"]
+    many = [{"key": f"k/{number}", "value": str(number)} for number in range(600)]
+    special = [
+        {"key": "k/1", "deleted": True},
+        {"key": "bytes", "value": "/w==", "encoding": "base64"},
+        {"key": "k/2", "value": "other", "if_not_exists": True},
+    ]
+    assert fed(engine, lines(*many, *special), "db", "write", key, "--json").json() == {"changes": 603}
+    assert len(engine.ask("db", "ls", key, "k", "-R")) == 599
+    assert engine.run("db", "get", key, "bytes", "--raw").out == b"\xff"
+    assert engine.run("db", "get", key, "k/2").out == b"2\n"
+    nodes = [node for entry in engine.ask("db", "ls", key, "-R") for node in entry["nodes"]]
+    copy = engine.ask("db", "create")["key"]
+    assert fed(engine, lines(*nodes), "db", "write", copy).code == 0
+    assert names(engine, copy, "-R") == names(engine, key, "-R")
+    for wrong in (b"nonsense\n", b"[]\n", lines({"key": "k"}), lines({"key": 1, "value": "x"})):
+        result = fed(engine, lines({"key": "before", "value": ""}) + wrong, "db", "write", copy)
+        assert (result.code, "line 2" in result.err) == (2, True)
+    assert "before" not in names(engine, copy)
+
+
+def test_graph_has_versions_and_takes_many_edges(engine: Program) -> None:
+    key = engine.ask("graph", "create")["key"]
+    edges = [{"from": f"n{number}", "to": f"n{number + 1}", "label": "l"} for number in range(300)]
+    assert fed(engine, lines(*edges), "graph", "write", key, "--json").json() == {"changes": 300}
+    version = engine.ask("graph", "info", key)["version"]
+    gone = {"from": "n0", "to": "n1", "label": "l", "removed": True}
+    added = {"from": "n0", "to": "other", "label": "m", "removed": False}
+    assert fed(engine, lines(gone, added), "graph", "write", key).out == b"2 changes\n"
+    told = engine.ask("graph", "info", key)
+    assert (told["key"], told["writable"], sorted(told["labels"])) == (key, True, ["l", "m"])
+    assert told["version"] > version
+    assert len(engine.ask("graph", "walk", f"{key}+{version}", "l", "--from", "n0")) == 300
+    assert engine.ask("graph", "walk", key, "l", "--from", "n0") == []
+    changes = sorted(engine.ask("graph", "diff", key, str(version)), key=lambda change: str(change["label"]))
+    assert changes == [gone, added]
+    assert engine.ask("graph", "diff", key, str(version), "m") == [added]
+    assert engine.run("graph", "walk", f"{key}+{version + 9}", "l").code == 3
+    assert engine.run("graph", "diff", key, "99999").code == 3
+    assert engine.run("graph", "put", f"{key}+{version}", "a", "b", "l").code == 2
+    assert fed(engine, lines({"from": "a/b", "to": "c", "label": "l"}), "graph", "write", key).code == 2
