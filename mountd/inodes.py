@@ -8,8 +8,8 @@ again gets the number it had.
 
 import errno
 import stat as kinds
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from typing import NamedTuple
 from zlib import crc32
@@ -20,8 +20,9 @@ from mountd.face import EntryFace, NodeFace
 
 ROOT_NUMBER = 1  # fixed by FUSE
 NUMBER_MASK = 2**63 - 1  # inode numbers stay positive for programs that take them for signed
-MAX_STATS = 50_000  # remembered attributes beyond these are asked of the drive again; about 0.5 KiB each
-MAX_LISTED = 100_000  # entries of remembered listings; the newest listing is kept whatever its size
+MAX_STATS = 8192  # remembered attributes beyond these are asked of the drive again; about 0.3 KiB each
+MAX_INODES = 16_384  # files and links; the kernel is asked to forget what is older, about 0.4 KiB each
+MAX_LISTED = 16_384  # entries of remembered listings, 0.4 KiB each; the newest listing is kept whatever its size
 
 
 def identity_of(stat: Stat) -> int:
@@ -39,6 +40,9 @@ def to_bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
+_NO_CHILDREN: dict[str, "Inode"] = {}  # of all that is no directory; nothing is ever put into it
+
+
 class Listed(NamedTuple):
     """One line of a listing."""
 
@@ -47,12 +51,11 @@ class Listed(NamedTuple):
 
 
 class Listing:
-    """What a directory holds: in order, and by name."""
+    """What a directory holds, by name."""
 
-    __slots__ = ("_entries", "by_name")
+    __slots__ = ("by_name",)
 
-    def __init__(self, entries: list[EntryFace]) -> None:
-        self._entries: list[EntryFace] | None = entries
+    def __init__(self, entries: Iterable[EntryFace]) -> None:
         self.by_name = {entry.name: entry.stat for entry in entries}
 
     def __len__(self) -> int:
@@ -60,20 +63,16 @@ class Listing:
 
     @property
     def entries(self) -> list[EntryFace]:
-        """All entries, by name; a list that stays as it is."""
-        if self._entries is None:
-            self._entries = [Listed(name, stat) for name, stat in sorted(self.by_name.items())]
-        return self._entries
+        """All entries, by name; made anew each time, as few need it again and it takes much memory."""
+        return [Listed(name, stat) for name, stat in sorted(self.by_name.items())]
 
     def put(self, name: str, stat: Stat) -> None:
         """Let `stat` be at a name."""
         self.by_name[name] = stat
-        self._entries = None
 
     def remove(self, name: str) -> None:
         """Let nothing be at a name."""
         self.by_name.pop(name, None)
-        self._entries = None
 
 
 class Inode:
@@ -99,6 +98,7 @@ class Inode:
         "pinned",
         "removed",
         "stat",
+        "was_opened",
     )
 
     def __init__(self, number: int, parent: "Inode | None", name: str, identity: int, *, is_dir: bool) -> None:
@@ -120,7 +120,8 @@ class Inode:
         self.lookups_below = 0  # single names asked of the drive since it was last listed unasked
         self.lookups = 0
         self.handles = 0
-        self.children: dict[str, Inode] = {}
+        self.was_opened = False  # lately: the kernel may have pages of it
+        self.children: dict[str, Inode] = {} if is_dir else _NO_CHILDREN
 
     @property
     def path(self) -> str:
@@ -157,7 +158,10 @@ def leads_back(inode: Inode, key: PublicKey) -> bool:
 class InodeTable:
     """All inodes of one mount. It starts with the root, which stays."""
 
-    def __init__(self, *, max_stats: int = MAX_STATS, max_listed: int = MAX_LISTED) -> None:
+    def __init__(
+        self, *, max_stats: int = MAX_STATS, max_listed: int = MAX_LISTED, max_inodes: int = MAX_INODES
+    ) -> None:
+        self.on_crowded: Callable[[Inode], None] = lambda inode: None  # asks the kernel to forget an entry
         self.root = Inode(ROOT_NUMBER, None, "", kinds.S_IFDIR, is_dir=True)
         self._by_number = {ROOT_NUMBER: self.root}
         self._stats: OrderedDict[int, Inode] = OrderedDict()
@@ -165,6 +169,8 @@ class InodeTable:
         self._listed = 0
         self._max_stats = max_stats
         self._max_listed = max_listed
+        self._max_inodes = max_inodes
+        self._told: deque[int] = deque()  # numbers of files and links, oldest first; some are not known any more
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -295,6 +301,7 @@ class InodeTable:
     def opened(self, inode: Inode) -> None:
         """Count one more open file or directory."""
         inode.handles += 1
+        inode.was_opened = True
 
     def closed(self, inode: Inode) -> None:
         """Count one open file or directory less."""
@@ -341,4 +348,22 @@ class InodeTable:
         inode = Inode(number, parent, name, identity, is_dir=is_dir)
         self._by_number[number] = inode
         parent.children[name] = inode
+        if not is_dir:
+            self._told.append(number)
+            self._make_room()
         return inode
+
+    def _make_room(self) -> None:
+        """Let the kernel forget the oldest entries beyond `max_inodes`: it never does so by itself while it has room.
+
+        What is open stays, and what was opened meanwhile gets another turn. An inode goes when the kernel says so.
+        """
+        for _ in range(max(0, len(self._told) - self._max_inodes)):
+            inode = self._by_number.get(self._told.popleft())
+            if inode is None or not inode.attached:
+                continue
+            if inode.handles or inode.node is not None or inode.was_opened:
+                inode.was_opened = False
+                self._told.append(inode.number)
+            else:
+                self.on_crowded(inode)

@@ -14,6 +14,7 @@ from mountd.editing import Editor
 from mountd.face import DriveFace
 from mountd.follower import Follower
 from mountd.fuse import SessionCache, mount_options, mounted, serve_fuse, tune
+from mountd.inodes import Inode, to_bytes
 from mountd.mountinfo import mounted_at
 from mountd.operations import Operations
 from mountd.unmounting import detach_dead
@@ -57,6 +58,12 @@ async def serve_mount(
         callers=callers,
     )
     kernel = SessionCache()
+
+    def crowded(inode: Inode) -> None:
+        if inode.parent is not None:
+            kernel.drop_entry(inode.parent.number, to_bytes(inode.name))
+
+    vfs.inodes.on_crowded = crowded
     editor = Editor(vfs, kernel)
     writable = not options.read_only and not vfs.fixed
     operations = Operations(vfs, editor, uid=os.getuid(), gid=os.getgid(), writable=writable)

@@ -9,7 +9,7 @@ import errno
 import math
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -395,9 +395,9 @@ class Vfs:
         except NotFound:
             return None
 
-    async def _list(self, path: str) -> list[EntryFace]:
+    async def _list(self, path: str) -> Sequence[EntryFace]:
         drive = await self.ready()
-        return list(await drive.list(path))
+        return await drive.list(path)
 
     async def _open(self, path: str, stat: Stat | None) -> ReaderFace:
         drive = await self.ready()

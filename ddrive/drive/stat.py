@@ -109,6 +109,7 @@ def decode_stat(data: bytes | None) -> Stat:
     mode = record.mode
     if not mode:
         raise CorruptStorage("the attributes of this entry have no mode")
+    mtime_ms, ctime_ms = record.mtime_ms, record.ctime_ms
     return Stat(
         mode,
         record.uid,
@@ -117,8 +118,8 @@ def decode_stat(data: bytes | None) -> Stat:
         record.blocks,
         record.offset,
         record.byte_offset,
-        record.mtime_ms,
-        record.ctime_ms,
+        mtime_ms,
+        mtime_ms if ctime_ms == mtime_ms else ctime_ms,  # mostly the same number, kept once
         record.linkname.decode("utf-8", "surrogateescape") or None,
         _decode_mount(record.mount) if record.HasField("mount") else None,
         _decode_metadata(record.metadata) if record.metadata else NO_METADATA,

@@ -141,7 +141,9 @@ class DriveView:
             owner = await (await self.trie()).owner((await self._resolve(drive_path(path)))[0])
 
             async def shown(nodes: Sequence[TrieNode]) -> DirEntries:
-                return (await self._dir_entries(owner, nodes))[0]
+                found: dict[str, DirEntry] = {}
+                await self._add_entries(owner, nodes, found)
+                return list(found.values())
 
             return owner.trie.trie.iterate("/" + owner.inner, recursive=False, gt=True), shown
 
@@ -307,7 +309,12 @@ class DriveView:
         kept = self._tree.listings.get(place)
         if kept is not None:
             return [*kept]
-        found, lasting = await self._dir_entries(owner, await walk.rest())
+        entries: dict[str, DirEntry] = {}
+        lasting = True
+        while nodes := await walk.some(_ENTRIES_PER_TURN):  # a few decoded nodes at a time, they take much memory
+            lasting = await self._add_entries(owner, nodes, entries) and lasting
+            await trio.lowlevel.checkpoint()
+        found = sorted(entries.values(), key=_BY_NAME)
         if lasting:
             self._tree.listings.put(place, tuple(found))
         return found
@@ -322,9 +329,11 @@ class DriveView:
         if kept is not None:
             return [entry.name for entry in kept]
         above = tuple(owner.inner.split("/")) if owner.inner else ()
-        nodes = await walk.rest()
-        shown = [node for node in nodes if len(node.parts) != len(above) + 1 or may_be_stat(node.value)]
-        return sorted({name for node in shown if (name := self._name_in(node, above)) is not None})
+        names: set[str] = set()
+        while nodes := await walk.some(_ENTRIES_PER_TURN):
+            shown = [node for node in nodes if len(node.parts) != len(above) + 1 or may_be_stat(node.value)]
+            names.update(name for node in shown if (name := self._name_in(node, above)) is not None)
+        return sorted(names)
 
     def _name_in(self, node: TrieNode, above: tuple[str, ...]) -> str | None:
         """Return the name by which a directory shows `node`, None for one that no kernel takes, which is counted."""
@@ -335,20 +344,17 @@ class DriveView:
             return None
         return name
 
-    async def _dir_entries(self, owner: Owner, nodes: Sequence[TrieNode]) -> tuple[DirEntries, bool]:
-        """Return the directory entries that `nodes`, the newest at or below each name, stand for.
+    async def _add_entries(self, owner: Owner, nodes: Sequence[TrieNode], found: dict[str, DirEntry]) -> bool:
+        """Add to `found` the directory entries that `nodes`, the newest at or below each name, stand for.
 
-        Also whether another version with the same nodes has the same entries, and no more was left out to count.
+        Tells whether another version with the same nodes has the same entries, and no more was left out to count.
         """
         above = tuple(owner.inner.split("/")) if owner.inner else ()
         level = len(above) + 1
         own = await self._own_entries(owner, nodes, level)
-        found: dict[str, DirEntry] = {}
         implicit: Stat | None = None
         hostile = self.hostile_names
-        for number, node in enumerate(nodes):
-            if number % _ENTRIES_PER_TURN == _ENTRIES_PER_TURN - 1:
-                await trio.lowlevel.checkpoint()
+        for node in nodes:
             name = self._name_in(node, above)
             if name is None:
                 continue
@@ -361,7 +367,7 @@ class DriveView:
                 found[name] = DirEntry(name, decode_stat(entry.value))
             except CorruptStorage:
                 self.hostile_names += 1
-        return sorted(found.values(), key=_BY_NAME), implicit is None and hostile == self.hostile_names
+        return implicit is None and hostile == self.hostile_names
 
     async def _own_entries(self, owner: Owner, nodes: Sequence[TrieNode], level: int) -> dict[str, TrieNode]:
         """Return the entries of the directories among `nodes` in which something newer lies."""

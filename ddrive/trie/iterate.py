@@ -74,8 +74,12 @@ class Walk:
 
     async def rest(self) -> list[TrieNode]:
         """Return all that is still to come."""
+        return await self.some(_ENDLESS)
+
+    async def some(self, count: int) -> list[TrieNode]:
+        """Return the next entries: at least `count`, or all that are still to come; none at the end."""
         found: list[TrieNode] = []
-        while self._ready or await self._fill():
+        while len(found) < count and (self._ready or await self._fill()):
             found += reversed(self._ready)
             self._ready.clear()
         return found

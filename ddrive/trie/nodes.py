@@ -16,7 +16,7 @@ from ddrive.feed import Feed
 from ddrive.ids import BlockIndex
 from ddrive.trie.node import InvalidNode, TrieNode, decode_node
 
-CACHE_BYTES: Final = 64 * 1024 * 1024  # per trie; an entry of a drive takes about 2 KiB decoded
+CACHE_BYTES: Final = 12 * 1024 * 1024  # per trie; an entry of a drive takes about 1 KiB decoded
 RUN_BITS: Final = 6  # a run is 64 blocks
 MISSES_BEFORE_RUN: Final = 3  # nodes of it that are read one by one before
 MAX_RUNS: Final = 2048  # in memory during one read, some 20 MB
@@ -148,7 +148,11 @@ class Prefetch:
                 return self._nodes.peek(seq)
             run = self._runs[number] = read if start >> RUN_BITS << RUN_BITS == start else [b"", *read]
         place = seq & (1 << RUN_BITS) - 1
-        return self._nodes.decoded(seq, run[place]) if place < len(run) else self._nodes.peek(seq)
+        block = run[place] if place < len(run) else b""
+        if not block:
+            return self._nodes.peek(seq)
+        run[place] = b""  # a walk comes by once
+        return self._nodes.decoded(seq, block)
 
     async def node(self, seq: int) -> TrieNode:
         """Return node `seq`, waiting for its block."""

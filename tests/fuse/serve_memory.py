@@ -1,7 +1,8 @@
 """Serves a mount of a drive in memory: a process of its own, driven by lines on stdin.
 
-Run as `python -m tests.fuse.serve_memory OPTIONS`; each line is a Python statement over `drive`, `fault`, `errors` and
-`ready`, answered by the line `ok`, or, after a question mark, an expression, answered by its value.
+Run as `python -m tests.fuse.serve_memory OPTIONS`; each line is a Python statement over `drive`, `fault`, `errors`,
+`ready` and `served`, which has the `Vfs`, answered by the line `ok`, or, after a question mark, an expression, answered
+by its value.
 """
 
 import json
@@ -37,9 +38,9 @@ async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
             yield line.decode()
 
 
-async def obey(drive: MemoryDrive, ready: trio.Event) -> None:
+async def obey(drive: MemoryDrive, ready: trio.Event, served: list[Vfs]) -> None:
     """Do what stdin says."""
-    names = {"drive": drive, "fault": fault, "errors": errors, "ready": ready}
+    names = {"drive": drive, "fault": fault, "errors": errors, "ready": ready, "served": served}
     async for line in lines(trio.lowlevel.FdStream(os.dup(0))):
         if line.startswith("?"):
             say(repr(eval(line[1:], names)))
@@ -53,14 +54,16 @@ async def serve() -> None:
     delayed = options.pop("delayed", False)
     drive = MemoryDrive()
     ready = trio.Event()
+    served: list[Vfs] = []
 
     async def opener(vfs: Vfs, editor: Editor) -> MemoryDrive:
+        served.append(vfs)
         if delayed:
             await ready.wait()
         return drive
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(obey, drive, ready)
+        nursery.start_soon(obey, drive, ready, served)
         await serve_mount(MountOptions(**options), opener, lambda: say("ready"))
         nursery.cancel_scope.cancel()
 

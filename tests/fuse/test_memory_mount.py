@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from ddrive.errors import MountFailed
+from mountd.inodes import MAX_INODES
 from mountd.mountinfo import mounted_at
 from mountd.session import MountOptions, serve_mount
 from tests.support.memory_mount import MemoryMount, memory_mount, until
@@ -344,3 +345,16 @@ def test_without_the_device_the_reason_is_told(tmp_path: Path, monkeypatch: pyte
     options = MountOptions(state=str(tmp_path), key="00" * 32, mountpoint=str(tmp_path))
     with pytest.raises(MountFailed, match="load the fuse module or install fuse3"):
         trio.run(serve_mount, options, None, None)
+
+
+def test_a_huge_tree_does_not_stay_in_memory(tmp_path: Path) -> None:
+    fill = "[drive.write(f'/{n % 20}/{n}', b'%d' % n) for n in range(40_000)]"
+    with memory_mount(tmp_path, fill) as mount:
+        with (mount.path / "0" / "0").open() as opened:
+            number = os.fstat(opened.fileno()).st_ino
+            found = [path for path in mount.path.rglob("*") if path.name.isdecimal()]
+            assert len(found) == 40_020
+            until(lambda: mount.ask("len(served[0].inodes)") < MAX_INODES + 1000)
+            assert opened.read() == "0"
+            assert os.stat(mount.path / "0" / "0").st_ino == number
+        assert all((mount.path / str(n % 20) / str(n)).read_text() == str(n) for n in range(0, 40_000, 997))

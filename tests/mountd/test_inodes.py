@@ -194,3 +194,26 @@ def test_numbers_stay_unique_and_nothing_leaks(steps: list[tuple[str, str, int]]
 def test_identity_is_of_the_content_only() -> None:
     assert identity_of(Stat(FILE_MODE, offset=1)) == identity_of(Stat(FILE_MODE | 0o111, uid=3, ctime_ms=9, offset=1))
     assert identity_of(DIRECTORY) == identity_of(Stat(DIRECTORY_MODE, mtime_ms=9))
+
+
+def test_the_oldest_entries_are_to_be_forgotten_but_not_those_in_use() -> None:
+    table = InodeTable(max_inodes=3)
+    crowded: list[str] = []
+    table.on_crowded = lambda inode: crowded.append(inode.name)
+    directory = known(table, table.root, "directory", DIRECTORY)
+    first = known(table, directory, "0", FILE)
+    table.opened(first)
+    for number in range(1, 6):
+        known(table, directory, str(number), FILE)
+    assert crowded == ["1", "2", "3"]
+    table.closed(first)
+    table.opened(first)
+    table.closed(first)
+    table.forget(directory.children["4"].number, 1)
+    for number in (6, 7):
+        known(table, directory, str(number), FILE)
+    assert crowded == ["1", "2", "3", "5"]  # what was opened lately gets another turn, the fourth is gone already
+    for number in (8, 9):
+        known(table, directory, str(number), FILE)
+    assert crowded == ["1", "2", "3", "5", "6", "0"]
+    assert first.number in {inode.number for inode in table}  # until the kernel says so
