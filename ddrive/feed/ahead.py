@@ -69,11 +69,15 @@ class LoadAhead:
 
 
 def _load(data: Storage, offset: int, leaves: Sequence[Node]) -> list[bytes | None]:
+    size = sum(leaf.size for leaf in leaves)
+    joined = data.read(offset, size)
     blocks: list[bytes | None] = []
+    place = 0
     for leaf in leaves:
-        block = data.read(offset, leaf.size)
+        block = joined[place : place + leaf.size]
+        place += leaf.size
         blocks.append(block if len(block) == leaf.size and leaf_hash(block) == leaf.hash else None)
-        offset += leaf.size
+    offset += size
     behind = max(0, offset - BEHIND_BYTES)
     data.unload(behind, offset - behind)
     return blocks

@@ -23,7 +23,7 @@ from ddrive.store.calling import Calling, open_calling
 from ddrive.store.derive import DEFAULT_NAME
 
 USE_S = 5.0  # between two messages about what was read
-LOADER_THREADS = 2  # that read and check blocks ahead of a reader; more than cores gain nothing
+LOADER_THREADS = 1  # that read and check blocks ahead of a reader; more than cores gain nothing
 
 
 class AttachedStore:
