@@ -2,6 +2,7 @@
 //   node peer.js import STORE TREE            -> {"key", "seconds"}
 //   node peer.js serve  STORE KEY             -> {"port"}; until stdin ends
 //   node peer.js mount  STORE KEY DIR [PORT]  -> {"ready": true}; until stdin ends; PORT = peer on loopback
+//   node peer.js list   STORE KEY PATH        -> {"entries", "ms"} of one cold listing with attributes through the API
 //   node peer.js cat    STORE KEY PATH PORT   -> {"bytes", "seconds"} of one cold read over TCP through the API
 'use strict'
 const fs = require('fs')
@@ -110,6 +111,15 @@ async function cat (key, name, port) {
   process.exit(0)
 }
 
+async function list (key, name) {
+  const { drive } = await open(key)
+  await call(drive, 'ready')
+  const started = process.hrtime.bigint()
+  const entries = await call(drive, 'readdir', name, { includeStats: true })
+  say({ entries: entries.length, ms: Number(process.hrtime.bigint() - started) / 1e6 })
+  process.exit(0)
+}
+
 function untilStdinEnds (finish) {
   process.stdin.resume()
   process.stdin.on('end', async () => {
@@ -118,5 +128,5 @@ function untilStdinEnds (finish) {
   })
 }
 
-const verbs = { import: importTree, serve, mount, cat }
+const verbs = { import: importTree, serve, mount, list, cat }
 verbs[verb](...rest).catch(die)
