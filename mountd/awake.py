@@ -1,8 +1,9 @@
 """Staying awake for a moment after a request that needed no waiting, because the next one mostly follows at once.
 
-A program that looks at many files sends one request after the other, each when the last is answered. A process that
-goes to sleep between them has to be woken each time, which on an idle (above all a virtual) core takes longer than the
-answer: 10,000 stats took 1.0 s with sleeping and 0.75 s without. Other processes come first on this core meanwhile.
+A program that looks at many files, or here and there in one, sends one request after the other, each when the last is
+answered. A process that goes to sleep between them has to be woken each time, which on an idle (above all a virtual)
+core takes longer than the answer: 10,000 stats took 1.0 s with sleeping and 0.75 s without, random reads went from
+4,000 to 6,000 a second. Other processes come first on this core meanwhile.
 """
 
 from os import sched_yield

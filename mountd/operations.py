@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 65536  # what `st_blksize` recommends: the size of most blocks
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+SMALL_READ_BYTES = 16384  # the kernel asks for more when a reader goes through a file in order
 SECTOR_BYTES = 512  # unit of `st_blocks`
 NS_PER_MS = 1_000_000
 QUIET = frozenset({errno.ENOENT, errno.ENODATA, errno.EOPNOTSUPP, errno.ESTALE, errno.EINTR, errno.EROFS})
@@ -157,6 +158,8 @@ class Operations(pyfuse3.Operations):
     @answered
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Return bytes of a file."""
+        if size <= SMALL_READ_BYTES:
+            self.awake.note()
         return await self._vfs.read(fh, off, size)
 
     @answered
