@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from typing import Final
 
 import trio
 
@@ -24,6 +25,9 @@ from mountd.drives import DriveTable, KnownDrive
 from mountd.finding import Topic
 
 _log = logging.getLogger(__name__)
+
+
+CALLED: Final = {"db": "database", "graph": "graph"}  # what a key may name beside drives, by the verbs for it
 
 
 class OpenDrive:
@@ -54,6 +58,7 @@ class Collection:
         reconsider: Callable[[OwnedStore, Feed], None],
         on_found: Callable[[KnownDrive], None],
         on_change: Callable[[], None],
+        kind_of: Callable[[PublicKey], str | None],
     ) -> None:
         self.table = table
         self._stores = stores
@@ -62,6 +67,7 @@ class Collection:
         self._reconsider = reconsider
         self._on_found = on_found
         self._on_change = on_change
+        self._kind_of = kind_of
         self._open: dict[PublicKey, OpenDrive] = {}
         self._topics: dict[DiscoveryKey, KnownDrive] = {}
         for known in table:
@@ -99,9 +105,11 @@ class Collection:
         """Return the drive with this key, known from now on and kept open. Does not wait for it to be found.
 
         With `private` it becomes private for good.
-        Raises: InvalidKey when it is known to be of another dialect.
+        Raises: InvalidKey when it is known to be of another dialect, or no drive at all.
         """
-        known = self.table.get(key)
+        known, kind = self.table.get(key), self._kind_of(key)
+        if kind is not None:
+            raise InvalidKey(f"{short(key)} is no drive but a {CALLED[kind]}: use ddrive {kind} …")
         if known is None:
             known = KnownDrive(key, dialect, created=time.time(), private=private)
             self._note_topics(known)
@@ -154,6 +162,13 @@ class Collection:
             del self._topics[topic]
         self.table.remove(known.key)
         self._on_change()
+
+    async def disown(self, key: PublicKey) -> None:
+        """Know something no longer that turned out to be no drive."""
+        known = self.table.get(key)
+        if known is not None:
+            await self._close(key)
+            self.forget(known)
 
     def adopt(self, known: KnownDrive) -> None:
         """Know a drive whose feeds are in the store, or are to be fetched, and keep it open."""

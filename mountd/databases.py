@@ -7,7 +7,7 @@ appended to them; reading and writing is done by the programs attached to the en
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +34,7 @@ from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey, short
 from ddrive.store.store import OwnedStore
 from ddrive.trie import open_trie
 from ddrive.trie.node import decode_header
-from mountd.collection import dialect_named
+from mountd.collection import CALLED, dialect_named
 from mountd.control import Params, Tell, Verb
 from mountd.files import load_json, save_json
 from mountd.finding import Topic
@@ -114,7 +114,8 @@ class _NotingStore:
 class Databases:
     """All databases and graphs that an engine knows. Its tasks run in `nursery`.
 
-    `reconsider` has `serves` asked again about an open feed.
+    `reconsider` has `serves` asked again about an open feed, `claim` is told what is ours: it may have passed for a
+    drive.
     """
 
     def __init__(
@@ -123,11 +124,13 @@ class Databases:
         stores: Mapping[str, OwnedStore],
         nursery: trio.Nursery,
         reconsider: Callable[[OwnedStore, Feed], None],
+        claim: Callable[[PublicKey], Awaitable[None]],
     ) -> None:
         self._path = path
         self._stores = stores
         self._nursery = nursery
         self._reconsider = reconsider
+        self._claim = claim
         self._add_peer: Callable[[str], object] | None = None
         self._topics: dict[DiscoveryKey, set[PublicKey]] = {}  # to which ones a feed belongs
         self._sought: dict[DiscoveryKey, Topic] = {}
@@ -143,11 +146,17 @@ class Databases:
         """Keep all known ones open. `add_peer` dials an address and remembers it."""
         self._add_peer = add_peer
         for known in self._known.values():
+            self._nursery.start_soon(self._claim, known.key)
             self._nursery.start_soon(self._keep, known)
 
     def table(self) -> dict[str, Verb]:
         """Return the methods of the control socket by name."""
         return {"db.create": self.create, "db.open": self.open, "db.list": self.listing, "db.seed": self.seed}
+
+    def kind_of(self, key: PublicKey) -> str | None:
+        """Return whether a key names a database or a graph, None for all that is not known to be either."""
+        known = self._known.get(key)
+        return None if known is None else known.kind
 
     def serves(self, topic: DiscoveryKey) -> bool:
         """Tell whether peers may exchange the feed with this discovery key; what belongs to none of ours they may."""
@@ -219,6 +228,7 @@ class Databases:
         dialect, block = found
         if _kind_of(block, short(key)) != kind:
             raise InvalidKey(f"{short(key)} is no {_called(kind)}")
+        await self._claim(key)
         return self._add(Known(key, dialect, kind))
 
     async def listing(self, params: Params, tell: Tell) -> list[dict[str, Any]]:
@@ -321,7 +331,7 @@ def _kind_of(block: bytes, name: str) -> str | None:
 
 
 def _called(kind: str) -> str:
-    return {DATABASE: "database", GRAPH: "graph"}.get(kind, kind)
+    return CALLED.get(kind, kind)
 
 
 def _shown(known: Known) -> dict[str, Any]:

@@ -126,8 +126,11 @@ class Engine:
             reconsider=self.replicator.reconsider,
             on_found=self._found,
             on_change=lambda: self._changed(),
+            kind_of=lambda key: self._databases.kind_of(key),
         )
-        self._databases = Databases(config.state / "databases.json", stores, nursery, self.replicator.reconsider)
+        self._databases = Databases(
+            config.state / "databases.json", stores, nursery, self.replicator.reconsider, self._collection.disown
+        )
         self.space = Space(
             config.state,
             stores,
@@ -294,4 +297,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    sys.stderr.flush()
+    os._exit(exit_code)  # nothing is left to be kept, and threads of libraries may take long to end

@@ -63,6 +63,8 @@ class Keeping:
         Raises: NotFound, NotWritable without `own`, Busy while it is mounted or read by a program.
         """
         key = parse_key(str(params["key"])).key
+        if key in self._kept_feeds():
+            raise Busy(f"{short(key)} belongs to a database or graph: ddrive db list and ddrive graph list show them")
         known = self._collection.table.get(key)
         if mounts := self._mounts.of(key):
             raise Busy(f"drive {short(key)} is mounted at {mounts[0].mountpoint}: ddrive unmount it first")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,3 +131,20 @@ def test_graph_has_versions_and_takes_many_edges(engine: Program) -> None:
     assert engine.run("graph", "diff", key, "99999").code == 3
     assert engine.run("graph", "put", f"{key}+{version}", "a", "b", "l").code == 2
     assert fed(engine, lines({"from": "a/b", "to": "c", "label": "l"}), "graph", "write", key).code == 2
+
+
+def test_database_is_not_taken_for_a_drive(engine: Program, tmp_path: Path) -> None:
+    graph = engine.ask("graph", "create")["key"]
+    key = engine.ask("db", "create")["key"]
+    for known, verb in ((key, "db"), (graph, "graph")):
+        for call in (("ls", known), ("info", known), ("seed", known), ("rm", known, "--yes")):
+            assert engine.run(*call).code != 0
+        assert f"use ddrive {verb}" in engine.run("ls", known).err
+    assert engine.ask("list") == []
+    with program(tmp_path / "other" / "state") as other:
+        engine_address = engine.address
+        other.run("ls", graph, "--peer", engine_address)  # nothing tells yet that it is no drive
+        engine.ask("graph", "put", graph, "a", "b", "l")
+        assert len(other.ask("graph", "walk", graph, "l", "--peer", engine_address)) == 1
+        assert other.ask("list") == []
+        assert [known["key"] for known in other.ask("graph", "list")] == [graph]
