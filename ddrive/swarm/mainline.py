@@ -11,9 +11,8 @@ import math
 import random
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any
 
 import libtorrent
@@ -23,6 +22,7 @@ from ddrive.dialect import Dialect
 from ddrive.ids import DiscoveryKey
 from ddrive.swarm.background import background
 from ddrive.swarm.discovery import TOPIC_BYTES, DiscoveryReport, Finding, Mechanism, Sink, Tally
+from ddrive.swarm.mainline_nodes import Save, keep, nodes_of
 from ddrive.swarm.repeating import wait_s, whose_turn
 from ddrive.swarm.resolving import resolve
 from ddrive.swarm.static import Address
@@ -39,9 +39,9 @@ FEW_S = 2.0  # likewise while it has few nodes
 LOOK_S = 30.0  # likewise afterwards
 SETTLE_S = 0.1  # sockets on several networks come up one after the other
 KNOCK_S = 20.0  # between two attempts to fill the routing table, while it is empty
+GIVE_BACK_S = 0.5  # for giving back a port of the router
 SAVE_S = 600.0  # between two savings of the routing table
 PRIVATE_DATAGRAMS_S = 1000  # from one address, before it is blocked; in the public network libtorrent's own 5
-MAX_KEPT = 200  # nodes that are kept over a restart
 MAX_ALERTS = 2000  # that wait for us; more are dropped by libtorrent
 
 NODES = (
@@ -57,11 +57,11 @@ _ALERTS = (
     | libtorrent.alert.category_t.port_mapping_notification
     | libtorrent.alert.category_t.status_notification
 )
-_STATE = libtorrent.save_state_flags_t.save_dht_state
+
+_QUIET = {**dict.fromkeys(("enable_upnp", "enable_natpmp", "enable_dht"), False), "alert_mask": 0}
+_left: list[Any] = []  # sessions that are not waited for
 
 _log = logging.getLogger(__name__)
-
-Save = Callable[[bytes], None]  # keeps the state of the session; called in a thread
 
 
 @dataclass(slots=True)
@@ -163,8 +163,17 @@ class MainlineDiscovery:
         handles = self._session.add_port_mapping(libtorrent.portmap_protocol.tcp, self._port, self._port)
         self._mappings.update(int(handle) for handle in handles or ())
 
-    def _end(self) -> None:
-        """End the session; the interpreter stands still meanwhile, for some milliseconds."""
+    async def _end(self) -> None:
+        """End the session; the interpreter stands still meanwhile, for some milliseconds.
+
+        When a router has gone that gave us a port, that would be ten seconds: libtorrent insists on giving it back. So
+        it is given some time for that, and then left alone: nothing but the end of the process ends it.
+        """
+        if self._mapped:
+            self._session.set_alert_fd(-1)
+            self._session.apply_settings(_QUIET)
+            await trio.sleep(GIVE_BACK_S)
+            _left.append(self._session)
         self._session = None
 
     async def _listen(self, waker: trio.socket.SocketType) -> None:
@@ -272,13 +281,13 @@ class MainlineDiscovery:
             if self._nodes:
                 knocked_s = -math.inf  # once it is empty again, as when our address changes, begin at once
             elif trio.current_time() >= knocked_s + KNOCK_S:
-                await self._knock(nodes, _nodes_of(state))
+                await self._knock(nodes, nodes_of(state))
                 knocked_s = trio.current_time()
             self._session.post_dht_stats()
             await trio.sleep(STARTING_S if not self._nodes else FEW_S if self._nodes < ENOUGH_NODES else LOOK_S)
             if self._nodes and save is not None and trio.current_time() >= saved_s + SAVE_S:
                 saved_s = trio.current_time()
-                await trio.to_thread.run_sync(_save, save, self._session)
+                await trio.to_thread.run_sync(keep, save, self._session)
 
     async def _knock(self, nodes: Sequence[Address] | None, kept: Sequence[Address]) -> None:
         """Begin to fill the routing table: from the nodes that everybody knows or our own, and those of last time.
@@ -296,33 +305,6 @@ class MainlineDiscovery:
 
 def _way(alert: Any) -> str:
     return {"natpmp": "NAT-PMP", "upnp": "UPnP"}.get(str(alert.map_transport), str(alert.map_transport))
-
-
-def _state_of(session: Any) -> bytes:
-    """Return the addresses of the nodes that a session knows, one in a line."""
-    table: dict[bytes, Any] = libtorrent.write_session_params(session.session_state(_STATE), _STATE)
-    packed = table.get(b"dht state", {})
-    nodes = [*packed.get(b"nodes", ()), *packed.get(b"nodes6", ())][:MAX_KEPT]
-    found = [Address(str(ip_address(node[:-2])), int.from_bytes(node[-2:], "big")) for node in nodes]
-    return "".join(f"{node}\n" for node in found).encode()
-
-
-def _nodes_of(state: bytes) -> list[Address]:
-    """Return the addresses in what `_state_of` gave; what is no address is passed over."""
-    found = []
-    for line in state.decode(errors="replace").splitlines()[:MAX_KEPT]:
-        with suppress(ValueError):
-            found.append(Address.parse(line))
-    return found
-
-
-def _save(save: Save, session: Any) -> None:
-    """Keep what a session knows, if it knows anything: after a time without a network the old state is better."""
-    try:
-        if state := _state_of(session):
-            save(state)
-    except OSError as error:
-        _log.warning("the state of the mainline dht was not saved reason=%s", error)
 
 
 def _settings(nodes: Sequence[Address] | None, listen: str, *, map_port: bool) -> dict[str, Any]:
@@ -382,7 +364,7 @@ async def open_mainline(
             ):
                 yield mainline
         finally:
-            if save is not None:
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(_save, save, mainline._session)
-            mainline._end()
+            with trio.CancelScope(shield=True):
+                if save is not None:
+                    await trio.to_thread.run_sync(keep, save, mainline._session)
+                await mainline._end()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.cli.test_discovery import mainline_node, seeded, shown, until
 from tests.support.home import home
-from tests.support.program import program
+from tests.support.program import alive, program
 
 
 def test_a_host_elsewhere_reads_a_drive_of_a_host_at_home(tmp_path: Path) -> None:
@@ -52,6 +52,16 @@ def test_a_port_of_the_router_is_given_back(tmp_path: Path) -> None:
         until(lambda: author.ask("status")["discovery"]["mainline"]["detail"] == detail)
         author.ask("stop")
         until(lambda: not place.opened())
+
+
+def test_an_engine_ends_though_the_router_has_gone(tmp_path: Path) -> None:
+    with home(tmp_path) as place, program(tmp_path / "author", place.inside) as author:
+        author.settings["DDRIVE_MAINLINE_NODES"] = f"{place.outside.address}:1"
+        pid = author.pid
+        until(lambda: "router" in author.ask("status")["discovery"]["mainline"]["detail"])
+        place.router.ip("link", "set", "home", "down")
+        author.ask("stop")
+        until(lambda: not alive(pid), timeout_s=8)  # libtorrent would wait for the router for longer
 
 
 def test_the_router_is_left_alone_when_told_so(tmp_path: Path) -> None:
