@@ -7,6 +7,7 @@ found again, so an import that was interrupted goes on where it stopped.
 """
 
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -35,12 +36,13 @@ from ddrive.drive.source import (
     take,
 )
 from ddrive.drive.stat import Stat, decode_stat
-from ddrive.drive.stored import find_spare, holds, placed, renewed, same_attributes, same_content
+from ddrive.drive.stored import find_spare, holds, placed, renewed, same_attributes, same_content, values_in
 from ddrive.drive.writer import NewEntry, blocks_of, store, store_stream
 from ddrive.errors import CorruptStorage, NotADirectory
 from ddrive.trie import MOUNT_FLAG, Delete
 
 CHUNK_BYTES = 4 * 1024 * 1024  # of a large file, read with one hop to a thread
+LISTED_MIN = 8  # entries of one directory to compare, for which the drive's are listed rather than looked up
 BATCH_ENTRIES = 1024  # stored with one append; the event loop is busy with them for about 0.1 s
 
 
@@ -85,7 +87,7 @@ async def import_tree(
         raise NotADirectory(f"{source} is not a directory: only a directory can be imported")
     own = None if drive is None else await drive.own(into)
     ignoring = Ignoring(partial(read_patterns, source), patterns, ignore)
-    running = _Import(own, source, dry_run=dry_run or own is None, notice=notice)
+    running = _Import(own, source, dry_run=dry_run or own is None, lists=only is None, notice=notice)
     if progress is not None:
         running.tally = Tally(progress, *await trio.to_thread.run_sync(count_all, source, ignoring))
     if own is not None and not dry_run:
@@ -102,7 +104,10 @@ async def import_tree(
 class _Import:
     """One running import; `own` None is an empty drive."""
 
-    def __init__(self, own: OwnDrive | None, source: Path, *, dry_run: bool, notice: Notice | None) -> None:
+    def __init__(
+        self, own: OwnDrive | None, source: Path, *, dry_run: bool, lists: bool, notice: Notice | None
+    ) -> None:
+        """`lists`: whether whole directories are compared."""
         self.report = ImportReport()
         self.tally = Tally()
         self.spare: Spare | None = None
@@ -111,6 +116,8 @@ class _Import:
         self._dry_run = dry_run
         self._notice = notice
         self._empty = own is None or own.trie.version <= 1  # nothing to compare with
+        self._lists = lists
+        self._listed: tuple[str, dict[str, bytes | None]] | None = None  # what the drive has in one directory
         self._mounts: list[str] | None = None
         self._entries: list[NewEntry] = []
         self._removed: list[str] = []
@@ -120,12 +127,13 @@ class _Import:
         """Store what is new or changed among `group`."""
         to_read: list[tuple[Found, Stat | None]] = []
         size = 0
+        together = Counter(found.path.rpartition("/")[0] for found in group)
         for found in group:
             why = found.refused or await self._why_not(found)
             if why:
                 self._refuse(found.path, why)
                 continue
-            old = await self._old(found)
+            old = await self._old(found, together[found.path.rpartition("/")[0]])
             if old is not None and same_content(old, found.stat):
                 self._keep(found.path, old, found.stat)
             elif not found.stat.is_file or (self._dry_run and (old is None or old.size != found.stat.size)):
@@ -199,13 +207,26 @@ class _Import:
                 return "a nested drive is mounted below it"
         return ""
 
-    async def _old(self, found: Found) -> Stat | None:
-        """Return what the drive has there, None when it has nothing of the kind; takes note of what has to go first."""
+    async def _old(self, found: Found, together: int) -> Stat | None:
+        """Return what the drive has there, None when it has nothing of the kind; takes note of what has to go first.
+
+        `together`: how many entries of that directory are compared now.
+        """
         if self._own is None or self._empty:
             return None
         path = self._place(found.path)
-        node = await self._own.trie.get(path)
-        old = None if node is None else _decoded(node.value)
+        directory, _, name = path.rpartition("/")
+        if self._lists and together >= LISTED_MIN and (self._listed is None or self._listed[0] != directory):
+            self._listed = directory, await values_in(self._own.trie, directory)
+        value = None
+        if self._listed is not None and self._listed[0] == directory:
+            if name not in self._listed[1]:
+                return None
+            value = self._listed[1][name]
+        if value is None:
+            node = await self._own.trie.get(path)
+            value = None if node is None else node.value
+        old = None if value is None else _decoded(value)
         if not found.stat.is_dir and (old is None or old.is_dir) and await self._own.trie.newest(path) is not None:
             self._removed += [below.key for below in await self._own.trie.list(path)]
             return None

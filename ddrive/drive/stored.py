@@ -11,6 +11,7 @@ from ddrive.drive.stat import KIND_BITS, NO_METADATA, USER_ATTRIBUTES, Stat, use
 from ddrive.drive.walks import stat_or_none
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex
+from ddrive.trie import Trie
 
 _NEWEST_LOOKED_AT = 4096  # nodes, for the end of what entries name: an import stores at most a quarter of that at once
 
@@ -55,6 +56,16 @@ async def holds(content: Feed, old: Stat, chunks: AsyncGenerator[Block, None]) -
     finally:
         await reader.aclose()
     return position == old.size
+
+
+async def values_in(trie: Trie, directory: str) -> dict[str, bytes | None]:
+    """Return what is stored for each name in a directory; None where there is something below that is newer."""
+    found: dict[str, bytes | None] = {}
+    level = directory.count("/") + 1 if directory else 0
+    async for node in trie.snapshot().iterate(directory, recursive=False, gt=True):
+        if len(node.parts) > level:
+            found[node.parts[level]] = node.value if len(node.parts) == level + 1 else None
+    return found
 
 
 async def find_spare(own: OwnDrive) -> Spare | None:

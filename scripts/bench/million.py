@@ -11,6 +11,7 @@ import os
 import subprocess
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from systems import DDRIVE, Ours, drop_caches, peak_mib, timed
@@ -86,13 +87,13 @@ def measured(work: Path, options: argparse.Namespace) -> str:
             walk_peak = peak_mib([worker, large.engine])
     finally:
         large.__exit__()
-    shares = " ".join(f"{after - before:.0f}" for before, after in zip(first, first[1:], strict=False))
+    shares = " ".join(f"{after - before:.0f}" for before, after in pairwise(first))
     return "\n".join(
         (
             f"# {options.files} files in {options.directories} directories",
             "",
-            f"`python scripts/bench/million.py --files {options.files} --directories {options.directories}`; the files are",
-            "empty, 2 cores, other programs were running. Memory is the sum of the peaks of engine and importer or mount.",
+            f"`python scripts/bench/million.py --files {options.files} --directories {options.directories}`; the files",
+            "are empty, 2 cores, others at work. Memory: the sum of the peaks of engine and importer or mount.",
             "",
             "| what | seconds | us per file | MiB |",
             "|---|---|---|---|",

@@ -93,6 +93,39 @@ async def test_the_same_bytes_with_another_time_are_not_stored_again(own: Drive,
     assert await own.read_file("/f") == (root / "f").read_bytes()
 
 
+@pytest.mark.parametrize("into", ["/", "/deep/er"])
+async def test_what_changed_among_many_is_found(own: Drive, tmp_path: Path, into: str) -> None:
+    root = tmp_path / "source"
+    names = [f"{number:02}" for number in range(40)]
+    for name in names:
+        tree(root, **{f"files__{name}": name, f"directories__{name}__below": name})
+    (root / "directories" / "empty").mkdir()
+    await import_tree(own, root, into=into)
+    base = into.strip("/")
+    await own.write_file(f"{base}/directories/07/later", b"newer than the entry of its directory")
+    before = await lengths(own)
+    assert (await import_tree(own, root, into=into)).changed == 0
+    assert await lengths(own) == before
+    (root / "files" / "03").write_text("other")
+    (root / "files" / "04").unlink()
+    tree(root, files__04__file="instead", files__new="n", directories__07__below="changed")
+    for name in ("11", "12"):
+        (root / "directories" / name / "below").unlink()
+        (root / "directories" / name).rmdir()
+    (root / "directories" / "11").write_text("a file now")
+    (root / "directories" / "12").symlink_to("11")
+    report = await import_tree(own, root, into=into, delete=True)
+    assert report.refused == []
+    assert report.removed == 1  # what was only in the drive; what was replaced went before
+    expected = {str(path.relative_to(root)): path for path in root.rglob("*") if not path.is_dir()}
+    found = {path.removeprefix(f"{base}/"): stat async for path, stat in own.walk(into) if not stat.is_dir}
+    assert found.keys() == expected.keys()
+    for path, stat in found.items():
+        if stat.is_file:
+            assert await own.read_file(f"{base}/{path}") == expected[path].read_bytes()
+    assert (await import_tree(own, root, into=into)).changed == 0
+
+
 async def test_extended_attributes_are_kept(own: Drive, tmp_path: Path) -> None:
     root = tree(tmp_path / "source", f="1", d__g="2")
     os.setxattr(root / "f", "user.colour", b"blue\0")
