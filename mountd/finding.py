@@ -153,7 +153,14 @@ class Finder:
                 return ddrive.swarm.open_lan(self._found, port=port, networks=self._networks)
             case "dht":
                 nodes = [Address.parse(node) for node in config.dht_nodes]
-                return ddrive.swarm.open_dht(self._found, port=port, nodes=nodes or None)
+                kept = config.state / "dht.nodes"
+                return ddrive.swarm.open_dht(
+                    self._found,
+                    port=port,
+                    nodes=nodes or None,
+                    state=kept.read_bytes() if kept.exists() else b"",
+                    save=partial(save_bytes, kept),
+                )
             case "mainline":
                 nodes = [Address.parse(node) for node in config.mainline_nodes]
                 kept = config.state / "mainline.nodes"

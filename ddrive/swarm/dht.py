@@ -4,11 +4,13 @@ We ask the network and announce ourselves in it, but are no node of it: a machin
 would only cost the others time. `ddrive bootstrap` runs a node. Only discovery keys and our port are sent.
 """
 
+import logging
 import math
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -16,6 +18,7 @@ from ddrive.dialect import DIALECTS, Dialect
 from ddrive.errors import RemoteProtocolError
 from ddrive.ids import DiscoveryKey
 from ddrive.swarm.background import background
+from ddrive.swarm.dht_kept import MAX_KEPT, pack, unpack
 from ddrive.swarm.dht_node import Walk, is_plausible
 from ddrive.swarm.dht_rpc import (
     PEERS,
@@ -33,9 +36,14 @@ REPEAT_S = (300.0, 480.0)  # a topic is looked for again after a time between th
 MAX_WALKS = 8  # at the same time, in one network
 MAX_FOUND = 256  # addresses given on from one walk
 REFRESH_S = 5.0  # topics are not looked for more often than this, whatever happens
+SAVE_S = 600.0  # between two savings of the nodes that answer
 FAREWELL_S = 2.0  # for taking back what was announced, at the end
 
 ANY_PORT = Address("0.0.0.0", 0)
+
+Save = Callable[[bytes], None]  # keeps the nodes that have answered; called in a thread
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -73,6 +81,15 @@ class _Network:
             return None
         nodes = ", ".join(map(str, self._given)) or "none is given"
         return self.socket.last_error or f"no node of the DHT answers ({nodes}): is UDP let out here?"
+
+    @property
+    def given(self) -> str:
+        """The nodes that it begins at: they say which network it is."""
+        return ",".join(map(str, self._given))
+
+    def nodes(self) -> list[Address]:
+        """Return nodes that have answered lately; those of last time as long as nobody has."""
+        return [contact.address for contact in self.socket.node.table.latest(MAX_KEPT)] or self.socket.kept
 
     def join(self, key: DiscoveryKey, *, announce: bool) -> None:
         self.tally.join(key)
@@ -255,7 +272,24 @@ class DhtDiscovery:
                     nursery.start_soon(network.socket.run)
                     nursery.start_soon(network.keep_asking)
 
-    async def _part(self) -> None:
+    async def _keep(self, save: Save) -> None:
+        """Keep the nodes that have answered now and then, for ever."""
+        while True:
+            await trio.sleep(SAVE_S)
+            await self._save(save)
+
+    async def _save(self, save: Save) -> None:
+        state = pack({network.given: network.nodes() for network in self._networks})
+        try:
+            if state:
+                await trio.to_thread.run_sync(save, state)
+        except OSError as error:
+            _log.warning("the nodes of the dht were not saved reason=%s", error)
+
+    async def _part(self, save: Save | None) -> None:
+        if save is not None:
+            with trio.CancelScope(shield=True):
+                await self._save(save)
         with trio.move_on_after(FAREWELL_S, shield=True):
             async with trio.open_nursery() as nursery:
                 for network in self._networks:
@@ -265,12 +299,18 @@ class DhtDiscovery:
 
 @asynccontextmanager
 async def open_dht(
-    sink: Sink, *, port: int, nodes: Sequence[Address] | None = None, listen: Address = ANY_PORT
+    sink: Sink,
+    *,
+    port: int,
+    nodes: Sequence[Address] | None = None,
+    listen: Address = ANY_PORT,
+    state: bytes = b"",
+    save: Save | None = None,
 ) -> AsyncIterator[DhtDiscovery]:
     """Give the discovery through the DHT; what it finds goes to `sink`. `port` 0: nobody can reach us, only look.
 
     `nodes` are those of a private network, in which peers of all dialects then look for each other. We send from the
-    UDP port `listen`. Nothing is sent before a topic is joined.
+    UDP port `listen`. `state` is what `save` was given last time. Nothing is sent before a topic is joined.
     Raises: OSError when that port cannot be had.
     """
     networks: dict[str, _Network] = {}
@@ -282,11 +322,15 @@ async def open_dht(
                 given = [Address.parse(node) for node in dialect.dht_nodes]
                 networks[name] = _Network(name, given, sink, port, listen)
         dht = DhtDiscovery(networks, can_announce=bool(port))
-        async with background(dht._run):
+        kept = unpack(state)
+        for network in networks.values():
+            network.socket.kept = kept.get(network.given, [])
+        tasks = [dht._run] if save is None else [dht._run, partial(dht._keep, save)]
+        async with background(*tasks):
             try:
                 yield dht
             finally:
-                await dht._part()
+                await dht._part(save)
     finally:
         for network in set(networks.values()):
             network.socket.close()

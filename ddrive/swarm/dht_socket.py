@@ -28,6 +28,7 @@ class NodeSocket:
         self.node = Node(os.urandom, trio.current_time(), is_ephemeral=is_ephemeral)
         self.last_error: str | None = None
         self._given = given
+        self.kept: list[Address] = []  # nodes of last time, to begin at as well
         self._resolved: list[Address] = []
         self._resolved_s = -FRESH_S
         self._changed = trio.Event()
@@ -57,7 +58,7 @@ class NodeSocket:
 
     def start(self, walk: Walk) -> None:
         """Begin a walk, at the nodes known by now."""
-        self.node.start(walk, self._resolved, trio.current_time())
+        self.node.start(walk, [*self._resolved, *self.kept], trio.current_time())
         self._flush()
 
     def update(self, walk: Walk, keepers: list[tuple[Address, bytes]]) -> None:

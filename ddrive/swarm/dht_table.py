@@ -56,6 +56,11 @@ class NodeTable:
         contacts = [known.contact for bucket in self._buckets.values() for known in bucket.values()]
         return sorted(contacts, key=lambda contact: distance(contact.id, target))[:most]
 
+    def latest(self, most: int) -> list[Contact]:
+        """Return the `most` nodes that have answered last."""
+        known = [known for bucket in self._buckets.values() for known in bucket.values()]
+        return [item.contact for item in sorted(known, key=lambda item: -item.heard_s)[:most]]
+
     def silent(self, since_s: float, most: int) -> list[Contact]:
         """Return up to `most` nodes that have not answered since `since_s`, those silent for longest first."""
         known = [known for bucket in self._buckets.values() for known in bucket.values() if known.heard_s < since_s]

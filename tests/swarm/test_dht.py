@@ -11,6 +11,8 @@ from ddrive.ids import DiscoveryKey
 from ddrive.swarm import dht as module
 from ddrive.swarm import dht_node
 from ddrive.swarm.dht import DhtDiscovery, open_dht
+from ddrive.swarm.dht_node import Walk
+from ddrive.swarm.dht_rpc import Contact
 from ddrive.swarm.dht_socket import NodeSocket, open_dht_node
 from ddrive.swarm.discovery import Finding
 from ddrive.swarm.static import Address
@@ -68,6 +70,29 @@ async def test_a_port_of_the_router_is_announced_instead(node: NodeSocket) -> No
         assert dht.report().topics[OTHER_TOPIC].announced == 0
         assert found == [], "we are not told of ourselves"
     assert announced(node) == []
+
+
+async def test_nodes_are_kept_over_a_restart(node: NodeSocket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dht_node, "TRY_S", (0.2, 0.2))
+    kept: list[bytes] = []
+    async with open_dht_node(HERE) as given:
+        given.start(Walk(given.node.id))
+        node.start(Walk(node.node.id))
+        given.node.table.heard(Contact(node.node.id, node.address), trio.current_time())
+        begins = [given.address]
+        async with open_dht(lambda _: None, port=5151, nodes=begins, listen=HERE, save=kept.append) as dht:
+            dht.join(TOPIC, DWEB, announce=True)
+            await until(lambda: announced(node))
+    assert str(node.address) in kept[-1].decode()
+    assert announced(node) == []
+    state = kept[-1] + b"\xff\xff\nnonsense\n"
+    async with open_dht(lambda _: None, port=5151, nodes=begins, listen=HERE, state=state, save=kept.append) as dht:
+        dht.join(TOPIC, DWEB, announce=True)
+        await until(lambda: announced(node))
+    async with open_dht(lambda _: None, port=5151, nodes=[HERE._replace(port=9)], listen=HERE, state=state) as dht:
+        dht.join(TOPIC, DWEB, announce=True)
+        await until(lambda: dht.report().last_error)
+        assert announced(node) == [], "another network"
 
 
 async def test_leaving_takes_back_what_was_announced(node: NodeSocket) -> None:
