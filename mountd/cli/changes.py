@@ -2,9 +2,8 @@
 
 import base64
 import json
-import sys
+import os
 from collections.abc import AsyncIterator, Callable
-from itertools import islice
 from typing import Any, Final, TypeVar
 
 import trio
@@ -13,31 +12,46 @@ from ddrive.appdb import AnyChange, Delete, Put
 from ddrive.errors import UnusablePlace
 from ddrive.graph import Edge, EdgeChange
 
-LINES: Final = 256  # that are read, and done, at once
+STDIN: Final = 0
+CHUNK_BYTES: Final = 1024 * 1024
+LINES: Final = 256  # that are done at once, at most
 
 Change = TypeVar("Change")
 
 
 async def read_changes(parse: Callable[[dict[str, Any]], Change]) -> AsyncIterator[list[Change]]:
-    """Give what `parse` makes of the lines of stdin, some at a time. Raises: UnusablePlace, which names the line."""
+    """Give what `parse` makes of the lines of stdin as they come, some at a time.
+
+    Raises: UnusablePlace, which names the line.
+    """
     number = 0
-    while lines := await trio.to_thread.run_sync(_some_lines, abandon_on_cancel=True):
-        found: list[Change] = []
-        for line in lines:
-            number += 1
-            try:
-                if line.strip():
-                    found.append(parse(json.loads(line)))
-            except (KeyError, TypeError, ValueError) as error:
-                why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-                raise UnusablePlace(
-                    f"line {number} of stdin is no change ({why}): give one object per line, as watch --json prints"
-                ) from None
-        yield found
+    async for lines in _lines():
+        for some in (lines[start : start + LINES] for start in range(0, len(lines), LINES)):
+            found: list[Change] = []
+            for line in some:
+                number += 1
+                try:
+                    if line.strip():
+                        found.append(parse(json.loads(line)))
+                except (KeyError, TypeError, ValueError) as error:
+                    why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+                    raise UnusablePlace(
+                        f"line {number} of stdin is no change ({why}): give one object per line, as watch --json prints"
+                    ) from None
+            if found:
+                yield found
 
 
-def _some_lines() -> list[bytes]:
-    return list(islice(sys.stdin.buffer, LINES))
+async def _lines() -> AsyncIterator[list[bytes]]:
+    """Give the lines of stdin as they come.
+
+    They are read from the descriptor: a thread that waits in `sys.stdin` would hold its lock when the process ends.
+    """
+    rest = b""
+    while chunk := await trio.to_thread.run_sync(os.read, STDIN, CHUNK_BYTES, abandon_on_cancel=True):
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield whole
+    yield [rest]
 
 
 def db_change(value: dict[str, Any]) -> AnyChange:

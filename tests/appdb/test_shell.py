@@ -1,7 +1,9 @@
 """`ddrive db` and `ddrive graph` as somebody meets them who tries everything: versions, bytes, names, advice."""
 
 import json
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,28 @@ def test_many_changes_are_done_by_one_call(engine: Program) -> None:
         result = fed(engine, lines({"key": "before", "value": ""}) + wrong, "db", "write", copy)
         assert (result.code, "line 2" in result.err) == (2, True)
     assert "before" not in names(engine, copy)
+
+
+def test_changes_are_done_as_they_come_until_interrupted(engine: Program) -> None:
+    key = engine.ask("db", "create")["key"]
+    with subprocess.Popen(
+        [*engine.command, "db", "write", key],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=engine.environment(),
+    ) as writing:
+        try:
+            assert writing.stdin is not None
+            writing.stdin.write(lines({"key": "k", "value": "1"}))
+            writing.stdin.flush()
+            limit = time.monotonic() + 60
+            while engine.run("db", "get", key, "k").out != b"1\n":
+                assert time.monotonic() < limit
+            writing.send_signal(signal.SIGINT)
+            assert (writing.wait(60), writing.stderr.read() if writing.stderr else b"") == (130, b"")
+        finally:
+            writing.kill()
 
 
 def test_graph_has_versions_and_takes_many_edges(engine: Program) -> None:
