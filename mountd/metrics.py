@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from ddrive.errors import DriveError
-from ddrive.replication.peer import PeerStats
+from ddrive.replication.peer import FeedStats
 from ddrive.store.store import OwnedStore
 from ddrive.swarm import Address, Swarm
 from mountd.finding import Finder
@@ -38,6 +38,8 @@ _EXCHANGED: Final = {
     "downloaded_blocks": "Blocks received",
     "timeouts": "Requests that were not answered in time",
     "verify_failures": "Blocks received that did not verify",
+    "cache_hits": "Blocks read here that were held",
+    "cache_misses": "Blocks read here that had to be fetched from peers first",
 }
 
 
@@ -172,5 +174,5 @@ class Metrics:
             pass  # whoever asked has gone
 
 
-def _counts(stats: PeerStats) -> dict[str, int]:
+def _counts(stats: FeedStats) -> dict[str, int]:
     return {what: getattr(stats, what) for what in _EXCHANGED}

@@ -1,7 +1,7 @@
 """The methods of the control socket that are no feed methods: parameters in, the command line's JSON shapes out."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -291,7 +291,10 @@ def _counted(sessions: list[FeedSession]) -> dict[str, Any]:
     totals = [session.stats for session in sessions]
     return {
         **_exchanged(totals),
-        "cache": {"hits": None, "misses": None},  # whoever reads a held block reads it himself: nobody counts
+        "cache": {
+            "hits": sum(stats.cache_hits for stats in totals),
+            "misses": sum(stats.cache_misses for stats in totals),
+        },
         "timeouts": sum(stats.timeouts for stats in totals),
         "verify_failures": sum(stats.verify_failures for stats in totals),
         "peers": [
@@ -301,7 +304,7 @@ def _counted(sessions: list[FeedSession]) -> dict[str, Any]:
     }
 
 
-def _exchanged(stats: list[PeerStats]) -> dict[str, dict[str, int]]:
+def _exchanged(stats: Sequence[PeerStats]) -> dict[str, dict[str, int]]:
     return {
         "uploaded": {
             "bytes": sum(item.uploaded_bytes for item in stats),

@@ -127,15 +127,18 @@ class Feed(AppendableFeed):
         Raises: NotHeld when it is not held and `wait` is false, Closed, CorruptStorage.
         """
         _check_index(index)
+        waited = False
         while True:
             self._check_open()
             data = self.get_held(index)
             if data is not None:
+                self.log.misses += waited
                 await self._give_way()
                 return data
             if not wait:
                 raise NotHeld(f"block {index} of feed {self.name} is not held")
             with self.want(index, index + 1, urgent=urgent):
+                waited = True
                 if not self.log.has(index):  # the source may have had it at once
                     await self._audience.waiters.block(index)
 

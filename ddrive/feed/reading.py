@@ -33,6 +33,8 @@ class StoredFeed:
         self.forked = False
         self.closed = False
         self.used: dict[int, None] | None = None  # segments read since it was emptied, where somebody wants to know
+        self.reads = 0  # blocks given out, but for those in `passing`
+        self.misses = 0  # blocks that somebody had to wait for
         self.passing = Passing()
         self._directory = directory
         self._files = files
@@ -71,6 +73,7 @@ class StoredFeed:
             raise NotHeld(f"block {index} of feed {short(self.key)} is not held")
         if self.used is not None:
             self.used[index >> SEGMENT_BITS] = None
+        self.reads += 1
         if self._ahead is not None and (loaded := self._ahead.take(index)) is not None:
             return loaded
         leaf = self._node(2 * index)
@@ -110,6 +113,7 @@ class StoredFeed:
                     return None
                 self._note_verified(index)
             found.append(block)
+        self.reads += len(found)
         if self.used is not None:
             self.used.update(dict.fromkeys(range(start >> SEGMENT_BITS, (end - 1 >> SEGMENT_BITS) + 1)))
         return found if place == len(data) else None

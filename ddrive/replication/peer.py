@@ -62,6 +62,14 @@ class PeerStats:
     verify_failures: int = 0
 
 
+@dataclass(slots=True)
+class FeedStats(PeerStats):
+    """What was exchanged with all peers, and how many blocks were read here that were held, or had to be waited for."""
+
+    cache_hits: int = 0
+    cache_misses: int = 0
+
+
 @dataclass(slots=True, eq=False)
 class PeerState:
     """The scheduler's memory of one peer."""

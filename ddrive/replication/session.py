@@ -23,7 +23,7 @@ from ddrive.replication.blocks import REGION_BLOCKS
 from ddrive.replication.ending import Ending
 from ddrive.replication.extensions import Extensions
 from ddrive.replication.observing import DEFAULT_OPTIONS, PeerObserver, PeerOptions
-from ddrive.replication.peer import PeerState, PeerStats
+from ddrive.replication.peer import FeedStats, PeerState, PeerStats
 from ddrive.replication.scheduler import REQUEST_TIMEOUT_S
 from ddrive.replication.serving import Uploads
 
@@ -41,7 +41,7 @@ class FeedSession(Ending):
 
     def __init__(self, feed: Feed, *, eager_length: bool = False, request_timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         super().__init__(feed, eager_length=eager_length, request_timeout_s=request_timeout_s)
-        self.stats = PeerStats()
+        self.stats = FeedStats()
         self.observer: PeerObserver | None = None
         self._giver: LinkedPeer | None = None  # whose Data is being stored
         self._watchers: list[Callable[[], None]] = []

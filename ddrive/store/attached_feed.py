@@ -131,10 +131,13 @@ class AttachedFeed:
 
     def tell_use(self) -> None:
         """Tell the engine what was read since the last time, so that it knows what to keep."""
-        used = None if self.feed is None else self.feed.log.used
-        if used and self._is_ready:
-            self._calling.notice("feed.used", {"handle": self.handle, "segments": list(used)})
-            used.clear()
+        if self.feed is None or not self._is_ready:
+            return
+        log = self.feed.log
+        if log.used or log.misses:
+            counts = {"hits": max(0, log.reads - log.misses), "misses": log.misses}
+            self._calling.notice("feed.used", {"handle": self.handle, "segments": list(log.used or ()), **counts})
+            log.used, log.reads, log.misses = {}, 0, 0
 
     def tell(self) -> None:
         """Open the feed again at an engine that does not know it, and tell it all wishes."""

@@ -10,7 +10,7 @@ in it until it is written, and when there are too many it tells everything anew.
     feed.close   {handle} -> {}
     notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
         feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}, feed.ask_peers {handle, name, payload},
-        feed.used {handle, segments}
+        feed.used {handle, segments, hits, misses}
     event feed.changed {handle, length, byte_length, writable, forked, peers, nodes, passed: [[index, block]…], and
         changes: [[held, start, end]…] or runs}
 """
@@ -140,6 +140,9 @@ class _Served:
             return
         if method == "feed.used":
             self._note_use(params["segments"])
+            stats = self._store.session(self.feed).stats
+            stats.cache_hits += int(params["hits"])
+            stats.cache_misses += int(params["misses"])
             return
         wish = int(params["wish"])
         if method == "feed.drop":

@@ -144,5 +144,6 @@ def _stats_lines(value: dict[str, Any]) -> list[str]:
     rows = [["", "blocks", "bytes"]]
     rows += [[way, str(value[way]["blocks"]), format_size(value[way]["bytes"])] for way in ("downloaded", "uploaded")]
     lines = report.columns(rows)
+    lines.append(f"blocks read here: {value['cache']['hits']} held, {value['cache']['misses']} fetched first")
     lines.append(f"timeouts {value['timeouts']}, failed verifications {value['verify_failures']}")
     return lines

@@ -40,6 +40,13 @@ def test_metrics_count_what_happens(ddrive: Program, tmp_path: Path) -> None:
         assert any(name.startswith("ddrive_peer_round_trip_seconds{") for name in after)
         assert after["ddrive_cache_bytes"] > 100_000
         assert after["ddrive_evicted_bytes_total"] == 0
+        assert after["ddrive_cache_misses_total"] > 0
+        missed = ddrive.ask("stats", key)["cache"]["misses"]
+        assert missed == after["ddrive_cache_misses_total"]
+        ddrive.run("cat", key, "a.bin")
+        again = metrics(address)
+        assert again["ddrive_cache_hits_total"] >= after["ddrive_cache_hits_total"] + 2
+        assert again["ddrive_cache_misses_total"] == missed
         assert after["ddrive_verify_failures_total"] == 0
 
 
