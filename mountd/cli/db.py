@@ -96,9 +96,10 @@ def put(
     no_start: options.NoStart = False,
 ) -> None:
     """Store a value; it replaces all values of that name that are seen here."""
+    sharing.newest(key)  # a wrong one is told before anything is read
+    content = sys.stdin.buffer.read() if value == "-" else value.encode("utf-8", "surrogateescape")
 
     async def verb(session: Session, db: AppDB) -> None:
-        content = sys.stdin.buffer.read() if value == "-" else value.encode("utf-8", "surrogateescape")
         length = db.local.length
         [nodes] = await db.batch([Put(name, content, if_not_exists)])
         is_stored = db.writer(nodes[0]) == db.local.key and nodes[0].seq >= length
