@@ -170,6 +170,18 @@ def header_in(block: bytes | None) -> Header | None:
     return header if header is not None and header.type in _TRIE_TYPES else None
 
 
+def nodes_in(feed: Feed, start: int, end: int) -> Iterator[TrieNode]:
+    """Yield the entries of a drive in these blocks; what is not held, hidden or no entry is left out."""
+    for index in range(max(1, start), end):
+        try:
+            block = feed.get_held(BlockIndex(index))
+            node = None if block is None else decode_node(index, block, feed.name)
+        except (CorruptStorage, InvalidProof):
+            continue
+        if node is not None and not node.hidden:
+            yield node
+
+
 async def _referred(feed: Feed) -> set[PublicKey]:
     """Return the feeds that held entries of a drive name, whichever version they are of."""
     found: set[PublicKey] = set()

@@ -1,9 +1,14 @@
-"""What is to be kept whatever else is dropped, in `pins.json`: paths of drives, and the blocks that they had then."""
+"""What is to be kept whatever else is dropped, in `pins.json`: paths of drives, and the blocks that they had then.
 
+A pin follows its path: of newer entries that have come in for it, the newest of each file is kept too. Those are found
+again among the entries that are held, so they are not in the file.
+"""
+
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ddrive.errors import StorageError
 from ddrive.ids import PublicKey
@@ -34,6 +39,14 @@ class Pin:
         return cls(key, str(value["path"]), int(value["version"]), blocks_of(value["blocks"]))
 
 
+class Newer(NamedTuple):
+    """Where the content of a file is by an entry that came in later."""
+
+    version: int
+    feed: PublicKey
+    run: Run
+
+
 class Pins:
     """All pins; every change is on disk when the call returns."""
 
@@ -43,6 +56,7 @@ class Pins:
             self._pins = [Pin.from_json(value) for value in load_json(path, [])]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StorageError(f"{path} is damaged ({error!r}): move it away to start anew") from error
+        self._newer: dict[tuple[PublicKey, str], Newer] = {}  # by drive and path
         self._runs = self._joined()
 
     def __iter__(self) -> Iterator[Pin]:
@@ -64,7 +78,29 @@ class Pins:
         """Keep a path, instead of what was kept of the same path before."""
         self._pins = [other for other in self._pins if (other.key, other.path) != (pin.key, pin.path)]
         self._pins.append(pin)
+        self._newer = {
+            place: newer
+            for place, newer in self._newer.items()
+            if not (place[0] == pin.key and is_within(place[1], pin.path) and newer.version < pin.version)
+        }
         self._save()
+
+    def follow(self, key: PublicKey, path: str, newer: Newer) -> bool:
+        """Keep what a file of a drive has by a newer entry, if it is pinned; tells whether that is news."""
+        if not any(is_within(path, pin.path) and newer.version >= pin.version for pin in self.of(key)):
+            return False
+        former = self._newer.get((key, path))
+        if former is not None and former.version >= newer.version:
+            return False
+        self._newer[key, path] = newer
+        if former is not None:
+            self._runs = self._joined()
+        elif newer.run[0] < newer.run[1]:
+            runs = self._runs.setdefault(newer.feed, [])
+            first = bisect_left(runs, newer.run[0], key=lambda run: run[1])
+            last = bisect_right(runs, newer.run[1], first, key=lambda run: run[0])
+            runs[first:last] = joined([*runs[first:last], newer.run])
+        return True
 
     def drop(self, key: PublicKey, path: str, blocks: Blocks) -> set[PublicKey]:
         """Keep a path no longer, nor what is below it, nor these blocks; returns the feeds that this concerns."""
@@ -75,6 +111,10 @@ class Pins:
             if not (pin.key == key and is_within(pin.path, path)) and (rest := _less(pin, blocks)).blocks
         ]
         touched = {feed for pin in before if pin not in self._pins for feed in pin.blocks}
+        for place, newer in list(self._newer.items()):
+            if place[0] == key and is_within(place[1], path):
+                touched.add(newer.feed)
+                del self._newer[place]
         if touched:
             self._save()
         return touched
@@ -87,8 +127,10 @@ class Pins:
         found: dict[PublicKey, list[Run]] = {}
         for pin in self._pins:
             for feed, runs in pin.blocks.items():
-                found[feed] = joined([*found.get(feed, []), *runs])
-        return found
+                found.setdefault(feed, []).extend(runs)
+        for newer in self._newer.values():
+            found.setdefault(newer.feed, []).append(newer.run)
+        return {feed: joined(runs) for feed, runs in found.items()}
 
 
 def is_within(path: str, directory: str) -> bool:

@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+from tests.support.memory_mount import until
 from tests.support.program import Program, program
 
 MIB = 1 << 20
@@ -68,3 +69,42 @@ def test_what_was_used_last_is_kept_and_what_is_pinned(ddrive: Program, tmp_path
         own = other.ask("import", source)["key"]
         assert other.ask("du", own)["held"] == 10 * MIB
         assert other.ask("status")["space"]["cached"] <= 5 * MIB
+
+
+def test_a_pin_follows_its_path(ddrive: Program, tmp_path: Path) -> None:
+    source, mount = tmp_path / "tree", tmp_path / "mount"
+    (source / "kept").mkdir(parents=True)
+    for number, name in enumerate(("kept/p", "kept/q", "a", "b", "c")):
+        (source / name).write_bytes(content(2 * MIB, number))
+    key = ddrive.ask("import", source)["key"]
+    with program(tmp_path / "other" / "state", cache_size="3MiB") as other:
+        other.mount(key, mount, "--peer", ddrive.address)
+        other.ask("download", key, "kept")
+        for seed in (10, 11):
+            (source / "kept" / "p").write_bytes(content(2 * MIB, seed))
+            (source / "kept" / "new").write_bytes(content(MIB, seed + 10))
+            ddrive.ask("import", source, key)
+            for name in ("kept/p", "kept/new"):
+                until(lambda name=name: (mount / name).exists() and same(mount / name, source / name))  # type: ignore[misc]
+            for name in ("a", "b", "c", "a"):
+                assert same(mount / name, source / name)
+            assert held_all(other, key, "kept/p", "kept/q", "kept/new")
+            assert not held_all(other, key, "a", "b", "c")
+        other.ask("unmount", mount)
+        other.ask("stop")  # it is found out anew
+        for name in ("b", "c", "a"):
+            assert other.run("cat", key, name).out == (source / name).read_bytes()
+        assert held_all(other, key, "kept/p", "kept/q", "kept/new")
+        other.ask("clear", key, "kept", "--yes")
+        for name in ("kept/p", "kept/new", "b", "c", "a"):
+            assert other.run("cat", key, name).out == (source / name).read_bytes()
+        assert not held_all(other, key, "kept/p")
+
+
+def same(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
+
+
+def held_all(program: Program, key: str, *names: str) -> bool:
+    """Tell whether all bytes of these files are held."""
+    return all(told["held"] == told["bytes"] for told in (program.ask("du", key, name) for name in names))
