@@ -14,12 +14,15 @@ import trio
 from ddrive.errors import Closed, DriveError, LengthChanged, NotWritable
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog
+from ddrive.feed.merkle import Grown
 from ddrive.feed.owned import Staged
 from ddrive.feed.view import FeedView
 from ddrive.feed.waiting import Audience
 from ddrive.ids import BlockIndex, short
 
 TOGETHER_BYTES = 8 * 1024 * 1024  # in one sync: more would keep the first of them waiting
+
+BESIDE_BYTES = 512 * 1024  # from here on a thread saves more than it costs to start one
 
 _log = getLogger(__name__)
 
@@ -141,7 +144,7 @@ class AppendableFeed:
             return
         unseen = log.signed_length
         try:
-            staged = log.stage(blocks)
+            staged = await _staged(log, blocks)
             await self._secure(log, staged)
         except BaseException as error:
             for waiting in taken:
@@ -175,7 +178,8 @@ class AppendableFeed:
         log = self._appendable()
         async with self._turn:
             self._check_length(expected_length)
-            staged = log.stage(blocks)
+            with trio.CancelScope(shield=True):
+                staged = await _staged(log, blocks)
             log.publish(staged, signed=False)
         self._audience.waiters.grew(self.length)
         self._audience.waiters.stored(staged.start, staged.length)
@@ -236,6 +240,28 @@ class AppendableFeed:
     def _check_open(self) -> None:
         if self._closed:
             raise Closed(f"feed {self.name} is closed")
+
+
+async def _staged(log: FeedLog, blocks: Sequence[Buffer]) -> Staged:
+    """Stage an append; of many bytes the hashes are made by a second core while this one writes."""
+    if not log.blocking or sum(map(len, blocks)) < BESIDE_BYTES:
+        return log.stage(blocks)
+    hashing: list[Grown] = []
+    failed: OSError | DriveError | None = None
+
+    async def hash_beside() -> None:
+        hashing.append(await trio.to_thread.run_sync(log.grown, blocks, limiter=_limiter))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hash_beside)
+        await trio.lowlevel.checkpoint()  # the thread begins
+        try:
+            log.stage_content(blocks)
+        except (OSError, DriveError) as error:
+            failed = error
+    if failed is not None:
+        raise failed
+    return log.stage_nodes(hashing[0])
 
 
 async def _in_thread(log: FeedLog, work: Callable[[], None]) -> None:

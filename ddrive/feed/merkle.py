@@ -71,12 +71,13 @@ class Grown(NamedTuple):
     """The tree after blocks were added.
 
     `tail` is the content of the tree file for nodes `2*old` up to `2*new - 2`, zeros where a node is not complete;
-    `parents` are the completed nodes before it; `size` is the number of bytes of all new blocks.
+    `parents` are the completed nodes before it; `added` and `size` are how many blocks and bytes are new.
     """
 
     roots: list[Node]
     tail: bytearray
     parents: list[Node]
+    added: int
     size: int
 
 
@@ -146,7 +147,7 @@ def grow(roots: Sequence[Node], length: int, blocks: Sequence[Buffer]) -> Grown:
             else:
                 parents.append(node)
         number += 2
-    return Grown(stack, tail, parents, total)
+    return Grown(stack, tail, parents, len(blocks), total)
 
 
 # -- telling peers what we hold and what they need

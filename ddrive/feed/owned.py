@@ -5,7 +5,8 @@ that wait for a disk (`secure`, `sync_files`) touch only files, so that they can
 Source: feed.md sections 4.4 and 4.5.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from logging import getLogger
 from typing import NamedTuple, Self
 
@@ -26,7 +27,7 @@ from ddrive.feed import merkle
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import Buffer, signable
 from ddrive.feed.layout import FeedFiles
-from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_BYTES, MAX_LENGTH
+from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_BYTES, MAX_LENGTH, Grown
 from ddrive.feed.reading import StoredFeed
 from ddrive.feed.recovery import UNSYNCED_BATCHES, recover
 from ddrive.feed.signing import ED25519, Signing
@@ -188,25 +189,35 @@ class OwnedFeed(StoredFeed):
 
         `secure` has to follow, then `publish` or, when it failed, `abandon`.
         """
+        self.stage_content(blocks)
+        return self.stage_nodes(self.grown(blocks))
+
+    def stage_content(self, blocks: Sequence[Buffer]) -> None:
+        """Write blocks beyond the end of the feed: the first half of `stage`; `grown` may run in a thread meanwhile."""
         self.check_appendable(blocks)
-        grown = merkle.grow(self.roots, self.length, blocks)
-        length, byte_length = self.length + len(blocks), self.byte_length + grown.size
-        if length > MAX_LENGTH or byte_length >= MAX_BYTES:
+        size = sum(map(len, blocks))
+        if self.length + len(blocks) > MAX_LENGTH or self.byte_length + size >= MAX_BYTES:
             raise TooLarge(f"feed {short(self.key)} would become too long")
         if self.on_write is not None:
             for index, block in enumerate(blocks, self.length):
                 self.on_write(index, block)
-        self.room(self.length, grown.size)  # our own is written in any case, others' blocks may have to go for it
-        try:
-            if grown.size:
-                self._files.data.write(self.byte_length, blocks[0] if len(blocks) == 1 else b"".join(blocks))
-            if blocks:
+        self.room(self.length, size)  # our own is written in any case, others' blocks may have to go for it
+        if size:
+            with self._content_undone():
+                self._files.data.write_all(self.byte_length, blocks)
+
+    def grown(self, blocks: Sequence[Buffer]) -> Grown:
+        """Return the tree that `blocks` make of the feed's."""
+        return merkle.grow(self.roots, self.length, blocks)
+
+    def stage_nodes(self, grown: Grown) -> Staged:
+        """Write the nodes of blocks that `stage_content` has written: the second half of `stage`."""
+        length = self.length + grown.added
+        if grown.added:
+            with self._content_undone():
                 self._files.write_tail(2 * self.length, grown.tail)
                 self._files.write_nodes(grown.parents)
-        except OSError:
-            self._files.data.truncate(min(self._files.data.size(), self.byte_length))
-            raise
-        self._staged = Staged(BlockIndex(self.length), length, byte_length, grown.roots)
+        self._staged = Staged(BlockIndex(self.length), length, self.byte_length + grown.size, grown.roots)
         return self._staged
 
     def secure(self, staged: Staged) -> None:
@@ -246,6 +257,15 @@ class OwnedFeed(StoredFeed):
         """
         self._staged = None
         self._damaged = self._damaged or self._signing
+
+    @contextmanager
+    def _content_undone(self) -> Iterator[None]:
+        """Cut off what was written beyond the end when it could not be completed."""
+        try:
+            yield
+        except OSError:
+            self._files.data.truncate(min(self._files.data.size(), self.byte_length))
+            raise
 
     # -- making it durable
 

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +21,7 @@ FORKED = "forked"  # evidence of two histories under one key; not known to npm p
 FILE_NAMES = (KEY, SECRET_KEY, TREE, SIGNATURES, BITFIELD, DATA, "name", FORKED)
 
 _PUNCH_HOLE_KEEP_SIZE = 0x03  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE of <linux/falloc.h>
+_LARGE_BYTES = 4096  # pieces of this size on average cost less to write one by one than to join
 _ZEROS = bytes(1 << 16)
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -56,6 +58,9 @@ class Storage(Protocol):
 
     def write(self, offset: int, data: Buffer) -> None:
         """Write all of `data` at `offset`; a gap before it reads as zeros."""
+
+    def write_all(self, offset: int, pieces: Sequence[Buffer]) -> None:
+        """Write all pieces one after the other from `offset` on."""
 
     def size(self) -> int:
         """Return the size of the file in bytes."""
@@ -136,6 +141,14 @@ class FileStorage:
         written = os.pwrite(self._fd, data, offset)
         while written < len(data):
             written += os.pwrite(self._fd, memoryview(data)[written:], offset + written)
+
+    def write_all(self, offset: int, pieces: Sequence[Buffer]) -> None:
+        """Write all pieces one after the other from `offset` on; large ones without putting them together first."""
+        size = sum(map(len, pieces))
+        if len(pieces) == 1 or size < len(pieces) * _LARGE_BYTES or len(pieces) > os.sysconf("SC_IOV_MAX"):
+            self.write(offset, pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        elif (written := os.pwritev(self._fd, pieces, offset)) < size:
+            self.write(offset + written, b"".join(pieces)[written:])
 
     def size(self) -> int:
         """Return the size of the file in bytes."""
@@ -260,6 +273,10 @@ class MemoryStorage:
         if offset > len(self._content):
             self._content.extend(bytes(offset - len(self._content)))
         self._content[offset : offset + len(data)] = data
+
+    def write_all(self, offset: int, pieces: Sequence[Buffer]) -> None:
+        """Write all pieces one after the other from `offset` on."""
+        self.write(offset, b"".join(pieces))
 
     def size(self) -> int:
         """Return the size of the file in bytes."""

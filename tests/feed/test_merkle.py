@@ -77,7 +77,7 @@ def test_grown_tree_matches_the_vectors(batch):
 
 def test_growing_by_nothing_changes_nothing():
     roots = [NODES[3], NODES[8]]
-    assert merkle.grow(roots, 5, []) == (roots, bytearray(), [], 0)
+    assert merkle.grow(roots, 5, []) == (roots, bytearray(), [], 0, 0)
 
 
 @pytest.mark.parametrize("case", PROOFS["cases"], ids=lambda case: f"{case['length']}-{len(case['have'])}")
