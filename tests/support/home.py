@@ -1,6 +1,7 @@
 """A home behind a router, in network namespaces: Debian's miniupnpd, which opens ports for who asks; a host outside."""
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,11 @@ def home(directory: Path, *, upnp: bool = True, natpmp: bool = True, ports: str 
             yield Home(inside, outside, router)
 
 
+def _sockets(router: Host) -> str:
+    """Return the UDP sockets of a host, as the kernel lists them."""
+    return subprocess.run([*router.prefix, "cat", "/proc/net/udp"], check=True, capture_output=True, text=True).stdout
+
+
 @contextmanager
 def _daemon(router: Host, directory: Path, **settings_of: str) -> Iterator[None]:
     settings, pid = directory / "miniupnpd.conf", directory / "miniupnpd.pid"
@@ -101,6 +107,10 @@ def _daemon(router: Host, directory: Path, **settings_of: str) -> Iterator[None]
     )
     with process:
         try:
+            wanted = [port for port, word in ((1900, "upnp"), (5351, "natpmp")) if settings_of[word] == "yes"]
+            while not all(f":{port:04X} " in _sockets(router) for port in wanted):
+                assert process.poll() is None
+                time.sleep(0.02)
             yield
         finally:
             process.kill()
