@@ -3,7 +3,7 @@
 import posixpath
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -49,8 +49,11 @@ def ls(
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
             found = await _listed(opened, place, recursive=recursive)
-        rows = [_long_row(entry) if long else [str(entry["name"])] for entry in found]
-        session.say(found, [_shown(line) for line in report.columns(rows)])
+        if as_json:
+            session.say([_entry(name, about) for name, about in found], [])
+        else:
+            rows = [_long_row(_entry(name, about)) if long else [name] for name, about in found]
+            session.say(None, (_shown(line) for line in report.columns(rows)))
 
     named = named_drive(drive)
     run(Common(state, as_json, start=not no_start), verb)
@@ -107,15 +110,15 @@ async def _copy(reader: FileReader, name: str, alive: Callable[[], None]) -> Non
         alive()
 
 
-async def _listed(drive: Drive, path: str, *, recursive: bool) -> list[dict[str, Any]]:
+async def _listed(drive: Drive, path: str, *, recursive: bool) -> Sequence[tuple[str, Stat]]:
     """Return the entries of the directory `path`, or the one file that it names."""
     here = await drive.stat(path)
     if not here.is_dir:
-        return [_entry(posixpath.basename(path), here)]
+        return [(posixpath.basename(path), here)]
     if recursive:
         start = path.rstrip("/") + "/"
-        return [_entry(full.removeprefix(start), about) async for full, about in drive.walk(path)]
-    return [_entry(entry.name, entry.stat) for entry in await drive.list(path)]
+        return [(full.removeprefix(start), about) async for full, about in drive.walk(path)]
+    return await drive.list(path)
 
 
 def _entry(name: str, about: Stat) -> dict[str, Any]:

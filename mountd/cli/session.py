@@ -38,7 +38,7 @@ class Session:
         """Return the engine's answer; parameters that are None are left out."""
         return await self.engine.call(method, {name: value for name, value in params.items() if value is not None})
 
-    def say(self, value: Any, lines: list[str]) -> None:
+    def say(self, value: Any, lines: Iterable[str]) -> None:
         """Write the result of the verb to stdout."""
         report.say(value, lines, as_json=self.common.as_json)
 
