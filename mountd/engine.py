@@ -258,8 +258,7 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
             except (OSError, ValueError) as error:
                 if number == len(choices) - 1:
                     raise DriveError(f"cannot listen on {choice} ({error}): choose another --listen") from error
-        if not config.listen:
-            save_json(remembered, {"port": int(swarm.listen_addresses[0].rpartition(":")[2])})
+        save_json(remembered, {"port": int(swarm.listen_addresses[0].rpartition(":")[2])})
         yield swarm
 
 

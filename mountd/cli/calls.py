@@ -20,6 +20,8 @@ def arranged(arguments: Sequence[str], groups: Collection[str]) -> list[str]:
         del rest[:count]
     if not rest:
         return [HELP]
+    if rest[0].startswith("-"):  # --help, --version: about no engine
+        return rest
     if rest[0] == "help":
         return [*rest[1:], HELP]
     if len(rest) == 1 and rest[0] in groups:

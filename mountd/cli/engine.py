@@ -107,7 +107,11 @@ def status(state: options.State = None, as_json: options.Json = False, no_start:
     run(Common(state, as_json, start=not no_start), verb)
 
 
-def stop(state: options.State = None, as_json: options.Json = False) -> None:
+def stop(
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,  # it never does; so that the common options go before every verb
+) -> None:
     """Stop the engine; its mounts end cleanly. Nothing happens when none runs."""
 
     async def verb(session: Session) -> None:

@@ -21,6 +21,19 @@ def test_status(ddrive: Program) -> None:
     assert str(status["pid"]).encode() in ddrive.run("status").out
 
 
+def test_common_options_go_before_everything(ddrive: Program) -> None:
+    state = ["--state", ddrive.state, "--json", "--no-start"]
+    assert ddrive.run(*state, "--version").out.startswith(b"ddrive ")
+    assert b"Usage" in ddrive.run(*state, "--help").out
+    assert ddrive.run(*state, "status").code == 1
+    listening = ddrive.ask("status")["listen"][0]
+    assert json.loads(ddrive.run(*state, "status").out)["state"] == str(ddrive.state)
+    before = json.loads((ddrive.state / "listen.json").read_text())["port"]
+    assert json.loads(ddrive.run(*state, "stop").out)["stopped"]
+    assert not json.loads(ddrive.run(*state, "stop").out)["stopped"]
+    assert listening.endswith(f":{before}")
+
+
 @pytest.mark.parametrize("dialect", ["dweb", "hypercore"])
 def test_create_list_info(dialect: str, ddrive: Program) -> None:
     made = ddrive.ask("create", "--name", "mine", "--dialect", dialect)
