@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.cli.test_discovery import until
 from tests.support.program import Program, program
 
 SILENT = 500
-SLOW = 50  # send a byte of what may become a handshake, now and then, and come back when they are turned away
+SLOW = 50  # send a byte of a handshake now and then
 BYTE_S = 0.2
+RETURN_S = 1.0  # who was turned away comes back after at most this long
+HELLO = b"\xc8\x01" + bytes(200)  # how a handshake message of 200 bytes begins, and what could be one
 MOST_LINKS = 64
 
 
@@ -27,36 +30,64 @@ def call(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=20)
 
 
-@contextmanager
-def crowd(address: str) -> Iterator[None]:
-    """Keep `address` busy."""
-    silent = [call(address) for _ in range(SILENT)]
-    ends = threading.Event()
+class Crowd:
+    """Connections that are made again when they are turned away."""
 
-    def dribble() -> None:
-        slow: dict[int, socket.socket] = {}
-        while not ends.wait(BYTE_S):
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._streams = [call(address) for _ in range(SILENT + SLOW)]
+        self._sent = [0] * SLOW
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._stay)
+        self.returned = 0
+        self._thread.start()
+
+    def _stay(self) -> None:
+        rounds = 0
+        while not self._ends.wait(BYTE_S):
+            rounds += 1
             for number in range(SLOW):
-                try:
-                    if number not in slow:
-                        slow[number] = call(address)
-                    slow[number].send(b"\x01")
-                except OSError:
-                    if number in slow:
-                        slow.pop(number).close()
-        for stream in slow.values():
+                with suppress(OSError):
+                    self._streams[number].send(HELLO[self._sent[number] :][:1] or HELLO[-1:])
+                    self._sent[number] += 1
+            if rounds % int(RETURN_S / BYTE_S) == 0:
+                self._return()
+
+    def _return(self) -> None:
+        for number, stream in enumerate(self._streams):
+            if turned_away(stream):
+                stream.close()
+                self._streams[number] = call(self._address)
+                self.returned += 1
+                if number < SLOW:
+                    self._sent[number] = 0
+
+    def close(self) -> None:
+        """Go home."""
+        self._ends.set()
+        self._thread.join()
+        for stream in self._streams:
             stream.close()
 
-    thread = threading.Thread(target=dribble)
-    thread.start()
+
+def turned_away(stream: socket.socket) -> bool:
+    """Tell whether the other side has ended a connection."""
     try:
-        yield
+        return stream.recv(1, socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+@contextmanager
+def crowd(address: str) -> Iterator[Crowd]:
+    """Keep `address` busy."""
+    made = Crowd(address)
+    try:
+        yield made
     finally:
-        ends.set()
-        thread.join()
-        for stream in silent:
-            with suppress(OSError):
-                stream.close()
+        made.close()
 
 
 def test_a_reader_is_served_among_hundreds_that_say_nothing(ddrive: Program, tmp_path: Path) -> None:
@@ -68,9 +99,11 @@ def test_a_reader_is_served_among_hundreds_that_say_nothing(ddrive: Program, tmp
         address = author.address
         pid = author.pid
         files, memory = burden(pid)
-        with crowd(address):
+        with crowd(address) as made:
             assert ddrive.run("cat", key, "a.bin", "--peer", address).out == content
             more_files, more_memory = (now - before for now, before in zip(burden(pid), (files, memory), strict=True))
             assert more_files < 2 * MOST_LINKS
             assert more_memory < 16 << 10
+            until(lambda: made.returned > SILENT)  # they were still there, and came back
+            assert ddrive.run("cat", key, "a.bin").out == content
             assert author.ask("status")["peers"] == 1
