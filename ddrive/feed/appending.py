@@ -243,21 +243,21 @@ class AppendableFeed:
 
 
 async def _staged(log: FeedLog, blocks: Sequence[Buffer]) -> Staged:
-    """Stage an append; of many bytes the hashes are made by a second core while this one writes."""
+    """Stage an append; of many bytes one thread makes the hashes while another one writes."""
     if not log.blocking or sum(map(len, blocks)) < BESIDE_BYTES:
         return log.stage(blocks)
+    log.begin_staging(blocks)
     hashing: list[Grown] = []
-    failed: OSError | DriveError | None = None
+    failed: OSError | None = None
 
     async def hash_beside() -> None:
         hashing.append(await trio.to_thread.run_sync(log.grown, blocks, limiter=_limiter))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hash_beside)
-        await trio.lowlevel.checkpoint()  # the thread begins
         try:
-            log.stage_content(blocks)
-        except (OSError, DriveError) as error:
+            await trio.to_thread.run_sync(log.stage_content, blocks, limiter=_limiter)
+        except OSError as error:
             failed = error
     if failed is not None:
         raise failed

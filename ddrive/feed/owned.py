@@ -189,11 +189,12 @@ class OwnedFeed(StoredFeed):
 
         `secure` has to follow, then `publish` or, when it failed, `abandon`.
         """
+        self.begin_staging(blocks)
         self.stage_content(blocks)
         return self.stage_nodes(self.grown(blocks))
 
-    def stage_content(self, blocks: Sequence[Buffer]) -> None:
-        """Write blocks beyond the end of the feed: the first half of `stage`; `grown` may run in a thread meanwhile."""
+    def begin_staging(self, blocks: Sequence[Buffer]) -> None:
+        """Tell who has to know that blocks are about to be written: the first step of `stage`."""
         self.check_appendable(blocks)
         size = sum(map(len, blocks))
         if self.length + len(blocks) > MAX_LENGTH or self.byte_length + size >= MAX_BYTES:
@@ -202,7 +203,10 @@ class OwnedFeed(StoredFeed):
             for index, block in enumerate(blocks, self.length):
                 self.on_write(index, block)
         self.room(self.length, size)  # our own is written in any case, others' blocks may have to go for it
-        if size:
+
+    def stage_content(self, blocks: Sequence[Buffer]) -> None:
+        """Write blocks beyond the end of the feed. Like `grown`, fit for any thread."""
+        if any(blocks):
             with self._content_undone():
                 self._files.data.write_all(self.byte_length, blocks)
 
@@ -211,7 +215,7 @@ class OwnedFeed(StoredFeed):
         return merkle.grow(self.roots, self.length, blocks)
 
     def stage_nodes(self, grown: Grown) -> Staged:
-        """Write the nodes of blocks that `stage_content` has written: the second half of `stage`."""
+        """Write the nodes of blocks that `stage_content` has written: the last step of `stage`."""
         length = self.length + grown.added
         if grown.added:
             with self._content_undone():
