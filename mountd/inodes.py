@@ -22,6 +22,7 @@ ROOT_NUMBER = 1  # fixed by FUSE
 NUMBER_MASK = 2**63 - 1  # inode numbers stay positive for programs that take them for signed
 MAX_STATS = 8192  # remembered attributes beyond these are asked of the drive again; about 0.3 KiB each
 MAX_INODES = 16_384  # files and links; the kernel is asked to forget what is older, about 0.4 KiB each
+MAX_ASKED = 256  # entries that the kernel is asked to forget and has not forgotten yet
 MAX_LISTED = 16_384  # entries of remembered listings, 0.4 KiB each; the newest listing is kept whatever its size
 
 
@@ -170,6 +171,7 @@ class InodeTable:
         self._max_stats = max_stats
         self._max_listed = max_listed
         self._max_inodes = max_inodes
+        self._asked: set[int] = set()  # numbers that the kernel was asked to forget
         self._told: deque[int] = deque()  # numbers of files and links, oldest first; some are not known any more
 
     def __len__(self) -> int:
@@ -313,6 +315,9 @@ class InodeTable:
         inode = self._by_number.get(number)
         if inode is not None:
             inode.lookups -= count
+            if inode.lookups > 0 and number in self._asked:  # it was looked up again meanwhile
+                self._asked.remove(number)
+                self._told.append(number)
             self.drop_unused(inode)
 
     def drop_unused(self, inode: Inode) -> None:
@@ -323,6 +328,9 @@ class InodeTable:
             self.drop_listing(inode)
             self._stats.pop(inode.number, None)
             self._part(inode)
+            if inode.number in self._asked:
+                self._asked.remove(inode.number)
+                self._make_room()
             inode = inode.parent
 
     def detach(self, inode: Inode) -> None:
@@ -359,6 +367,8 @@ class InodeTable:
         What is open stays, and what was opened meanwhile gets another turn. An inode goes when the kernel says so.
         """
         for _ in range(max(0, len(self._told) - self._max_inodes)):
+            if len(self._asked) >= MAX_ASKED:
+                return
             inode = self._by_number.get(self._told.popleft())
             if inode is None or not inode.attached:
                 continue
@@ -366,4 +376,5 @@ class InodeTable:
                 inode.was_opened = False
                 self._told.append(inode.number)
             else:
+                self._asked.add(inode.number)
                 self.on_crowded(inode)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ddrive.drive.stat import DIRECTORY_MODE, FILE_MODE, LINK_MODE, Mount, Stat
 from ddrive.ids import PublicKey
-from mountd.inodes import Inode, InodeTable, Listing, identity_of
+from mountd.inodes import MAX_ASKED, Inode, InodeTable, Listing, identity_of
 from tests.support.memory_drive import Entry
 
 DIRECTORY = Stat(DIRECTORY_MODE)
@@ -217,3 +217,16 @@ def test_the_oldest_entries_are_to_be_forgotten_but_not_those_in_use() -> None:
         known(table, directory, str(number), FILE)
     assert crowded == ["1", "2", "3", "5", "6", "0"]
     assert first.number in {inode.number for inode in table}  # until the kernel says so
+
+
+def test_only_some_entries_are_to_be_forgotten_at_a_time() -> None:
+    table = InodeTable(max_inodes=1)
+    crowded: list[Inode] = []
+    table.on_crowded = crowded.append
+    inodes = [known(table, table.root, str(number), FILE) for number in range(2 * MAX_ASKED)]
+    assert crowded == inodes[:MAX_ASKED]
+    inodes[1].lookups += 1  # looked up again before the kernel has forgotten it
+    for inode in crowded:  # which grows meanwhile
+        table.forget(inode.number, 1)
+    assert crowded == inodes
+    assert list(table) == [table.root, inodes[1]]  # which is the newest now
