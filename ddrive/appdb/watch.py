@@ -9,7 +9,8 @@ from ddrive.appdb.writers import Writers
 class Watch:
     """Asynchronous iterator over the newest nodes at and below a prefix, each time they have changed, for ever.
 
-    `read` gives them, or None when they cannot be read now, which is waited over.
+    `read` gives them, or None when they cannot be read now, which is waited over. A step raises Closed when
+    the database or its store is closed meanwhile.
     """
 
     def __init__(self, writers: Writers, read: Callable[[], Awaitable[Sequence[Entry] | None]]) -> None:
@@ -28,4 +29,4 @@ class Watch:
                 before, self._seen = self._seen, {node.pointer for node in nodes}
                 if before is not None and self._seen != before:
                     return nodes
-            await news.wait()
+            await self._writers.until(news)

@@ -25,7 +25,7 @@ from ddrive.appdb.node import (
     parse,
 )
 from ddrive.appdb.table import Pointer, feed_of, pointer_to, seq_of
-from ddrive.errors import NotHeld
+from ddrive.errors import Closed, NotHeld
 from ddrive.feed import MAX_LENGTH, Feed
 from ddrive.ids import PublicKey, short
 from ddrive.store.interface import Store
@@ -70,6 +70,7 @@ class Writers:
         self._wishes: list[AbstractContextManager[None]] = []
         self._begun: set[int] = set()  # feeds whose header is checked
         self._unsubscribe: list[Callable[[], None]] = []
+        self._is_closed = False
         for feed in [source] if local is source else [source, local]:
             self._adopt(self.number(feed.key, "the caller"), feed)
 
@@ -120,11 +121,28 @@ class Writers:
             self._wishes.pop().__exit__(None, None, None)
         while self._unsubscribe:
             self._unsubscribe.pop()()
+        self._is_closed = True
+        self.changed()
 
     def changed(self) -> None:
         """Wake who waits for news."""
         self.news.set()
         self.news = trio.Event()
+
+    async def until(self, news: trio.Event) -> None:
+        """Return when `news`, an earlier value of our attribute, was set. Raises: Closed."""
+        source = self.source
+        async with trio.open_nursery() as nursery:
+
+            async def end() -> None:
+                await source.wait_closed()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end)
+            await news.wait()
+            nursery.cancel_scope.cancel()
+        if self._is_closed or source.closed:
+            raise Closed(f"database {self.origin(SOURCE)} was closed")
 
     # Load
 

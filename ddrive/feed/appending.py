@@ -51,6 +51,7 @@ class AppendableFeed:
         self._turn = trio.Lock()
         self._waiting: deque[_Waiting] = deque()  # durable appends that nobody has begun to write
         self._closed = False
+        self._ended = trio.Event()
 
     @property
     def length(self) -> int:
@@ -99,11 +100,16 @@ class AppendableFeed:
         async with self._turn:
             await self._flush(log)
 
+    async def wait_closed(self) -> None:
+        """Return when the feed was closed."""
+        await self._ended.wait()
+
     async def aclose(self) -> None:
         """Let go of the files; tasks that wait get `Closed`. Further calls do nothing."""
         if self._closed:
             return
         self._closed = True
+        self._ended.set()
         self._audience.waiters.wake_all()
         with trio.CancelScope(shield=True):
             async with self._turn:

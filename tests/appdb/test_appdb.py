@@ -10,7 +10,7 @@ import trio.testing
 from ddrive.appdb import AppDB, Delete, Entry, Put, open_appdb
 from ddrive.crypto import KeyPair
 from ddrive.dialect import DWEB, HYPERCORE
-from ddrive.errors import InvalidKey, InvalidName, InvalidPath, NameTooLong, NotWritable
+from ddrive.errors import Closed, InvalidKey, InvalidName, InvalidPath, NameTooLong, NotWritable
 from ddrive.store.linked import replicate
 from ddrive.store.store import OwnedStore, open_store
 from tests.appdb.stores import MemoryStore, memory_db, sync
@@ -147,6 +147,28 @@ async def test_watch_is_silent_at_the_start_and_about_other_prefixes() -> None:
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert heard == [["a/2"], ["a/1"]]
+
+
+async def test_watch_ends_with_its_store(tmp_path: Path) -> None:
+    with trio.fail_after(10):
+        for closes_feed in (True, False):
+            async with open_store(tmp_path / "s", DWEB) as store, trio.open_nursery() as nursery:
+                async with open_appdb(store, name="book") as db:
+                    told: list[type[Exception]] = []
+
+                    async def listen(db: AppDB = db, told: list[type[Exception]] = told) -> None:
+                        try:
+                            async for _ in db.watch():
+                                pass
+                        except Closed as error:
+                            told.append(type(error))
+
+                    nursery.start_soon(listen)
+                    await trio.testing.wait_all_tasks_blocked()
+                    if closes_feed:
+                        await db.source.aclose()
+                await trio.testing.wait_all_tasks_blocked()
+                assert told == [Closed]
 
 
 async def test_header_names_the_family() -> None:

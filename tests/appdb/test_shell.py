@@ -1,6 +1,7 @@
 """`ddrive db` and `ddrive graph` as somebody meets them who tries everything: versions, bytes, names, advice."""
 
 import json
+import select
 import signal
 import subprocess
 import time
@@ -172,3 +173,19 @@ def test_database_is_not_taken_for_a_drive(engine: Program, tmp_path: Path) -> N
         assert len(other.ask("graph", "walk", graph, "l", "--peer", engine_address)) == 1
         assert other.ask("list") == []
         assert [known["key"] for known in other.ask("graph", "list")] == [graph]
+
+
+def test_watch_ends_with_its_engine(engine: Program) -> None:
+    key = engine.ask("db", "create")["key"]
+    with engine.running("db", "watch", key, "--json") as watching:
+        assert watching.stdout is not None
+        number = 0
+        while not select.select([watching.stdout], [], [], 0.5)[0]:
+            engine.ask("db", "put", key, f"k/{number}", "1")
+            number += 1
+            assert number < 60
+        assert engine.run("stop").code == 0
+        out, _ = watching.communicate(timeout=60)
+        assert watching.returncode == 1
+        told = json.loads(out.splitlines()[-1])["error"]
+        assert (told["code"], "went away" in told["message"]) == ("EngineError", True)
