@@ -294,7 +294,7 @@ class Databases:
                         self._sought.pop(topic, None)
                         with trio.CancelScope(shield=True):
                             await store.release(feed)
-                            if not feed.length and not feed.writable:
+                            if not feed.length and not feed.writable and not store.users(key):
                                 await store.forget(key)
 
                 for dialect in dialects:

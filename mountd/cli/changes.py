@@ -33,7 +33,7 @@ async def read_changes(parse: Callable[[dict[str, Any]], Change]) -> AsyncIterat
                 try:
                     if line.strip():
                         found.append(parse(json.loads(line)))
-                except (KeyError, TypeError, ValueError) as error:
+                except (KeyError, TypeError, ValueError, RecursionError) as error:
                     why = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
                     raise UnusablePlace(
                         f"line {number} of stdin is no change ({why}): give one object per line, as watch --json prints"

@@ -3,15 +3,17 @@
 import base64
 from typing import Annotated, Any
 
+import trio
 import typer
 
 from ddrive.dialect import DIALECTS
 from ddrive.drive.address import KeyRef, parse_key
 from ddrive.errors import InvalidKey
+from ddrive.ids import short
 from ddrive.store.attached import AttachedStore
 from mountd.cli import report
 from mountd.cli.options import Common
-from mountd.cli.session import Session, run
+from mountd.cli.session import SILENT_S, Session, run
 
 KeyText = Annotated[str, typer.Argument(metavar="KEY", help="Key or URL.", show_default=False)]
 
@@ -36,10 +38,21 @@ async def opened(
     session: Session, ref: KeyRef, kind: str, peers: list[str] | None, wait_s: float | None
 ) -> AttachedStore:
     """Return the store that has what `ref` names, after the engine made it known and keeps it open."""
-    known = await session.call(
-        "db.open", key=ref.key.hex(), dialect=ref.dialect, kind=kind, peers=peers or [], wait_s=wait_s
-    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_say_looking, ref, kind)
+        try:
+            known = await session.call(
+                "db.open", key=ref.key.hex(), dialect=ref.dialect, kind=kind, peers=peers or [], wait_s=wait_s
+            )
+        finally:
+            nursery.cancel_scope.cancel()
     return session.engine.store(DIALECTS[known["dialect"]])
+
+
+async def _say_looking(ref: KeyRef, kind: str) -> None:
+    """Tell somebody who waits long what is going on."""
+    await trio.sleep(SILENT_S)
+    report.note(f"still looking for a peer that has {'database' if kind == 'db' else kind} {short(ref.key)}")
 
 
 def create(kind: str, name: str | None, dialect: str | None, common: Common) -> None:

@@ -111,6 +111,8 @@ def test_many_changes_are_done_by_one_call(engine: Program) -> None:
     for wrong in (b"nonsense\n", b"[]\n", lines({"key": "k"}), lines({"key": 1, "value": "x"})):
         result = fed(engine, lines({"key": "before", "value": ""}) + wrong, "db", "write", copy)
         assert (result.code, "line 2" in result.err) == (2, True)
+    deep = fed(engine, b"[" * 100_000, "db", "write", copy)
+    assert (deep.code, "line 1" in deep.err) == (2, True)
     assert "before" not in names(engine, copy)
 
 
@@ -187,5 +189,13 @@ def test_watch_ends_with_its_engine(engine: Program) -> None:
         assert engine.run("stop").code == 0
         out, _ = watching.communicate(timeout=60)
         assert watching.returncode == 1
-        told = json.loads(out.splitlines()[-1])["error"]
-        assert (told["code"], "went away" in told["message"]) == ("EngineError", True)
+        assert json.loads(out.splitlines()[-1])["error"]["code"] in ("Closed", "EngineError")
+
+
+def test_two_who_look_for_what_nobody_has_do_not_hinder_each_other(engine: Program) -> None:
+    looking = ("db", "get", "ab" * 32, "k", "--json", "--timeout")
+    with engine.running(*looking, "1") as first, engine.running(*looking, "12") as second:
+        for process in (first, second):
+            out, notes = process.communicate(timeout=60)
+            assert (process.returncode, json.loads(out)["error"]["code"]) == (5, "NoPeers")
+    assert b"still looking for a peer that has database abababab" in notes
