@@ -7,7 +7,7 @@ authorised by an authorised writer are listened to; nobody else.
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from logging import getLogger
-from typing import Final, Protocol, TypeVar, runtime_checkable
+from typing import Final, TypeVar
 
 import trio
 
@@ -19,7 +19,7 @@ from ddrive.appdb.node import Entry, InvalidEntry, hashes_of
 from ddrive.appdb.table import pointer_to
 from ddrive.appdb.version import decode_version, encode_version
 from ddrive.appdb.watch import Watch
-from ddrive.appdb.writers import SOURCE, View, Writers
+from ddrive.appdb.writers import SOURCE, Releasing, View, Writers
 from ddrive.crypto import KEY_BYTES, discovery_key
 from ddrive.errors import InvalidKey, LengthChanged, NotHeld, NotWritable
 from ddrive.feed import Feed
@@ -33,13 +33,6 @@ Nodes = list[Entry]  # of one key
 Mapped = TypeVar("Mapped")
 
 _log = getLogger(__name__)
-
-
-@runtime_checkable
-class Releasing(Protocol):
-    """A store that takes feeds back."""
-
-    async def release(self, feed: Feed) -> None: ...
 
 
 class AppDB:
@@ -269,13 +262,14 @@ class AppDB:
     async def authorize(self, key: PublicKey) -> bool:
         """Let the owner of a feed write; tell whether that was news. It takes effect for whoever sees our feed.
 
-        Raises: InvalidKey, NotWritable.
+        Raises: InvalidKey, also when the feed is known here and is no writer's, NotWritable.
         """
         if len(key) != KEY_BYTES:
             raise InvalidKey(f"a writer is named by the key of his local feed, which has {KEY_BYTES} bytes")
         if await self.authorized(key):
             return False
         self._require_writable()
+        await self._writers.require_writer(key)
 
         async def work(draft: Draft) -> None:
             await draft.add("", None)

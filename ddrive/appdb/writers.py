@@ -8,7 +8,8 @@ complete: links bring feeds one after the other.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from typing import Final, NamedTuple
+from logging import getLogger
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 import trio
 
@@ -25,7 +26,7 @@ from ddrive.appdb.node import (
     parse,
 )
 from ddrive.appdb.table import Pointer, feed_of, pointer_to, seq_of
-from ddrive.errors import Closed, NotHeld
+from ddrive.errors import Closed, InvalidKey, NotHeld
 from ddrive.feed import MAX_LENGTH, Feed
 from ddrive.ids import PublicKey, short
 from ddrive.store.interface import Store
@@ -33,6 +34,15 @@ from ddrive.store.interface import Store
 CACHE_BYTES: Final = 128 * 1024 * 1024  # of entries per database; one takes 1 to 4 KiB
 ARRIVAL_S: Final = 5.0  # a connected peer has so long to bring the last block; then what is complete is shown
 SOURCE: Final = 0
+
+_log = getLogger(__name__)
+
+
+@runtime_checkable
+class Releasing(Protocol):
+    """A store that takes feeds back."""
+
+    async def release(self, feed: Feed) -> None: ...
 
 
 class View(NamedTuple):
@@ -69,6 +79,7 @@ class Writers:
         self._view = View((), ())
         self._wishes: list[AbstractContextManager[None]] = []
         self._begun: set[int] = set()  # feeds whose header is checked
+        self._alien: set[int] = set()  # those that are something else: a drive that was authorised by mistake
         self._unsubscribe: list[Callable[[], None]] = []
         self._is_closed = False
         for feed in [source] if local is source else [source, local]:
@@ -143,6 +154,20 @@ class Writers:
             nursery.cancel_scope.cancel()
         if self._is_closed or source.closed:
             raise Closed(f"database {self.origin(SOURCE)} was closed")
+
+    async def require_writer(self, key: PublicKey) -> None:
+        """Make sure that a feed does not begin something else, as far as it is known here. Raises: InvalidKey."""
+        feed = await self.store.open_feed(key=key)
+        try:
+            header = feed.get_held(0)
+            if header is not None:
+                check_header(header, f"feed {short(key)}")
+        except InvalidEntry as error:
+            raise InvalidKey(f'{error}: a writer is named by the key that ddrive db info shows as "our key"') from None
+        finally:
+            if isinstance(self.store, Releasing):
+                with trio.CancelScope(shield=True):
+                    await self.store.release(feed)
 
     # Load
 
@@ -265,9 +290,8 @@ class Writers:
         if feed is None or not length:
             return None
         if number not in self._begun and feed.has(0):
-            check_header(await feed.get(0), self.origin(number))
-            self._begun.add(number)
-        if length < 2:
+            self._begin(number, await feed.get(0))
+        if length < 2 or number in self._alien:
             return None
         pointer = pointer_to(number, length - 1)
         if feed.held(0, length) == length:
@@ -275,10 +299,27 @@ class Writers:
         self.cut_off = True
         if feed.peer_count:
             with trio.move_on_after(ARRIVAL_S), suppress(NotHeld):
-                return self.peek(pointer) or await self.entry(pointer)
+                if number not in self._begun:
+                    self._begin(number, await self._block(number, 0))
+                return None if number in self._alien else self.peek(pointer) or await self.entry(pointer)
         runs = feed.runs(0, length)
         complete = runs[0][1] if runs and not runs[0][0] else 0
         return self.peek(pointer_to(number, complete - 1)) if complete > 1 else None
+
+    def _begin(self, number: int, header: bytes) -> None:
+        """Look at block 0 of a feed. Raises: InvalidEntry when the source begins something else than a database.
+
+        Any other feed that does has no entries: nobody can take an authorisation back, and a key that was given by
+        mistake must not cost the whole database.
+        """
+        try:
+            check_header(header, self.origin(number))
+        except InvalidEntry as error:
+            if number == SOURCE:
+                raise
+            self._alien.add(number)
+            _log.warning("writer passed over database=%s error=%s", self.origin(SOURCE), error)
+        self._begun.add(number)
 
     async def _open_authorized(self, newest: Sequence[Entry | None]) -> bool:
         """Open what the newest lists authorise; tell whether anything is new."""

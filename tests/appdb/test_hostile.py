@@ -7,7 +7,7 @@ from ddrive.appdb.schema_pb2 import Entry as Fields
 from ddrive.appdb.schema_pb2 import Header
 from ddrive.appdb.table import MAX_POINTERS
 from ddrive.crypto import KeyPair
-from ddrive.errors import NotHeld
+from ddrive.errors import InvalidKey, NotHeld
 from ddrive.feed import Feed, FeedLog, MemoryDirectory
 from tests.appdb.stores import copy_feed, memory_db
 
@@ -107,10 +107,31 @@ async def test_pointer_to_where_it_does_not_belong_is_named() -> None:
     assert f"block 1 of feed {NAME}" in str(caught.value)
 
 
-async def test_other_database_is_named() -> None:
-    db = await victim([fields(1, [5, 2])], header=Header(protocol="hypertrie").SerializeToString())
-    with pytest.raises(InvalidEntry, match=f"block 0 of feed {NAME} begins something else"):
+async def test_writer_whose_feed_is_no_database_has_no_entries(caplog: pytest.LogCaptureFixture) -> None:
+    """Somebody gave the key of a drive by mistake, and nobody can take that back."""
+    db = await victim([fields(1, [5, 2]), b"\xff"], header=Header(protocol="hypertrie").SerializeToString())
+    assert [node.value for node in await db.get("k")] == [b"truth"]
+    assert f"block 0 of feed {NAME} begins something else" in caplog.text
+    await db.put("k", b"goes on")
+    assert [node.value for node in await db.get("k")] == [b"goes on"]
+
+
+async def test_source_that_is_no_database_is_named() -> None:
+    feed = feed_of(OWNER, [b"x"], header=Header(protocol="hypertrie").SerializeToString())
+    db = await memory_db(OWNER, LIAR)
+    copy_feed(feed, db.source)
+    with pytest.raises(InvalidEntry, match="begins something else"):
         await db.get("k")
+
+
+async def test_feed_that_is_known_to_be_no_writer_is_not_authorised() -> None:
+    db = await memory_db(OWNER)
+    store = db._writers.store
+    drive = await store.open_feed(name="drive")
+    await drive.append([Header(protocol="hypertrie").SerializeToString()])
+    with pytest.raises(InvalidKey, match="begins something else"):
+        await db.authorize(drive.key)
+    assert db.local.length == 1
 
 
 async def test_clock_ahead_of_all_that_is_known_hides_the_entry_only() -> None:

@@ -199,3 +199,12 @@ def test_two_who_look_for_what_nobody_has_do_not_hinder_each_other(engine: Progr
             out, notes = process.communicate(timeout=60)
             assert (process.returncode, json.loads(out)["error"]["code"]) == (5, "NoPeers")
     assert b"still looking for a peer that has database abababab" in notes
+
+
+def test_key_of_something_else_is_not_authorised(engine: Program) -> None:
+    key, drive = engine.ask("db", "create")["key"], engine.ask("create")["key"]
+    engine.ask("db", "put", key, "k", "1")
+    told = engine.run("db", "authorize", key, drive)
+    assert (told.code, "our key" in told.err) == (2, True)
+    assert engine.run("db", "get", key, "k").out == b"1\n"
+    assert engine.ask("db", "info", key)["writers"] == [key]
