@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from memory import GIB, take_memory
+
 HERE = Path(__file__).resolve().parent
 NPM = HERE / "npm-feed"
 SYSTEMS = {
@@ -28,7 +30,6 @@ SYSTEMS = {
     "hypercore": ["node", str(NPM / "peer.js"), "hypercore"],
 }
 OURS = "ddrive"
-GIB = 1 << 30
 BATCH = 128
 
 Results = dict[str, dict[str, list[float]]]  # metric -> system -> one value per round
@@ -79,11 +80,6 @@ def main() -> None:
         options.write.parent.mkdir(parents=True, exist_ok=True)
         options.write.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
         options.write.with_suffix(".md").write_text(table)
-
-
-def take_memory() -> None:
-    """Have the host of a virtual machine give back the memory that was idle, so that no system pays for that."""
-    subprocess.run([sys.executable, "-c", f"b'x' * {3 * GIB // 2}"], check=True)
 
 
 def task(system: str, verb: str, place: Path, *words: object) -> Any:
