@@ -33,7 +33,9 @@ AnyChange = Put | Delete
 
 
 def stored_key(key: str) -> str:
-    """Return the form in which a key is stored. Raises: InvalidPath, InvalidName, NameTooLong."""
+    """Return the form in which a key is stored. Raises: InvalidPath, InvalidName, NameTooLong, TypeError."""
+    if not isinstance(key, str):
+        raise TypeError(f"a key is text, not {type(key).__name__}")
     stored = normalize(key)
     if not split(stored) or stored.startswith("/"):
         raise InvalidPath(f"{key!r} names no entry")
@@ -102,6 +104,8 @@ class Draft:
         key = stored_key(change.key)
         if isinstance(change, Delete):
             return [await self.add(key, None, deleted=True)]
+        if not isinstance(change.value, bytes | None):
+            raise TypeError(f"the value of {key!r} is bytes or None, not {type(change.value).__name__}")
         if change.if_not_exists:
             present = await find(self, self.heads, key, hashes_of(key))
             if not all(node.deleted for node in present):

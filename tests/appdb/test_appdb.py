@@ -104,6 +104,14 @@ async def test_key_that_nobody_may_store_is_refused(key: str, error: type[Except
     assert db.local.length == 1
 
 
+async def test_wrong_types_are_named_and_change_nothing() -> None:
+    db = await memory_db(ADA)
+    for wrong, told in ((Put("k", "text"), "value of 'k'"), (Put(b"k", b""), "a key"), (Delete(7), "a key")):  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=told):
+            await db.batch([Put("good", b""), wrong])
+    assert db.local.length == 1
+
+
 async def test_checkout_shows_a_version_for_ever() -> None:
     db = await memory_db(ADA)
     empty = await db.version()
