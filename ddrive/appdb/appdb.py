@@ -7,7 +7,7 @@ authorised by an authorised writer are listened to; nobody else.
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from logging import getLogger
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import trio
 
@@ -15,11 +15,11 @@ from ddrive.appdb.batch import AnyChange, Delete, Draft, Put
 from ddrive.appdb.history import History, KeyHistory
 from ddrive.appdb.iterate import Diff, Walk
 from ddrive.appdb.merge import find, narrow
-from ddrive.appdb.node import Entry, InvalidEntry, hashes_of
+from ddrive.appdb.node import Entry, InvalidEntry, check_header, hashes_of
 from ddrive.appdb.table import pointer_to
 from ddrive.appdb.version import decode_version, encode_version
 from ddrive.appdb.watch import Watch
-from ddrive.appdb.writers import SOURCE, Releasing, View, Writers
+from ddrive.appdb.writers import SOURCE, View, Writers
 from ddrive.crypto import KEY_BYTES, discovery_key
 from ddrive.errors import InvalidKey, LengthChanged, NotHeld, NotWritable
 from ddrive.feed import Feed
@@ -33,6 +33,13 @@ Nodes = list[Entry]  # of one key
 Mapped = TypeVar("Mapped")
 
 _log = getLogger(__name__)
+
+
+@runtime_checkable
+class Releasing(Protocol):
+    """A store that takes feeds back."""
+
+    async def release(self, feed: Feed) -> None: ...
 
 
 class AppDB:
@@ -269,7 +276,7 @@ class AppDB:
         if await self.authorized(key):
             return False
         self._require_writable()
-        await self._writers.require_writer(key)
+        await self._require_writer(key)
 
         async def work(draft: Draft) -> None:
             await draft.add("", None)
@@ -290,6 +297,20 @@ class AppDB:
         before = await self._writers.entry(pointer_to(node.feed, node.seq - 1)) if node.seq > 1 else None
         named = {SOURCE, node.feed, *(before.listed.numbers if before is not None else ())}
         return [self._writers.keys[number] for number in node.listed.numbers if number not in named]
+
+    async def _require_writer(self, key: PublicKey) -> None:
+        """Make sure that a feed does not begin something else, as far as it is known here. Raises: InvalidKey."""
+        feed = await self._writers.store.open_feed(key=key)
+        try:
+            header = feed.get_held(0)
+            if header is not None:
+                check_header(header, f"feed {short(key)}")
+        except InvalidEntry as error:
+            raise InvalidKey(f'{error}: a writer is named by the key that ddrive db info shows as "our key"') from None
+        finally:
+            if isinstance(self._writers.store, Releasing):
+                with trio.CancelScope(shield=True):
+                    await self._writers.store.release(feed)
 
     def _require_writable(self) -> None:
         if not self.writable:

@@ -26,6 +26,7 @@ MAX_FEEDS: Final = 512  # writers of one database; each takes some open files
 PROTOCOLS: Final = {"hypercore": "hyperdb", "dweb": "dappdb"}  # header by dialect; both are read in both
 _ENTRY_BYTES: Final = 700  # objects of an entry without its text, value and table
 _ROW_BYTES: Final = 320  # of a decoded table: about two pointers of 32 bytes in their tuples
+_NUMBER_BYTES: Final = 40  # of a clock or path, with its place there
 _NO_ROWS: Final[dict[int, Row]] = {}  # shared by all entries of which none is decoded; never changed
 
 
@@ -184,6 +185,7 @@ class Entry:
     def size_bytes(self) -> int:
         """About how much memory the entry takes."""
         table = _ROW_BYTES * len(self.decoded) + len(self._table or b"")
+        table += _NUMBER_BYTES * (len(self.clock) + len(self.hashes) + len(self.listed.numbers))
         return _ENTRY_BYTES + 4 * len(self.key) + len(self.value or b"") + table
 
     @property

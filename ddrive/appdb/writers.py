@@ -9,7 +9,7 @@ complete: links bring feeds one after the other.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from logging import getLogger
-from typing import Final, NamedTuple, Protocol, runtime_checkable
+from typing import Final, NamedTuple
 
 import trio
 
@@ -26,23 +26,18 @@ from ddrive.appdb.node import (
     parse,
 )
 from ddrive.appdb.table import Pointer, feed_of, pointer_to, seq_of
-from ddrive.errors import Closed, InvalidKey, NotHeld
+from ddrive.errors import Closed, NotHeld
 from ddrive.feed import MAX_LENGTH, Feed
 from ddrive.ids import PublicKey, short
 from ddrive.store.interface import Store
 
 CACHE_BYTES: Final = 128 * 1024 * 1024  # of entries per database; one takes 1 to 4 KiB
-ARRIVAL_S: Final = 5.0  # a connected peer has so long to bring the last block; then what is complete is shown
+ARRIVAL_S: Final = 5.0  # connected peers have so long to bring the last blocks; then what is complete is shown
+MAX_ROUNDS: Final = 64  # of hiding what is early; clocks that agree need one or two
+MAX_LISTS: Final = 2048  # kept, of up to 512 feeds each
 SOURCE: Final = 0
 
 _log = getLogger(__name__)
-
-
-@runtime_checkable
-class Releasing(Protocol):
-    """A store that takes feeds back."""
-
-    async def release(self, feed: Feed) -> None: ...
 
 
 class View(NamedTuple):
@@ -77,6 +72,7 @@ class Writers:
         self._turn = trio.Lock()
         self._seen: list[int] = []
         self._view = View((), ())
+        self._late: dict[int, int] = {}  # lengths of feeds at which the last block was waited for in vain
         self._wishes: list[AbstractContextManager[None]] = []
         self._begun: set[int] = set()  # feeds whose header is checked
         self._alien: set[int] = set()  # those that are something else: a drive that was authorised by mistake
@@ -155,20 +151,6 @@ class Writers:
         if self._is_closed or source.closed:
             raise Closed(f"database {self.origin(SOURCE)} was closed")
 
-    async def require_writer(self, key: PublicKey) -> None:
-        """Make sure that a feed does not begin something else, as far as it is known here. Raises: InvalidKey."""
-        feed = await self.store.open_feed(key=key)
-        try:
-            header = feed.get_held(0)
-            if header is not None:
-                check_header(header, f"feed {short(key)}")
-        except InvalidEntry as error:
-            raise InvalidKey(f'{error}: a writer is named by the key that ddrive db info shows as "our key"') from None
-        finally:
-            if isinstance(self.store, Releasing):
-                with trio.CancelScope(shield=True):
-                    await self.store.release(feed)
-
     # Load
 
     def recent(self) -> Mapping[Pointer, Entry]:
@@ -239,6 +221,8 @@ class Writers:
                 return None
             keys = listed_keys(seq, parse(seq, block, origin), origin)
             found = FeedList(tuple(self.number(key, f"block {seq} of {origin}") for key in keys), seq)
+            if len(self._lists) >= MAX_LISTS:
+                del self._lists[next(iter(self._lists))]
             self._lists[pointer] = found
         return found
 
@@ -265,14 +249,15 @@ class Writers:
         if self._lengths() == self._seen:
             return self._view
         async with self._turn:
+            limit = trio.current_time() + ARRIVAL_S  # for all feeds together
             while True:
                 self.cut_off = False
                 seen = self._lengths()
-                newest = [await self._newest(number, length) for number, length in enumerate(seen)]
+                newest = [await self._newest(number, length, limit) for number, length in enumerate(seen)]
                 if not await self._open_authorized(newest):
                     break
             shown = [_shown(entry, length) for entry, length in zip(newest, seen, strict=True)]
-            self._hide_early(newest, shown, seen)
+            await self._hide_early(newest, shown, seen)
             present = [entry for entry in newest if entry is not None]
             heads = unseen(present)
             lost = lost_in_circle(present, heads)
@@ -284,8 +269,11 @@ class Writers:
     def _lengths(self) -> list[int]:
         return [0 if feed is None else feed.length for feed in self.feeds]
 
-    async def _newest(self, number: int, length: int) -> Entry | None:
-        """Return the last entry of a feed of which the first `length` blocks are looked at, None when it has none."""
+    async def _newest(self, number: int, length: int, limit: float) -> Entry | None:
+        """Return the last entry of a feed of which the first `length` blocks are looked at, None when it has none.
+
+        What connected peers have not brought until `limit`, on trio's clock, is done without, also from then on.
+        """
         feed = self.feeds[number]
         if feed is None or not length:
             return None
@@ -297,11 +285,13 @@ class Writers:
         if feed.held(0, length) == length:
             return self.peek(pointer)
         self.cut_off = True
-        if feed.peer_count:
-            with trio.move_on_after(ARRIVAL_S), suppress(NotHeld):
+        if feed.peer_count and self._late.get(number) != length:
+            with trio.move_on_at(limit) as waiting, suppress(NotHeld):
                 if number not in self._begun:
                     self._begin(number, await self._block(number, 0))
                 return None if number in self._alien else self.peek(pointer) or await self.entry(pointer)
+            if waiting.cancelled_caught:
+                self._late[number] = length
         runs = feed.runs(0, length)
         complete = runs[0][1] if runs and not runs[0][0] else 0
         return self.peek(pointer_to(number, complete - 1)) if complete > 1 else None
@@ -334,17 +324,25 @@ class Writers:
             self._adopt(number, feed)
         return bool(missing)
 
-    def _hide_early(self, newest: list[Entry | None], shown: list[int], lengths: Sequence[int]) -> None:
-        """Replace entries that have seen what we have not by older ones of the same feed, until all fit together."""
-        changed = True
-        while changed:
-            changed = False
+    async def _hide_early(self, newest: list[Entry | None], shown: list[int], lengths: Sequence[int]) -> None:
+        """Replace entries that have seen what we have not by older ones of the same feed, until all fit together.
+
+        Raises: InvalidEntry when they hide each other without end.
+        """
+        changed: Entry | None = None
+        for _ in range(MAX_ROUNDS):
+            changed = None
+            await trio.lowlevel.checkpoint()
             for number, entry in enumerate(newest):
                 if entry is None or number == self.local or _fits(entry, shown):
                     continue
                 newest[number] = self._last_fitting(number, entry.seq, shown)
                 shown[number] = _shown(newest[number], lengths[number])
-                changed = True
+                changed = entry
+            if changed is None:
+                return
+        if changed is not None:  # after the last round
+            raise changed.fault("its clock and those of other feeds contradict each other, each hides the other")
 
     def _last_fitting(self, number: int, end: int, shown: Sequence[int]) -> Entry | None:
         """Return the last entry before block `end` that fits, None when none is found among those that are held."""

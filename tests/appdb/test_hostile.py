@@ -142,6 +142,30 @@ async def test_clock_ahead_of_all_that_is_known_hides_the_entry_only() -> None:
     await db.put("k", b"still writable")
 
 
+async def test_two_writers_who_hide_each_other_step_by_step_are_named() -> None:
+    """Each entry has seen one more of the other feed than fits: hiding them one by one would take hours."""
+    count = 400
+    ours = [fields(seq, [0, seq + 1, seq + 1]) for seq in range(1, count)]
+    theirs = [fields(seq, [0, seq + 2, seq + 1]) for seq in range(1, count)]
+    db = await victim(list(ours), other=theirs)
+    with pytest.raises(InvalidEntry, match="each hides the other"):
+        await db.get("k")
+
+
+async def test_long_clocks_lists_and_paths_count_as_memory() -> None:
+    blocks = []
+    for seq in range(1, 60):
+        made = fields(seq, [0, seq + 1, *[0] * 400], key="/".join("abc" * 1000), inflate=seq)
+        for number in range(400):
+            made.feeds.add(key=number.to_bytes(32, "big"))
+        blocks.append(made)
+    db = await victim(list(blocks))
+    assert [entry async for entry in db.history()]
+    entry = next(iter(db._writers._young.values()))
+    assert db._writers._young_bytes > 40 * 3000 * 59
+    assert entry.size_bytes < db._writers._young_bytes
+
+
 async def test_two_clocks_that_say_later_of_each_other_are_named() -> None:
     theirs = Fields(key="o", trie=b"", clock=[5, 2, 2], inflate=1)
     for pair in (OWNER, LIAR, OTHER):
