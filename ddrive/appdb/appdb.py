@@ -86,6 +86,11 @@ class AppDB:
         """The keys of all known feeds by their number, which entries and clocks refer to."""
         return list(self._writers.keys)
 
+    @property
+    def forked(self) -> list[PublicKey]:
+        """The feeds with which two histories were signed, as by a copied state directory; the first one seen counts."""
+        return [feed.key for feed in self._writers.feeds if feed is not None and feed.forked]
+
     def writer(self, node: Entry) -> PublicKey:
         """Return the key of the feed in which a node stands."""
         return self._writers.keys[node.feed]

@@ -74,10 +74,12 @@ def info(
             "version": version,
             "feeds": [feed.hex() for feed in db.feeds],
             "writers": writers,
+            "forked": [feed.hex() for feed in db.forked],
         }
         rows = [["key", key], ["our key", local], ["version", version]]
         rows.append(["authorised", "yes" if is_ours else "no: give our key to somebody who is"])
         rows += [["writer", f"{writer} (ours)" if writer == local else writer] for writer in writers]
+        rows += [["forked", f"{feed.hex()}: two histories were signed with it, one is not shown"] for feed in db.forked]
         session.say(value, report.columns(rows))
 
     run_with(key, verb, Common(state, as_json, start=not no_start), peer, timeout)

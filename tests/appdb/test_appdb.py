@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 import trio
@@ -217,6 +218,37 @@ async def test_feed_that_becomes_authorised_is_exchanged_on_the_link_that_is_up(
                 break
             assert len(await ada.get("intruder")) == 1
             assert await ben.authorized()
+            nursery.cancel_scope.cancel()
+
+
+async def test_writer_who_signed_two_histories_is_told_and_harms_nothing(tmp_path: Path) -> None:
+    async with open_store(tmp_path / "ada", DWEB) as store, open_appdb(store, name="book") as db:
+        await db.put("k", b"1")
+    copytree(tmp_path / "ada", tmp_path / "copy")
+    with trio.fail_after(20):
+        async with (
+            open_store(tmp_path / "ada", DWEB) as left,
+            open_store(tmp_path / "copy", DWEB) as right,
+            open_store(tmp_path / "far", DWEB) as far,
+            open_appdb(left, name="book") as ada,
+            open_appdb(right, name="book") as twin,
+            open_appdb(far, key=ada.key) as reader,
+            trio.open_nursery() as nursery,
+        ):
+            await ada.put("k", b"ada")
+            await twin.batch([Put("k", b"twin"), Put("other", b"twin")])
+            await connect(nursery, far, left)
+            await reader.source.wait_length(ada.source.length)
+            assert values(await reader.get("k")) == [b"ada"]
+            assert reader.forked == []
+            with trio.CancelScope() as linked:
+                async with trio.open_nursery() as second:
+                    await connect(second, far, right)
+                    while not reader.forked:  # noqa: ASYNC110 - nobody is told of it
+                        await trio.sleep(0.01)
+                    linked.cancel()
+            assert reader.forked == [ada.key]
+            assert values(await reader.get("k")) == [b"ada"]
             nursery.cancel_scope.cancel()
 
 
