@@ -249,8 +249,8 @@ class Writers:
         if self._lengths() == self._seen:
             return self._view
         async with self._turn:
-            limit = trio.current_time() + ARRIVAL_S  # for all feeds together
             while True:
+                limit = trio.current_time() + ARRIVAL_S  # for all feeds together
                 self.cut_off = False
                 seen = self._lengths()
                 newest = [await self._newest(number, length, limit) for number, length in enumerate(seen)]

@@ -1,11 +1,15 @@
 """What an authorised writer can do to the others: nothing but be named. Every lie costs bounded work."""
 
+from collections.abc import Callable
+
 import pytest
+import trio
 
 from ddrive.appdb import AppDB, InvalidEntry
 from ddrive.appdb.schema_pb2 import Entry as Fields
 from ddrive.appdb.schema_pb2 import Header
 from ddrive.appdb.table import MAX_POINTERS
+from ddrive.appdb.writers import ARRIVAL_S
 from ddrive.crypto import KeyPair
 from ddrive.errors import InvalidKey, NotHeld
 from ddrive.feed import Feed, FeedLog, MemoryDirectory
@@ -140,6 +144,39 @@ async def test_clock_ahead_of_all_that_is_known_hides_the_entry_only() -> None:
     assert await db.get("late") == []
     assert [node.value for node in await db.get("k")] == [b"truth"]
     await db.put("k", b"still writable")
+
+
+class Silent:
+    """Where blocks come from: a peer who announced them and never gives any."""
+
+    peer_count = 1
+
+    def want_blocks(self, start: int, end: int, *, urgent: bool) -> Callable[[], None]:
+        return lambda: None
+
+    def want_length(self, min_length: int) -> Callable[[], None]:
+        return lambda: None
+
+    def want_offset(self, byte_offset: int, start: int, end: int) -> Callable[[], None]:
+        return lambda: None
+
+    async def refresh(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_peer_who_keeps_last_blocks_back_delays_one_read(autojump_clock: trio.abc.Clock) -> None:
+    lies = [fields(1, [5, 2], key="early"), fields(2, [5, 3], key="late")]
+    others = [fields(1, [5, 0, 2]), fields(2, [5, 0, 3])]
+    db = await victim(list(lies), other=others)
+    for key in (LIAR.public_key, OTHER.public_key):
+        feed = db._writers.store.feeds[key]  # type: ignore[attr-defined]
+        feed.clear(2, 3)
+        feed.set_source(Silent())
+    begun = trio.current_time()
+    for _ in range(3):
+        assert len(await db.get("early")) == 1
+        assert await db.get("late") == []
+    assert trio.current_time() - begun == pytest.approx(ARRIVAL_S)
 
 
 async def test_two_writers_who_hide_each_other_step_by_step_are_named() -> None:
