@@ -19,10 +19,11 @@ from mountd.cli.session import Session, run, version_of
 from mountd.values import format_size, parse_address, parse_duration
 
 DEAD_MOUNT = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)  # what the kernel says when the process behind is gone
-IGNORED_OPTIONS = set(  # what concerns mount(8) alone, what is so anyhow, and the defaults
-    ",rw,defaults,auto,noauto,user,users,nouser,owner,group,nofail,_netdev,nosuid,suid,nodev,dev,exec,async,"
-    "atime,noatime,relatime,norelatime,diratime,nodiratime".split(",")
-)
+IGNORED_OPTIONS = {
+    *("", "defaults", "rw", "async", "exec", "auto", "noauto", "user", "users", "nouser", "owner", "group"),
+    *("nofail", "_netdev", "atime", "noatime", "relatime", "norelatime", "diratime", "nodiratime"),
+    *("nosuid", "suid", "nodev", "dev"),  # no set-user-id program and no device ever works in a mount
+}
 POLL_S = 0.5  # how often a mount in the foreground looks whether it still exists
 
 
