@@ -42,6 +42,7 @@ from mountd.finding import Topic
 DATABASE: Final = "db"
 GRAPH: Final = "graph"
 WAIT_S: Final = 30.0  # for the first block of something that was never seen before
+MEET_S: Final = 3.0  # for a peer that was named, before what is held here counts as the newest
 
 _log = logging.getLogger(__name__)
 
@@ -217,6 +218,8 @@ class Databases:
                 raise InvalidKey(
                     f"{short(key)} is no {_called(kind)} but a {_called(known.kind)}: use ddrive {known.kind} …"
                 )
+            if params.get("peers") and known.seeding:
+                await self._meet(known)
             return _shown(known)
         asked = dialect_named(params.get("dialect"))
         wait_s = params.get("wait_s")
@@ -275,6 +278,18 @@ class Databases:
             self._save()
             if not known.seeding:
                 self._offer(known, [feed])  # a program may have opened it already
+
+    async def _meet(self, known: Known) -> None:
+        """Return when some peer that has it is connected, or after a moment."""
+        store = self._stores[known.dialect.name]
+        feed = await store.open_feed(key=known.key, live=True)
+        try:
+            with trio.move_on_after(MEET_S):
+                while not store.session(feed).peer_count:  # noqa: ASYNC110 - rare
+                    await trio.sleep(0.05)
+        finally:
+            with trio.CancelScope(shield=True):
+                await store.release(feed)
 
     async def _find(self, key: PublicKey, dialects: list[Dialect], wait_s: float) -> tuple[Dialect, bytes] | None:
         """Return the dialect in which somebody has the feed, and its first block; None when nobody has it in time."""

@@ -97,6 +97,15 @@ def test_three_engines_share_a_database_though_one_is_killed(engines: list[Progr
     assert len(versions) == 1
 
 
+def test_peer_that_is_named_is_asked_before_the_answer(engines: list[Program]) -> None:
+    ada, ben = engines[:2]
+    key = ada.ask("db", "create")["key"]
+    for name in ("first", "second", "third"):
+        ada.ask("stop")
+        ada.ask("db", "put", key, name, "1")
+        assert ben.run("db", "get", key, name, "--peer", ada.address).out == b"1\n"
+
+
 def test_conflict_between_engines_is_shown_and_settled(engines: list[Program]) -> None:
     one, two, _ = engines
     key = one.ask("db", "create")["key"]
