@@ -252,9 +252,7 @@ class Link:
         handshake_deadline = trio.current_time() + handshake_timeout_s
         with self._failures_end_it(), scope:
             while True:
-                scope.deadline = trio.current_time() + timeout_s
-                if not connection.established:
-                    scope.deadline = min(scope.deadline, handshake_deadline)
+                _put_off(scope, timeout_s, math.inf if connection.established else handshake_deadline)
                 chunk = await self._stream.receive_some(most_bytes if connection.established else GREETING_BYTES)
                 if not chunk:
                     self._finish("the peer closed the connection")
@@ -270,7 +268,8 @@ class Link:
                 if self._drips(len(chunk), timeout_s):
                     self._finish("the peer sends too slowly")
                     return
-                scope.deadline = math.inf
+                if down is not None:
+                    scope.deadline = math.inf
                 await _turn(down, len(chunk))
         if scope.cancelled_caught:
             self._finish("the peer is silent" if connection.established else "the handshake took too long")
@@ -307,18 +306,20 @@ class Link:
             rest = memoryview(data)
             while rest:
                 self._unsent = len(rest)
+                if up is not None and self.end is None:
+                    self._sending.deadline = math.inf
                 await _turn(up, len(rest[:most_bytes]))
                 if self.end is None:
-                    self._sending.deadline = trio.current_time() + timeout_s
+                    _put_off(self._sending, timeout_s)
                 await self._stream.send_all(rest[:most_bytes])
                 self._last_sent = trio.current_time()
-                if self.end is None:
-                    self._sending.deadline = math.inf
                 rest = rest[most_bytes:]
             self._unsent = 0
             if self._is_full and self.queued_bytes < self._low_water_bytes:
                 self._is_full = False
                 self._handler.drained(self)
+        if self.end is None:
+            self._sending.deadline = math.inf
         self._share.slots.pause(self, trio.current_time())
 
     async def _keep_alive(self, interval_s: float) -> None:
@@ -354,6 +355,16 @@ class Link:
             self.on_stream_message(event.message)
         elif isinstance(event, Established):
             handler.established(self)
+
+
+def _put_off(scope: trio.CancelScope, timeout_s: float, latest: float = math.inf) -> None:
+    """Let what `scope` is waiting for take `timeout_s` more, or up to a sixteenth more, but not beyond `latest`.
+
+    Setting a deadline costs some microseconds, so one that is far enough away stays.
+    """
+    now = trio.current_time()
+    if not now + timeout_s <= scope.deadline <= min(now + 2 * timeout_s, latest):
+        scope.deadline = min(now + timeout_s * 17 / 16, latest)
 
 
 async def _turn(bucket: Bucket | None, count: int) -> None:
