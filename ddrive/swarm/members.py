@@ -25,6 +25,7 @@ class Member:
         self.link: Link | None = None  # once the handshake is done
         self.key: bytes | None = None  # once admitted
         self.since_s = math.inf  # when it was admitted
+        self.has_begun = False  # something came from it, if it came
         self.shares = False  # it has shown that it knows a feed of ours
         self.scope = trio.CancelScope()  # of the whole connection, if it came
         self.socket: trio.socket.SocketType | None = None  # once there is a connection
@@ -84,7 +85,8 @@ class Member:
 def make_room(members: Sequence[Member], now: float) -> bool:
     """Tell whether one more may come in; who is slowest to say who he is, or what he wants, has to leave for him.
 
-    A peer that is honest needs milliseconds for that. So whoever opens connections and says nothing, or nothing that
+    A peer that is honest needs milliseconds for that, and who has begun to say it is not pushed out by any number that
+    has not. So whoever opens connections and says nothing, or nothing that
     tells that he knows a feed of ours, can neither keep us busy nor keep others out.
     """
     staying = [member for member in members if not member.scope.cancel_called]
@@ -93,7 +95,10 @@ def make_room(members: Sequence[Member], now: float) -> bool:
     if len(incoming) < MAX_INCOMING and len(staying) < MAX_LINKS and len(shaking) < MAX_INCOMING_HANDSHAKES:
         return True
     strangers = [member for member in incoming if not member.shares and member.since_s < now - STRANGER_S]
-    leaving = [*shaking, *strangers] if len(shaking) >= MAX_INCOMING_HANDSHAKES else [*strangers, *shaking]
+    begun = [member for member in shaking if member.has_begun]
+    silent = [member for member in shaking if not member.has_begun]
+    slow = [*begun, *silent] if len(begun) > MAX_INCOMING_HANDSHAKES // 2 else [*silent, *begun]
+    leaving = [*slow, *strangers] if len(shaking) >= MAX_INCOMING_HANDSHAKES else [*strangers, *slow]
     for member in leaving[:1]:
         member.scope.cancel()
     return bool(leaving)

@@ -25,6 +25,7 @@ from ddrive.swarm.members import MAX_LINKS, Member, make_room
 from ddrive.swarm.static import Address
 
 DIAL_TIMEOUT_S = 5.0  # until the stream is there
+FIRST_BYTE_S = 20.0  # in which who has connected has to begin
 
 RTT_OFFSET = 68  # of the round trip, microseconds in 4 bytes, in what the system tells. Source: linux/tcp.h, tcp_info
 PROBE_S = 4.0  # in which what we sent has to be confirmed, after our networks have changed
@@ -215,7 +216,9 @@ class Swarm:
         try:
             with member.scope:
                 address = str(Address(*stream.socket.getpeername()[:2]))
-                end = await self._run(member, stream, address)
+                member.has_begun = await _begins(stream.socket)
+                if member.has_begun:
+                    end = await self._run(member, stream, address)
             if member.scope.cancelled_caught:
                 await trio.aclose_forcefully(stream)
         except OSError:  # gone before we could ask who it is
@@ -300,6 +303,16 @@ async def open_swarm(
         nursery.start_soon(swarm._keep_dialing)
         nursery.start_soon(partial(trio.serve_listeners, swarm._accept, listeners, handler_nursery=nursery))
         yield swarm
+
+
+async def _begins(connection: trio.socket.SocketType) -> bool:
+    """Tell whether anything comes from who has connected: by the protocol he begins, and until then he costs little.
+
+    Hundreds that say nothing and come back when they are turned away would keep peers waiting otherwise.
+    """
+    with trio.move_on_after(FIRST_BYTE_S):
+        return bool(await connection.recv(1, socket.MSG_PEEK))
+    return False
 
 
 def _reason(error: BaseException) -> str:
