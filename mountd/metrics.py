@@ -19,7 +19,7 @@ from mountd.finding import Finder
 from mountd.mounts import MountTable
 
 MAX_REQUEST_BYTES: Final = 8192
-MAX_REQUESTS: Final = 8  # at a time
+MAX_REQUESTS: Final = 32  # at a time; who has been asking for longest makes room for one more
 REQUEST_S: Final = 5.0
 PATHS: Final = (b"/", b"/metrics")
 
@@ -145,13 +145,19 @@ class Metrics:
 
     async def serve(self, listeners: list[trio.SocketListener]) -> None:
         """Answer HTTP requests, for ever."""
-        places = trio.CapacityLimiter(MAX_REQUESTS)
+        asking: dict[trio.CancelScope, None] = {}  # in the order in which they came
 
         async def answer(stream: trio.SocketStream) -> None:
-            with trio.move_on_after(REQUEST_S):
-                async with places:
+            while len(asking) >= MAX_REQUESTS:
+                oldest = next(iter(asking))
+                del asking[oldest]
+                oldest.cancel()
+            with trio.move_on_after(REQUEST_S) as scope:
+                asking[scope] = None
+                try:
                     await self._answer(stream)
-            await trio.aclose_forcefully(stream)
+                finally:
+                    asking.pop(scope, None)
 
         await trio.serve_listeners(answer, listeners)
 

@@ -1,7 +1,9 @@
 """What an engine tells Prometheus."""
 
+import os
 import socket
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.support.program import Program, program
@@ -48,6 +50,18 @@ def test_metrics_count_what_happens(ddrive: Program, tmp_path: Path) -> None:
         assert again["ddrive_cache_hits_total"] >= after["ddrive_cache_hits_total"] + 2
         assert again["ddrive_cache_misses_total"] == missed
         assert after["ddrive_verify_failures_total"] == 0
+
+
+def test_many_that_ask_nothing_are_in_nobodys_way(ddrive: Program) -> None:
+    ddrive.settings["DDRIVE_METRICS_ADDR"] = address = free_address()
+    pid = ddrive.pid
+    host, _, port = address.rpartition(":")
+    files = len(os.listdir(f"/proc/{pid}/fd"))
+    with ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+        assert metrics(address)['ddrive_mounts{state="dead"}'] == 0
+        assert len(os.listdir(f"/proc/{pid}/fd")) < files + 50
 
 
 def test_an_address_in_use_is_named(ddrive: Program) -> None:
