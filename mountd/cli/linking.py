@@ -10,7 +10,7 @@ from ddrive.drive.address import KeyRef, format_url, parse_key
 from ddrive.errors import InvalidKey, InvalidPath
 from mountd.cli import options
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run, version_of
+from mountd.cli.session import Session, named_drive, patience, run, version_of, whole
 
 Place = Annotated[
     str,
@@ -43,7 +43,7 @@ def link(
             url = format_url(inner.key, opened.dialect_name, version=version)
         session.say(value | {"linked": inner.key.hex(), "linked_version": version}, [url])
 
-    inner = parse_key(key)
+    inner = whole(parse_key(key), newest=False)
     named = _named(path)
     run(Common(state, as_json, start=not no_start), verb)
 

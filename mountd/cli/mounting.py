@@ -15,7 +15,7 @@ from ddrive.drive.address import KeyRef, parse_key
 from ddrive.errors import InvalidKey, NotFound, UnusablePlace
 from mountd.cli import options, report
 from mountd.cli.options import Common
-from mountd.cli.session import Session, run, version_of
+from mountd.cli.session import Session, run, version_of, whole
 from mountd.values import format_size, parse_address, parse_duration
 
 DEAD_MOUNT = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)  # what the kernel says when the process behind is gone
@@ -58,6 +58,7 @@ def mount(
 ) -> None:
     """Mount a drive; returns when the mount answers. KEY and MOUNTPOINT may be given in either order."""
     ref, place = told_apart(key, mountpoint)
+    whole(ref, newest=False)
     wanted: dict[str, Any] = {"read_only": read_only, "allow_other": allow_other}
     if timeout is not None:
         wanted["timeout_s"] = timeout

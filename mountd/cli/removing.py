@@ -8,7 +8,7 @@ import typer
 from mountd.cli import options, report
 from mountd.cli.drives import Drive
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, run, short_name
+from mountd.cli.session import Session, named_drive, run, short_name, whole
 from mountd.values import format_size
 
 YesAnyway = Annotated[bool, typer.Option("--yes", "-y", envvar="DDRIVE_YES", help="Accepted: nothing is asked.")]
@@ -25,7 +25,7 @@ def rm(
     """Forget a drive and delete its bytes; of a drive of your own the secret key goes too, for ever."""
 
     async def verb(session: Session) -> None:
-        ref = await session.find(named)
+        ref = whole(await session.find(named))
         planned = await session.call("rm", key=ref.key.hex(), dry_run=True)
         if not dry_run:
             options.confirm(_question(planned, short_name(ref)), yes=yes)
@@ -33,7 +33,7 @@ def rm(
         word = "would delete" if dry_run else "deleted"
         session.say(planned, [f"{word} {format_size(planned['bytes'])} in {planned['feeds']} feeds"])
 
-    named = named_drive(drive)
+    named = whole(named_drive(drive))
     if not (dry_run or yes or (sys.stdin.isatty() and sys.stderr.isatty())):
         raise typer.BadParameter(f"forget {drive} and delete its bytes? Say so with --yes", param_hint="--yes")
     run(Common(state, as_json, start=not no_start), verb)

@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -23,6 +23,8 @@ SILENT_S = 10.0  # somebody who waits longer is told why
 POLL_S = 1.0  # between two looks at whether anything arrives
 RESOLVE_S = 3.0  # for finding out whether the host of an address exists
 PATIENCE_S = 30.0  # a verb gives up after this long without progress; `--timeout` changes it
+
+Named = TypeVar("Named", bound=KeyRef | Path)
 
 
 class Session:
@@ -174,6 +176,20 @@ def named_drive(text: str) -> KeyRef | Path:
         if "://" in text or not (os.sep in text or text in (".", "..") or os.path.lexists(text)):
             raise
     return Path(os.path.abspath(text))
+
+
+def whole(named: Named, *, newest: bool = True) -> Named:
+    """Return `named`, for verbs that work on a whole drive, with `newest` on no fixed version of it.
+
+    A path in a mount is looked at when `Session.find` has told what it names.
+    Raises: InvalidKey when a path in the drive is named, or a version: to pass over them would hit too much.
+    """
+    if isinstance(named, KeyRef):
+        if named.path.strip("/"):
+            raise InvalidKey(f"{named.path!r} is a path in {short_name(named)}: name the whole drive, without a path")
+        if newest and not (named.version is None and named.tag is None):
+            raise InvalidKey(f"a version of {short_name(named)} does not change: name the drive, without a version")
+    return named
 
 
 def short_name(ref: KeyRef) -> str:

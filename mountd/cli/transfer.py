@@ -21,7 +21,7 @@ from mountd.cli import options, report
 from mountd.cli.following import follow
 from mountd.cli.look import DriveText, joined
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run, short_name
+from mountd.cli.session import Session, named_drive, patience, run, short_name, whole
 from mountd.values import format_size
 
 SHOWN_REFUSALS = 10  # more are only counted; --json lists them all
@@ -55,7 +55,7 @@ def import_(
     no_start: options.NoStart = False,
 ) -> None:
     """Copy a directory tree into a new drive, or into an own one what changed; prints its key."""
-    named = None if drive is None else named_drive(drive)
+    named = None if drive is None else whole(named_drive(drive))
     _check_source(source)
     patterns = [] if ignore_file is None else ignore_file.read_text().splitlines()
     copy = _Copy(source, patterns, delete, _Changes(as_json) if dry_run else None)
@@ -71,7 +71,7 @@ def import_(
             if not as_json:
                 report.note(f"if this is interrupted, go on with: ddrive import {source} {ref.key.hex()}")
         else:
-            ref = await session.find(named)
+            ref = whole(await session.find(named))
         async with session.drive(ref) as opened:
             if not opened.writable:
                 raise NotWritable(f"{short_name(ref)} was not made here: import into a new drive, without KEY")

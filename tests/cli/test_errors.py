@@ -43,6 +43,12 @@ def check(result: Result, code: int, *words: str) -> None:
         ["mount", UNKNOWN[:-1], "/"],
         ["mount", UNKNOWN, "/", "-o", "colour=blue"],
         ["cat", "gopher://" + UNKNOWN, "/x"],
+        ["mount", UNKNOWN + "/sub", "/tmp"],
+        ["link", UNKNOWN + ":/place", UNKNOWN + "/sub"],
+        ["rm", UNKNOWN + "/sub", "--yes"],
+        ["rm", UNKNOWN + "+3", "--yes"],
+        ["import", "/etc", UNKNOWN + "/sub", "--delete", "--yes"],
+        ["import", "/etc", UNKNOWN + "+3"],
     ],
 )
 def test_a_wrong_call_ends_with_2(arguments: list[str], ddrive: Program) -> None:

@@ -109,6 +109,19 @@ def shown_as(ddrive: Program, key: str, *names: str) -> None:
         assert time.monotonic() < end, shown
 
 
+def test_an_import_below_a_mount_does_not_hit_the_rest_of_the_drive(ddrive: Program, tmp_path: Path) -> None:
+    mount, source = tmp_path / "mount", tmp_path / "source"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "a").write_text("a")
+    (source / "b").write_text("b")
+    key = ddrive.ask("import", source)["key"]
+    ddrive.mount(key, mount)
+    refused = ddrive.run("import", source / "sub", mount / "sub", "--delete", "--yes")
+    assert (refused.code, "'/sub' is a path in" in refused.err) == (2, True), refused
+    assert (mount / "b").read_text() == "b"
+    assert ddrive.ask("import", source / "sub", mount)["version"] > 2  # its root stands for the drive
+
+
 def test_an_import_follows_its_directory(ddrive: Program, tmp_path: Path) -> None:
     root = tmp_path / "tree"
     (root / "sub").mkdir(parents=True)
