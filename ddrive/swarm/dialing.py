@@ -19,8 +19,10 @@ LIAR_DELAY_S = 600.0  # a peer that broke the protocol or sent what does not ver
 MAX_LIARS = 1024  # remembered; keys cost nothing, so it is no use to remember more
 MAX_DIALS = 8  # at once
 MAX_FAR_DIALS = 6  # of these; addresses that a DHT tells are often dead, and those nearby should not wait for them
+MAX_DIALS_OF_HOST = 4  # of these; a host that tells of thousands of its ports must not keep us from the others
 MAX_PEERS_PER_TOPIC = 24  # linked or being dialled, of those that were found
 MAX_FOUND = 512  # addresses that were found, of all topics; beyond, the one that failed most makes room
+MAX_FOUND_OF_HOST = 16  # likewise, of one host: several peers may be behind one router
 GIVEN_UP = 8  # failures in a row after which an address that was found is forgotten
 
 Source = Literal["given", "remembered"] | Mechanism
@@ -79,7 +81,7 @@ class DialPlan:
         """
         target = self.targets.get(address)
         if target is None:
-            if not self._has_room():
+            if not self._has_room(address.host):
                 return False
             target = self.targets[address] = Target(source, next_s=now)
         elif RANK[source] < RANK[target.source]:
@@ -90,10 +92,13 @@ class DialPlan:
         target.topics.add(topic)
         return is_news
 
-    def _has_room(self) -> bool:
-        """Tell whether one more found address can be kept; one that only fails makes room."""
+    def _has_room(self, host: str) -> bool:
+        """Tell whether one more address found of a host can be kept; one that only fails makes room."""
         found = [(target.failures, address) for address, target in self.targets.items() if target.source != "given"]
-        if len(found) < MAX_FOUND:
+        of_host = [(failures, address) for failures, address in found if address.host == host]
+        if len(of_host) >= MAX_FOUND_OF_HOST:
+            found = of_host
+        elif len(found) < MAX_FOUND:
             return True
         failures, worst = max(found)
         if failures and self._is_idle(self.targets[worst]):
@@ -129,14 +134,17 @@ class DialPlan:
         if not waiting:
             return []
         dials = Counter(RANK[target.source] == FAR for target in self.targets.values() if target.is_shaking)
+        hosts = Counter(address.host for address, target in self.targets.items() if target.is_shaking)
         peers = self._peers_by_topic()
         found = []
         for rank, _, address in sorted(waiting):
             is_far, topics = rank == FAR, self.targets[address].topics
             is_full = topics and all(peers[topic] >= MAX_PEERS_PER_TOPIC for topic in topics)
-            if rank and (is_full or dials.total() >= MAX_DIALS or (is_far and dials[True] >= MAX_FAR_DIALS)):
+            is_busy = dials.total() >= MAX_DIALS or (is_far and dials[True] >= MAX_FAR_DIALS)
+            if rank and (is_full or is_busy or hosts[address.host] >= MAX_DIALS_OF_HOST):
                 continue
             dials[is_far] += 1
+            hosts[address.host] += 1
             peers.update(topics)
             found.append(address)
         return found

@@ -9,8 +9,10 @@ from ddrive.ids import DiscoveryKey
 from ddrive.swarm.dialing import (
     GIVEN_UP,
     LIAR_DELAY_S,
+    MAX_DIALS_OF_HOST,
     MAX_FAR_DIALS,
     MAX_FOUND,
+    MAX_FOUND_OF_HOST,
     MAX_LIARS,
     MAX_PEERS_PER_TOPIC,
     STEADY_S,
@@ -273,6 +275,25 @@ def test_found_addresses_are_bounded_and_those_that_fail_make_room() -> None:
     assert near(9) not in plan.targets
     plan.add(HERE, 0.0)
     assert plan.due(0.0)[0] == HERE
+
+
+def test_a_host_that_tells_of_all_its_ports_does_not_keep_us_from_others() -> None:
+    plan = DialPlan()
+    ports = [Address("10.0.0.66", 1024 + number) for number in range(1000)]
+    for address in ports:
+        plan.found(address, TOPIC, "lan", 0.0)
+    assert list(plan.targets) == ports[:MAX_FOUND_OF_HOST]
+    assert plan.found(near(1), TOPIC, "lan", 1.0)
+    due = plan.due(1.0)
+    assert len(due) == MAX_DIALS_OF_HOST + 1
+    assert near(1) in due
+    for address in due:
+        plan.began(address)
+    assert plan.due(1.0) == []
+    plan.failed(ports[0], 1.0, 0.0, "no answer")
+    assert plan.found(ports[-1], TOPIC, "lan", 1.0)
+    assert ports[0] not in plan.targets
+    assert len(plan.due(1.0)) == 1
 
 
 def test_a_found_address_that_only_fails_is_forgotten_and_a_given_one_is_not() -> None:
