@@ -14,12 +14,12 @@ import pyfuse3
 import trio
 
 from ddrive.errors import MountFailed
+from mountd.device import DEVICE, check_device
 from mountd.mountinfo import mounted_at
 from mountd.operations import Operations
 
 log = logging.getLogger(__name__)
 
-DEVICE = "/dev/fuse"
 CONTROL = "/sys/fs/fuse/connections"
 CHILD_LIMIT_S = 5.0
 MIN_TASKS = 4  # idle tasks that are kept; each takes one request at a time
@@ -46,9 +46,7 @@ def mounted(operations: Operations, mountpoint: str, options: set[str]) -> Itera
 
     Raises: MountFailed with the reason and the next step.
     """
-    if not os.access(DEVICE, os.R_OK | os.W_OK):
-        why = "cannot be opened" if os.path.exists(DEVICE) else "is missing"
-        raise MountFailed(f"{DEVICE} {why}: load the fuse module or install fuse3, and check its permissions")
+    check_device()
     before = _fuse_descriptors()
     try:
         pyfuse3.init(operations, mountpoint, options)

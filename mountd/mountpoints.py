@@ -15,6 +15,7 @@ import trio
 
 from ddrive.errors import DriveError, InvalidPath, MountFailed, NotFound, UnusablePlace
 from ddrive.ids import PublicKey, short
+from mountd.device import check_device
 from mountd.mountinfo import mounted_at
 from mountd.mounts import Mount, MountOptions, MountTable
 from mountd.unmounting import detach_dead, is_dead
@@ -44,6 +45,7 @@ class Mountpoints:
                 await self._check_free(place, cover=cover)
             elif old.state != "dead" and old.key != key:
                 raise _busy(old)
+        check_device()
 
     async def mount(self, wanted: Mount, *, cover: bool = False) -> Mount:
         """Mount, and return when the mountpoint answers.

@@ -1,7 +1,8 @@
 """The methods of the control socket that are no feed methods: parameters in, the command line's JSON shapes out."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -116,18 +117,11 @@ class Verbs:
 
         Raises: NoPeers when nobody told the dialect in time; the drive is forgotten again if it was new.
         """
-        key, is_new = _key(params), self._collection.table.get(_key(params)) is None
-        known = await self._known(key, params)
-        if known.dialect is None:
-            wait_s = params.get("wait_s")
-            try:
-                found = await self._wait_found(known, self._config.timeout_s if wait_s is None else wait_s, tell)
-            finally:
-                if is_new and known.dialect is None and not self._mountpoints.table.of(key):
-                    with trio.CancelScope(shield=True):
-                        await self._collection.give_up(known)
-            if not found:
-                raise self._collection.no_peers(known)
+        async with self._tried(_key(params), params) as known:
+            if known.dialect is None:
+                wait_s = params.get("wait_s")
+                if not await self._wait_found(known, self._config.timeout_s if wait_s is None else wait_s, tell):
+                    raise self._collection.no_peers(known)
         return {"key": known.key.hex(), "url": known.url} | await self._opened(known)
 
     async def info(self, params: Params, tell: Tell) -> dict[str, Any]:
@@ -175,30 +169,30 @@ class Verbs:
         key = _key(params)
         cover = bool(options.get("nonempty"))
         await self._mountpoints.check(place, key, cover=cover)
-        known = await self._known(key, params)
-        wait_s = params.get("wait_s")
-        if wait_s is None:
-            wait_s = min(MOUNT_WAIT_S, mount_options.timeout_s or MOUNT_WAIT_S)
-        if not await self._collection.wait_found(known, OPENING_S):
-            tell(f"waiting for a peer that has drive {short(key)}")
-            if not await self._collection.wait_found(known, wait_s):
-                if options.get("require_peer"):
-                    raise self._collection.no_peers(known)
-                tell(f"nobody has it yet ({self._why(known)}): the mount fills in as soon as somebody does")
-        number = params.get("version")
-        if number is not None:
-            await self._collection.require_version(known, int(number))
-        mount = await self._mountpoints.mount(
-            Mount(
-                place,
-                key,
-                known.dialect,
-                version=None if number is None else int(number),
-                options=mount_options,
-                writable=known.writable and number is None and not mount_options.read_only,
-            ),
-            cover=cover,
-        )
+        async with self._tried(key, params) as known:
+            wait_s = params.get("wait_s")
+            if wait_s is None:
+                wait_s = min(MOUNT_WAIT_S, mount_options.timeout_s or MOUNT_WAIT_S)
+            if not await self._collection.wait_found(known, OPENING_S):
+                tell(f"waiting for a peer that has drive {short(key)}")
+                if not await self._collection.wait_found(known, wait_s):
+                    if options.get("require_peer"):
+                        raise self._collection.no_peers(known)
+                    tell(f"nobody has it yet ({self._why(known)}): the mount fills in as soon as somebody does")
+            number = params.get("version")
+            if number is not None:
+                await self._collection.require_version(known, int(number))
+            mount = await self._mountpoints.mount(
+                Mount(
+                    place,
+                    key,
+                    known.dialect,
+                    version=None if number is None else int(number),
+                    options=mount_options,
+                    writable=known.writable and number is None and not mount_options.read_only,
+                ),
+                cover=cover,
+            )
         return await self._shown(mount)
 
     async def unmount(self, params: Params, tell: Tell) -> dict[str, Any]:
@@ -238,6 +232,21 @@ class Verbs:
 
     def _why(self, known: KnownDrive) -> str:
         return self._finder.why(self._collection.topics_of(known))
+
+    @asynccontextmanager
+    async def _tried(self, key: PublicKey, params: Params) -> AsyncIterator[KnownDrive]:
+        """Make a drive known and dial its peers. One that was new is forgotten after the block if nobody had it.
+
+        Unless it is mounted by then: the mount fills in when somebody comes.
+        """
+        is_new = self._collection.table.get(key) is None
+        known = await self._known(key, params)
+        try:
+            yield known
+        finally:
+            if is_new and known.dialect is None and not self._mountpoints.table.of(key):
+                with trio.CancelScope(shield=True):
+                    await self._collection.give_up(known)
 
     async def _known(self, key: PublicKey, params: Params) -> KnownDrive:
         private = bool(params.get("private"))

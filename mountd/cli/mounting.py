@@ -59,11 +59,9 @@ def mount(
     """Mount a drive; returns when the mount answers. KEY and MOUNTPOINT may be given in either order."""
     ref, place = told_apart(key, mountpoint)
     whole(ref, newest=False)
-    wanted: dict[str, Any] = {"read_only": read_only, "allow_other": allow_other}
+    wanted: dict[str, Any] = {"read_only": read_only, "allow_other": allow_other, "require_peer": require_peer}
     if timeout is not None:
         wanted["timeout_s"] = timeout
-    if require_peer:
-        wanted["require_peer"] = True
     addresses = list(peer or [])
     for option in ",".join(mount_options or []).split(","):
         _apply(option, wanted, addresses)

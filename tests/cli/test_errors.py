@@ -126,6 +126,7 @@ def test_a_required_peer_that_is_missing_ends_with_5(ddrive: Program, tmp_path: 
     assert UNKNOWN[:8] in error
     assert "--peer" in error
     assert ddrive.ask("status")["mounts"] == []
+    assert ddrive.ask("list") == []
     assert not mounted(tmp_path / "mnt")
 
 
@@ -236,18 +237,18 @@ def test_an_interrupt_is_quiet(ddrive: Program) -> None:
 
 def test_a_missing_dev_fuse_is_said(ddrive: Program, tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
-    key = ddrive.ask("create")["key"]
-    assert ddrive.run("stop").code == 0
     devices = tmp_path / "dev"
     devices.mkdir()
     hide = f"cd {devices} && mount -t tmpfs none . && cd {devices}"
     for name in ("null", "urandom"):
         hide += f" && : > {name} && mount --bind /dev/{name} {name}"
-    script = f"{hide} && cd / && mount --rbind {devices} /dev && exec {' '.join(COMMAND)} mount {key} {tmp_path}/mnt"
+    script = (
+        f"{hide} && cd / && mount --rbind {devices} /dev && exec {' '.join(COMMAND)} mount {UNKNOWN} {tmp_path}/mnt"
+    )
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
     done = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, env=ddrive.environment(), timeout=60)
-    check(Result(done), 1, "/dev/fuse")
-    assert ddrive.ask("status")["mounts"] == []
+    check(Result(done), 1, "/dev/fuse")  # at once: before anybody is waited for
+    assert (ddrive.ask("status")["mounts"], ddrive.ask("list")) == ([], [])
 
 
 def test_the_state_is_private(ddrive: Program) -> None:

@@ -341,7 +341,7 @@ def test_a_place_that_cannot_be_a_mountpoint_is_refused(tmp_path: Path, place: s
 
 
 def test_without_the_device_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mountd.fuse.DEVICE", str(tmp_path / "fuse"))
+    monkeypatch.setattr("mountd.device.DEVICE", str(tmp_path / "fuse"))
     options = MountOptions(state=str(tmp_path), key="00" * 32, mountpoint=str(tmp_path))
     with pytest.raises(MountFailed, match="load the fuse module or install fuse3"):
         trio.run(serve_mount, options, None, None)
