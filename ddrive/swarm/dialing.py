@@ -25,6 +25,8 @@ MAX_FOUND = 512  # addresses that were found, of all topics; beyond, the one tha
 MAX_FOUND_OF_HOST = 16  # likewise, of one host: several peers may be behind one router
 GIVEN_UP = 8  # failures in a row after which an address that was found is forgotten
 
+OURSELVES = "this is our own address, or that of an engine with a copy of our state directory"
+
 Source = Literal["given", "remembered"] | Mechanism
 RANK: dict[Source, int] = {"given": 0, "remembered": 1, "lan": 2, "dht": 3, "mainline": 3}  # who is dialled first
 FAR = RANK["dht"]
@@ -187,7 +189,7 @@ class DialPlan:
         """Never dial `address` again: it is our own."""
         if address in self.targets:
             target = self.targets[address]
-            target.key, target.next_s, target.last_error = None, math.inf, "this is our own address"
+            target.key, target.next_s, target.last_error = None, math.inf, OURSELVES
 
     def failed(self, address: Address, now: float, jitter: float, reason: str, *, lied: bool = False) -> None:
         """Take note that dialling `address` has not led to a link, and for what reason."""

@@ -6,6 +6,7 @@ peer collapse to the one that the side with the smaller key began, so that both 
 
 import logging
 import math
+import os
 import random
 import socket
 import sys
@@ -20,7 +21,7 @@ from ddrive.ids import DiscoveryKey, short
 from ddrive.protocol import Link, LinkEnd, LinkHandler, run_link, static_public_key
 from ddrive.protocol.sharing import Share
 from ddrive.swarm.background import background
-from ddrive.swarm.dialing import DialCounts, DialPlan, Source
+from ddrive.swarm.dialing import OURSELVES, DialCounts, DialPlan, Source
 from ddrive.swarm.members import MAX_LINKS, Member, make_room
 from ddrive.swarm.static import Address
 
@@ -244,7 +245,7 @@ class Swarm:
         if key == self.public_key:
             if member.address is not None:
                 self._plan.found_ourselves(member.address)
-            return "this is our own address"
+            return OURSELVES
         if member.address is not None:
             if member.address not in self._plan.targets:
                 return "the peer was removed"
@@ -319,6 +320,8 @@ def _reason(error: BaseException) -> str:
     """Return why nobody was reached; of several addresses of one name, the first tells."""
     while error.__cause__ is not None or isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:  # those of name servers are not
+        return os.strerror(error.errno)
     return getattr(error, "strerror", None) or str(error)
 
 

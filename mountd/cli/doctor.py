@@ -1,7 +1,10 @@
 """`doctor`: look at everything that ddrive needs, and say what to do about what is missing. Each check is bounded."""
 
+import fcntl
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -16,6 +19,7 @@ import typer
 
 from ddrive.errors import DriveError
 from ddrive.swarm import Address
+from ddrive.swarm.watching import look_around
 from mountd.cli import options, report
 from mountd.client import connect_engine
 from mountd.config import Config, load_config
@@ -28,6 +32,8 @@ LEAST_FREE_BYTES: Final = 1 << 30
 LEAST_DESCRIPTORS: Final = 1024
 BUILT_S: Final = 1_700_000_000.0  # seconds since 1970: ddrive is younger, so is every right clock
 FUSE: Final = Path("/dev/fuse")
+SIOCGIFFLAGS: Final = 0x8913  # Source: linux/sockios.h
+IFF_RUNNING: Final = 0x40  # Source: linux/if.h
 TITLES: Final = {"ok": "ok", "warning": "look", "failed": "FAILED"}
 
 State = Literal["ok", "warning", "failed"]
@@ -63,7 +69,14 @@ async def _examine(config: Config, may_start: bool) -> list[Finding]:
     async def engine(config: Config) -> list[Finding]:
         return await _engine(config, may_start)
 
-    checks: dict[str, Check] = {"fuse": _fuse, "disk": _disk, "clock": _clock, "limits": _limits, "engine": engine}
+    checks: dict[str, Check] = {
+        "fuse": _fuse,
+        "disk": _disk,
+        "clock": _clock,
+        "limits": _limits,
+        "network": _network,
+        "engine": engine,
+    }
     found: dict[str, list[Finding]] = {}
 
     async def run(name: str, check: Check) -> None:
@@ -124,6 +137,26 @@ async def _limits(config: Config) -> list[Finding]:
     if 0 < most < LEAST_DESCRIPTORS:
         return [Finding("open files", "warning", f"at most {most}", "raise the limit, for example with ulimit -n")]
     return [Finding("open files", "ok", f"at most {most}")]
+
+
+async def _network(config: Config) -> list[Finding]:
+    networks = [network for network in look_around().networks if not network.is_loopback]
+    if running := [network for network in networks if _is_running(network.name)]:
+        addresses = (f"{network.name} {own.ip}" for network in running for own in network.addresses)
+        return [Finding("network", "ok", ", ".join(addresses))]
+    detail = f"no connection at {', '.join(network.name for network in networks)}" if networks else "there is none"
+    return [Finding("network", "warning", detail, "join one to reach peers; what is held here can be read without")]
+
+
+def _is_running(interface: str) -> bool:
+    """Tell whether an interface is up and has a carrier. Source: netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        try:
+            answer = fcntl.ioctl(asker, SIOCGIFFLAGS, struct.pack("@16sh14x", interface.encode()[:15], 0))
+        except OSError:
+            return False
+    flags: int = struct.unpack("@16sh14x", answer)[1]
+    return bool(flags & IFF_RUNNING)
 
 
 async def _output(*command: str) -> str | None:

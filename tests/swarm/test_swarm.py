@@ -14,6 +14,7 @@ from ddrive.protocol import Data, Have, Link, Message, static_public_key
 from ddrive.swarm import Peer, Swarm, open_swarm
 from ddrive.swarm import members as members_module
 from ddrive.swarm import swarm as swarm_module
+from ddrive.swarm.dialing import OURSELVES
 from tests.protocol.recorder import Recorder
 
 FEED = KeyPair.from_seed(b"\x07" * 32).public_key
@@ -110,7 +111,7 @@ async def test_own_address_is_noticed() -> None:
     async with swarm_of(0, handler := Recorder()) as swarm:
         swarm.add_peer(swarm.listen_addresses[0])
         await until(lambda: swarm.peers()[0].last_error and not swarm._members)
-        assert swarm.peers()[0].last_error == "this is our own address"
+        assert swarm.peers()[0].last_error == OURSELVES
         assert not swarm._plan.due(trio.current_time() + 1000)
     assert handler.calls == []
 
