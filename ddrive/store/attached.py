@@ -22,7 +22,7 @@ from ddrive.store.attached_feed import AttachedFeed
 from ddrive.store.calling import Calling, open_calling
 from ddrive.store.derive import DEFAULT_NAME
 
-USE_S = 5.0  # between two messages about what was read
+USE_S = 1.0  # between two messages about what was read: `stats` is at most this far behind
 LOADER_THREADS = 1  # that read and check blocks ahead of a reader; more than cores gain nothing
 
 

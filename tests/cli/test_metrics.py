@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.support.program import Program, program
+from tests.support.until import until
 
 
 def free_address() -> str:
@@ -50,6 +51,18 @@ def test_metrics_count_what_happens(ddrive: Program, tmp_path: Path) -> None:
         assert again["ddrive_cache_hits_total"] >= after["ddrive_cache_hits_total"] + 2
         assert again["ddrive_cache_misses_total"] == missed
         assert after["ddrive_verify_failures_total"] == 0
+
+
+async def test_reads_of_a_mount_are_counted_while_it_stays(ddrive: Program, tmp_path: Path) -> None:
+    source, mount = tmp_path / "tree", tmp_path / "mount"
+    source.mkdir()
+    (source / "a.bin").write_bytes(bytes(100_000))
+    with program(tmp_path / "author") as author:
+        key = author.ask("import", source)["key"]
+        ddrive.mount(key, mount, "--peer", author.address)
+        assert len((mount / "a.bin").read_bytes()) == 100_000
+        await until(lambda: ddrive.ask("stats", key)["cache"]["misses"] > 0)
+        assert ddrive.ask("status")["mounts"][0]["state"] == "ok"
 
 
 def test_many_that_ask_nothing_are_in_nobodys_way(ddrive: Program) -> None:
