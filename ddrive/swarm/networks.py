@@ -16,6 +16,7 @@ class Network:
     index: int
     name: str
     addresses: tuple[IPv4Interface | IPv6Interface, ...]
+    is_running: bool = True  # up, and with somebody at the other end of the cable
 
     @property
     def is_loopback(self) -> bool:

@@ -1,11 +1,13 @@
-"""Noticing that the networks of this machine have changed: an address comes or goes, the machine wakes up.
+"""Noticing that the networks of this machine have changed: an address or a carrier comes or goes, the machine wakes up.
 
 The kernel tells of changes of links and addresses over a netlink socket. That we were stopped, or the machine asleep,
 shows in a pause that took much longer than it was meant to.
 """
 
+import fcntl
 import logging
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -22,6 +24,9 @@ LOOK_S: Final = 5.0  # between two looks, for what the kernel does not tell
 ASLEEP_S: Final = 5.0  # a look that comes this much too late comes after a sleep
 SETTLE_S: Final = 0.2  # an address comes in several steps; we wait for the last one
 
+_SIOCGIFFLAGS: Final = 0x8913  # Source: linux/sockios.h
+_IFF_RUNNING: Final = 0x40  # Source: linux/if.h
+_FLAGS: Final = struct.Struct("@16sh22x")  # struct ifreq: name, flags. Source: linux/if.h
 _GROUPS: Final = 0x1 | 0x10 | 0x100  # links, IPv4 addresses, IPv6 addresses. Source: linux/rtnetlink.h, RTMGRP_*
 
 _log = logging.getLogger(__name__)
@@ -33,8 +38,18 @@ def look_around() -> Here:
     for adapter in ifaddr.get_adapters():
         addresses = [_interface(address) for address in adapter.ips]
         if adapter.index is not None and addresses:
-            found.append(Network(adapter.index, adapter.name, tuple(addresses)))
+            found.append(Network(adapter.index, adapter.name, tuple(addresses), _is_running(adapter.name)))
     return Here(tuple(found))
+
+
+def _is_running(interface: str) -> bool:
+    """Tell whether an interface is up and has a carrier. Source: netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asker:
+        try:
+            answer = fcntl.ioctl(asker, _SIOCGIFFLAGS, _FLAGS.pack(interface.encode(), 0))
+        except OSError:  # it has gone
+            return False
+    return bool(_FLAGS.unpack(answer)[1] & _IFF_RUNNING)
 
 
 def _interface(address: ifaddr.IP) -> IPv4Interface | IPv6Interface:
@@ -106,7 +121,11 @@ async def _told(kernel: trio.socket.SocketType | None) -> None:
 
 
 def _shown(here: Here) -> str:
-    return ",".join(f"{network.name}:{own.ip}" for network in here.networks for own in network.addresses)
+    return ",".join(
+        f"{network.name}:{own.ip}{'' if network.is_running else ':down'}"
+        for network in here.networks
+        for own in network.addresses
+    )
 
 
 @asynccontextmanager

@@ -1,10 +1,7 @@
 """`doctor`: look at everything that ddrive needs, and say what to do about what is missing. Each check is bounded."""
 
-import fcntl
 import os
 import shutil
-import socket
-import struct
 import subprocess
 import sys
 import time
@@ -32,8 +29,6 @@ LEAST_FREE_BYTES: Final = 1 << 30
 LEAST_DESCRIPTORS: Final = 1024
 BUILT_S: Final = 1_700_000_000.0  # seconds since 1970: ddrive is younger, so is every right clock
 FUSE: Final = Path("/dev/fuse")
-SIOCGIFFLAGS: Final = 0x8913  # Source: linux/sockios.h
-IFF_RUNNING: Final = 0x40  # Source: linux/if.h
 TITLES: Final = {"ok": "ok", "warning": "look", "failed": "FAILED"}
 
 State = Literal["ok", "warning", "failed"]
@@ -141,22 +136,11 @@ async def _limits(config: Config) -> list[Finding]:
 
 async def _network(config: Config) -> list[Finding]:
     networks = [network for network in look_around().networks if not network.is_loopback]
-    if running := [network for network in networks if _is_running(network.name)]:
+    if running := [network for network in networks if network.is_running]:
         addresses = (f"{network.name} {own.ip}" for network in running for own in network.addresses)
         return [Finding("network", "ok", ", ".join(addresses))]
     detail = f"no connection at {', '.join(network.name for network in networks)}" if networks else "there is none"
     return [Finding("network", "warning", detail, "join one to reach peers; what is held here can be read without")]
-
-
-def _is_running(interface: str) -> bool:
-    """Tell whether an interface is up and has a carrier. Source: netdevice(7)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-        try:
-            answer = fcntl.ioctl(asker, SIOCGIFFLAGS, struct.pack("@16sh14x", interface.encode()[:15], 0))
-        except OSError:
-            return False
-    flags: int = struct.unpack("@16sh14x", answer)[1]
-    return bool(flags & IFF_RUNNING)
 
 
 async def _output(*command: str) -> str | None:

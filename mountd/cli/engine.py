@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ddrive.errors import EngineError
+from ddrive.errors import DriveError, EngineError
 from mountd.cli import options, report
 from mountd.cli.mounting import tell_left
 from mountd.cli.options import Common
@@ -72,7 +72,10 @@ def daemon(
     } | {name: "1" for name, wanted in switches.items() if wanted}
     environment = package_environment()
     environment |= {f"DDRIVE_{name}": str(value) for name, value in values.items() if value is not None}
-    load_config({"state": state}, environ=environment)  # what is wrong is told here, not in a log
+    try:
+        load_config({"state": state}, environ=environment)  # what is wrong is told here, not in a log
+    except DriveError as error:
+        raise typer.BadParameter(str(error)) from error
     command = [sys.executable, "-P", "-m", "mountd.engine", "--state", str(config.state)]
     if not as_json:
         os.execve(sys.executable, command, environment)  # the engine takes this process over: nobody in between
