@@ -1,5 +1,7 @@
 """Engines on hosts of their own find each other without being told an address."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -114,6 +116,18 @@ def test_links_come_back_when_an_address_changes(hosts: list[Host], tmp_path: Pa
         until(lambda: not connected(reader))
         hosts[1].ip("link", "set", "eth0", "up")
         until(lambda: connected(reader))
+
+
+def test_links_come_back_after_a_sleep(hosts: list[Host], tmp_path: Path) -> None:
+    with program(tmp_path / "author", hosts[0]) as author, program(tmp_path / "reader", hosts[1]) as reader:
+        reader.mount(seeded(author, tmp_path / "source"), tmp_path / "mnt")
+        pid = reader.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            until(lambda: not connected(author))  # it gives a silent peer up after 20 s
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        until(lambda: connected(author) and connected(reader))
 
 
 def test_peers_are_remembered(hosts: list[Host], tmp_path: Path) -> None:
