@@ -20,7 +20,7 @@ from mountd.face import EntryFace, NodeFace
 
 ROOT_NUMBER = 1  # fixed by FUSE
 NUMBER_MASK = 2**63 - 1  # inode numbers stay positive for programs that take them for signed
-MAX_STATS = 8192  # remembered attributes beyond these are asked of the drive again; about 0.3 KiB each
+MAX_STATS = 16_384  # remembered attributes beyond these are asked of the drive again; about 0.3 KiB each
 MAX_INODES = 16_384  # files and links; the kernel is asked to forget what is older, about 0.4 KiB each
 MAX_ASKED = 2048  # entries that the kernel is asked to forget and has not forgotten yet
 MAX_LISTED = 8192  # entries of remembered listings, 0.4 KiB each; the newest listing is kept whatever its size

@@ -110,7 +110,7 @@ def unmount(
 
 def tell_left(ended: dict[str, Any]) -> None:
     """Say what mounts could not store before they ended."""
-    for left in ended["left"]:
+    for left in ended.get("left", []):  # an engine that still runs after an update may not tell
         report.note(
             f"{left['changes']} changes ({format_size(left['bytes'])}) of drive {left['key'][:8]} could not be stored "
             "in it yet and wait in the state directory: the next mount of the drive stores them; "
