@@ -50,13 +50,15 @@ class Mountpoints:
     async def mount(self, wanted: Mount, *, cover: bool = False) -> Mount:
         """Mount, and return when the mountpoint answers.
 
-        What is mounted there already in just this way is returned as it is; in another way it is mounted anew.
+        What is mounted there already in just this way is returned as it is; in another way it is mounted anew, and
+        stays as it was when that fails.
         A directory that holds something is only covered with `cover`.
         Raises: MountFailed, NotFound, UnusablePlace, InvalidPath, Busy.
         """
         place = wanted.mountpoint = await self._real(wanted.mountpoint)
         async with self._turn(place):
             old = self.table.get(place)
+            worked = old if old is not None and old.state == "ok" else None
             if old is not None:
                 if await self._is_same(old, wanted):
                     return old
@@ -65,8 +67,10 @@ class Mountpoints:
             self.table.add(wanted)
             try:
                 await self._workers.start(wanted)
-            except BaseException:
+            except BaseException as error:
                 self.table.remove(place)
+                if worked is not None and isinstance(error, Exception):
+                    await self._put_back(worked)
                 raise
         _log.info("mounted drive=%s mountpoint=%s", short(wanted.key), place)
         return wanted
@@ -150,6 +154,15 @@ class Mountpoints:
             raise _busy(old)
         await self._workers.stop(old, force=old.state == "dead")
         self.table.remove(old.mountpoint)
+
+    async def _put_back(self, old: Mount) -> None:
+        """Mount again what was taken off for a mount that failed."""
+        self.table.add(old)
+        try:
+            await self._workers.start(old)
+        except (DriveError, OSError) as error:
+            self.table.remove(old.mountpoint)
+            _log.error("mount not put back mountpoint=%s error=%s", old.mountpoint, error)
 
     async def _check_free(self, place: str, *, cover: bool) -> None:
         """Make sure that `place` is a directory on which nothing is mounted; a dead mount of ours is taken off.
