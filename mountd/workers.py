@@ -132,8 +132,10 @@ class WorkerPool:
                     worker.is_stopping = False
                 with trio.move_on_after(END_LIMIT_S):
                     if names := await holders(mount.mountpoint):
-                        raise Busy(f"{error} ({', '.join(names)}): close it there, or use --force") from None
-                raise Busy(f"{error}: close what uses it, or use --force") from None
+                        raise Busy(
+                            f"{error} ({', '.join(names)}): close it there, or use ddrive unmount --force"
+                        ) from None
+                raise Busy(f"{error}: close what uses it, or use ddrive unmount --force") from None
             await unmount(mount.mountpoint, detach=True)
             if worker:
                 worker.signal(signal.SIGTERM)

@@ -192,8 +192,10 @@ async def test_who_keeps_a_mount_busy_is_named(tmp_path: Path) -> None:
         with holder:
             assert holder.stdout is not None
             assert await trio.to_thread.run_sync(holder.stdout.readline) == b"open\n"
-            with pytest.raises(DriveError, match=rf"busy.*pid {holder.pid}.*--force"):
+            with pytest.raises(DriveError, match=rf"busy.*pid {holder.pid}.*unmount --force"):
                 await at.unmount()
+            with pytest.raises(DriveError, match=rf"busy.*pid {holder.pid}.*unmount --force"):
+                await at.mount(version=1)  # instead of what is there
             assert await at.read() == TEXT
             await at.unmount(force=True)
             assert mounts_below(tmp_path) == []
