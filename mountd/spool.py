@@ -200,6 +200,7 @@ class Spool:
 def open_spools(root: Path, owner: dict[str, Any]) -> list[Spool]:
     """Return the spools that dead workers left for `owner`; when there is none, a new one. All are locked.
 
+    One that was left between the end of its journal and the next beginning is removed: nothing in it counts.
     Raises: OSError.
     """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -211,9 +212,19 @@ def open_spools(root: Path, owner: dict[str, Any]) -> list[Spool]:
         if told is not None and owner.items() <= told.owner.items():
             found.append(Spool(directory, lock, owner))
             log.info("spool taken over: place=%s changes=%d", directory.name, len(found[-1].replayed))
-        else:
-            os.close(lock)
+            continue
+        if told is None and _is_blank(directory / _JOURNAL):
+            shutil.rmtree(directory, ignore_errors=True)
+        os.close(lock)
     return found or [_new(root, owner)]
+
+
+def _is_blank(journal: Path) -> bool:
+    """Tell whether a journal is there and empty: `Journal.restart` was interrupted, after all changes were stored."""
+    try:
+        return journal.stat().st_size == 0
+    except OSError:
+        return False
 
 
 def left_journals(root: Path) -> Iterator[Replayed]:

@@ -62,7 +62,10 @@ class WorkerOptions(MountOptions):
 def main() -> int:
     """Serve the mount that stdin describes; return the exit code."""
     try:
-        options = WorkerOptions.from_json(sys.stdin.readline())
+        told = sys.stdin.readline()
+        if not told:  # the engine was killed before it could say what to mount
+            return 1
+        options = WorkerOptions.from_json(told)
         _log_to(options)
         gc.set_threshold(GC_OBJECTS)
         sys.setswitchinterval(SWITCH_INTERVAL_S)

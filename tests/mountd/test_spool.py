@@ -42,6 +42,22 @@ def test_a_killed_process_leaves_its_spool_unlocked(tmp_path: Path) -> None:
     spool.close(remove=True)
 
 
+def test_a_spool_without_anything_recorded_is_removed(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from mountd.journal import Journal; from mountd.spool import open_spools\n"
+        f"spool = open_spools(Path(sys.argv[1]), {OWNER!r})[0]\n"
+        "spool.write(0, b'data'); spool.journal.changed([[1, '/a']])\n"
+        "Journal._begin = lambda journal: os.kill(os.getpid(), 9)\n"
+        "spool.journal.restart()"
+    )
+    root = Path(__file__).resolve().parents[2]
+    assert subprocess.run([sys.executable, "-c", program, tmp_path], cwd=root).returncode == -9
+    (left,) = tmp_path.iterdir()
+    spool = open_spools(tmp_path, OWNER | {"key": "01"})[0]
+    assert list(tmp_path.iterdir()) == [spool.directory] != [left]
+    spool.close(remove=True)
+
+
 def test_slots_that_a_record_names_wait_until_the_disk_knows_better() -> None:
     slots = Slots()
     first, second, third = slots.take(), slots.take(), slots.take()
