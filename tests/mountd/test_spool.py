@@ -44,7 +44,8 @@ def test_a_killed_process_leaves_its_spool_unlocked(tmp_path: Path) -> None:
 
 def test_a_spool_without_anything_recorded_is_removed(tmp_path: Path) -> None:
     program = (
-        "import os, sys; from pathlib import Path; from mountd.journal import Journal; from mountd.spool import open_spools\n"
+        "import os, sys; from pathlib import Path\n"
+        "from mountd.journal import Journal; from mountd.spool import open_spools\n"
         f"spool = open_spools(Path(sys.argv[1]), {OWNER!r})[0]\n"
         "spool.write(0, b'data'); spool.journal.changed([[1, '/a']])\n"
         "Journal._begin = lambda journal: os.kill(os.getpid(), 9)\n"
