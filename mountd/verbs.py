@@ -1,6 +1,7 @@
 """The methods of the control socket that are no feed methods: parameters in, the command line's JSON shapes out."""
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -59,6 +60,7 @@ class Verbs:
         self._space = space
         self._stop = stop
         self._started = trio.current_time()
+        self._new: Counter[PublicKey] = Counter()  # drives that were not known before, by how many verbs try them
 
     def table(self) -> dict[str, Verb]:
         """Return the methods by name."""
@@ -237,16 +239,22 @@ class Verbs:
     async def _tried(self, key: PublicKey, params: Params) -> AsyncIterator[KnownDrive]:
         """Make a drive known and dial its peers. One that was new is forgotten after the block if nobody had it.
 
-        Unless it is mounted by then: the mount fills in when somebody comes.
+        Unless it is mounted by then, as the mount fills in when somebody comes, or another verb still tries it.
         """
-        is_new = self._collection.table.get(key) is None
-        known = await self._known(key, params)
+        if self._collection.table.get(key) is not None and key not in self._new:
+            yield await self._known(key, params)
+            return
+        self._new[key] += 1
         try:
-            yield known
+            yield await self._known(key, params)
         finally:
-            if is_new and known.dialect is None and not self._mountpoints.table.of(key):
-                with trio.CancelScope(shield=True):
-                    await self._collection.give_up(known)
+            self._new[key] -= 1
+            if not self._new[key]:
+                del self._new[key]
+                known = self._collection.table.get(key)
+                if known is not None and known.dialect is None and not self._mountpoints.table.of(key):
+                    with trio.CancelScope(shield=True):
+                        await self._collection.give_up(known)
 
     async def _known(self, key: PublicKey, params: Params) -> KnownDrive:
         private = bool(params.get("private"))

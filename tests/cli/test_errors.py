@@ -187,6 +187,20 @@ def test_an_address_that_leads_nowhere_is_said(ddrive: Program) -> None:
     assert len(ddrive.ask("peer", "ls")) == 1
 
 
+def test_a_drive_that_one_verb_gives_up_stays_known_to_another(ddrive: Program) -> None:
+    ddrive.ask("status")
+    with ddrive.running("ls", UNKNOWN, "--timeout", "5") as first:
+        while not ddrive.ask("list"):
+            assert first.poll() is None
+        with ddrive.running("ls", UNKNOWN, "--timeout", "9") as second:
+            assert first.wait(30) == 5
+            listed = ddrive.ask("list")
+            assert second.poll() is None
+            assert [drive["key"] for drive in listed] == [UNKNOWN]
+            assert second.wait(30) == 5
+    assert ddrive.ask("list") == []
+
+
 def test_advice_is_given_once(ddrive: Program) -> None:
     check(ddrive.run("ls", UNKNOWN, "--timeout", "soon"), 2, "write for example")
     assert "--help" not in ddrive.run("ls", UNKNOWN, "--timeout", "soon").err
