@@ -206,14 +206,17 @@ def open_spools(root: Path, owner: dict[str, Any]) -> list[Spool]:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     found: list[Spool] = []
     for directory in sorted(root.iterdir()):
+        told, _ = replay(directory / _JOURNAL)
+        is_ours = told is not None and owner.items() <= told.owner.items()
+        if not (is_ours or _is_blank(directory / _JOURNAL)):
+            continue  # not locked for a look: the worker that begins to serve it at this moment would pass it over
         if (lock := _locked(directory)) is None:
             continue
-        told, _ = replay(directory / _JOURNAL)
-        if told is not None and owner.items() <= told.owner.items():
+        if is_ours:
             found.append(Spool(directory, lock, owner))
             log.info("spool taken over: place=%s changes=%d", directory.name, len(found[-1].replayed))
             continue
-        if told is None and _is_blank(directory / _JOURNAL):
+        if _is_blank(directory / _JOURNAL):  # still
             shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
     return found or [_new(root, owner)]

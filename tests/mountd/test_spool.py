@@ -4,6 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from mountd import spool as spool_module
 from mountd.spool import CHUNK_BYTES, Slots, open_spools
 
 OWNER = {"key": "00", "dialect": "dweb"}
@@ -57,6 +60,25 @@ def test_a_spool_without_anything_recorded_is_removed(tmp_path: Path) -> None:
     spool = open_spools(tmp_path, OWNER | {"key": "01"})[0]
     assert list(tmp_path.iterdir()) == [spool.directory] != [left]
     spool.close(remove=True)
+
+
+def test_a_spool_of_another_drive_is_never_locked_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_spools(tmp_path, OWNER)[0].close(remove=False)
+    (left,) = tmp_path.iterdir()
+    looked_at: list[Path] = []
+    locked = spool_module._locked
+
+    def noting(directory: Path, *, create: bool = False) -> int | None:
+        looked_at.append(directory)
+        return locked(directory, create=create)
+
+    monkeypatch.setattr(spool_module, "_locked", noting)
+    stranger = open_spools(tmp_path, OWNER | {"key": "01"})[0]
+    assert looked_at == [stranger.directory] != [left]
+    ours = open_spools(tmp_path, OWNER)[0]
+    assert ours.directory == left
+    for spool in (stranger, ours):
+        spool.close(remove=True)
 
 
 def test_slots_that_a_record_names_wait_until_the_disk_knows_better() -> None:
