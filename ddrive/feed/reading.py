@@ -6,7 +6,7 @@ them, the nodes on the way down from a root are checked against their parent, an
 
 from ddrive.errors import Closed, DriveError, NotHeld
 from ddrive.feed import flat, merkle
-from ddrive.feed.ahead import JOB_BLOCKS, LoadAhead
+from ddrive.feed.ahead import JOB_BLOCKS, MAX_AHEAD_BYTES, LoadAhead
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import leaf_hash
 from ddrive.feed.layout import HIGH_NODE, FeedFiles
@@ -129,7 +129,7 @@ class StoredFeed:
                 leaves = [leaf for index in wanted if (leaf := self._node(2 * index)) is not None]
                 offset = self.byte_offset(wanted[0]) if wanted else None
                 gapless = len(leaves) == len(wanted) == (wanted[-1] - wanted[0] + 1 if wanted else 0)
-                if offset is not None and gapless and max(leaf.size for leaf in leaves) <= MAX_BLOCK_BYTES:
+                if offset is not None and gapless and sum(leaf.size for leaf in leaves) <= MAX_AHEAD_BYTES:
                     ahead.load(self._files.data, offset, leaves)
 
     def byte_offset(self, index: int) -> int | None:

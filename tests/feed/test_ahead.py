@@ -126,3 +126,16 @@ def test_a_view_without_threads_loads_nothing_ahead(tmp_path):
     view.load_ahead(0, 13)
     assert view.block(7) == BLOCKS[7]
     view.close()
+
+
+def test_neighbours_that_are_too_large_together_are_not_loaded(tmp_path):
+    blocks = [bytes([number]) * (MAX_AHEAD_BYTES // 4 + 1) for number in range(4)]
+    owner = writer(blocks, FileDirectory(tmp_path / "feed"))
+    pool = NoExecutor()
+    view = view_of(owner, tmp_path / "feed", pool)
+    view.load_ahead(0, 4)
+    assert pool.submitted == 0
+    assert [view.block(index) for index in range(4)] == blocks
+    view.load_ahead(0, 3)
+    assert pool.submitted == 1
+    view.close()
