@@ -180,7 +180,10 @@ class Engine:
             await self._workers.stop_all()
         if limit.cancelled_caught:
             _log.error("mounts did not end in time")
-        self._left = await trio.to_thread.run_sync(left_changes, self._config.state / SPOOLS)
+        try:
+            self._left = await trio.to_thread.run_sync(left_changes, self._config.state / SPOOLS)
+        except OSError as error:
+            _log.error("what waits for the next mount cannot be seen error=%s", error)
         for left in self._left:
             _log.warning("changes wait for the next mount drive=%s changes=%d", left["key"][:8], left["changes"])
         self._mounts_ended.set()

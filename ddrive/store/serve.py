@@ -141,8 +141,8 @@ class _Served:
         if method == "feed.used":
             self._note_use(params["segments"])
             stats = self._store.session(self.feed).stats
-            stats.cache_hits += int(params["hits"])
-            stats.cache_misses += int(params["misses"])
+            stats.cache_hits += int(params.get("hits", 0))  # a mount that outlived an update does not count
+            stats.cache_misses += int(params.get("misses", 0))
             return
         wish = int(params["wish"])
         if method == "feed.drop":
