@@ -86,8 +86,8 @@ def make_room(members: Sequence[Member], now: float) -> bool:
     """Tell whether one more may come in; who is slowest to say who he is, or what he wants, has to leave for him.
 
     A peer that is honest needs milliseconds for that, and who has begun to say it is not pushed out by any number that
-    has not. So whoever opens connections and says nothing, or nothing that
-    tells that he knows a feed of ours, can neither keep us busy nor keep others out.
+    has not. So whoever opens connections and says nothing, or nothing that tells that he knows a feed of ours, can
+    neither keep us busy nor keep others out.
     """
     staying = [member for member in members if not member.scope.cancel_called]
     incoming = [member for member in staying if not member.we_began]
