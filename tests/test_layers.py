@@ -62,6 +62,7 @@ PURE = {
     "ddrive/swarm/lan_plan.py",
     "ddrive/swarm/mdns.py",
     "ddrive/swarm/networks.py",
+    "ddrive/swarm/silence.py",
     "ddrive/swarm/static.py",
     "mountd/inodes.py",
     "mountd/handles.py",

@@ -14,7 +14,9 @@ from ddrive.swarm.static import Address
 
 FIRST_DELAY_S = 1.0  # after the first failure, doubled with each further one
 LONGEST_DELAY_S = 300.0
-STEADY_S = 30.0  # a link that lasted so long was a success, however it ended
+STEADY_S = 10.0  # a link that lasted so long was a success, however it ended
+RECENT_S = 600.0  # after the end of such a link, its address is tried at short intervals: a router may be restarting
+RECENT_DELAY_S = 4.0  # the longest of these; with a dial that fails after 5 s, a link is back 10 s after its router
 LIAR_DELAY_S = 600.0  # a peer that broke the protocol or sent what does not verify is left alone for this long
 MAX_LIARS = 1024  # remembered; keys cost nothing, so it is no use to remember more
 MAX_DIALS = 8  # at once
@@ -48,16 +50,22 @@ class Target:
     topics: set[DiscoveryKey] = field(default_factory=set)  # for which it was found; nobody said when it was given
     key: bytes | None = None  # the static key of who answered last
     failures: int = 0  # in a row
+    steady_s: float = -math.inf  # when a link that had lasted ended last
     next_s: float = 0.0  # not to be dialled before
     is_dialing: bool = False
     is_shaking: bool = False  # the dialling has not led to a link yet
     last_error: str | None = None
 
 
-def delay_s(failures: int, jitter: float) -> float:
+def delay_s(failures: int, jitter: float, longest_s: float = LONGEST_DELAY_S) -> float:
     """Return how long to wait after `failures` (from 1) in a row: 1 s to 5 min, shortened by up to half by `jitter`."""
-    longest = min(LONGEST_DELAY_S, FIRST_DELAY_S * (1 << min(failures - 1, 32)))
-    return max(FIRST_DELAY_S, longest * (1 - jitter / 2))
+    delay = min(longest_s, FIRST_DELAY_S * (1 << min(failures - 1, 32)))
+    return max(FIRST_DELAY_S, delay * (1 - jitter / 2))
+
+
+def _is_recent(target: Target, now: float) -> bool:
+    """Tell whether a link that had lasted was up there lately."""
+    return now < target.steady_s + RECENT_S
 
 
 class DialPlan:
@@ -83,7 +91,7 @@ class DialPlan:
         """
         target = self.targets.get(address)
         if target is None:
-            if not self._has_room(address.host):
+            if not self._has_room(address.host, now):
                 return False
             target = self.targets[address] = Target(source, next_s=now)
         elif RANK[source] < RANK[target.source]:
@@ -94,9 +102,13 @@ class DialPlan:
         target.topics.add(topic)
         return is_news
 
-    def _has_room(self, host: str) -> bool:
+    def _has_room(self, host: str, now: float) -> bool:
         """Tell whether one more address found of a host can be kept; one that only fails makes room."""
-        found = [(target.failures, address) for address, target in self.targets.items() if target.source != "given"]
+        found = [
+            (0 if _is_recent(target, now) else target.failures, address)
+            for address, target in self.targets.items()
+            if target.source != "given"
+        ]
         of_host = [(failures, address) for failures, address in found if address.host == host]
         if len(of_host) >= MAX_FOUND_OF_HOST:
             found = of_host
@@ -199,7 +211,8 @@ class DialPlan:
         target.is_dialing = target.is_shaking = False
         if target.next_s < math.inf and self._is_idle(target):
             self._postpone(target, now, jitter, reason, lied=lied)
-            if target.failures >= GIVEN_UP and target.source != "given" and not lied:
+            may_go = target.source != "given" and not lied and not _is_recent(target, now)
+            if target.failures >= GIVEN_UP and may_go:
                 del self.targets[address]
 
     def linked(self, key: bytes) -> None:
@@ -224,13 +237,14 @@ class DialPlan:
         for target in self.targets.values():
             if target.key == key:
                 if lived_s >= STEADY_S:
-                    target.failures = 0
+                    target.failures, target.steady_s = 0, now
                 self._postpone(target, now, jitter, reason, lied=lied)
 
     def _postpone(self, target: Target, now: float, jitter: float, reason: str, *, lied: bool) -> None:
         target.failures += 1
         target.last_error = reason
-        target.next_s = now + (LIAR_DELAY_S if lied else delay_s(target.failures, jitter))
+        longest_s = RECENT_DELAY_S if _is_recent(target, now) else LONGEST_DELAY_S
+        target.next_s = now + (LIAR_DELAY_S if lied else delay_s(target.failures, jitter, longest_s))
         if target.key is not None:
             target.next_s = max(target.next_s, self._liars.get(target.key, 0.0))
 

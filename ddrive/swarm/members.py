@@ -7,6 +7,7 @@ import trio
 
 from ddrive.ids import ChannelId, DiscoveryKey
 from ddrive.protocol import Link, LinkHandler, Message
+from ddrive.swarm.silence import Silence
 from ddrive.swarm.static import Address
 
 MAX_LINKS = 64  # up or coming up, both directions
@@ -29,6 +30,7 @@ class Member:
         self.shares = False  # it has shown that it knows a feed of ours
         self.scope = trio.CancelScope()  # of the whole connection, if it came
         self.socket: trio.socket.SocketType | None = None  # once there is a connection
+        self.silence = Silence()
         self._admit = admit
         self._handler = handler
 
@@ -50,6 +52,11 @@ class Member:
         """End the link, if the handshake is done."""
         if self.link is not None:
             self.link.disconnect(reason)
+
+    def send_sign_of_life(self) -> None:
+        """Send something that means nothing, if the handshake is done."""
+        if self.link is not None:
+            self.link.send_sign_of_life()
 
     def established(self, link: Link) -> None:
         self.link = link

@@ -9,7 +9,6 @@ import math
 import os
 import random
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -23,12 +22,12 @@ from ddrive.protocol.sharing import Share
 from ddrive.swarm.background import background
 from ddrive.swarm.dialing import OURSELVES, DialCounts, DialPlan, Source
 from ddrive.swarm.members import MAX_LINKS, Member, make_room
+from ddrive.swarm.silence import INFO_BYTES, LOOK_S, LOST_S, Told
 from ddrive.swarm.static import Address
 
 DIAL_TIMEOUT_S = 5.0  # until the stream is there
 FIRST_BYTE_S = 20.0  # in which who has connected has to begin
 
-RTT_OFFSET = 68  # of the round trip, microseconds in 4 bytes, in what the system tells. Source: linux/tcp.h, tcp_info
 PROBE_S = 4.0  # in which what we sent has to be confirmed, after our networks have changed
 
 logger = logging.getLogger(__name__)
@@ -161,13 +160,8 @@ class Swarm:
 
     def round_trips(self) -> dict[bytes, float]:
         """Return the seconds that it takes there and back, by static key, as the system has measured them."""
-        found = {}
-        for member in self._members:
-            if member.is_up and member.key is not None and member.socket is not None:
-                with suppress(OSError):
-                    about = member.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, RTT_OFFSET + 4)
-                    found[member.key] = int.from_bytes(about[RTT_OFFSET:], sys.byteorder) / 1e6
-        return found
+        told = {member.key: _told(member) for member in self._members if member.is_up and member.key is not None}
+        return {key: about.round_trip_s for key, about in told.items() if about is not None}
 
     def _source(self, member: Member) -> str:
         target = self._plan.targets.get(member.address) if member.address is not None else None
@@ -191,6 +185,16 @@ class Swarm:
             has_room = len(self._members) < MAX_LINKS
             with trio.move_on_at(self._plan.next_s(after=now) if has_room else math.inf):
                 await self._changed.wait()
+
+    async def _end_lost_links(self) -> None:
+        """End links on which nothing arrives any more, so that they are dialled anew, for ever."""
+        while True:
+            await trio.sleep(LOOK_S)
+            now = trio.current_time()
+            for member in self._members:
+                told = _told(member)
+                if told is not None and member.silence.is_lost(told, now):
+                    member.disconnect(f"nothing has arrived there for {LOST_S:g} s")
 
     async def _dial(self, member: Member, address: Address) -> None:
         end = LinkEnd("no answer")
@@ -254,6 +258,8 @@ class Swarm:
         if self._plan.refuses(key, now):
             return "the peer broke the protocol lately"
         others = [other for other in self._members if other.key == key and other.is_up]
+        for other in others:  # the peer may have lost it: if so, its system will tell ours
+            other.send_sign_of_life()
         begun_otherwise = [other for other in others if other.we_began != member.we_began]
         if len(begun_otherwise) < len(others) and member.we_began:
             return "a link to this peer is up already"  # of two that the peer began, it alone knows which is alive
@@ -302,8 +308,17 @@ async def open_swarm(
     async with background() as nursery:
         swarm = Swarm(handler, static_secret, listeners, nursery, admits, share or Share())
         nursery.start_soon(swarm._keep_dialing)
+        nursery.start_soon(swarm._end_lost_links)
         nursery.start_soon(partial(trio.serve_listeners, swarm._accept, listeners, handler_nursery=nursery))
         yield swarm
+
+
+def _told(member: Member) -> Told | None:
+    """Return what the system tells of the connection of a member, None while it tells nothing."""
+    if member.socket is not None:
+        with suppress(OSError):
+            return Told.parse(member.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, INFO_BYTES))
+    return None
 
 
 async def _begins(connection: trio.socket.SocketType) -> bool:

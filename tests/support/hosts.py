@@ -45,15 +45,29 @@ def lan(hosts: int, *, network: str = "10.77.0") -> Iterator[list[Host]]:
 
 
 @contextmanager
+def routed(hosts: int) -> Iterator[tuple[Host, list[Host]]]:
+    """Give a router, and hosts with public addresses, each on a network of its own behind a switch.
+
+    The router is on the network of host N (from 1) with its interface `netN`. When that goes down, the host still has
+    a carrier: it notices nothing but silence.
+    """
+    with namespaces(hosts) as (middle, names):
+        router, made = Host(middle, ""), [Host(name, f"11.0.{number}.2") for number, name in enumerate(names, 1)]
+        for number, host in enumerate(made, 1):
+            port, net = _plug_in(host, middle), f"net{number}"
+            router.ip("link", "add", net, "type", "bridge", "mcast_snooping", "0")
+            router.ip("link", "set", port, "master", net)
+            router.ip("address", "add", f"11.0.{number}.1/24", "dev", net)
+            router.ip("link", "set", net, "up")
+            host.ip("route", "add", "default", "via", f"11.0.{number}.1")
+        subprocess.run([*router.prefix, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
+        yield router, made
+
+
+@contextmanager
 def internet(hosts: int) -> Iterator[list[Host]]:
     """Give hosts with public addresses, each on a network of its own, and a router in between."""
-    with namespaces(hosts) as (router, names):
-        made = [Host(name, f"11.0.{number}.2") for number, name in enumerate(names, 1)]
-        for number, host in enumerate(made, 1):
-            port = _plug_in(host, router)
-            _ip("-n", router, "address", "add", f"11.0.{number}.1/24", "dev", port)
-            host.ip("route", "add", "default", "via", f"11.0.{number}.1")
-        subprocess.run([*Host(router, "").prefix, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
+    with routed(hosts) as (_, made):
         yield made
 
 

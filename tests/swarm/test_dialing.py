@@ -15,6 +15,8 @@ from ddrive.swarm.dialing import (
     MAX_FOUND_OF_HOST,
     MAX_LIARS,
     MAX_PEERS_PER_TOPIC,
+    RECENT_DELAY_S,
+    RECENT_S,
     STEADY_S,
     DialPlan,
     delay_s,
@@ -23,6 +25,7 @@ from ddrive.swarm.static import Address
 
 HERE, THERE = Address("127.0.0.1", 4000), Address("::1", 4000)
 KEY, OTHER = b"k" * 32, b"o" * 32
+TOPIC, SECOND = DiscoveryKey(b"t" * 32), DiscoveryKey(b"s" * 32)
 
 
 def dialled(plan: DialPlan, address: Address = HERE, key: bytes = KEY) -> None:
@@ -138,6 +141,60 @@ def test_link_that_lasted_resets_the_delay() -> None:
     assert plan.next_s() == 101.0
 
 
+DIAL_S = 5.0  # that a dial takes while nobody answers
+
+
+@given(st.floats(0.0, RECENT_S - DIAL_S), st.floats(0, 1), st.booleans())
+def test_after_an_outage_the_next_dial_is_soon_and_the_address_is_not_forgotten(
+    outage_s: float, jitter: float, is_given: bool
+) -> None:
+    plan, now = DialPlan(), 1000.0
+    if is_given:
+        plan.add(HERE, 0.0)
+    else:
+        plan.found(HERE, TOPIC, "dht", 0.0)
+    dialled(plan)
+    plan.ended(KEY, now, jitter, "lost", lived_s=STEADY_S, lied=False, address=HERE)
+    while plan.next_s() <= 1000.0 + outage_s:
+        now = plan.next_s()
+        assert plan.due(now) == [HERE]
+        plan.began(HERE)
+        now += DIAL_S
+        plan.failed(HERE, now, jitter, "no answer")
+    assert plan.next_s() - (1000.0 + outage_s) <= RECENT_DELAY_S + DIAL_S
+
+
+def test_after_a_long_time_it_is_left_alone_as_others_are() -> None:
+    plan, now, waits = DialPlan(), 0.0, []
+    plan.found(HERE, TOPIC, "dht", now)
+    dialled(plan)
+    end(plan, now, lived_s=STEADY_S)
+    while HERE in plan.targets:
+        waits.append(plan.next_s() - now)
+        now = plan.next_s()
+        plan.began(HERE)
+        plan.failed(HERE, now, 0.0, "no answer")
+    assert waits[:4] == [1, 2, RECENT_DELAY_S, RECENT_DELAY_S]
+    assert now >= RECENT_S
+    plan.add(HERE, now)
+    for _ in range(12):
+        plan.failed(HERE, now, 0.0, "no answer")
+    assert plan.next_s() == now + 300
+
+
+def test_addresses_of_lately_are_not_pushed_out_by_new_ones() -> None:
+    plan = DialPlan()
+    for number in range(MAX_FOUND):
+        plan.found(near(number), TOPIC, "dht", 0.0)
+    dialled(plan, near(5))
+    plan.ended(KEY, 50.0, 0.0, "lost", lived_s=STEADY_S, lied=False, address=near(5))
+    for _ in range(20):
+        plan.failed(near(5), 60.0, 0.0, "no answer")
+    assert not plan.found(HERE, TOPIC, "dht", 60.0)
+    assert plan.found(HERE, TOPIC, "dht", 51.0 + RECENT_S)
+    assert near(5) not in plan.targets
+
+
 def test_link_that_did_not_last_is_a_failure() -> None:
     plan = DialPlan()
     plan.add(HERE, 0.0)
@@ -213,9 +270,6 @@ def test_removed_address_is_forgotten_whatever_comes_later() -> None:
     plan.linked(KEY)
     end(plan, 1.0)
     assert plan.targets == {}
-
-
-TOPIC, SECOND = DiscoveryKey(b"t" * 32), DiscoveryKey(b"s" * 32)
 
 
 def near(number: int) -> Address:
