@@ -5,7 +5,7 @@ The same class stands over the files themselves (`FeedLog`) and over a view of f
 cancelled wait leaves nothing behind. Deadlines are the caller's: cancel scopes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import trio
@@ -231,6 +231,16 @@ class Feed(AppendableFeed):
         else:
             self._audience.nodes_stored()
         return result
+
+    def put_all(self, blocks: Mapping[BlockIndex, tuple[Buffer, Proof]]) -> int:
+        """Do the same for several blocks in one go; returns how many were stored.
+
+        It ends before the first block about which anything is unusual: `put` tells what.
+        """
+        runs = self._owned().put_all(blocks)
+        for start, end in runs:
+            self._audience.stored(start, end)
+        return sum(end - start for start, end in runs)
 
     def clear(self, start: int, end: int) -> None:
         """Drop the blocks from `start` up to `end` and free their space; they can be fetched again."""

@@ -4,6 +4,7 @@ Nothing is written before it is verified. Source: feed.md sections 4.5, 5 and 7.
 """
 
 import errno
+from collections.abc import Iterable, Mapping, Sequence
 from logging import getLogger
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from ddrive.feed.owned import OwnedFeed
 from ddrive.feed.recovery import stored_roots
 from ddrive.feed.signing import ED25519, Signing
 from ddrive.feed.storage import Directory
-from ddrive.ids import Node, PublicKey, short
+from ddrive.ids import BlockIndex, Node, PublicKey, short
 
 MAX_DOUBTS = 1024  # blocks remembered for a proof that failed
 
@@ -107,7 +108,7 @@ class FeedLog(OwnedFeed):
         if new_block and value is not None and self.on_write is not None:
             self.on_write(index, value)
         kept = value if new_block and value is not None and self.room(index, len(value)) else None
-        if kept is not None and not self._write_block(index, kept, checked):
+        if kept is not None and not self._write_blocks(index, [kept], (*checked.roots, *checked.nodes)):
             kept = None
         try:
             self._write_proof(checked)
@@ -122,6 +123,61 @@ class FeedLog(OwnedFeed):
         elif new_block and value is not None:
             self.passing.add(index, bytes(value))
         return Stored(kept is not None, self._grow(checked) if grew else self.length, grew)
+
+    def put_all(self, blocks: Mapping[BlockIndex, tuple[Buffer, Proof]]) -> list[tuple[int, int]]:
+        """Verify blocks that need no signature and store them, neighbours with one write; returns the runs stored.
+
+        It ends before the first block about which anything is unusual: `put` stores that one, or says what is wrong.
+        """
+        self._check_open()
+        runs, nodes = self._check_all(blocks)
+        done: list[tuple[int, int]] = []
+        try:
+            self._write_proof(Checked(list(nodes.values()), [], False, 0, [], None))
+            for start, values in runs:
+                if not self._write_blocks(start, values, nodes.values()):
+                    break
+                end = start + len(values)
+                self._bits.set_blocks(start, end, True)
+                self._verified.set_blocks(start, end, True)
+                for index in range(start, end):
+                    self.passing.drop(index)
+                    self._doubts.pop(index, None)
+                done.append((start, end))
+        except (OSError, InvalidProof) as error:
+            _log.debug("blocks are stored one by one key=%s error=%s", short(self.key), error)
+        return done
+
+    def _check_all(
+        self, blocks: Mapping[BlockIndex, tuple[Buffer, Proof]]
+    ) -> tuple[list[tuple[int, list[Buffer]]], dict[int, Node]]:
+        """Verify as many of the blocks as are usual, in order; returns the runs to be stored, and the new nodes."""
+        runs: list[tuple[int, list[Buffer]]] = []
+        nodes: dict[int, Node] = {}
+        size = following = 0
+
+        def load(number: int) -> Node | None:
+            return nodes.get(number) or self._node(number)
+
+        if self.on_write is not None:
+            return runs, nodes
+        for index, (value, proof) in blocks.items():
+            if self._bits.has(index):
+                break
+            try:
+                checked = merkle.check(index, value, proof, load, self.key, self._verify)
+            except InvalidProof:
+                break
+            size += len(value)
+            if checked.length or checked.contradicted or checked.resized or not self.room(index, size):
+                break
+            nodes.update([(node.number, node) for node in checked.nodes])
+            if runs and index == following:
+                runs[-1][1].append(value)
+            else:
+                runs.append((index, [value]))
+            following = index + 1
+        return runs, nodes
 
     def clear(self, start: int, end: int) -> list[tuple[int, int]]:
         """Drop the held blocks from `start` up to `end` and free their space; returns the runs that were held.
@@ -220,20 +276,20 @@ class FeedLog(OwnedFeed):
         self.byte_length = merkle.total_size(checked.roots)
         return self.length
 
-    def _write_block(self, index: int, value: Buffer, checked: Checked) -> bool:
-        """Write a verified block; tells whether the disk had room for it."""
-        start = self._start_of(index, checked)
-        if len(value):
+    def _write_blocks(self, index: int, values: Sequence[Buffer], fresh: Iterable[Node]) -> bool:
+        """Write verified blocks that lie side by side from `index` on; tells whether the disk had room for them."""
+        start, size = self._start_of(index, fresh), sum(map(len, values))
+        if size:
             try:
-                self._files.data.write(start, value)
+                self._files.data.write_all(start, values)
             except OSError as error:
                 if error.errno in (errno.EFBIG, errno.EINVAL):
                     raise InvalidProof(f"feed {short(self.key)} is larger than files can be here") from error
                 if error.errno not in DISK_FULL:
                     raise
-                self._files.data.punch(start, len(value))
+                self._files.data.punch(start, size)
                 return False
-        self._remember_start(index + 1, start + len(value))
+        self._remember_start(index + len(values), start + size)
         self._unsynced = True
         return True
 
@@ -247,14 +303,14 @@ class FeedLog(OwnedFeed):
         if checked.signature is not None:
             self._files.write_signature(checked.length, checked.signature)
 
-    def _start_of(self, index: int, checked: Checked) -> int:
+    def _start_of(self, index: int, fresh: Iterable[Node]) -> int:
         """Return where a block starts, by nodes that are new or held."""
         if (known := self._starts.get(index)) is not None:
             return known
-        fresh = {node.number: node for node in (*checked.roots, *checked.nodes)}
+        new = {node.number: node for node in fresh}
         start = 0
         for number in flat.full_roots(index):
-            node = fresh.get(number) or self._node(number)
+            node = new.get(number) or self._node(number)
             if node is None:
                 raise InvalidProof(f"block {index}: the place of its bytes is not proven")
             start += node.size

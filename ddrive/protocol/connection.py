@@ -5,6 +5,7 @@ do wrong ends in `RemoteProtocolError`; what we do wrong, in `LocalProtocolError
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ddrive.dialect import Dialect
 from ddrive.errors import LocalProtocolError, RemoteProtocolError
@@ -49,8 +50,7 @@ class ChannelClosed:
     channel: ChannelId
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):  # the most frequent one: this kind is made quickest
     """A message on an open channel."""
 
     channel: ChannelId
@@ -204,17 +204,18 @@ class Connection:
         table = self._table()
         return table.was_issued(channel) and table.get(channel) is None
 
-    def send(self, channel: ChannelId, message: Message) -> None:
-        """Queue a message.
+    def send(self, channel: ChannelId, *messages: Message) -> None:
+        """Queue messages.
 
-        Raises: LocalProtocolError when the channel is not open, the message is too large or opens or closes channels.
+        Raises: LocalProtocolError when the channel is not open, a message is too large or opens or closes channels.
         """
         found = self._channels.get(channel) if self._channels else None
         if found is None or not found.remote:
             raise LocalProtocolError(f"channel {channel} is not open")
-        if isinstance(message, Open | Close):
-            raise LocalProtocolError("channels are opened and closed by calls, not by messages")
-        self._send(found.local, message)
+        for message in messages:
+            if isinstance(message, Open | Close):
+                raise LocalProtocolError("channels are opened and closed by calls, not by messages")
+            self._send(found.local, message)
 
     def send_stream(self, message: Options | Extension) -> None:
         """Queue a message about the connection itself.

@@ -7,9 +7,10 @@ sends is queued, and the writer takes all of it at once: one small message costs
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Protocol
 
 import trio
@@ -69,8 +70,8 @@ class LinkHandler(Protocol):
     def channel_closed(self, link: "Link", channel: ChannelId) -> None:
         """The peer left or refused; the channel has ended. Not called for `Link.close_channel`."""
 
-    def received(self, link: "Link", channel: ChannelId, message: Message) -> None:
-        """A message arrived on an open channel."""
+    def received(self, link: "Link", channel: ChannelId, messages: Sequence[Message]) -> None:
+        """Messages arrived together on an open channel; after a call that ends the link the others do not count."""
 
     def drained(self, link: "Link") -> None:
         """There is room again after there was none."""
@@ -168,10 +169,10 @@ class Link:
         self._connection.refuse(discovery_key)
         self._queued()
 
-    def send(self, channel: ChannelId, message: Message) -> None:
-        """Queue a message; it is dropped when the channel or the link has ended meanwhile.
+    def send(self, channel: ChannelId, *messages: Message) -> None:
+        """Queue messages; they are dropped when the channel or the link has ended meanwhile.
 
-        Raises: LocalProtocolError when the channel is not open yet or the message is too large.
+        Raises: LocalProtocolError when the channel is not open yet or a message is too large.
         """
         if self.end is not None:
             return
@@ -179,7 +180,7 @@ class Link:
             self._finish("the peer does not take what it is sent")
             return
         try:
-            self._connection.send(channel, message)
+            self._connection.send(channel, *messages)
         except LocalProtocolError:
             if self._connection.was_closed(channel):
                 return
@@ -334,18 +335,25 @@ class Link:
     def _tell_all(self, events: list[Event]) -> None:
         """Call the handler for each event, and for those that its own calls cause."""
         while events:
-            for event in events:
+            for channel, run in groupby(events, _channel_of):
                 if self.end is not None:
                     return
-                self._tell(event)
+                if channel is None:
+                    self._tell_each(run)
+                else:
+                    messages = [event.message for event in run if isinstance(event, Received)]
+                    logger.debug("received address=%s channel=%d messages=%s", self.address, channel, messages)
+                    self._handler.received(self, channel, messages)
             events = self._connection.take_events()
+
+    def _tell_each(self, events: Iterable[Event]) -> None:
+        for event in events:
+            if self.end is None:
+                self._tell(event)
 
     def _tell(self, event: Event) -> None:
         handler = self._handler
-        if isinstance(event, Received):
-            logger.debug("received address=%s channel=%d message=%s", self.address, event.channel, event.message)
-            handler.received(self, event.channel, event.message)
-        elif isinstance(event, ChannelOpened):
+        if isinstance(event, ChannelOpened):
             handler.channel_opened(self, event.channel)
         elif isinstance(event, ChannelClosed):
             handler.channel_closed(self, event.channel)
@@ -355,6 +363,11 @@ class Link:
             self.on_stream_message(event.message)
         elif isinstance(event, Established):
             handler.established(self)
+
+
+def _channel_of(event: Event) -> ChannelId | None:
+    """Return the channel of a message, so that those which arrived together can be told together."""
+    return event.channel if isinstance(event, Received) else None
 
 
 def _put_off(scope: trio.CancelScope, timeout_s: float, latest: float = math.inf) -> None:

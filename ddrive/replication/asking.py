@@ -42,9 +42,9 @@ class LinkedPeer:
     wants_receipts: bool = False
     bytes_seen: int = 0
 
-    def send(self, message: Message) -> None:
-        """Queue a message to the peer."""
-        self.link.send(self.channel, message)
+    def send(self, *messages: Message) -> None:
+        """Queue messages to the peer."""
+        self.link.send(self.channel, *messages)
 
 
 class Asking:

@@ -167,13 +167,21 @@ class PeerState:
         """Take note that others are quicker."""
         self.slow, self.slow_since, self.slots = True, now, MIN_REQUESTS
 
-    def heard(self, asked: Asked | None, size: int, now: float) -> None:
-        """Take an answer of `size` bytes into account: a peer kept busy gets one slot more, a slow one has one less."""
+    @property
+    def busy(self) -> bool:
+        """Tell whether as many requests are in flight as may be."""
+        return len(self.asked) >= self.limit
+
+    def heard(self, asked: Asked | None, size: int, now: float, *, busy: bool) -> None:
+        """Take an answer of `size` bytes into account: a peer kept busy gets one slot more, a slow one has one less.
+
+        `busy` is the peer's before the answer, or the answers that came with it, were taken out.
+        """
         if asked is not None:
             waited_s = now - asked.sent_at
             if waited_s > SLOW_S:
                 self.slots = max(FEW_REQUESTS, min(self.slots, self.limit) - 1)
-            elif waited_s < PROMPT_S and len(self.asked) + 1 >= self.limit and self.slots < MAX_REQUESTS:
+            elif waited_s < PROMPT_S and busy and self.slots < MAX_REQUESTS:
                 self.slots += 1
             self.answer_s += (waited_s - self.answer_s) / 8
             self.answered_serial = max(self.answered_serial, asked.serial)

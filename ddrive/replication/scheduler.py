@@ -6,6 +6,7 @@ waits for while another peer is quicker, is asked elsewhere, and its late answer
 answer are verified by the feed before `answered` is called.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ddrive.ids import BlockIndex, PeerId
@@ -197,25 +198,29 @@ class Scheduler:
             return any(probe.byte_offset for probe in peer.probes)  # a seek is answered with the block it finds
         return any(probe.index == data.index or probe.byte_offset for probe in peer.probes)
 
-    def answered(self, peer: PeerState, index: int, size: int | None, now: float) -> list[Action]:
-        """Note a verified answer: a block of `size` bytes, or (None) proof nodes; return what to ask next."""
-        if size is None:
-            peer.heard(None, 0, now)
-            self._prober.answered(peer, index)
-            return self._fill(now)
-        in_time = index in peer.asked
-        asked = peer.take(index)
-        if asked is None:
-            self._prober.answered(peer, index)
-        elif self.demand.offsets:
+    def answered(self, peer: PeerState, sizes: Mapping[BlockIndex, int], now: float) -> list[Action]:
+        """Note verified answers: blocks with their sizes in bytes; return what to ask next."""
+        busy, grew, actions = peer.busy, False, list[Action]()
+        for index, size in sizes.items():
+            if index not in peer.asked:
+                actions += self.stored(index, index + 1)
+            asked = peer.take(index)
+            if asked is None:
+                self._prober.answered(peer, index)
+            peer.heard(asked, size, now, busy=busy)
+            self._asked.pop(index, None)
+            self._tips.discard(index)
+            self.demand.taken(index)
+            grew = grew or asked is None or asked.beyond
+        if self.demand.offsets:
             self._prober.resolve()
-        peer.heard(asked, size, now)
-        actions = self.stored(index, index + 1) if not in_time else []
-        self._asked.pop(index, None)
-        self._tips.discard(index)
-        self.demand.taken(index)
-        grew = asked is None or asked.beyond
         return actions + self._fill(now, None if grew or actions else peer)
+
+    def proven(self, peer: PeerState, index: int, now: float) -> list[Action]:
+        """Note a verified answer of nodes only, for block `index`; return what to ask next."""
+        peer.heard(None, 0, now, busy=False)
+        self._prober.answered(peer, index)
+        return self._fill(now)
 
     def dropped(self, peer: PeerState, now: float) -> list[Action]:
         """Note that an answer was not stored: the peer is told, and may be wrong about us until it hears that."""

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from ddrive.errors import CorruptStorage, LocalProtocolError, RemoteProtocolError
 from ddrive.feed.feed import Feed
@@ -11,6 +12,8 @@ from ddrive.ids import BlockIndex
 from ddrive.protocol.messages import Cancel, Data, Request, Unhave
 from ddrive.replication.peer import PeerStats
 
+MIN_RUN, MAX_RUN = 4, 64  # requests for blocks that are read together
+MAX_RUN_BYTES = 64 * 1024  # of them: larger blocks cost less when each is read by itself
 MAX_QUEUED = 256  # requests of one peer that wait for an answer; npm peers have at most 32 in flight
 
 
@@ -19,7 +22,7 @@ class Uploads:
 
     def __init__(
         self,
-        send: Callable[[Data | Unhave], None],
+        send: Callable[..., None],
         stats: tuple[PeerStats, ...],
         served: Callable[[BlockIndex, bytes], None] = lambda index, value: None,
     ) -> None:
@@ -30,6 +33,7 @@ class Uploads:
         self._tree = RemoteTree()
         self._keeps = False  # the peer keeps every node that we send it
         self._last_seek = 0
+        self._read: dict[int, bytes] = {}  # blocks that were read together and are asked for next
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -58,11 +62,34 @@ class Uploads:
     def clear(self) -> None:
         """Forget all requests."""
         self._queue.clear()
+        self._read.clear()
 
     def serve(self, feed: Feed, log: FeedLog, has_room: Callable[[], bool]) -> None:
         """Answer what waits while there is room for answers."""
         while self._queue and has_room():
-            self._answer(feed, log, self._queue.popleft())
+            for _ in range(self._read_run(feed, log)):
+                self._answer(feed, log, self._queue.popleft())
+            self._read.clear()
+
+    def _read_run(self, feed: Feed, log: FeedLog) -> int:
+        """Read the blocks of the next requests with one call, if they are small and lie side by side; returns how many.
+
+        The next request is one to be answered in any case.
+        """
+        start = end = self._queue[0].index
+        for request in islice(self._queue, MAX_RUN):
+            if request.index != end or request.bytes or request.hash:
+                break
+            end = BlockIndex(end + 1)
+        if end > log.length or (low := log.byte_offset(start)) is None:
+            return 1
+        while end - start >= MIN_RUN:
+            high = log.byte_offset(end)
+            if high is not None and high - low <= MAX_RUN_BYTES:
+                self._read = dict(enumerate(feed.get_held_run(start, end) or (), start))
+                return max(len(self._read), 1)
+            end = BlockIndex((start + end) // 2)
+        return 1
 
     def _answer(self, feed: Feed, log: FeedLog, request: Request) -> None:
         index, digest, hash_only = request.index, request.nodes, request.hash
@@ -77,7 +104,8 @@ class Uploads:
         try:
             proof = log.proof(index, digest=digest, hash_only=hash_only, remote=self._tree, kept=self._keeps)
             if proof is not None and not hash_only:
-                value = feed.get_held(index)
+                value = self._read.pop(index, None)
+                value = feed.get_held(index) if value is None else value
         except CorruptStorage:
             proof = None
         if proof is None or (value is None and not hash_only):

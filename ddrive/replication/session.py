@@ -5,7 +5,8 @@ feed verifies and stores; this module connects the two with the links and keeps 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import trio
@@ -95,7 +96,7 @@ class FeedSession(Ending):
         self._take_out(link)
         state, actions = self._scheduler.add_peer(trio.current_time())
         uploads = Uploads(
-            lambda message: peer.send(message),
+            lambda *messages: peer.send(*messages),
             (state.stats, self.stats),
             lambda index, value: self.observer.uploaded(link, index, value) if self.observer else None,
         )
@@ -181,15 +182,49 @@ class FeedSession(Ending):
 
     # -- messages --------------------------------------------------------------------------------------------------
 
-    def received(self, link: Link, message: Message) -> None:
-        """Take in one message of the peer on `link`.
+    def received(self, link: Link, messages: Sequence[Message]) -> None:
+        """Take in messages of the peer on `link` that came together.
 
         Raises: RemoteProtocolError when it lies or asks for too much.
         """
         peer = self._peers.get(link)
-        handle = _HANDLERS.get(type(message))
-        if peer is not None and handle is not None:
-            handle(self, peer, message)
+        position = 0
+        while peer is not None and self._takes_part(peer):
+            if position == len(messages):
+                if self._serves(peer):
+                    self._serve(peer)
+                return
+            if stored := self._store_all(peer, messages, position):
+                position += stored
+                continue
+            handle = _HANDLERS.get(type(messages[position]))
+            if handle is not None:
+                handle(self, peer, messages[position])
+            position += 1
+
+    def _takes_part(self, peer: LinkedPeer) -> bool:
+        """Tell whether what the peer sends still counts."""
+        return peer.link.end is None and self._peers.get(peer.link) is peer
+
+    def _store_all(self, peer: LinkedPeer, messages: Sequence[Message], position: int) -> int:
+        """Store the blocks from `position` on in one go while they are usual answers; returns how many were stored."""
+        blocks: dict[BlockIndex, tuple[bytes, Proof]] = {}
+        for message in islice(messages, position, None):
+            if not isinstance(message, Data) or message.value is None or message.signature is not None:
+                break
+            if message.index not in peer.state.asked or message.index in blocks:
+                break
+            blocks[message.index] = message.value, Proof(message.nodes)
+        if len(blocks) < 2:
+            return 0
+        self._giver = peer
+        try:
+            count = self.feed.put_all(blocks)
+        finally:
+            self._giver = None
+        if count:
+            self._answered(peer, {index: value for index, (value, _) in islice(blocks.items(), count)})
+        return count
 
     def _on_data(self, peer: LinkedPeer, data: Data) -> None:
         now = trio.current_time()
@@ -226,17 +261,27 @@ class FeedSession(Ending):
             return
         finally:
             self._giver = None
-        size = None
         if data.value is not None:
-            size = len(data.value)
-            for stats in (peer.state.stats, self.stats):
-                stats.downloaded_blocks += 1
-                stats.downloaded_bytes += size
-            if self.observer is not None:
-                self.observer.downloaded(peer.link, data.index, data.value)
+            self._answered(peer, {data.index: data.value})
+            return
         if peer.wants_receipts:
             peer.send(Have(data.index, 1, ack=True))
-        self._run(self._scheduler.answered(peer.state, data.index, size, now))
+        self._run(self._scheduler.proven(peer.state, data.index, now))
+        self._notify()
+        self._end_if_complete(peer)
+
+    def _answered(self, peer: LinkedPeer, blocks: Mapping[BlockIndex, bytes]) -> None:
+        """Follow up on verified blocks of the peer."""
+        sizes = {index: len(value) for index, value in blocks.items()}
+        for stats in (peer.state.stats, self.stats):
+            stats.downloaded_blocks += len(sizes)
+            stats.downloaded_bytes += sum(sizes.values())
+        if self.observer is not None:
+            for index, value in blocks.items():
+                self.observer.downloaded(peer.link, index, value)
+        if peer.wants_receipts:
+            peer.send(*(Have(index, 1, ack=True) for index in blocks))
+        self._run(self._scheduler.answered(peer.state, sizes, trio.current_time()))
         self._notify()
         self._end_if_complete(peer)
 
@@ -244,7 +289,6 @@ class FeedSession(Ending):
         peer.state.asks = True
         if self._serves(peer):
             peer.uploads.add(request)
-            self._serve(peer)
 
     def _on_cancel(self, peer: LinkedPeer, cancel: Cancel) -> None:
         peer.uploads.cancel(cancel)

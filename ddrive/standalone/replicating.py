@@ -308,11 +308,11 @@ class Replication:
         if self._all_done.is_set() and not self._channels:
             link.disconnect("all is done")
 
-    def received(self, link: Link, channel: ChannelId, message: Message) -> None:
-        """Hand a message to the exchange that it belongs to."""
+    def received(self, link: Link, channel: ChannelId, messages: Sequence[Message]) -> None:
+        """Hand messages to the exchange that they belong to."""
         entry = self._channels.get(channel)
         if entry is not None:
-            entry.feed.session.received(link, message)
+            entry.feed.session.received(link, messages)
 
     def drained(self, link: Link) -> None:
         """Let the exchanges answer what waits, in turns."""

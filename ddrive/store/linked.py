@@ -140,11 +140,11 @@ class Replicator:
         if found is not None:
             found[1].remove_peer(link)
 
-    def received(self, link: Link, channel: ChannelId, message: Message) -> None:
-        """Hand a message to the exchange that it belongs to."""
+    def received(self, link: Link, channel: ChannelId, messages: Sequence[Message]) -> None:
+        """Hand messages to the exchange that they belong to."""
         found = self._channels[link].get(channel)
         if found is not None:
-            found[1].received(link, message)
+            found[1].received(link, messages)
 
     def drained(self, link: Link) -> None:
         """Let the exchanges answer what waits, in turns."""

@@ -77,8 +77,8 @@ class Member:
     def channel_closed(self, link: Link, channel: ChannelId) -> None:
         self._handler.channel_closed(link, channel)
 
-    def received(self, link: Link, channel: ChannelId, message: Message) -> None:
-        self._handler.received(link, channel, message)
+    def received(self, link: Link, channel: ChannelId, messages: Sequence[Message]) -> None:
+        self._handler.received(link, channel, messages)
 
     def drained(self, link: Link) -> None:
         if self.key is not None:

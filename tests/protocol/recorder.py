@@ -1,6 +1,6 @@
 """A link handler that writes down what happens and does what the test tells it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -48,11 +48,14 @@ class Recorder:
     def channel_closed(self, link: Link, channel: ChannelId) -> None:
         self._note("channel_closed")
 
-    def received(self, link: Link, channel: ChannelId, message: Message) -> None:
-        self.messages.append(message)
-        if self.on_message is not None:
-            self.on_message(link, channel, message)
-        self._note("received")
+    def received(self, link: Link, channel: ChannelId, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if link.end is not None:
+                return
+            self.messages.append(message)
+            if self.on_message is not None:
+                self.on_message(link, channel, message)
+            self._note("received")
 
     def drained(self, link: Link) -> None:
         self._note("drained")

@@ -1,7 +1,7 @@
 """What the tests of replication share: feeds in memory with their sessions, links between them, scripted peers."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -64,9 +64,9 @@ class Place:
     def channel_closed(self, link: Link, channel: ChannelId) -> None:
         self.session.remove_peer(link)
 
-    def received(self, link: Link, channel: ChannelId, message: Message) -> None:
-        self.received_messages.append(message)
-        self.session.received(link, message)
+    def received(self, link: Link, channel: ChannelId, messages: Sequence[Message]) -> None:
+        self.received_messages += messages
+        self.session.received(link, messages)
 
     def drained(self, link: Link) -> None:
         self.session.drained(link)
@@ -106,14 +106,14 @@ class Scripted:
     def channel_closed(self, link: Link, channel: ChannelId) -> None:
         pass
 
-    def received(self, link: Link, channel: ChannelId, message: Message) -> None:
-        self.got.append(message)
-        if isinstance(message, Want):
-            packed = bytes([0xFF]) * (self.length // 8) + bytes([0xFF00 >> self.length % 8 & 0xFF])
-            link.send(channel, Have(message.start, message.length, bytes([2 * len(packed)]) + packed))
-        elif isinstance(message, Request):
-            for reply in self.answer(message):
-                link.send(channel, reply)
+    def received(self, link: Link, channel: ChannelId, messages: Sequence[Message]) -> None:
+        self.got += messages
+        for message in messages:
+            if isinstance(message, Want):
+                packed = bytes([0xFF]) * (self.length // 8) + bytes([0xFF00 >> self.length % 8 & 0xFF])
+                link.send(channel, Have(message.start, message.length, bytes([2 * len(packed)]) + packed))
+            elif isinstance(message, Request):
+                link.send(channel, *self.answer(message))
 
     def say(self, message: Message) -> None:
         """Send a message unasked."""

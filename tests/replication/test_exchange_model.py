@@ -31,9 +31,10 @@ class Wire:
         self.bytes_received = 0
         self.address = "model"
         self.reason = ""
+        self.end = None
 
-    def send(self, channel: ChannelId, message: Message) -> None:
-        self.sent.append(message)
+    def send(self, channel: ChannelId, *messages: Message) -> None:
+        self.sent += messages
 
     def disconnect(self, reason: str) -> None:
         self.reason = reason
@@ -105,9 +106,9 @@ class Exchange(RuleBasedStateMachine):
     def hand_over(self, wires: tuple[Wire, Wire], to_reader: bool, count: int) -> None:
         source, target = wires if to_reader else reversed(wires)
         side = self.reader if to_reader else self.author
-        for _ in range(min(count, len(source.sent))):
-            target.bytes_received += 1000
-            side.session.received(target, source.sent.popleft())  # type: ignore[arg-type]
+        messages = [source.sent.popleft() for _ in range(min(count, len(source.sent)))]
+        target.bytes_received += 1000 * len(messages)
+        side.session.received(target, messages)  # type: ignore[arg-type]
 
     @rule(seconds=st.floats(0.1, 4.0))
     def wait(self, seconds: float) -> None:

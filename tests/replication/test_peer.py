@@ -11,7 +11,7 @@ def busy(waited_s: float, answers: int) -> PeerState:
     peer, now = PeerState(PeerId(1)), 100.0
     for _ in range(answers):
         peer.asked = {index: Asked(index, now, index, False) for index in range(peer.limit)}
-        peer.heard(peer.take(0), SIZE, now + waited_s)
+        peer.heard(peer.take(0), SIZE, now + waited_s, busy=True)
         now += waited_s
     return peer
 

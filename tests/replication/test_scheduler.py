@@ -73,7 +73,7 @@ class Bench:
         assert self.scheduler.expects(peer, Data(BlockIndex(index), b""))
         self.local.held.add(index)
         self.local.length = max(self.local.length, peer.remote.length)
-        return self.run(self.scheduler.answered(peer, index, size, self.now))
+        return self.run(self.scheduler.answered(peer, {BlockIndex(index): size}, self.now))
 
     def tick(self, seconds: float):
         self.now += seconds
@@ -493,7 +493,7 @@ def test_a_seek_is_sent_once_then_narrowed_down():
     assert (second.bytes, second.hash) == (0, True)
     local.edges |= {512: 5120, 256: 2560, 500: 5000, 501: 5010}
     assert bench.scheduler.expects(peer, Data(BlockIndex(second.index)))
-    bench.run(bench.scheduler.answered(peer, second.index, None, bench.now))
+    bench.run(bench.scheduler.proven(peer, second.index, bench.now))
     assert len(bench.sent) == 2
 
 
@@ -505,7 +505,7 @@ def test_the_answer_to_a_seek_may_be_about_another_block():
     bench.run(bench.scheduler.want_offset(5005, 0, 1000, bench.now)[1])
     assert bench.scheduler.expects(peer, Data(BlockIndex(77)))
     local.edges |= {500: 5000, 501: 5010}
-    bench.run(bench.scheduler.answered(peer, 77, None, bench.now))
+    bench.run(bench.scheduler.proven(peer, 77, bench.now))
     assert peer.probes == []
 
 
@@ -518,7 +518,7 @@ def test_a_seek_is_answered_with_the_block_it_finds():
     assert bench.scheduler.expects(peer, Data(BlockIndex(77), b"x"))
     local.edges |= {500: 5000, 501: 5010}
     local.held.add(77)
-    bench.run(bench.scheduler.answered(peer, 77, 10, bench.now))
+    bench.run(bench.scheduler.answered(peer, {BlockIndex(77): 10}, bench.now))
     assert peer.probes == []
     assert not bench.scheduler.expects(peer, Data(BlockIndex(78), b"x"))
 

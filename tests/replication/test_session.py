@@ -20,6 +20,58 @@ async def test_a_reader_fetches_a_whole_feed(autojump_clock):
     assert reader.session.stats.downloaded_bytes == writer.session.stats.uploaded_bytes == 300 * 100
 
 
+async def test_small_blocks_that_were_asked_for_together_are_read_and_stored_together(autojump_clock, monkeypatch):
+    writer, reader = Place(300), Place()
+    runs: dict[str, list[int]] = {"read": [], "stored": []}
+    read, put_all = writer.feed.get_held_run, reader.feed.put_all
+
+    def note_read(start, end):
+        runs["read"].append(end - start)
+        return read(start, end)
+
+    def note_stored(blocks):
+        runs["stored"].append(put_all(blocks))
+        return runs["stored"][-1]
+
+    monkeypatch.setattr(writer.feed, "get_held_run", note_read)
+    monkeypatch.setattr(reader.feed, "put_all", note_stored)
+    async with linked((reader, writer)):
+        await reader.feed.refresh()
+        await reader.feed.download(0, 300)
+    assert sum(runs["read"]) > 250
+    assert sum(runs["stored"]) > 250
+    assert len(runs["read"]) + len(runs["stored"]) < 60
+
+
+async def test_a_damaged_block_among_those_read_together_is_taken_back(autojump_clock):
+    writer, reader = Place(300), Place()
+    offset = writer.feed.log.byte_offset(100)
+    writer.feed.log._verified.set_blocks(0, 300, False)
+    writer.feed.log._files.data.write(offset, b"damage")
+    async with linked((reader, writer)):
+        await reader.feed.refresh()
+        with trio.move_on_after(10):
+            await reader.feed.download(0, 300)
+    assert reader.feed.held(0, 300) == 299
+    assert not reader.feed.has(100)
+    assert not writer.feed.has(100)
+    assert reader.ends == []
+
+
+async def test_a_lie_among_blocks_that_came_together_ends_the_link_and_keeps_those_before_it(autojump_clock):
+    log = log_of(300)
+    truth, lie = honest(log), lying(log)
+    reader, liar = Place(), Scripted(300, lambda request: (lie if request.index == 150 else truth)(request))
+    async with linked((reader, liar)):
+        with trio.move_on_after(10):
+            await reader.feed.download(0, 300)
+    assert reader.ends[0].lied
+    held = [index for index in range(300) if reader.feed.has(index)]
+    assert [reader.feed.get_held(index) for index in held] == [block(index) for index in held]
+    assert 150 not in held
+    assert len(held) >= 149
+
+
 async def test_a_sparse_read_fetches_only_the_block(autojump_clock):
     writer, reader = Place(300), Place()
     async with linked((reader, writer)):
