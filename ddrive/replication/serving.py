@@ -34,6 +34,7 @@ class Uploads:
         self._keeps = False  # the peer keeps every node that we send it
         self._last_seek = 0
         self._read: dict[int, bytes] = {}  # blocks that were read together and are asked for next
+        self._last_size = 0  # of a block
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -76,6 +77,8 @@ class Uploads:
 
         The next request is one to be answered in any case.
         """
+        if self._last_size * MIN_RUN > MAX_RUN_BYTES:
+            return 1
         start = end = self._queue[0].index
         for request in islice(self._queue, MAX_RUN):
             if request.index != end or request.bytes or request.hash:
@@ -120,6 +123,7 @@ class Uploads:
             for node in proof.nodes:
                 self._tree.add(node.number)
         if value is not None:
+            self._last_size = len(value)
             for stats in self._stats:
                 stats.uploaded_blocks += 1
                 stats.uploaded_bytes += len(value)
