@@ -47,7 +47,8 @@ class Committer:
 
     def __init__(self, staged: StagedDrive) -> None:
         self._staged = staged
-        self._turn = trio.Lock()
+        self._turn = trio.Lock()  # held while entries are stored
+        self._appending = trio.Lock()  # held while contents are appended; those who hold both took the turn first
 
     async def run(self) -> None:
         """Commit whenever something waits, until cancelled."""
@@ -100,18 +101,50 @@ class Committer:
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        """Commit all that is sealed, and commit nothing while the context lasts. Raises: what storing raises."""
+        """Commit all that can be at once, and commit nothing while the context lasts.
+
+        Contents that are not in the drive yet are not waited for: what has them is nowhere in the drive, or as it was.
+        Raises: what storing raises.
+        """
         async with self._turn:
-            self._staged.include_all()
-            await self._commit()
+            while self._staged.is_ready or self._staged.holds_back:
+                if not self._staged.is_ready:
+                    await self._append_waiting()  # a removal waits for it, and that has to be in the drive too
+                await self._store_ready()
             yield
 
     async def commit(self) -> None:
         """Store everything that waits now. Raises: what storing raises; then all of it waits still."""
+        failure: Exception | None = None
+        try:
+            await self._append_waiting()
+        except (DriveError, OSError) as problem:  # what has no content to append can be stored all the same
+            failure = problem
         async with self._turn:
-            await self._commit()
+            await self._store_ready()
+        if failure is not None:
+            raise failure
 
-    async def _commit(self) -> None:
+    async def _append_waiting(self) -> None:
+        """Append the contents of all that waits. Nothing of the drive is changed by that, and changes go on."""
+        async with self._appending:
+            failure: Exception | None = None
+            for share in await self._shares(self._staged.unappended()):
+                sealed = [entry.sealed for entry in share.entries if entry.sealed is not None]
+                contents = {each.content: None for each in sealed if each.content is not None}
+                for content in contents:
+                    content.users += 1
+                try:
+                    await append_contents(share.own.content, list(contents), self._staged.calm)
+                except (DriveError, OSError) as problem:  # of one drive, the others go on
+                    failure = problem
+                finally:
+                    for content in contents:
+                        content.drop(done=False)
+            if failure is not None:
+                raise failure
+
+    async def _store_ready(self) -> None:
         entries = self._staged.take()
         if not entries:
             return
@@ -152,8 +185,6 @@ class Committer:
 
     async def _store(self, share: _Share) -> None:
         sealed = [entry.committing for entry in share.entries if entry.committing is not None]
-        contents = {each.content: None for each in sealed if each.content is not None and each.content.extent is None}
-        await append_contents(share.own.content, list(contents), self._staged.calm)
         start = 0
 
         async def decide(view: Trie) -> Sequence[Put | Delete]:

@@ -168,7 +168,8 @@ class Editor(OpenFiles):
 
     async def _move(self, staged: StagedDrive, source: Inode, directory: Inode, name: str, caller: int) -> None:
         if source.is_dir:
-            await self._vfs.ask(self._move_directory(staged, source, directory, name), source, caller)
+            work = self._move_directory(staged, source, directory, name)
+            await self._vfs.ask(work, source, caller, here=True)
             return
         path = directory.child_path(name)
         stat = replace(self._node(staged, source).stat, ctime_ms=now_ms())
@@ -185,9 +186,11 @@ class Editor(OpenFiles):
             raise OSError(errno.EINVAL, f"{old} cannot be moved into itself")
         async with self._committer.alone(), staged.batching:
             await staged.drive.rename(old, new)
-            staged.moved(old, new)
+            has_more = staged.moved(old, new)
             self._arrived(source, directory, name, known(source), None)
         self._vfs.epoch += 1
+        if has_more:  # as durable as the move is in the drive
+            await staged.spool.sync()
 
     def _arrived(self, source: Inode, directory: Inode, name: str, stat: Stat, replaced: Node | None) -> None:
         """Take note that an entry is at another place, where `replaced` was."""

@@ -66,7 +66,7 @@ class OpenFiles(Changing):
             staged = await self._ready()
             staged.seal(handle.inode.node)
             if not staged.room.is_set():
-                await self._vfs.ask(staged.room.wait(), handle.inode, handle.opener)
+                await self._vfs.ask(staged.room.wait(), handle.inode, handle.opener, here=True)
 
     async def fsync(self, fh: int) -> None:
         """Return when what the file holds survives a loss of power."""
@@ -115,6 +115,8 @@ class OpenFiles(Changing):
         """
         figures = self._vfs.statfs()
         self._unchecked = 0
+        if growth > figures.f_blocks * figures.f_frsize:
+            raise OSError(errno.EFBIG, "a file is stored with its holes: the disk could never hold that one")
         needed = growth + len(staged.spool.slots) * CHUNK_BYTES + SPARE_BYTES
         if needed > figures.f_bavail * figures.f_frsize:
             raise OSError(errno.ENOSPC, "the disk has no room for what is written")

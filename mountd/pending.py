@@ -82,9 +82,19 @@ class Pending:
         """Whether nothing is sealed that the drive does not have."""
         return not any(entry.sealed or entry.committing for entry in self._all())
 
+    def unappended(self) -> Entries:
+        """Return the entries that wait for a commit whose content the drive does not have yet."""
+        return [
+            entry
+            for entry in self._due.values()
+            if entry.sealed and entry.sealed.content is not None and entry.sealed.content.extent is None
+        ]
+
     def take(self) -> Entries:
-        """Return all entries that wait for a commit; what they are to be is in `committing` now."""
-        entries = list(self._due.values())
+        """Return all entries that can be committed now; what they are to be is in `committing`."""
+        kept = self._kept()
+        left = [entry for path, entry in self._due.items() if path in kept]
+        entries = [entry for path, entry in self._due.items() if path not in kept]
         for entry in entries:
             entry.committing, entry.sealed = entry.sealed, None
         self._due = {}
@@ -92,7 +102,32 @@ class Pending:
         for former in (self.due, self.plenty, self.room):
             former.set()  # whoever waits looks again: it may not be they who take these
         self.due, self.plenty = trio.Event(), trio.Event()
+        for entry in left:
+            self._wait(entry)
         return entries
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._due.keys() - self._kept())
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether changes without content wait for a content."""
+        kept = self._kept()
+        return len(kept & self._due.keys()) > len(self.unappended())
+
+    def _kept(self) -> set[str]:
+        """Return the paths that cannot be committed yet: those whose content was not appended, and where that was.
+
+        Nobody shall see half of a rename.
+        """
+        kept: set[str] = set()
+        for entry in self.unappended():
+            kept.add(entry.path)
+            if entry.sealed is not None and entry.sealed.origin is not None:
+                kept.add(entry.sealed.origin[0])
+        return kept
 
     def include_all(self) -> None:
         """Let what was sealed by an fsync wait too, though it was not closed."""
@@ -243,6 +278,8 @@ class Pending:
 
     def _record(self, sealed: Sequence[Sealed], *, due: bool = True) -> None:
         """Write sealed states to the journal, and let them count."""
+        if not sealed:
+            return
         self.spool.journal.changed([each.record() for each in sealed])
         for each in sealed:
             if each.content is not None:

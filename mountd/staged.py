@@ -15,7 +15,7 @@ from ddrive.drive.stat import Stat
 from ddrive.errors import NotFound
 from ddrive.ids import PublicKey
 from mountd.face import EntryFace, NestedDrivesFace, ReaderFace
-from mountd.nodes import Node
+from mountd.nodes import Node, Sealed
 from mountd.pending import Pending
 
 
@@ -191,13 +191,17 @@ class StagedDrive(Pending):
         elif due and (entry := self._entry(node.path)) is not None and entry.sealed is not None:
             self._wait(entry)
 
-    def moved(self, old: str, new: str) -> None:
-        """The drive has moved a directory: let what is not committed move along. Raises: OSError."""
+    def moved(self, old: str, new: str) -> bool:
+        """The drive has moved a directory: let what is not committed move along; tell whether there was any.
+
+        Raises: OSError.
+        """
         moving = [entry for entry in self._all() if entry.path == old or entry.path.startswith(old + "/")]
-        records = []
+        waiting: list[Sealed] = []
+        synced: list[Sealed] = []
         for entry in moving:
             self._drop(entry)
-            self._due.pop(entry.path, None)
+            is_due = self._due.pop(entry.path, None) is not None
             path = new + entry.path.removeprefix(old)
             if entry.node is not None:
                 self._put(path, entry.node)
@@ -205,9 +209,17 @@ class StagedDrive(Pending):
                     entry.node.origin = path, entry.node.origin[1]
             if entry.sealed is not None:
                 origin = entry.node.origin if entry.node is not None else None
-                records.append(replace(entry.sealed, serial=self.spool.serial(), path=path, origin=origin))
-        if records:
-            self._record(records)
+                moved = replace(entry.sealed, serial=self.spool.serial(), path=path, origin=origin)
+                (waiting if is_due else synced).append(moved)
+        self._record(waiting)
+        self._record(synced, due=False)
+        former = [entry.sealed for entry in moving if entry.sealed is not None]
+        for each in former:
+            if each.content is not None:
+                each.content.drop(done=False)  # the record of its new path has it now
+        if former:
+            self.spool.journal.done([each.serial for each in former])
+        return bool(former)
 
     def released(self, node: Node) -> None:
         """A file that could write was closed. Raises: OSError, when it could not be sealed."""

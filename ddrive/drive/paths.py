@@ -13,13 +13,13 @@ DrivePath = NewType("DrivePath", str)
 
 ROOT = DrivePath("")
 NAME_BYTES_MAX = 255  # NAME_MAX of Linux
-PATH_BYTES_MAX = 4096  # PATH_MAX of Linux
+PATH_BYTES_MAX = 8192  # from a deep directory, programs name what lies PATH_MAX of Linux (4096) below
 
 
 def drive_path(path: str) -> DrivePath:
     """Return the checked form of `path`; slashes at the ends and doubled ones mean nothing.
 
-    Raises: InvalidName for `.`, `..`, NUL and text that is not UTF-8; NameTooLong over 255 bytes per name, 4096 in all.
+    Raises: InvalidName for `.`, `..`, NUL and text that is not UTF-8; NameTooLong over 255 bytes per name, 8192 in all.
     """
     names = [name for name in path.split("/") if name]
     for name in names:

@@ -234,6 +234,55 @@ async def test_what_moves_while_it_is_committed_is_found_at_its_new_place(it: Mo
     assert len(it.spool.slots) == 0
 
 
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_directory_moves_while_a_content_is_appended(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch, dies: bool
+) -> None:
+    await it.drive.mkdir("/d")
+    await it.drive.write_file("/from", b"old")
+    await it.write("/d/big", b"big" * 50_000)
+    await it.write("/from", b"new")
+    node = it.staged.node("/from")
+    assert node is not None
+    it.staged.move("/from", "/to", node.stat)
+    content, gate = await it.drive.content(), trio.Event()
+    append = content.append
+
+    async def slow(blocks: list[bytes], **options: int) -> int:
+        await gate.wait()
+        return await append(blocks, **options)
+
+    monkeypatch.setattr(content, "append", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.committer.commit)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        it.staged.add("/new", Stat(DIRECTORY_MODE, mtime_ms=1, ctime_ms=1))
+        assert it.staged.holds_back  # `/from` is there until `/to` is
+        gate.set()
+        async with it.committer.alone():
+            assert await it.drive.read_file("/to") == b"new"
+            assert not await it.drive.exists("/from")
+    gate = trio.Event()
+    await it.write("/d/big", b"BIG" * 50_000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.committer.commit)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        async with it.committer.alone():  # waits for no content
+            await it.drive.rename("/d", "/new/e")
+            assert it.staged.moved("/d", "/new/e")
+        if dies:
+            nursery.cancel_scope.cancel()
+        gate.set()
+    if dies:
+        await it.die()
+    assert await it.read("/new/e/big") == b"BIG" * 50_000
+    await it.committer.commit()
+    assert await it.drive.read_file("/new/e/big") == b"BIG" * 50_000
+    assert not await it.drive.exists("/d")
+    assert it.staged.is_clean
+    assert len(it.spool.slots) == 0
+
+
 async def test_a_new_directory_where_the_drive_has_something_else_is_empty(it: Mounted) -> None:
     await it.drive.write_file("/d/f", b"")
     await it.drive.write_file("/file", b"")
