@@ -7,10 +7,12 @@ would only cost the others time. `ddrive bootstrap` runs a node. Only discovery 
 import logging
 import math
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import IPv4Address
 
 import trio
 
@@ -35,6 +37,7 @@ from ddrive.swarm.static import Address
 REPEAT_S = (300.0, 480.0)  # a topic is looked for again after a time between these; npm nodes forget it after 720
 MAX_WALKS = 8  # at the same time, in one network
 MAX_FOUND = 256  # addresses given on from one walk
+MAX_FOUND_BY_HOST = 16  # of these by one host that was asked: one that names thousands keeps us from nobody else's
 REFRESH_S = 5.0  # topics are not looked for more often than this, whatever happens
 SAVE_S = 600.0  # between two savings of the nodes that answer
 FAREWELL_S = 2.0  # for taking back what was announced, at the end
@@ -165,14 +168,18 @@ class _Network:
     def _ask(self, key: DiscoveryKey, topic: _Topic) -> None:
         """Begin a walk for a topic."""
         found: set[Address] = set()
+        told: Counter[str | Address] = Counter()
 
         def answered(datagram: Datagram, node: Address) -> None:
             self.tally.add(key, answered=1)
-            for peer in self._peers(datagram, node):
-                if peer not in found and len(found) < MAX_FOUND:
-                    found.add(peer)
-                    self.tally.add(key, found=1)
-                    self._sink(Finding(peer, key, "dht"))
+            teller = node.host if IPv4Address(node.host).is_global else node  # many private nodes may share a host
+            news = [peer for peer in self._peers(datagram, node) if peer not in found]
+            room = min(MAX_FOUND_BY_HOST - told[teller], MAX_FOUND - len(found), len(news))
+            for peer in random.sample(news, room):
+                found.add(peer)
+                self.tally.add(key, found=1)
+                self._sink(Finding(peer, key, "dht"))
+            told[teller] += room
 
         def done(walk: Walk) -> None:
             topic.walk = None
@@ -195,7 +202,7 @@ class _Network:
         except RemoteProtocolError:
             return []
         ours = {(datagram.to.host, port) for port in (self._port, self._outside_port)} if datagram.to else ()
-        return [peer for peer in peers if is_plausible(peer, node) and peer not in ours]
+        return [peer for peer in dict.fromkeys(peers) if is_plausible(peer, node) and peer not in ours]
 
     def _plan_next(self, topic: _Topic, walk: Walk, *, found_any: bool) -> None:
         topic.vain = 0 if found_any else topic.vain + 1

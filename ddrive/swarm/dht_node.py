@@ -1,8 +1,9 @@
 """A node of the DHT of the npm peers as a machine: datagrams and the time in, datagrams out.
 
 A node that stays (`is_ephemeral` false) shows its id, so that others learn of it, keeps announcements for them and
-answers what they ask. One that does not only asks, and answers nothing but a ping: a stranger who forges the address of
-a sender gets no longer answers out of it than what he sent. Only nodes that have answered us are told to others.
+answers what they ask. One that does not only asks, and answers nothing but a ping, in few bytes: a stranger who forges
+the address of a sender has others flooded by it with hardly more than he sends. Only nodes that have answered us are
+told to others.
 """
 
 import math
@@ -26,6 +27,9 @@ CHECK_S = 5.0  # between two looks for nodes that may be gone, and announcements
 SILENT_S = 60.0  # a node that has not answered for so long is pinged
 CHECKED_AT_ONCE = 8
 MAX_ANSWERS_S = 500  # to one host in a second; many nodes may be behind one address
+MAX_UNPROVEN_ANSWERS_S = 50  # likewise, while nobody there has shown to get them: the address may be forged
+PROVEN_S = 600.0  # for so long that counts
+MAX_PROVEN = 4096  # hosts
 MAX_NEWCOMERS = 64  # pinged at the same time before they are told to others
 
 
@@ -86,6 +90,7 @@ class Node:
         self._check_s = math.inf if is_ephemeral else now + CHECK_S
         self._answers: Counter[str] = Counter()  # given to each host in the second that began at `_second`
         self._second = now
+        self._proven: dict[str, float] = {}  # hosts that get what is sent to them, and when they last showed it
         self._newcomers: set[Address] = set()
 
     def next_s(self) -> float:
@@ -224,6 +229,7 @@ class Node:
         if asked is None or asked.address != source:
             return
         del self._asked[datagram.rid]
+        self._prove(source.host)
         if datagram.id is not None:
             self.table.heard(Contact(datagram.id, source), self._now)
         asked.on_answer(datagram)
@@ -233,7 +239,15 @@ class Node:
             self._answers.clear()
             self._second = self._now
         self._answers[source.host] += 1
-        return self._answers[source.host] <= MAX_ANSWERS_S
+        is_proven = self._now < self._proven.get(source.host, -math.inf) + PROVEN_S
+        return self._answers[source.host] <= (MAX_ANSWERS_S if is_proven else MAX_UNPROVEN_ANSWERS_S)
+
+    def _prove(self, host: str) -> None:
+        """Take note that somebody at `host` gets what we send there."""
+        self._proven.pop(host, None)
+        self._proven[host] = self._now
+        if len(self._proven) > MAX_PROVEN:
+            del self._proven[next(iter(self._proven))]
 
     def _answer(self, datagram: Datagram, source: Address) -> None:
         """Answer a question or take an update."""
@@ -256,7 +270,7 @@ class Node:
 
     def _reply(self, datagram: Datagram, source: Address, *, value: bytes | None = None, error: str = "") -> None:
         closer = () if datagram.target is None else tuple(self.table.nearest(datagram.target))
-        token = self._tokens.make(source.host, self._now)
+        token = None if self._is_ephemeral else self._tokens.make(source.host, self._now)
         answer = Datagram(
             Kind.ANSWER, datagram.rid, "", source, self._shown_id, None, closer, token, error=error, value=value
         )
@@ -268,6 +282,7 @@ class Node:
         if datagram.kind is Kind.UPDATE:
             if not self._tokens.fits(datagram.token, source.host, self._now):
                 return
+            self._prove(source.host)
             if asked.unannounce:
                 self.announcements.remove(topic, peer)
             else:
@@ -291,7 +306,7 @@ class Node:
 
     def _meet(self, contact: Contact) -> None:
         """Ask a node that we do not know whether it is there, before we tell others of it."""
-        if not self.table.has_room(contact.id) or contact.address in self._newcomers:
+        if not self.table.has_room(contact) or contact.address in self._newcomers:
             return
         if len(self._newcomers) < MAX_NEWCOMERS:
             self._newcomers.add(contact.address)

@@ -3,9 +3,11 @@
 Everything is bounded, and what is not announced again is forgotten. The time and the random bytes are given.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import TypeVar
 
 from ddrive.swarm.dht_rpc import MAX_PEERS, TOKEN_BYTES
 from ddrive.swarm.static import Address
@@ -13,8 +15,11 @@ from ddrive.swarm.static import Address
 KEEP_S = 12 * 60.0  # an announcement. Source: documentation of npm @hyperswarm/dht@4
 MAX_TOPICS = 20_000  # the one announced least recently makes room
 MAX_PEERS_OF_TOPIC = 500  # likewise
+MAX_ANNOUNCED = 50_000  # likewise, of all topics: about 30 MB
+MAX_OF_HOST = 5_000  # of these; beyond, nothing new is taken
 TOKEN_S = 600.0  # a token is taken for one to two times as long; npm nodes take theirs for about as long as this
 
+Key = TypeVar("Key", bound=Hashable)
 Entropy = Callable[[int], bytes]  # gives so many random bytes
 
 
@@ -58,27 +63,43 @@ class Announcements:
 
     def __init__(self) -> None:
         self._topics: dict[bytes, dict[Address, _Announced]] = {}
+        self._count = 0
+        self._peers: Counter[Address] = Counter()  # how many topics each has announced
+        self._hosts: Counter[str] = Counter()  # likewise, all peers of a host together
 
     def __len__(self) -> int:
         return len(self._topics)
 
     def add(self, topic: bytes, peer: Address, local_address: Address | None, now: float) -> None:
-        """Keep that `peer` announced `topic`."""
+        """Keep that `peer` announced `topic`, if its host has not announced too much."""
+        self.remove(topic, peer)
+        if self._hosts[peer.host] >= MAX_OF_HOST:
+            return
         peers = self._topics.pop(topic, {})
-        peers.pop(peer, None)
-        peers[peer] = _Announced(now + KEEP_S, local_address)
         self._topics[topic] = peers
+        peers[peer] = _Announced(now + KEEP_S, local_address)
+        self._count += 1
+        self._peers[peer] += 1
+        self._hosts[peer.host] += 1
         if len(peers) > MAX_PEERS_OF_TOPIC:
-            del peers[next(iter(peers))]
+            self.remove(topic, next(iter(peers)))
+        oldest = next(iter(self._topics))
         if len(self._topics) > MAX_TOPICS:
-            del self._topics[next(iter(self._topics))]
+            for each in list(self._topics[oldest]):
+                self.remove(oldest, each)
+        elif self._count > MAX_ANNOUNCED:
+            self.remove(oldest, next(iter(self._topics[oldest])))
 
     def remove(self, topic: bytes, peer: Address) -> None:
         """Forget that `peer` announced `topic`."""
         peers = self._topics.get(topic, {})
-        peers.pop(peer, None)
+        if peers.pop(peer, None) is None:
+            return
+        self._count -= 1
+        _take_one(self._peers, peer)
+        _take_one(self._hosts, peer.host)
         if not peers:
-            self._topics.pop(topic, None)
+            del self._topics[topic]
 
     def expire(self, now: float) -> None:
         """Forget what was announced too long ago."""
@@ -88,7 +109,7 @@ class Announcements:
 
     def knows(self, peer: Address) -> bool:
         """Tell whether `peer` announced anything."""
-        return any(peer in peers for peers in self._topics.values())
+        return peer in self._peers
 
     def find(self, topic: bytes, asker: Address, start: int, now: float) -> list[Address]:
         """Return who announced `topic`, without the asker: some, from a random `start`, when there are many."""
@@ -107,3 +128,9 @@ class Announcements:
         ]
         near = [local for local in found if local.host.split(".")[:2] == network and local != local_address]
         return near[-MAX_PEERS:]
+
+
+def _take_one(counts: Counter[Key], key: Key) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

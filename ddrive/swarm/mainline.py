@@ -10,6 +10,7 @@ import logging
 import math
 import random
 import socket
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ GAP_S = 0.4  # between two topics: libtorrent drops what goes beyond its limit
 LIMIT_BYTES_S = 20_000  # sent by the DHT; a topic takes about 8 kB in a large network
 SOON_S = 60.0  # it is then made again after this long
 MAX_FOUND = 256  # addresses given on from one lookup
+MAX_FOUND_BY_NODE = 16  # of these from one answer: a node that names thousands keeps us from nobody else's
+MAX_OUTSIDE = 8  # addresses of our own, as others see us
 STARTING_S = 0.5  # between two looks at the routing table, while it is empty
 FEW_S = 2.0  # likewise while it has few nodes
 LOOK_S = 30.0  # likewise afterwards
@@ -99,7 +102,7 @@ class MainlineDiscovery:
         self._mapped: dict[str, tuple[int, int]] = {}  # way of mapping -> its number, the port that leads to ours
         self._mapping_error: str | None = None
         self._last_error: str | None = None
-        self._outside: set[str] = set()  # our addresses, as others see us
+        self._outside: deque[str] = deque(maxlen=MAX_OUTSIDE)  # our addresses, as others see us
         self._listening = trio.Event()
         self._relistening = trio.Event()  # on one network more
         self._changed = trio.Event()
@@ -194,7 +197,7 @@ class MainlineDiscovery:
                 self._changed.set()
             self._nodes = nodes
         elif isinstance(alert, libtorrent.external_ip_alert):
-            self._outside.add(str(alert.external_address))
+            self._outside.append(str(alert.external_address))
         elif isinstance(alert, libtorrent.portmap_alert):
             self._mapped_port(alert)
         elif isinstance(alert, libtorrent.portmap_error_alert) and alert.mapping in self._mappings:
@@ -233,16 +236,18 @@ class MainlineDiscovery:
             if key[:TOPIC_BYTES] != info_hash:
                 continue
             self._tally.add(key, answered=1)
-            for host, port in peers:
-                address = Address(str(host), int(port))
-                ours = address.port == self.outside_port and address.host in self._outside
-                if ours or address in topic.found or not address.port or len(topic.found) >= MAX_FOUND:
-                    continue
+            addresses = {Address(str(host), int(port)) for host, port in peers} - topic.found
+            news = [address for address in addresses if address.port and not self._is_ours(address)]
+            room = min(MAX_FOUND_BY_NODE, MAX_FOUND - len(topic.found), len(news))
+            for address in random.sample(news, room):
                 if not topic.found:
                     topic.vain, topic.next_s = 0, topic.began_s + wait_s(REPEAT_S, 0, random.random())
                 topic.found.add(address)
                 self._tally.add(key, found=1)
                 self._sink(Finding(address, key, self.name))
+
+    def _is_ours(self, address: Address) -> bool:
+        return address.port == self.outside_port and address.host in self._outside
 
     async def _ask(self) -> None:
         """Look for each topic when it is due, and announce it, for ever: as soon as there are nodes to ask."""

@@ -1,12 +1,15 @@
 """The networks that this machine is on, as values, and which addresses of peers make sense there."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network, ip_address
 
 from ddrive.swarm.dialing import Source
 from ddrive.swarm.static import Address
 
 IpAddress = IPv4Address | IPv6Address
+
+_FAR: frozenset[Source] = frozenset(("dht", "mainline"))
+_NAT64 = IPv6Network("64:ff9b::/96")  # a gateway leads on to the IPv4 address in the last 4 bytes. Source: RFC 6052
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,11 @@ def refusal(
     been on a network where we are no more. Without `far_too`, what is beyond a router is left alone.
     """
     ip = parse_ip(address.host)
+    if isinstance(ip, IPv6Address) and (ip.sixtofour or ip in _NAT64):
+        ip = ip.sixtofour or IPv4Address(ip.packed[-4:])
     if ip is None or ip.is_multicast or ip.is_unspecified or not address.port:
         return "not an address of a peer"
-    if address.port == port and here.owns(ip):
+    if here.owns(ip) and (address.port == port or (source in _FAR and not near_too)):
         return "our own address"
     if source == "lan":
         return None if here.reaches(ip) else "not on a network of ours"

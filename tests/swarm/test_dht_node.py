@@ -8,7 +8,7 @@ from ddrive.swarm.dht_node import Node, Walk, is_plausible
 from ddrive.swarm.dht_peers import Announcements, Tokens
 from ddrive.swarm.dht_rpc import Contact, Datagram, Kind, PeersAsked, distance
 from ddrive.swarm.dht_search import Search
-from ddrive.swarm.dht_table import BUCKET_NODES, NodeTable
+from ddrive.swarm.dht_table import BUCKET_NODES, MAX_OF_HOST, NodeTable
 from ddrive.swarm.static import Address
 from tests.support.dht_net import Net
 
@@ -225,6 +225,36 @@ def test_announcements_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not kept.knows(Address("10.0.0.1", 1))
     kept.expire(dht_peers.KEEP_S)
     assert len(kept) == 0
+
+
+def test_no_host_announces_too_much_and_all_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dht_peers, "MAX_OF_HOST", 10)
+    monkeypatch.setattr(dht_peers, "MAX_ANNOUNCED", 25)
+    kept, first = Announcements(), Address("10.0.0.1", 1)
+    for host in ("10.0.0.1", "10.0.0.2"):
+        for number in range(20):
+            kept.add(number.to_bytes(32), Address(host, 1), None, 0.0)
+    kept.add(bytes(32), first, None, 1.0)  # again
+    assert len(kept) == 10
+    assert kept.knows(first)
+    for number in range(20, 30):
+        kept.add(number.to_bytes(32), Address("10.0.0.3", 1), None, 0.0)
+    assert kept._count == sum(map(len, kept._topics.values())) == 25
+    kept.expire(dht_peers.KEEP_S + 2)
+    assert (len(kept), kept._count, dict(kept._peers), dict(kept._hosts)) == (0, 0, {}, {})
+
+
+def test_an_address_has_one_id_and_a_host_of_the_internet_few_nodes() -> None:
+    table = NodeTable(bytes(32))
+    for number in range(1, 100):
+        table.heard(Contact(bytes([number]) + bytes(31), Address("9.9.9.9", 1)), 0.0)
+    assert [contact.id[0] for contact in table.nearest(bytes(32))] == [99]
+    for number in range(1, 100):
+        table.heard(Contact(bytes([number]) + bytes(31), Address("9.9.9.9", number)), 0.0)
+    assert len(table) == MAX_OF_HOST
+    for number in range(1, 100):
+        table.lost(Address("9.9.9.9", number))
+    assert (len(table), dict(table._ids), dict(table._hosts)) == (0, {}, {})
 
 
 def test_local_addresses_are_told_behind_the_same_router_only() -> None:

@@ -33,6 +33,10 @@ PORT = 4000
         ("255.255.255.255", set()),
         ("::ffff:10.0.0.1", set()),
         ("::ffff:8.8.8.8", {"dht", "remembered"}),
+        ("2002:808:808::1", {"dht", "remembered"}),  # 6to4 of 8.8.8.8
+        ("2002:a00:1::1", set()),  # 6to4 of 10.0.0.1
+        ("64:ff9b::808:808", {"dht", "remembered"}),  # NAT64 of 8.8.8.8
+        ("64:ff9b::7f00:1", set()),  # NAT64 of 127.0.0.1
         ("example.org", set()),
     ],
 )
@@ -46,6 +50,14 @@ def test_who_is_believed_about_which_addresses(host: str, accepted_from: set[str
 def test_our_own_address_is_known(host: str) -> None:
     assert refusal(Address(host, PORT), "lan", HERE, PORT) == "our own address"
     assert refusal(Address(host, PORT), "dht", HERE, PORT, near_too=True) == "our own address"
+
+
+def test_another_port_of_our_own_is_no_business_of_strangers() -> None:
+    """It may be that of the mail server of this machine."""
+    assert refusal(Address("2600::5", 25), "dht", HERE, PORT) == "our own address"
+    assert refusal(Address("2600::5", 25), "mainline", HERE, PORT) == "our own address"
+    assert refusal(Address("192.168.1.5", PORT + 1), "lan", HERE, PORT) is None
+    assert refusal(Address("192.168.1.5", PORT + 1), "dht", HERE, PORT, near_too=True) is None
 
 
 def test_in_a_private_network_private_addresses_are_believed() -> None:
