@@ -116,7 +116,7 @@ class FileWriter:
                 await self._again(length, byte_length)
                 continue
             try:
-                await self._feed.append(blocks, expected_length=length)
+                await self._feed.append(blocks, expected_length=length, atomic=False)
             except LengthChanged:
                 await self._feed.wait_length(length + 1)
                 continue

@@ -26,7 +26,7 @@ BESIDE_BYTES = 512 * 1024  # from here on a thread saves more than it costs to s
 
 _log = getLogger(__name__)
 
-Appender = Callable[[Sequence[Buffer], int | None], Awaitable[BlockIndex]]
+Appender = Callable[[Sequence[Buffer], int | None, bool], Awaitable[BlockIndex]]
 _limiter = trio.CapacityLimiter(8)  # threads waiting for a disk
 
 
@@ -79,18 +79,25 @@ class AppendableFeed:
         return isinstance(self.log, FeedLog) and self.log.behind
 
     async def append(
-        self, blocks: Sequence[Buffer], *, expected_length: int | None = None, durable: bool = True
+        self,
+        blocks: Sequence[Buffer],
+        *,
+        expected_length: int | None = None,
+        durable: bool = True,
+        atomic: bool = True,
     ) -> BlockIndex:
         """Append blocks under one signature and return the index of the first, once they are durable.
 
         With `expected_length` the feed must still have that length. Without `durable` the blocks can be read here at
         once; they are signed and shown to peers with the next `flush`, durable append or `aclose`, and a loss of power
-        before that loses them. Raises: NotWritable, LengthChanged, TooLarge, Forked, CorruptStorage, Closed.
+        before that loses them. Without `atomic` many blocks may go in several appends, which is quicker over a view:
+        when one of them fails, those before it stay.
+        Raises: NotWritable, LengthChanged, TooLarge, Forked, CorruptStorage, Closed.
         """
         self._check_open()
         if not durable and self.appender == self._append_here:
             return await self._append_unsigned(blocks, expected_length)
-        return await self.appender(blocks, expected_length)
+        return await self.appender(blocks, expected_length, atomic)
 
     async def flush(self) -> None:
         """Make received blocks durable, then the bits that say they are held."""
@@ -121,7 +128,9 @@ class AppendableFeed:
 
     # -- inside
 
-    async def _append_here(self, blocks: Sequence[Buffer], expected_length: int | None) -> BlockIndex:
+    async def _append_here(
+        self, blocks: Sequence[Buffer], expected_length: int | None, atomic: bool = True
+    ) -> BlockIndex:
         log = self._appendable()
         waiting = _Waiting(blocks, expected_length)
         self._waiting.append(waiting)

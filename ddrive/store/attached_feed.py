@@ -2,10 +2,11 @@
 
 import itertools
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -15,10 +16,12 @@ from ddrive.feed.feed import Feed
 from ddrive.feed.storage import FileDirectory
 from ddrive.feed.view import FeedView
 from ddrive.ids import BlockIndex, PublicKey, short
-from ddrive.store.calling import Calling
+from ddrive.store.calling import Calling, UnderWay
 from ddrive.store.rpc import Failure, Reply, exception
 
 APPEND_BYTES = 32 * 1024 * 1024  # of one call; half the frame limit
+PIECE_BYTES = 4 * 1024 * 1024  # of one call when there may be several
+PIECES_UNDER_WAY = 3  # the engine writes one, has the next one, and receives the third
 _REFRESH_S = 6.0  # the engine's own limit is 5 s
 
 _log = logging.getLogger(__name__)
@@ -92,40 +95,65 @@ class AttachedFeed:
 
     # Appending
 
-    async def append(self, blocks: Sequence[Any], expected_length: int | None) -> BlockIndex:
+    async def append(self, blocks: Sequence[Any], expected_length: int | None, atomic: bool = True) -> BlockIndex:
         """Return the index of the first of `blocks`, which the engine has signed and stored.
 
-        More than `APPEND_BYTES` go in several calls; when somebody appends in between, the first of them stay.
+        More than `APPEND_BYTES`, or `PIECE_BYTES` of what need not be `atomic`, go in several calls; when somebody
+        appends in between, the first of them stay.
         Raises: LengthChanged, NotWritable, TooLarge.
         """
         feed = self._opened()
+        pieces = _pieces(blocks, APPEND_BYTES if atomic else PIECE_BYTES)
         while True:
             first = feed.length if expected_length is None else expected_length
             try:
-                at = first
-                for batch in _batches(blocks):
-                    await self._append_batch(feed, batch, at)
-                    at += len(batch)
+                await self._append_pieces(feed, pieces, first)
                 return BlockIndex(first)
             except LengthChanged:
                 if expected_length is not None:
                     raise
 
-    async def _append_batch(self, feed: Feed, blocks: list[bytes], at: int) -> None:
-        """Append exactly once, whatever happens to the engine meanwhile."""
+    async def _append_pieces(self, feed: Feed, pieces: list[list[bytes]], at: int) -> None:
+        """Append the pieces in order, with some of them on their way at a time."""
+        under_way: deque[_Piece] = deque()
+        try:
+            for blocks in pieces:
+                while len(under_way) == PIECES_UNDER_WAY or any(piece.has_failed for piece in under_way):
+                    await self._until_stored(feed, under_way.popleft())
+                under_way.append(self._send_piece(at, blocks))
+                at += len(blocks)
+            while under_way:
+                await self._until_stored(feed, under_way.popleft())
+        finally:
+            for piece in under_way:
+                if piece.call is not None:
+                    self._calling.abandon(piece.call)
+
+    def _send_piece(self, at: int, blocks: list[bytes]) -> "_Piece":
         params = {"handle": self.handle, "blocks": blocks, "expected_length": at}
+        try:
+            return _Piece(at, blocks, self._calling.begin("feed.append", params))
+        except EngineError:
+            return _Piece(at, blocks, None)
+
+    async def _until_stored(self, feed: Feed, piece: "_Piece") -> None:
+        """Return when a piece is appended, exactly once, whatever happens to the engine meanwhile."""
+        at, blocks = piece.at, piece.blocks
         while True:
             try:
-                await self._calling.call("feed.append", params)
-                return
+                if piece.call is not None:
+                    await self._calling.result(piece.call)
+                    return
             except EngineError:
-                await self._wait_ready()
+                pass
+            await self._wait_ready()
             if feed.length >= at + len(blocks) and all(
                 feed.get_held(BlockIndex(at + number)) == block for number, block in enumerate(blocks)
             ):
                 return
             if feed.length != at:
                 raise LengthChanged(f"feed {short(feed.key)} has {feed.length} blocks, not {at}")
+            piece = self._send_piece(at, blocks)
 
     # Its share of the connection
 
@@ -235,14 +263,27 @@ def _renew(feed: Feed, length: int, runs: list[tuple[int, int]]) -> None:
     feed.report_nodes()
 
 
-def _batches(blocks: Sequence[Any]) -> list[list[bytes]]:
-    """Return `blocks` in pieces of at most `APPEND_BYTES`, at least one block each."""
-    batches: list[list[bytes]] = []
+class _Piece(NamedTuple):
+    """Blocks that are being appended at `at`; without a call when there was no engine to send it to."""
+
+    at: int
+    blocks: list[bytes]
+    call: UnderWay | None
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether it has to be sent again, or cannot be appended, so that nothing may follow it yet."""
+        return self.call is None or isinstance(self.call.answer, Failure)
+
+
+def _pieces(blocks: Sequence[Any], max_bytes: int) -> list[list[bytes]]:
+    """Return `blocks` in pieces of at most `max_bytes`, at least one block each."""
+    pieces: list[list[bytes]] = []
     room = 0
     for block in map(bytes, blocks):
-        if not batches or len(block) > room:
-            batches.append([])
-            room = APPEND_BYTES
-        batches[-1].append(block)
+        if not pieces or len(block) > room:
+            pieces.append([])
+            room = max_bytes
+        pieces[-1].append(block)
         room -= len(block)
-    return batches
+    return pieces

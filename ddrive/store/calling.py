@@ -44,8 +44,10 @@ class Restorer(Protocol):
         """Take note of an event."""
 
 
-@dataclass
-class _Waiting:
+@dataclass(eq=False)
+class UnderWay:
+    """A call that was sent, or is about to be."""
+
     call: Call
     lasting: bool
     on_answer: OnAnswer | None
@@ -61,7 +63,7 @@ class Calling:
         self.connected = False
         self.began = trio.Event()  # the first connection is in use
         self._ids = itertools.count(NOTICE + 1)
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, UnderWay] = {}
         self._queue: deque[bytes] = deque()
         self._wake = trio.Event()
         self._up = trio.Event()
@@ -83,19 +85,35 @@ class Calling:
         runs in the reader, before any later event is handed out.
         Raises: EngineError when the engine is gone and the call is not lasting; what the engine raised.
         """
-        call = Call(next(self._ids), method, params or {})
-        waiting = self._start(call, lasting, on_answer)
+        return await self.result(self._start(Call(next(self._ids), method, params or {}), lasting, on_answer))
+
+    def begin(self, method: str, params: dict[str, Any]) -> UnderWay:
+        """Send a call without waiting; hand what this returns to `result` or `abandon`. Calls go out in this order.
+
+        Raises: EngineError when the engine is gone.
+        """
+        return self._start(Call(next(self._ids), method, params), False, None)
+
+    async def result(self, waiting: UnderWay) -> Any:
+        """Return what the engine answers to a call, and abandon the call when that is cancelled.
+
+        Raises: EngineError when the engine goes away; what the engine raised.
+        """
         try:
             await waiting.done.wait()
         finally:
-            if waiting.answer is None:
-                self._waiting.pop(call.id, None)
-                if self.connected:
-                    self._send(Cancel(call.id))
+            self.abandon(waiting)
         if isinstance(waiting.answer, Reply):
             return waiting.answer.result
         assert waiting.answer is not None
         raise exception(waiting.answer)
+
+    def abandon(self, waiting: UnderWay) -> None:
+        """Tell the engine that nobody waits for a call any more, if it has not answered."""
+        if waiting.answer is None:
+            self._waiting.pop(waiting.call.id, None)
+            if self.connected:
+                self._send(Cancel(waiting.call.id))
 
     def post(self, method: str, params: dict[str, Any], on_answer: OnAnswer) -> None:
         """Call `method` without waiting; `on_answer` gets the answer, in the reader."""
@@ -139,12 +157,12 @@ class Calling:
             self._check_open()
             await self._up.wait()
 
-    def _start(self, call: Call, lasting: bool, on_answer: OnAnswer | None) -> _Waiting:
+    def _start(self, call: Call, lasting: bool, on_answer: OnAnswer | None) -> UnderWay:
         self._check_open()
         if not (self.connected or lasting):
             raise EngineError(f"no engine answers at {self.path}: start it with `ddrive daemon`")
         frame = encode(call)
-        waiting = self._waiting[call.id] = _Waiting(call, lasting, on_answer)
+        waiting = self._waiting[call.id] = UnderWay(call, lasting, on_answer)
         if self.connected:
             self._push(frame)
         return waiting
@@ -241,7 +259,7 @@ class Calling:
             case _:
                 raise RemoteProtocolError(f"an engine does not send {type(message).__name__}")
 
-    def _settle(self, waiting: _Waiting, answer: Reply | Failure) -> None:
+    def _settle(self, waiting: UnderWay, answer: Reply | Failure) -> None:
         del self._waiting[waiting.call.id]
         waiting.answer = answer
         waiting.done.set()

@@ -213,6 +213,7 @@ class FeedService:
         self._outbox = outbox
         self._served: dict[int, _Served] = {}
         self._opening: dict[Any, _Opening] = {}
+        self._turns: dict[Any, trio.Event] = {}  # handle -> the append that came last has begun
         self._closed = False
 
     def owns(self, method: str) -> bool:
@@ -220,28 +221,50 @@ class FeedService:
         return method.startswith("feed.")
 
     def expect(self, method: str, params: dict[str, Any]) -> None:
-        """Take note of a call that is about to run: what comes for its handle waits until the feed is open."""
+        """Take note of a call that is about to run: what comes for its handle waits until the feed is open.
+
+        Appends to a feed are begun in the order in which they came, so that a client may send the next one, which
+        expects the length that the first one makes, before it has the answer to that.
+        """
+        handle = params.get("handle")
         if method == "feed.open":
-            self._opening.setdefault(params.get("handle"), _Opening()).calls += 1
+            self._opening.setdefault(handle, _Opening()).calls += 1
+        elif method == "feed.append":
+            params["turn"] = self._turns.get(handle), trio.Event()
+            self._turns[handle] = params["turn"][1]
 
     async def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """Return the result of a feed method that `expect` was told of. Raises: BadHandle, and what the feed raises."""
         if method == "feed.open":
             return await self._open(params)
-        if opening := self._opening.get(params.get("handle")):
-            await opening.done.wait()
-        feed = self._at(params).feed
+        if method == "feed.append":
+            return await self._append(params)
+        feed = await self._feed_of(params)
         match method:
-            case "feed.append":
-                index = await feed.append(params["blocks"], expected_length=params["expected_length"])
-                return {"index": index, "length": feed.length}
             case "feed.refresh":
                 await feed.refresh()
                 return {"length": feed.length}
             case "feed.close":
+                self._turns.pop(params["handle"], None)
                 await self._served.pop(params["handle"]).aclose()
                 return {}
         raise LocalProtocolError(f"{method}: no such method")
+
+    async def _append(self, params: dict[str, Any]) -> dict[str, Any]:
+        before, begun = params["turn"]
+        try:
+            if before is not None:
+                await before.wait()
+            feed = await self._feed_of(params)
+        finally:
+            begun.set()  # the next one goes on after the append below has taken its place
+        index = await feed.append(params["blocks"], expected_length=params["expected_length"])
+        return {"index": index, "length": feed.length}
+
+    async def _feed_of(self, params: dict[str, Any]) -> Feed:
+        if opening := self._opening.get(params.get("handle")):
+            await opening.done.wait()
+        return self._at(params).feed
 
     def notice(self, method: str, params: dict[str, Any]) -> None:
         """Take note of a wish, or of the end of one. Raises: BadHandle."""

@@ -475,7 +475,7 @@ async def test_a_length_that_changes_under_the_append_is_noticed(own: Drive, mon
     content = await own.content()
     plain = content.append
 
-    async def late(blocks, *, expected_length=None):  # type: ignore[no-untyped-def]
+    async def late(blocks, *, expected_length=None, atomic=True):  # type: ignore[no-untyped-def]
         monkeypatch.setattr(content, "append", plain)
         await plain([b"stranger"])
         raise LengthChanged("somebody was first")

@@ -456,7 +456,7 @@ async def test_a_view_waits_for_what_its_owner_reports(author, tmp_path, source,
     with pytest.raises(NotWritable):
         view.put(4, BLOCKS[4], proof_of(author, 4))
 
-    async def append_elsewhere(blocks, expected_length):
+    async def append_elsewhere(blocks, expected_length, atomic):
         return len(blocks) * 100
 
     view.appender = append_elsewhere

@@ -317,6 +317,61 @@ async def test_appends_are_compare_and_swap(tmp_path: Path, monkeypatch: pytest.
             await theirs.append([b"no"])
 
 
+async def test_pieces_of_an_append_are_on_their_way_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached_feed, "PIECE_BYTES", 20)
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        own = await at.store.open_feed(name="mine")
+        real, waiting, most = own.append, [0], [0]
+
+        async def counted(blocks: Any, *, expected_length: int | None = None) -> BlockIndex:
+            waiting[0] += 1
+            most[0] = max(most[0], waiting[0])
+            try:
+                return await real(blocks, expected_length=expected_length)
+            finally:
+                waiting[0] -= 1
+
+        monkeypatch.setattr(own, "append", counted)
+        blocks = [b"%08d" % number for number in range(400)]
+        assert await view.append(blocks, expected_length=0, atomic=False) == 0
+        assert [await view.get(index) for index in range(400)] == blocks
+        assert most[0] == attached_feed.PIECES_UNDER_WAY
+        with pytest.raises(LengthChanged):
+            await view.append(blocks, expected_length=399, atomic=False)
+        assert view.length == 400
+
+
+async def test_pieces_survive_the_engine_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached_feed, "PIECE_BYTES", 20)
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        blocks = [b"%08d" % number for number in range(1000)]
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                for length in (100, 300, 700):
+                    await view.wait_length(length)
+                    await at.restart()
+
+            await view.append(blocks, expected_length=0, atomic=False)
+        assert [await view.get(index) for index in range(view.length)] == blocks
+
+
+async def test_a_cancelled_append_leaves_the_feed_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached_feed, "PIECE_BYTES", 20)
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        blocks = [b"%08d" % number for number in range(1000)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: view.append(blocks, atomic=False))
+            await view.wait_length(50)
+            nursery.cancel_scope.cancel()
+        length = await view.append([b"next"]) + 1
+        assert [await view.get(index) for index in range(length)] == [*blocks[: length - 1], b"next"]
+
+
 async def test_several_views_append_in_turns(tmp_path: Path) -> None:
     async with world(tmp_path) as at, open_attached(at.engine.socket) as other:
         feeds = [await at.feed(name="mine"), await other.store(DWEB).open_feed(name="mine")]

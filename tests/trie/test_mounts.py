@@ -322,12 +322,12 @@ async def test_a_mount_made_while_a_put_waits_is_respected() -> None:
     inner = feed.appender
     mounted = False
 
-    async def late(blocks: Any, expected_length: int | None) -> Any:
+    async def late(blocks: Any, expected_length: int | None, atomic: bool) -> Any:
         nonlocal mounted
         if not mounted:
             mounted = True
             await other.mount("m", made.feeds["B"].key)
-        return await inner(blocks, expected_length)
+        return await inner(blocks, expected_length, atomic)
 
     feed.appender = late
     await a.put("m/x", b"1")

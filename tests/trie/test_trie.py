@@ -153,10 +153,10 @@ async def test_a_writer_that_always_comes_too_late_gives_up() -> None:
     inner = feed.appender
     attempts = 0
 
-    async def beaten(blocks: object, expected_length: int | None) -> int:
+    async def beaten(blocks: object, expected_length: int | None, atomic: bool) -> int:
         nonlocal attempts
         attempts += 1
-        await inner([b"\x0a\x01z"], None)
+        await inner([b"\x0a\x01z"], None, atomic)
         raise LengthChanged("somebody else was first")
 
     feed.appender = beaten  # type: ignore[assignment]
@@ -243,9 +243,9 @@ async def test_rename_moves_a_subtree_in_one_append() -> None:
     appended: list[int] = []
     inner = feed.appender
 
-    async def counted(blocks: list[bytes], expected_length: int | None) -> int:
+    async def counted(blocks: list[bytes], expected_length: int | None, atomic: bool) -> int:
         appended.append(len(blocks))
-        return await inner(blocks, expected_length)
+        return await inner(blocks, expected_length, atomic)
 
     feed.appender = counted  # type: ignore[assignment]
     assert await trie.rename("d", "e/d") == 3
