@@ -147,6 +147,10 @@ class Link:
             return False
         return self._share.slots.take(self, trio.current_time(), self._got_slot)
 
+    def in_flight_bytes(self, most: int) -> int:
+        """Return how much to ask of the peer at a time, at most `most`: what is urgent would wait for it."""
+        return self._share.in_flight_bytes(most)
+
     def _got_slot(self) -> None:
         with self._failures_end_it():
             self._handler.drained(self)

@@ -13,6 +13,7 @@ PIECES_PER_S: Final = 8  # a turn is so long that this many fit into a second
 SMALLEST_PIECE_BYTES: Final = 1024
 LARGEST_PIECE_BYTES: Final = 128 * 1024
 LEAST_QUEUE_BYTES: Final = 128 * 1024
+WAITED_S: Final = 0.5  # of the rate are queued, or asked for, at a time: what is urgent waits for so long
 MANY: Final = 1 << 30  # places, where their number has no limit
 TURN_S: Final = 5.0  # after which a peer that is sent blocks lets another one have its place, if one waits
 
@@ -83,4 +84,8 @@ class Share:
 
     def queue_bytes(self, most: int) -> int:
         """Return how much may be queued for a peer, at most `most`: half a second's worth where the rate is limited."""
-        return most if self.up is None else max(LEAST_QUEUE_BYTES, min(most, self.up.rate // 2))
+        return most if self.up is None else max(LEAST_QUEUE_BYTES, min(most, int(self.up.rate * WAITED_S)))
+
+    def in_flight_bytes(self, most: int) -> int:
+        """Return how much should be asked of a peer at a time, at most `most`; likewise."""
+        return most if self.down is None else min(most, int(self.down.rate * WAITED_S))

@@ -5,14 +5,15 @@ from dataclasses import dataclass, field
 from ddrive.ids import PeerId
 from ddrive.replication.blocks import REGION_BLOCKS, BlockSet
 
-START_REQUESTS = 16  # in flight to a new peer
+START_REQUESTS = 4  # in flight to a new peer, which may be slow; they double with each round trip
 MIN_REQUESTS = 2  # in flight to a peer that has been silent
 MAX_REQUESTS = 192  # in flight to one peer when its blocks are small; with the urgent ones under 256, our own limit
 URGENT_REQUESTS = 48  # more of them for blocks that somebody waits for: a walk through a tree asks for many at once
 STALLED_URGENT_REQUESTS = 8  # the same while the peer is silent
-MAX_IN_FLIGHT_BYTES = 4 * 1024 * 1024  # to one peer, by the average size of its blocks
+MAX_IN_FLIGHT_BYTES = 4 * 1024 * 1024  # to one peer, by the average size of its blocks, and as much for urgent ones
+USUAL_BYTES = 64 * 1024  # of a block, before any is known. Source: chunks of files in a drive
 PROMPT_S = 1.0  # a peer that takes longer to answer gets no slot more, as somebody who waits would wait so long too
-SLOW_S = 2.0  # one that takes longer than this gets one less
+SLOW_S = 2.0  # one that takes longer than this gets so many as it answers in this time
 FEW_REQUESTS = 4  # in flight to a slow peer, at least
 SLOW_FOR_S = 30.0  # a peer that a quicker one had to overtake counts as slow
 MAX_LATE = 1024  # overdue or cancelled requests remembered per peer
@@ -98,6 +99,7 @@ class PeerState:
     answer_s: float = 0.0  # that it takes to answer, a running mean
     beyond: int = 0  # requests in flight for blocks past our length: each answer brings a whole proof
     average_size: int = 0  # bytes of its blocks, a running mean
+    most_bytes: int = MAX_IN_FLIGHT_BYTES  # in flight, by the average size
     doubted: int = 0  # announced lengths up to here were asked for and never proven
     last_seek: int = 0  # byte offset it was asked for last: npm peers answer the same one only once
     broke_promise_at: float = -1.0  # when nodes that it sent were last dropped, against our promise in Want
@@ -108,15 +110,15 @@ class PeerState:
     @property
     def limit(self) -> int:
         """How many requests may be in flight now."""
-        size = self.average_size
-        return (
-            self.slots if size * self.slots <= MAX_IN_FLIGHT_BYTES else max(MIN_REQUESTS, MAX_IN_FLIGHT_BYTES // size)
-        )
+        size = self.average_size or USUAL_BYTES
+        return self.slots if size * self.slots <= self.most_bytes else max(MIN_REQUESTS, self.most_bytes // size)
 
     @property
     def urgent_limit(self) -> int:
         """How many requests may be in flight when another one is urgent."""
-        return self.limit + (STALLED_URGENT_REQUESTS if self.stalled else URGENT_REQUESTS)
+        more = STALLED_URGENT_REQUESTS if self.stalled else URGENT_REQUESTS
+        size = self.average_size or USUAL_BYTES
+        return self.limit + (more if size * more <= self.most_bytes else max(MIN_REQUESTS, self.most_bytes // size))
 
     @property
     def lags(self) -> bool:
@@ -173,14 +175,14 @@ class PeerState:
         return len(self.asked) >= self.limit
 
     def heard(self, asked: Asked | None, size: int, now: float, *, busy: bool) -> None:
-        """Take an answer of `size` bytes into account: a peer kept busy gets one slot more, a slow one has one less.
+        """Take an answer of `size` bytes into account: a peer kept busy gets one slot more, a slow one has fewer.
 
         `busy` is the peer's before the answer, or the answers that came with it, were taken out.
         """
         if asked is not None:
             waited_s = now - asked.sent_at
             if waited_s > SLOW_S:
-                self.slots = max(FEW_REQUESTS, min(self.slots, self.limit) - 1)
+                self.slots = max(FEW_REQUESTS, min(self.limit - 1, int(self.limit * SLOW_S / waited_s)))
             elif waited_s < PROMPT_S and busy and self.slots < MAX_REQUESTS:
                 self.slots += 1
             self.answer_s += (waited_s - self.answer_s) / 8

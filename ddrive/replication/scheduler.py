@@ -15,7 +15,7 @@ from ddrive.replication.blocks import REGION_BLOCKS
 from ddrive.replication.choosing import Choice, LocalBlocks
 from ddrive.replication.demand import BlockWish, DemandTable, LengthWish, Level, OffsetWish, Wish
 from ddrive.replication.overtaking import Overtaking
-from ddrive.replication.peer import MIN_REQUESTS, SLOW_FOR_S, Asked, PeerState
+from ddrive.replication.peer import MAX_IN_FLIGHT_BYTES, MIN_REQUESTS, SLOW_FOR_S, Asked, PeerState
 from ddrive.replication.probing import Prober
 
 REQUEST_TIMEOUT_S = 5.0  # a silent request is asked elsewhere
@@ -84,10 +84,10 @@ class Scheduler:
 
     # -- peers -----------------------------------------------------------------------------------------------------
 
-    def add_peer(self, now: float) -> tuple[PeerState, list[Action]]:
-        """Take in a new peer."""
+    def add_peer(self, now: float, most_bytes: int = MAX_IN_FLIGHT_BYTES) -> tuple[PeerState, list[Action]]:
+        """Take in a new peer, of which so many bytes are asked at a time."""
         self._last_id += 1
-        peer = PeerState(PeerId(self._last_id), heard_at=now, data_at=now)
+        peer = PeerState(PeerId(self._last_id), heard_at=now, data_at=now, most_bytes=most_bytes)
         self.peers[peer.id] = peer
         return peer, self._ask_regions(peer)
 

@@ -24,7 +24,7 @@ from ddrive.replication.blocks import REGION_BLOCKS
 from ddrive.replication.ending import Ending
 from ddrive.replication.extensions import Extensions
 from ddrive.replication.observing import DEFAULT_OPTIONS, PeerObserver, PeerOptions
-from ddrive.replication.peer import FeedStats, PeerState, PeerStats
+from ddrive.replication.peer import MAX_IN_FLIGHT_BYTES, FeedStats, PeerState, PeerStats
 from ddrive.replication.scheduler import REQUEST_TIMEOUT_S
 from ddrive.replication.serving import Uploads
 
@@ -94,7 +94,8 @@ class FeedSession(Ending):
     def add_peer(self, link: Link, channel: ChannelId, options: PeerOptions = DEFAULT_OPTIONS) -> None:
         """Start the exchange on a channel that both sides have opened."""
         self._take_out(link)
-        state, actions = self._scheduler.add_peer(trio.current_time())
+        most_bytes = link.in_flight_bytes(MAX_IN_FLIGHT_BYTES)
+        state, actions = self._scheduler.add_peer(trio.current_time(), most_bytes)
         uploads = Uploads(
             lambda *messages: peer.send(*messages),
             (state.stats, self.stats),

@@ -36,6 +36,9 @@ class Wire:
     def send(self, channel: ChannelId, *messages: Message) -> None:
         self.sent += messages
 
+    def in_flight_bytes(self, most: int) -> int:
+        return most
+
     def disconnect(self, reason: str) -> None:
         self.reason = reason
 
