@@ -20,6 +20,8 @@ CACHE_BYTES: Final = 12 * 1024 * 1024  # per trie; an entry of a drive takes abo
 RUN_BITS: Final = 6  # a run is 64 blocks
 MISSES_BEFORE_RUN: Final = 3  # nodes of it that are read one by one before
 MAX_RUNS: Final = 2048  # in memory during one read, some 20 MB
+PRELOAD_AFTER: Final = 64  # nodes that had to be decoded; by then more are likely to follow
+PRELOAD_EVERY: Final = 4096
 MAX_WISHES: Final = 512  # blocks that one walk asks for at a time
 
 
@@ -45,6 +47,7 @@ class Nodes:
         self._young: dict[int, TrieNode] = {}
         self._old: dict[int, TrieNode] = {}
         self._young_bytes = 0
+        self._until_preload = PRELOAD_AFTER
 
     def peek(self, seq: int) -> TrieNode | None:
         """Return node `seq` if its block is held. Raises: InvalidNode."""
@@ -62,7 +65,14 @@ class Nodes:
         """Do nothing: a walk that is worth wishes uses `Prefetch`."""
 
     def add(self, node: TrieNode) -> TrieNode:
-        """Keep `node`, and return it."""
+        """Keep `node`, and return it. After some of them the rest is read from disk in large pieces meanwhile.
+
+        The kernel may have dropped what was read when the feed was opened, and a node by itself costs a disk's delay.
+        """
+        self._until_preload -= 1
+        if not self._until_preload:
+            self._until_preload = PRELOAD_EVERY
+            self.feed.preload()
         self._young_bytes += node.size_bytes
         if self._young_bytes > self._limit_bytes:
             self._old, self._young = self._young, {}

@@ -9,7 +9,7 @@ import trio.testing
 from ddrive.dialect import DWEB, HYPERCORE
 from ddrive.errors import AlreadyExists, InvalidPath, LengthChanged, NotWritable
 from ddrive.trie import Delete, Put, Trie, TrieNode, open_trie
-from ddrive.trie.nodes import Nodes
+from ddrive.trie.nodes import PRELOAD_AFTER, PRELOAD_EVERY, Nodes
 from ddrive.trie.trie import MAX_ATTEMPTS
 from tests.trie.feeds import Reader, hex_blocks, new_feed
 
@@ -363,6 +363,16 @@ async def test_the_cache_keeps_to_its_limit() -> None:
         assert len(await limited.list()) == 300
     kept = {**small._young, **small._old}
     assert 0 < sum(node.size_bytes for node in kept.values()) <= 40_000
+
+
+async def test_what_is_read_here_and_there_is_preloaded_in_large_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    trie = await trie_with(*(f"k{number}" for number in range(PRELOAD_AFTER + PRELOAD_EVERY + 10)))
+    preloaded: list[int] = []
+    nodes = Nodes(trie.feed)
+    monkeypatch.setattr(trie.feed, "preload", lambda: preloaded.append(seq))
+    for seq in range(1, trie.version):
+        nodes.peek(seq)
+    assert preloaded == [PRELOAD_AFTER, PRELOAD_AFTER + PRELOAD_EVERY]
 
 
 async def test_long_listings_let_other_tasks_run() -> None:
