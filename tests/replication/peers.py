@@ -17,6 +17,7 @@ from ddrive.feed.storage import MemoryDirectory
 from ddrive.ids import ChannelId, DiscoveryKey, PublicKey
 from ddrive.protocol.link import Link, LinkEnd, run_link
 from ddrive.protocol.messages import Data, Have, Message, Request, Want
+from ddrive.protocol.sharing import Share
 from ddrive.replication.session import FeedSession
 
 PAIR = KeyPair.from_seed(bytes([7]) * 32)
@@ -49,6 +50,7 @@ class Place:
         self.ends: list[LinkEnd] = []
         self.received_messages: list[Message] = []
         self.link: Link | None = None
+        self.share = Share()  # of its links, which limits them
 
     def established(self, link: Link) -> None:
         self.link = link
@@ -181,7 +183,8 @@ async def linked(*pairs: tuple[Place | Scripted, Place | Scripted]) -> AsyncIter
 
 
 async def _run(stream: trio.abc.Stream, handler: Place | Scripted, initiator: bool) -> None:
-    end = await run_link(stream, initiator=initiator, handler=handler, static_secret=os.urandom(32))
+    share = handler.share if isinstance(handler, Place) else None
+    end = await run_link(stream, initiator=initiator, handler=handler, static_secret=os.urandom(32), share=share)
     handler.ends.append(end)
 
 
