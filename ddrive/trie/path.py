@@ -19,6 +19,7 @@ MAX_KEY_BYTES: Final = 4096 + 64  # the longest path of a drive plus the prefix 
 _SPREAD_COMPONENTS = 64  # of a path whose digits are kept as one number
 _CACHED_CHARS = 255  # longer ones are hashed each time, so that the cache stays small
 _CACHED_COMPONENTS = 1 << 16
+_BYTE_DIGITS: Final = [bytes(byte >> shift & 3 for shift in (0, 2, 4, 6)) for byte in range(256)]
 
 
 def normalize(key: str) -> str:
@@ -50,8 +51,7 @@ def component_hash(component: str) -> int:
 
 @lru_cache(_CACHED_COMPONENTS // 4)
 def _component_digits(component: str) -> bytes:
-    number = component_hash(component)
-    return bytes(number >> shift & 3 for shift in range(0, 2 * COMPONENT_DIGITS, 2))
+    return b"".join([_BYTE_DIGITS[byte] for byte in component_hash(component).to_bytes(8, "little")])
 
 
 class KeyPath:
