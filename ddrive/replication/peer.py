@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from ddrive.ids import PeerId
 from ddrive.replication.blocks import REGION_BLOCKS, BlockSet
 
-START_REQUESTS = 4  # in flight to a new peer, which may be slow; they double with each round trip
+START_REQUESTS = 16  # in flight to a new peer
+START_BYTES = 256 * 1024  # likewise: it may be slow, and somebody may have to wait behind them
 MIN_REQUESTS = 2  # in flight to a peer that has been silent
 MAX_REQUESTS = 192  # in flight to one peer when its blocks are small; with the urgent ones under 256, our own limit
 URGENT_REQUESTS = 48  # more of them for blocks that somebody waits for: a walk through a tree asks for many at once
@@ -174,6 +175,12 @@ class PeerState:
         """Tell whether as many requests are in flight as may be."""
         return len(self.asked) >= self.limit
 
+    def start_with(self, size: int) -> None:
+        """Take note of the average size of blocks, which is known now."""
+        self.average_size = size
+        if size:
+            self.slots = min(self.slots, max(FEW_REQUESTS, START_BYTES // size))
+
     def heard(self, asked: Asked | None, size: int, now: float, *, busy: bool) -> None:
         """Take an answer of `size` bytes into account: a peer kept busy gets one slot more, a slow one has fewer.
 
@@ -187,7 +194,10 @@ class PeerState:
                 self.slots += 1
             self.answer_s += (waited_s - self.answer_s) / 8
             self.answered_serial = max(self.answered_serial, asked.serial)
-            self.average_size += (size - self.average_size) // 16 if self.average_size else size
+            if self.average_size:
+                self.average_size += (size - self.average_size) // 16
+            else:
+                self.start_with(size)
         self.data_at = self.heard_at = now
         self.stalled = False
 

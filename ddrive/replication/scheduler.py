@@ -88,6 +88,8 @@ class Scheduler:
         """Take in a new peer, of which so many bytes are asked at a time."""
         self._last_id += 1
         peer = PeerState(PeerId(self._last_id), heard_at=now, data_at=now, most_bytes=most_bytes)
+        if self._local.length:
+            peer.start_with(self._local.byte_length // self._local.length)
         self.peers[peer.id] = peer
         return peer, self._ask_regions(peer)
 

@@ -31,6 +31,14 @@ def test_who_answers_at_once_is_asked_for_more() -> None:
     assert busy(0.01, 1000).limit == MAX_REQUESTS
 
 
+def test_who_is_new_is_asked_for_few_large_blocks() -> None:
+    peer = PeerState(PeerId(1))
+    peer.start_with(USUAL_BYTES)
+    assert peer.limit == FEW_REQUESTS
+    assert busy(0.01, 10, peer, size=USUAL_BYTES).limit == FEW_REQUESTS + 10
+    assert busy(0.01, 1, size=USUAL_BYTES).limit == FEW_REQUESTS, "it is noticed with the first answer"
+
+
 def test_who_is_slow_is_asked_for_less_so_that_nobody_waits_behind_a_long_queue() -> None:
     assert busy(SLOW_S * 1.001, 5, busy(0.01, 60)).limit == START_REQUESTS + 60 - 5
     assert busy(SLOW_S * 4, 1, busy(0.01, 60)).limit == (START_REQUESTS + 60) // 4
