@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.program import Program, Result, mounted
+from tests.support.systemd import run_with_systemd
 
 ROOT = Path(__file__).parents[2]
 HELPER = [sys.executable, "-m", "mountd.cli.mount_helper"]
@@ -110,3 +111,37 @@ def test_the_units_are_sound(name: str, tmp_path: Path) -> None:
         env={**os.environ, "SYSTEMD_LOG_LEVEL": "warning"},
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["ddrive.service", "ddrive-user.service"])
+def test_systemd_runs_the_unit(ddrive: Program, tmp_path: Path, name: str) -> None:
+    """It is started when the mounts are back, restarted when it dies, and no mount is left when it is stopped."""
+    place = tmp_path / "mnt"
+    ddrive.mount(made(ddrive, tmp_path), place)
+    ddrive.ask("stop")
+    shown = "systemctl --user show -P"
+    script = [
+        "systemctl --user start ddrive",
+        f"cat {place}/greeting.txt",
+        f"stat -c %a {ddrive.state} $(find {ddrive.state} -name control.sock)",
+        f"pid=$({shown} MainPID ddrive)",
+        'ddrive status | grep -q "$pid"',
+        "kill -9 $pid",
+        f"cat {place}/greeting.txt",
+        f"until again=$({shown} MainPID ddrive); [ $again != 0 ] && [ $again != $pid ]; do sleep 0.1; done",
+        "until systemctl --user --quiet is-active ddrive; do sleep 0.1; done",
+        f"cat {place}/greeting.txt",
+        "systemctl --user stop ddrive",
+        f"{shown} ActiveState ddrive",
+        f"{shown} Result ddrive",
+        f"! grep -q ' {place} ' /proc/self/mountinfo",
+    ]
+    ran = run_with_systemd(
+        tmp_path / "systemd",
+        script,
+        {"ddrive.service": (ROOT / "systemd" / name).read_text()},
+        {"ddrive": [sys.executable, "-m", "mountd.cli"]},
+        ddrive.environment() | {"PYTHONPATH": str(ROOT)},
+    )
+    assert ran.code == 0, ran
+    assert ran.out.decode().split() == ["hello", "700", "600", "hello", "hello", "inactive", "success"]
