@@ -94,7 +94,8 @@ class Committer:
         with trio.move_on_after(limit_s, shield=True):
             try:
                 self._staged.include_all()
-                await self.commit()
+                while self._staged.pending:  # one state of a file after the other
+                    await self.commit()
             except (DriveError, OSError) as problem:
                 log.warning("changes cannot be stored: entries=%d why=%s", self._staged.pending, problem)
         return self._staged.is_clean
@@ -129,18 +130,16 @@ class Committer:
         """Append the contents of all that waits. Nothing of the drive is changed by that, and changes go on."""
         async with self._appending:
             failure: Exception | None = None
-            for share in await self._shares(self._staged.unappended()):
-                sealed = [entry.sealed for entry in share.entries if entry.sealed is not None]
-                contents = {each.content: None for each in sealed if each.content is not None}
-                for content in contents:
-                    content.users += 1
-                try:
-                    await append_contents(share.own.content, list(contents), self._staged.calm)
-                except (DriveError, OSError) as problem:  # of one drive, the others go on
-                    failure = problem
-                finally:
-                    for content in contents:
-                        content.drop(done=False)
+            try:
+                for share in await self._shares(self._staged.take_contents()):
+                    sealed = [entry.committing for entry in share.entries if entry.committing is not None]
+                    contents = {each.content: None for each in sealed if each.content is not None}
+                    try:
+                        await append_contents(share.own.content, list(contents), self._staged.calm)
+                    except (DriveError, OSError) as problem:  # of one drive, the others go on
+                        failure = problem
+            finally:
+                self._staged.give_back_contents()
             if failure is not None:
                 raise failure
 

@@ -82,28 +82,35 @@ class Pending:
         """Whether nothing is sealed that the drive does not have."""
         return not any(entry.sealed or entry.committing for entry in self._all())
 
-    def unappended(self) -> Entries:
-        """Return the entries that wait for a commit whose content the drive does not have yet."""
-        return [
-            entry
-            for entry in self._due.values()
-            if entry.sealed and entry.sealed.content is not None and entry.sealed.content.extent is None
-        ]
+    def take_contents(self) -> Entries:
+        """Return the entries that wait with a content which the drive does not have yet; that is in `committing`.
+
+        They can be taken as soon as it has. What becomes of them meanwhile waits behind that.
+        """
+        entries = [entry for entry in self._due.values() if entry.committing is None and _lacks(entry.sealed)]
+        for entry in entries:
+            entry.committing, entry.sealed = entry.sealed, None
+        return entries
+
+    def give_back_contents(self) -> None:
+        """Let those from `take_contents` wait again whose content could not be appended."""
+        self.give_back([entry for entry in self._due.values() if _lacks(entry.committing)])
 
     def take(self) -> Entries:
         """Return all entries that can be committed now; what they are to be is in `committing`."""
         kept = self._kept()
-        left = [entry for path, entry in self._due.items() if path in kept]
-        entries = [entry for path, entry in self._due.items() if path not in kept]
-        for entry in entries:
-            entry.committing, entry.sealed = entry.sealed, None
-        self._due = {}
+        due, self._due = self._due, {}
         self._due_bytes = 0
         for former in (self.due, self.plenty, self.room):
             former.set()  # whoever waits looks again: it may not be they who take these
         self.due, self.plenty = trio.Event(), trio.Event()
-        for entry in left:
-            self._wait(entry)
+        entries = [entry for path, entry in due.items() if path not in kept]
+        for entry in entries:
+            if entry.committing is None:
+                entry.committing, entry.sealed = entry.sealed, None
+        for path, entry in due.items():
+            if path in kept or entry.sealed is not None:
+                self._wait(entry)
         return entries
 
     @property
@@ -113,9 +120,9 @@ class Pending:
 
     @property
     def holds_back(self) -> bool:
-        """Whether changes without content wait for a content."""
-        kept = self._kept()
-        return len(kept & self._due.keys()) > len(self.unappended())
+        """Whether what could be committed waits for a content."""
+        held = [self._due[path] for path in self._kept() & self._due.keys()]
+        return any(entry.sealed is not None and not _lacks(entry.sealed) for entry in held)
 
     def _kept(self) -> set[str]:
         """Return the paths that cannot be committed yet: those whose content was not appended, and where that was.
@@ -123,10 +130,12 @@ class Pending:
         Nobody shall see half of a rename.
         """
         kept: set[str] = set()
-        for entry in self.unappended():
-            kept.add(entry.path)
-            if entry.sealed is not None and entry.sealed.origin is not None:
-                kept.add(entry.sealed.origin[0])
+        for entry in self._due.values():
+            sealed = entry.committing or entry.sealed
+            if sealed is not None and _lacks(sealed):
+                kept.add(entry.path)
+                if sealed.origin is not None:
+                    kept.add(sealed.origin[0])
         return kept
 
     def include_all(self) -> None:
@@ -239,13 +248,18 @@ class Pending:
         here = self._entries.get(directory)
         return None if here is None else here.get(name)
 
-    def _put(self, path: str, node: Node) -> Node:
-        """Let `node` be at `path`; what was there is nowhere."""
+    def _entry_at(self, path: str) -> Entry:
+        """Return the entry of a path, a new one when there is none."""
         directory, name = split(path)
         here = self._entries.setdefault(directory, {})
         entry = here.get(name)
         if entry is None:
             entry = here[name] = Entry(path)
+        return entry
+
+    def _put(self, path: str, node: Node) -> Node:
+        """Let `node` be at `path`; what was there is nowhere."""
+        entry = self._entry_at(path)
         if entry.node is not None and entry.node is not node and entry.node.path == path:
             entry.node.path = None
         entry.node = node
@@ -278,15 +292,12 @@ class Pending:
 
     def _record(self, sealed: Sequence[Sealed], *, due: bool = True) -> None:
         """Write sealed states to the journal, and let them count."""
-        if not sealed:
-            return
         self.spool.journal.changed([each.record() for each in sealed])
         for each in sealed:
             if each.content is not None:
                 each.content.users += 1  # before any is let go of: one content may only have changed its path
         for each in sealed:
-            directory, name = split(each.path)
-            entry = self._entries.setdefault(directory, {}).setdefault(name, Entry(each.path))
+            entry = self._entry_at(each.path)
             self._supersede(entry, each)
             if due:
                 self._wait(entry)
@@ -329,14 +340,18 @@ class Pending:
         self._record_restored(Sealed(serial, path, stat, node.sealed_content, node.origin, frozenset(changed), node))
 
     def _record_restored(self, sealed: Sealed) -> None:
-        directory, name = split(sealed.path)
-        entry = self._entries.setdefault(directory, {}).setdefault(name, Entry(sealed.path))
+        entry = self._entry_at(sealed.path)
         if sealed.stat is None:
             self._vacate(sealed.path)
         if sealed.content is not None:
             sealed.content.users += 1
         self._supersede(entry, sealed)
         self._wait(entry)
+
+
+def _lacks(sealed: Sealed | None) -> bool:
+    """Tell whether the drive has to get a content first."""
+    return sealed is not None and sealed.content is not None and sealed.content.extent is None
 
 
 def _alike(one: Stat, other: Stat) -> bool:

@@ -15,7 +15,7 @@ from ddrive.drive.stat import Stat
 from ddrive.errors import NotFound
 from ddrive.ids import PublicKey
 from mountd.face import EntryFace, NestedDrivesFace, ReaderFace
-from mountd.nodes import Node, Sealed
+from mountd.nodes import Node, Origin, Sealed
 from mountd.pending import Pending
 
 
@@ -196,30 +196,34 @@ class StagedDrive(Pending):
 
         Raises: OSError.
         """
-        moving = [entry for entry in self._all() if entry.path == old or entry.path.startswith(old + "/")]
-        waiting: list[Sealed] = []
-        synced: list[Sealed] = []
-        for entry in moving:
+        former: list[Sealed] = []
+        records: list[Sealed] = []
+
+        def moved(sealed: Sealed | None) -> Sealed | None:
+            if sealed is None:
+                return None
+            former.append(sealed)
+            origin = _moved_origin(sealed.origin, old, new)
+            path = new + sealed.path.removeprefix(old)
+            records.append(replace(sealed, serial=self.spool.serial(), path=path, origin=origin))
+            return records[-1]
+
+        for entry in [entry for entry in self._all() if _is_below(entry.path, old)]:
             self._drop(entry)
             is_due = self._due.pop(entry.path, None) is not None
             path = new + entry.path.removeprefix(old)
+            fresh = self._entry_at(path)
+            fresh.is_overtaken = entry.is_overtaken
+            fresh.committing, fresh.sealed = moved(entry.committing), moved(entry.sealed)
             if entry.node is not None:
                 self._put(path, entry.node)
-                if entry.node.origin is not None:
-                    entry.node.origin = path, entry.node.origin[1]
-            if entry.sealed is not None:
-                origin = entry.node.origin if entry.node is not None else None
-                moved = replace(entry.sealed, serial=self.spool.serial(), path=path, origin=origin)
-                (waiting if is_due else synced).append(moved)
-        self._record(waiting)
-        self._record(synced, due=False)
-        former = [entry.sealed for entry in moving if entry.sealed is not None]
-        for each in former:
-            if each.content is not None:
-                each.content.drop(done=False)  # the record of its new path has it now
-        if former:
+                entry.node.origin = _moved_origin(entry.node.origin, old, new)
+            if is_due:
+                self._wait(fresh)
+        if records:
+            self.spool.journal.changed([each.record() for each in records])
             self.spool.journal.done([each.serial for each in former])
-        return bool(former)
+        return bool(records)
 
     def released(self, node: Node) -> None:
         """A file that could write was closed. Raises: OSError, when it could not be sealed."""
@@ -236,3 +240,13 @@ class StagedDrive(Pending):
             return await self.drive.lstat(path) == self.own.final(path)
         except NotFound:
             return self.own.final(path) is None
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory + "/")
+
+
+def _moved_origin(origin: Origin | None, old: str, new: str) -> Origin | None:
+    if origin is None or not _is_below(origin[0], old):
+        return origin
+    return new + origin[0].removeprefix(old), origin[1]

@@ -283,6 +283,31 @@ async def test_a_directory_moves_while_a_content_is_appended(
     assert len(it.spool.slots) == 0
 
 
+async def test_a_file_that_is_written_faster_than_it_is_stored_is_stored(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = await it.drive.content()
+    append = content.append
+    number = 0
+
+    async def overtaken(blocks: list[bytes], **options: int) -> int:
+        nonlocal number
+        number += 1
+        await it.write("/a", b"%d" % number * 1000)
+        return await append(blocks, **options)
+
+    monkeypatch.setattr(content, "append", overtaken)
+    await it.write("/a", b"0" * 1000)
+    for expected in (b"0", b"1", b"2"):
+        await it.committer.commit()
+        assert await it.drive.read_file("/a") == expected * 1000
+        assert await it.read("/a") == b"%d" % number * 1000
+    monkeypatch.undo()
+    assert await it.committer.finish(5)
+    assert await it.drive.read_file("/a") == b"3" * 1000
+    assert len(it.spool.slots) == 0
+
+
 async def test_a_new_directory_where_the_drive_has_something_else_is_empty(it: Mounted) -> None:
     await it.drive.write_file("/d/f", b"")
     await it.drive.write_file("/file", b"")
