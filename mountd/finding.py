@@ -55,6 +55,7 @@ class Finder:
         self._remembered = remembered
         self._mechanisms: list[Discovery] = []
         self._topics: dict[DiscoveryKey, Topic] = {}
+        self._linked: set[DiscoveryKey] = set()  # a peer that was found for them is connected
         self._failed: dict[Mechanism, str] = {}  # why those that are not there are not
         self._refused: Counter[Source] = Counter()
         self._last_refused: dict[Source, str] = {}
@@ -100,10 +101,16 @@ class Finder:
 
     def _remember(self) -> None:
         """Take note of where peers are that were found."""
+        linked: set[DiscoveryKey] = set()
         for peer in self._swarm.peers():
             if peer.connected and peer.source is not None:
+                linked |= peer.topics
                 for topic in peer.topics:
                     self._remembered.note(topic, Address.parse(peer.address))
+        for mechanism in self._mechanisms:
+            for topic in linked | self._linked:
+                mechanism.linked(topic, is_linked=topic in linked)
+        self._linked = linked
 
     def _found(self, finding: Finding) -> None:
         """Take in what a mechanism has found."""

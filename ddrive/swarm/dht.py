@@ -57,7 +57,7 @@ class _Topic:
     due_s: float  # when to look for it
     walk: Walk | None = None
     began_s: float = -math.inf
-    vain: int = 0  # walks in a row that found nobody
+    vain: int = 0  # walks in a row after which nobody was connected
     keepers: list[tuple[Address, bytes]] = field(default_factory=list)  # where it is announced, with their tokens
 
 
@@ -143,6 +143,16 @@ class _Network:
             topic.vain = 0
         self._changed.set()
 
+    def linked(self, key: DiscoveryKey, *, is_linked: bool) -> None:
+        topic, now = self._topics.get(key), trio.current_time()
+        if topic is None or topic.walk is not None:
+            return
+        if is_linked and topic.vain:
+            topic.vain, topic.due_s = 0, now + wait_s(REPEAT_S, 0, random.random())
+        elif not is_linked:
+            topic.due_s = min(topic.due_s, max(now, topic.began_s + REFRESH_S))
+        self._changed.set()
+
     async def keep_asking(self) -> None:
         """Look for each topic when it is due, for ever."""
         while True:
@@ -186,7 +196,7 @@ class _Network:
             if walk.updated:
                 topic.keepers = walk.keepers
                 self.tally.add(key, announced=1)
-            self._plan_next(topic, walk, found_any=bool(found))
+            self._plan_next(topic, walk)
             self._changed.set()
 
         value = encode_peers_asked(PeersAsked(self._outside_port))
@@ -204,8 +214,8 @@ class _Network:
         ours = {(datagram.to.host, port) for port in (self._port, self._outside_port)} if datagram.to else ()
         return [peer for peer in dict.fromkeys(peers) if is_plausible(peer, node) and peer not in ours]
 
-    def _plan_next(self, topic: _Topic, walk: Walk, *, found_any: bool) -> None:
-        topic.vain = 0 if found_any else topic.vain + 1
+    def _plan_next(self, topic: _Topic, walk: Walk) -> None:
+        topic.vain += 1
         wait = wait_s(REPEAT_S, topic.vain, random.random()) if walk.answers else silence_s(topic.vain)
         topic.due_s = trio.current_time() + wait
 
@@ -247,6 +257,11 @@ class DhtDiscovery:
         if self._can_announce:
             for network in self._networks:
                 network.reached_at(port)
+
+    def linked(self, discovery_key: DiscoveryKey, *, is_linked: bool) -> None:
+        """Look for a topic rarely while somebody is connected, and soon when nobody is any more."""
+        for network in self._networks:
+            network.linked(discovery_key, is_linked=is_linked)
 
     def refresh(self) -> None:
         """Look for all topics again now."""

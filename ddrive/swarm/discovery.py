@@ -77,6 +77,13 @@ class Discovery(Protocol):
         """Tell peers beyond our router from now on that a port of the router leads to us."""
         ...
 
+    def linked(self, discovery_key: DiscoveryKey, *, is_linked: bool) -> None:
+        """Take note whether a peer of a topic that was found is connected; said again and again while one is.
+
+        Addresses alone are no reason to look more rarely: those who told them may lie.
+        """
+        ...
+
     def report(self) -> DiscoveryReport:
         """Return how it is doing."""
         ...

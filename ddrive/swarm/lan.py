@@ -70,6 +70,9 @@ class LanDiscovery:
     def reached_at(self, port: int) -> None:
         """Go on as before: on our own networks there is no router in between."""
 
+    def linked(self, discovery_key: DiscoveryKey, *, is_linked: bool) -> None:
+        """Go on as before: it is asked often enough."""
+
     def report(self) -> DiscoveryReport:
         """Return how it is doing."""
         names = [network.name for network in self._usable() if network.index in self._joined]

@@ -76,7 +76,7 @@ class _Topic:
     announce_s: float = -math.inf  # when to announce it, if it is to be
     began_s: float = -math.inf  # when it was looked for last
     announced_s: float = -math.inf  # when it was announced last
-    vain: int = 0  # lookups in a row that found nobody
+    vain: int = 0  # lookups in a row after which nobody was connected
     found: set[Address] = field(default_factory=set)  # by the last lookup
 
     @property
@@ -130,6 +130,17 @@ class MainlineDiscovery:
 
     def reached_at(self, port: int) -> None:
         """Go on as before: the router is asked here, so its port is known already."""
+
+    def linked(self, discovery_key: DiscoveryKey, *, is_linked: bool) -> None:
+        """Look for a topic rarely while somebody is connected, and soon when nobody is any more."""
+        topic, now = self._topics.get(discovery_key), trio.current_time()
+        if topic is None:
+            return
+        if is_linked and topic.vain:
+            topic.vain, topic.next_s = 0, now + wait_s(REPEAT_S, 0, random.random())
+        elif not is_linked:
+            topic.next_s = min(topic.next_s, max(now, topic.began_s + REFRESH_S))
+        self._changed.set()
 
     def report(self) -> DiscoveryReport:
         """Return how it is doing."""
@@ -240,8 +251,6 @@ class MainlineDiscovery:
             news = [address for address in addresses if address.port and not self._is_ours(address)]
             room = min(MAX_FOUND_BY_NODE, MAX_FOUND - len(topic.found), len(news))
             for address in random.sample(news, room):
-                if not topic.found:
-                    topic.vain, topic.next_s = 0, topic.began_s + wait_s(REPEAT_S, 0, random.random())
                 topic.found.add(address)
                 self._tally.add(key, found=1)
                 self._sink(Finding(address, key, self.name))
@@ -266,7 +275,7 @@ class MainlineDiscovery:
         now = trio.current_time()
         info_hash = libtorrent.sha1_hash(key[:TOPIC_BYTES])
         topic.found.clear()
-        topic.vain += 1  # until somebody is found
+        topic.vain += 1  # until somebody is connected
         topic.began_s, topic.next_s = now, now + wait_s(REPEAT_S, topic.vain, random.random())
         self._tally.add(key, asked=1)
         self._session.dht_get_peers(info_hash)

@@ -1,18 +1,18 @@
-"""When a topic is looked for: new ones at once, then often while nobody is found, then rarely. The dice are given."""
+"""When a topic is looked for: new ones at once, often while nobody is connected, then rarely. The dice are given."""
 
 import math
 from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
-QUIET_S = 30.0  # after the first time that nobody was found, doubled each time
+QUIET_S = 30.0  # after the first time that nobody was reached, doubled each time
 SILENT_S = 5.0  # after the first time that nobody answered, doubled each time
 LONGEST_SILENCE_S = 80.0
 
 
 def wait_s(usual_s: tuple[float, float], vain: int, roll: float) -> float:
-    """Return how long to wait after `vain` attempts in a row that found nobody.
+    """Return how long to wait after `vain` attempts in a row after which nobody is connected.
 
-    When somebody was found it is a time between the two of `usual_s`, as `roll` (0 to 1) says, and never longer.
+    When somebody is it is a time between the two of `usual_s`, as `roll` (0 to 1) says, and never longer.
     """
     shortest, longest = usual_s
     usual = shortest + roll * (longest - shortest)

@@ -9,7 +9,7 @@ import trio
 from ddrive.dialect import DWEB, HYPERCORE
 from ddrive.ids import DiscoveryKey
 from ddrive.swarm import dht as module
-from ddrive.swarm import dht_node
+from ddrive.swarm import dht_node, repeating
 from ddrive.swarm.dht import DhtDiscovery, open_dht
 from ddrive.swarm.dht_node import Walk
 from ddrive.swarm.dht_rpc import Contact
@@ -202,3 +202,23 @@ async def test_a_port_that_is_taken_is_an_error(node: NodeSocket) -> None:
     with pytest.raises(OSError, match="in use"):
         async with open_dht_node(node.address):
             raise AssertionError
+
+
+async def test_addresses_alone_do_not_make_it_look_rarely(node: NodeSocket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those who told them may lie."""
+    monkeypatch.setattr(repeating, "QUIET_S", 0.001)
+    async with discovery(node) as (one, _), discovery(node, port=6161) as (other, found):
+        one.join(TOPIC, DWEB, announce=True)
+        await until(lambda: announced(node))
+        other.join(TOPIC, DWEB, announce=False)
+        await until(lambda: found and other.report().total.asked >= 5)
+        topic = other._by_dialect["dweb"]._topics[TOPIC]
+        await until(lambda: topic.walk is None)
+        other.linked(TOPIC, is_linked=True)
+        assert topic.due_s >= trio.current_time() + module.REPEAT_S[0]
+        due_s = topic.due_s
+        other.linked(TOPIC, is_linked=True)
+        assert topic.due_s == due_s
+        other.linked(TOPIC, is_linked=False)
+        assert topic.due_s <= trio.current_time() + module.REFRESH_S
+        other.linked(OTHER_TOPIC, is_linked=True)

@@ -14,6 +14,7 @@ from ddrive.ids import DiscoveryKey
 from ddrive.swarm import mainline as module
 from ddrive.swarm.discovery import Finding
 from ddrive.swarm.mainline import open_mainline
+from ddrive.swarm.repeating import QUIET_S
 from ddrive.swarm.static import Address
 from tests.support.until import until
 
@@ -155,3 +156,17 @@ async def test_it_announces_again_after_a_refresh_and_once_told_to(
         mainline.refresh()
         mainline.refresh()
         await until(lambda: mainline.report().total.announced >= 2)
+
+
+async def test_it_looks_rarely_once_somebody_is_connected(strangers: list[Stranger]) -> None:
+    nodes = [stranger.address for stranger in strangers]
+    async with open_mainline(lambda _: None, port=0, map_port=False, nodes=nodes, listen=HERE) as mainline:
+        mainline.join(TOPIC, DWEB, announce=False)
+        await until(lambda: mainline.report().total.asked)
+        topic = mainline._topics[TOPIC]
+        assert topic.next_s <= trio.current_time() + QUIET_S
+        mainline.linked(TOPIC, is_linked=True)
+        assert topic.next_s >= trio.current_time() + module.REPEAT_S[0]
+        mainline.linked(TOPIC, is_linked=False)
+        assert topic.next_s <= trio.current_time() + module.REFRESH_S
+        mainline.linked(OTHER_TOPIC, is_linked=True)
