@@ -3,7 +3,7 @@
 A number stands for one *content*, not for a path: when a file is overwritten its path gets a new number, and the old
 one stays with the old content. So the kernel's page cache never mixes two contents, and whoever has the old file open
 keeps reading it. Numbers follow from parent, name and content alone, so an entry that the kernel forgot and looks up
-again gets the number it had.
+again gets the number it had. That of an entry which was moved or written through the mount is remembered for that.
 """
 
 import errno
@@ -22,6 +22,7 @@ ROOT_NUMBER = 1  # fixed by FUSE
 NUMBER_MASK = 2**63 - 1  # inode numbers stay positive for programs that take them for signed
 MAX_STATS = 16_384  # remembered attributes beyond these are asked of the drive again; about 0.3 KiB each
 MAX_INODES = 16_384  # files and links; the kernel is asked to forget what is older, about 0.4 KiB each
+MAX_RENUMBERED = 16_384  # remembered numbers of what was moved or written and then forgotten, about 0.3 KiB each
 MAX_ASKED = 2048  # entries that the kernel is asked to forget and has not forgotten yet
 MAX_LISTED = 8192  # entries of remembered listings, 0.4 KiB each; the newest listing is kept whatever its size
 
@@ -85,6 +86,7 @@ class Inode:
         "expires",
         "foreign",
         "handles",
+        "has_former_number",
         "identity",
         "is_dir",
         "listing",
@@ -113,6 +115,7 @@ class Inode:
         self.foreign = False  # in a nested drive at all: its entry and content are in feeds of that drive
         self.pinned = False  # in a version of a nested drive that cannot change
         self.removed = False  # through this mount: it has no name any more
+        self.has_former_number = False  # its number follows from what it was, not from what it is
         self.node: NodeFace | None = None  # what was changed of it through this mount, while it is open
         self.stat: Stat | None = None  # attributes as last seen
         self.expires = 0.0  # until when `stat` may be used without asking, in seconds of the caller's clock
@@ -171,6 +174,7 @@ class InodeTable:
         self._max_stats = max_stats
         self._max_listed = max_listed
         self._max_inodes = max_inodes
+        self._renumbered: OrderedDict[tuple[int, str, int], int] = OrderedDict()  # parent, name, identity → number
         self._asked: set[int] = set()  # numbers that the kernel was asked to forget
         self._told: deque[int] = deque()  # numbers of files and links, oldest first; some are not known any more
 
@@ -256,7 +260,9 @@ class InodeTable:
 
     def restate(self, inode: Inode, stat: Stat, expires: float) -> None:
         """Remember new attributes of `inode`, which stays the same although its content may be another."""
-        inode.identity = identity_of(stat)
+        identity = identity_of(stat)
+        if identity != inode.identity:
+            inode.identity, inode.has_former_number = identity, True
         self.remember(inode, stat, expires)
         if inode.attached and inode.parent is not None:
             self.list_as(inode.parent, inode.name, stat)
@@ -286,7 +292,7 @@ class InodeTable:
         self.list_as(former, inode.name, None)
         if former.children.get(inode.name) is inode:
             del former.children[inode.name]
-        inode.parent, inode.name = parent, name
+        inode.parent, inode.name, inode.has_former_number = parent, name, True
         parent.children[name] = inode
         if inode.stat is not None:
             self.list_as(parent, name, inode.stat)
@@ -298,6 +304,7 @@ class InodeTable:
         assert first is not None
         assert second is not None
         one.parent, one.name, other.parent, other.name = second, second_name, first, first_name
+        one.has_former_number = other.has_former_number = True
         second.children[second_name], first.children[first_name] = one, other
 
     def opened(self, inode: Inode) -> None:
@@ -327,6 +334,10 @@ class InodeTable:
                 return
             self.drop_listing(inode)
             self._stats.pop(inode.number, None)
+            if inode.has_former_number and inode.attached:
+                self._renumbered[inode.parent.number, inode.name, inode.identity] = inode.number
+                while len(self._renumbered) > MAX_RENUMBERED:
+                    self._renumbered.popitem(last=False)
             self._part(inode)
             if inode.number in self._asked:
                 self._asked.remove(inode.number)
@@ -349,11 +360,13 @@ class InodeTable:
             del siblings[inode.name]
 
     def _new(self, parent: Inode, name: str, identity: int, *, is_dir: bool) -> Inode:
+        former = self._renumbered.pop((parent.number, name, identity), None)
         digest = blake2b(to_bytes(name), digest_size=8).digest()
-        number = hash((parent.number, int.from_bytes(digest), identity)) & NUMBER_MASK
+        number = former or hash((parent.number, int.from_bytes(digest), identity)) & NUMBER_MASK
         while number <= ROOT_NUMBER or number in self._by_number:
             number = (number + 1) & NUMBER_MASK
         inode = Inode(number, parent, name, identity, is_dir=is_dir)
+        inode.has_former_number = former is not None
         self._by_number[number] = inode
         parent.children[name] = inode
         if not is_dir:

@@ -102,6 +102,27 @@ def test_numbers_are_stable_when_the_kernel_forgets_and_in_another_table() -> No
     assert all(number > 1 for number in numbers[0])
 
 
+def test_numbers_of_what_was_moved_or_written_stay_when_the_kernel_forgets() -> None:
+    table = InodeTable()
+    written = Stat(FILE_MODE, size=11, blocks=1, offset=5, byte_offset=110, mtime_ms=6)
+    above, below = known(table, table.root, "d", DIRECTORY), known(table, table.root, "e", DIRECTORY)
+    file, directory = known(table, above, "a", FILE), known(table, above, "b", DIRECTORY)
+    table.restate(file, written, 0.0)
+    table.move(file, below, "c")
+    table.move(directory, below, "f")
+    inside = known(table, directory, "x", FILE)
+    numbers = [inode.number for inode in (file, directory, inside)]
+    for _ in range(2):
+        for number in reversed(numbers):
+            table.forget(number, 1)
+        assert len(table) == 3
+        file, directory = known(table, below, "c", written), known(table, below, "f", DIRECTORY)
+        assert [file.number, directory.number, known(table, directory, "x", FILE).number] == numbers
+    table.remove(file)
+    table.forget(file.number, 1)
+    assert table.bind(below, "c", written).number != numbers[0]
+
+
 def test_parents_stay_while_a_child_is_known() -> None:
     table = InodeTable()
     directory = known(table, table.root, "d", DIRECTORY)
