@@ -143,6 +143,26 @@ def test_a_file_open_to_read_shows_changes_made_by_path(place: Path) -> None:
         assert os.pread(reader.fileno(), 5, 0) == b"oncex"
 
 
+def test_a_directory_moves_while_a_large_file_in_it_is_stored(
+    mounts: tuple[WritableMount, WritableMount], place: Path
+) -> None:
+    size = 128 * 1024 * 1024
+    (place / "d").mkdir()
+    with (place / "d" / "large").open("wb") as file:
+        file.seek(size - 3)
+        file.write(b"end")
+    (place / "d" / "small").write_bytes(b"text")
+    for old, new in (("d", "e"), ("e", "f")):
+        (place / old).rename(place / new)
+        assert sorted(os.listdir(place / new)) == ["large", "small"]
+    assert (place / "f" / "small").read_bytes() == b"text"
+    until(lambda: other(mounts, place / "f" / "small").exists() and other(mounts, place / "f" / "large").exists())
+    assert sorted(os.listdir(other(mounts, place))) == ["f"]
+    with other(mounts, place / "f" / "large").open("rb") as file:
+        assert file.seek(-3, os.SEEK_END) == size - 3
+        assert file.read() == b"end"
+
+
 def test_files_move_over_others(mounts: tuple[WritableMount, WritableMount], place: Path) -> None:
     (place / "a").write_bytes(b"1")
     (place / "b").write_bytes(b"2")
