@@ -151,7 +151,7 @@ class _Network:
             topic.vain, topic.due_s = 0, now + wait_s(REPEAT_S, 0, random.random())
         elif not is_linked:
             topic.due_s = min(topic.due_s, max(now, topic.began_s + REFRESH_S))
-        self._changed.set()
+            self._changed.set()
 
     async def keep_asking(self) -> None:
         """Look for each topic when it is due, for ever."""

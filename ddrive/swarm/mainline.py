@@ -140,7 +140,7 @@ class MainlineDiscovery:
             topic.vain, topic.next_s = 0, now + wait_s(REPEAT_S, 0, random.random())
         elif not is_linked:
             topic.next_s = min(topic.next_s, max(now, topic.began_s + REFRESH_S))
-        self._changed.set()
+            self._changed.set()
 
     def report(self) -> DiscoveryReport:
         """Return how it is doing."""
