@@ -31,13 +31,25 @@ _limiter = trio.CapacityLimiter(8)  # threads waiting for a disk
 
 
 @dataclass(slots=True, eq=False)
+class Run:
+    """Appends that go one behind the other: after one that failed none of them is made, whatever the length is."""
+
+    failed: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class _Waiting:
     """A durable append: what it is, and once it was written, where, or why not."""
 
     blocks: Sequence[Buffer]
     expected_length: int | None
+    run: Run
     start: BlockIndex | None = None
     error: BaseException | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Give it up, and with it what is to go behind it."""
+        self.error, self.run.failed = error, True
 
 
 class AppendableFeed:
@@ -85,19 +97,22 @@ class AppendableFeed:
         expected_length: int | None = None,
         durable: bool = True,
         atomic: bool = True,
+        run: Run | None = None,
     ) -> BlockIndex:
         """Append blocks under one signature and return the index of the first, once they are durable.
 
         With `expected_length` the feed must still have that length. Without `durable` the blocks can be read here at
         once; they are signed and shown to peers with the next `flush`, durable append or `aclose`, and a loss of power
         before that loses them. Without `atomic` many blocks may go in several appends, which is quicker over a view:
-        when one of them fails, those before it stay.
+        when one of them fails, those before it stay. `run` makes it one of several, where the files are ours.
         Raises: NotWritable, LengthChanged, TooLarge, Forked, CorruptStorage, Closed.
         """
         self._check_open()
-        if not durable and self.appender == self._append_here:
+        if self.appender != self._append_here:
+            return await self.appender(blocks, expected_length, atomic)
+        if not durable:
             return await self._append_unsigned(blocks, expected_length)
-        return await self.appender(blocks, expected_length, atomic)
+        return await self._append_here(blocks, expected_length, run=run)
 
     async def flush(self) -> None:
         """Make received blocks durable, then the bits that say they are held."""
@@ -129,16 +144,17 @@ class AppendableFeed:
     # -- inside
 
     async def _append_here(
-        self, blocks: Sequence[Buffer], expected_length: int | None, atomic: bool = True
+        self, blocks: Sequence[Buffer], expected_length: int | None, atomic: bool = True, run: Run | None = None
     ) -> BlockIndex:
         log = self._appendable()
-        waiting = _Waiting(blocks, expected_length)
+        waiting = _Waiting(blocks, expected_length, run or Run())
         self._waiting.append(waiting)
         try:
             await self._turn.acquire()
-        except trio.Cancelled:
+        except trio.Cancelled as error:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
+                waiting.fail(error)
                 raise
             with trio.CancelScope(shield=True):  # another task is writing it together with its own
                 await self._turn.acquire()
@@ -163,7 +179,7 @@ class AppendableFeed:
             await self._secure(log, staged)
         except BaseException as error:
             for waiting in taken:
-                waiting.error = error
+                waiting.fail(error)
             return
         self._show(unseen, staged.length)
 
@@ -181,8 +197,10 @@ class AppendableFeed:
             try:
                 self._check_length(waiting.expected_length, len(blocks))
                 log.check_appendable(waiting.blocks)
+                if waiting.run.failed:
+                    raise LengthChanged(f"feed {self.name} was not given what goes before these blocks")
             except DriveError as error:
-                waiting.error = error
+                waiting.fail(error)
                 continue
             waiting.start = BlockIndex(log.length + len(blocks))
             taken.append(waiting)

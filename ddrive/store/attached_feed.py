@@ -41,6 +41,7 @@ class AttachedFeed:
         self._loader = loader
         self._peers = 0
         self._wish_ids = itertools.count(1)
+        self._run_ids = itertools.count(1)
         self._wishes: dict[int, tuple[str, dict[str, Any]]] = {}
         self._is_ready = False  # the engine of this connection has the feed open
         self._news = trio.Event()  # that may have changed
@@ -116,27 +117,28 @@ class AttachedFeed:
     async def _append_pieces(self, feed: Feed, pieces: list[list[bytes]], at: int) -> None:
         """Append the pieces in order, with some of them on their way at a time."""
         under_way: deque[_Piece] = deque()
+        run = next(self._run_ids)
         try:
             for blocks in pieces:
                 while len(under_way) == PIECES_UNDER_WAY or any(piece.has_failed for piece in under_way):
-                    await self._until_stored(feed, under_way.popleft())
-                under_way.append(self._send_piece(at, blocks))
+                    await self._until_stored(feed, under_way.popleft(), run)
+                under_way.append(self._send_piece(at, blocks, run))
                 at += len(blocks)
             while under_way:
-                await self._until_stored(feed, under_way.popleft())
+                await self._until_stored(feed, under_way.popleft(), run)
         finally:
             for piece in under_way:
                 if piece.call is not None:
                     self._calling.abandon(piece.call)
 
-    def _send_piece(self, at: int, blocks: list[bytes]) -> "_Piece":
-        params = {"handle": self.handle, "blocks": blocks, "expected_length": at}
+    def _send_piece(self, at: int, blocks: list[bytes], run: int) -> "_Piece":
+        params = {"handle": self.handle, "blocks": blocks, "expected_length": at, "run": run}
         try:
             return _Piece(at, blocks, self._calling.begin("feed.append", params))
         except EngineError:
             return _Piece(at, blocks, None)
 
-    async def _until_stored(self, feed: Feed, piece: "_Piece") -> None:
+    async def _until_stored(self, feed: Feed, piece: "_Piece", run: int) -> None:
         """Return when a piece is appended, exactly once, whatever happens to the engine meanwhile."""
         at, blocks = piece.at, piece.blocks
         while True:
@@ -153,7 +155,7 @@ class AttachedFeed:
                 return
             if feed.length != at:
                 raise LengthChanged(f"feed {short(feed.key)} has {feed.length} blocks, not {at}")
-            piece = self._send_piece(at, blocks)
+            piece = self._send_piece(at, blocks, run)
 
     # Its share of the connection
 

@@ -5,7 +5,7 @@ of them go when the client goes. Each open feed has at most one change record in
 in it until it is written, and when there are too many it tells everything anew.
 
     feed.open    {handle, dialect, key | name, live} -> {key, path, length, byte_length, writable, forked, runs, peers}
-    feed.append  {handle, blocks, expected_length} -> {index, length}
+    feed.append  {handle, blocks, expected_length, run} -> {index, length}
     feed.refresh {handle} -> {length}
     feed.close   {handle} -> {}
     notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
@@ -23,6 +23,7 @@ from typing import Any
 import trio
 
 from ddrive.errors import BadHandle, Closed, CorruptStorage, DriveError, LocalProtocolError
+from ddrive.feed.appending import Run
 from ddrive.feed.feed import Feed
 from ddrive.feed.passing import Passing
 from ddrive.feed.reading import SEGMENT_BITS
@@ -205,6 +206,15 @@ class _Opening:
     done: trio.Event = field(default_factory=trio.Event)
 
 
+@dataclass
+class _Turn:
+    """An append among those of one client to one feed."""
+
+    number: Any  # of its run
+    run: Run
+    begun: trio.Event = field(default_factory=trio.Event)
+
+
 class FeedService:
     """The feed methods for one client connection."""
 
@@ -213,7 +223,7 @@ class FeedService:
         self._outbox = outbox
         self._served: dict[int, _Served] = {}
         self._opening: dict[Any, _Opening] = {}
-        self._turns: dict[Any, trio.Event] = {}  # handle -> the append that came last has begun
+        self._turns: dict[Any, _Turn] = {}  # handle -> the append that came last
         self._closed = False
 
     def owns(self, method: str) -> bool:
@@ -224,14 +234,17 @@ class FeedService:
         """Take note of a call that is about to run: what comes for its handle waits until the feed is open.
 
         Appends to a feed are begun in the order in which they came, so that a client may send the next one, which
-        expects the length that the first one makes, before it has the answer to that.
+        expects the length that the first one makes, before it has the answer to that. Those which name one `run` are
+        made one behind the other: when a stranger comes in between with as many blocks, what follows fails as well.
         """
         handle = params.get("handle")
         if method == "feed.open":
             self._opening.setdefault(handle, _Opening()).calls += 1
         elif method == "feed.append":
-            params["turn"] = self._turns.get(handle), trio.Event()
-            self._turns[handle] = params["turn"][1]
+            before, number = self._turns.get(handle), params.get("run")
+            goes_on = before is not None and number is not None and number == before.number
+            turn = _Turn(number, before.run if before is not None and goes_on else Run())
+            self._turns[handle], params["turn"] = turn, (before, turn)
 
     async def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """Return the result of a feed method that `expect` was told of. Raises: BadHandle, and what the feed raises."""
@@ -251,14 +264,17 @@ class FeedService:
         raise LocalProtocolError(f"{method}: no such method")
 
     async def _append(self, params: dict[str, Any]) -> dict[str, Any]:
-        before, begun = params["turn"]
+        before, turn = params["turn"]
         try:
             if before is not None:
-                await before.wait()
+                await before.begun.wait()
             feed = await self._feed_of(params)
+        except BaseException:
+            turn.run.failed = True
+            raise
         finally:
-            begun.set()  # the next one goes on after the append below has taken its place
-        index = await feed.append(params["blocks"], expected_length=params["expected_length"])
+            turn.begun.set()  # the next one goes on after the append below has taken its place
+        index = await feed.append(params["blocks"], expected_length=params["expected_length"], run=turn.run)
         return {"index": index, "length": feed.length}
 
     async def _feed_of(self, params: dict[str, Any]) -> Feed:

@@ -324,11 +324,11 @@ async def test_pieces_of_an_append_are_on_their_way_together(tmp_path: Path, mon
         own = await at.store.open_feed(name="mine")
         real, waiting, most = own.append, [0], [0]
 
-        async def counted(blocks: Any, *, expected_length: int | None = None) -> BlockIndex:
+        async def counted(blocks: Any, **options: Any) -> BlockIndex:
             waiting[0] += 1
             most[0] = max(most[0], waiting[0])
             try:
-                return await real(blocks, expected_length=expected_length)
+                return await real(blocks, **options)
             finally:
                 waiting[0] -= 1
 
@@ -340,6 +340,26 @@ async def test_pieces_of_an_append_are_on_their_way_together(tmp_path: Path, mon
         with pytest.raises(LengthChanged):
             await view.append(blocks, expected_length=399, atomic=False)
         assert view.length == 400
+
+
+async def test_no_piece_is_appended_behind_a_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached_feed, "PIECE_BYTES", 20)
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        own = await at.store.open_feed(name="mine")
+        strange = [b"as long ", b"as ours "]
+
+        async def refused() -> None:
+            with pytest.raises(LengthChanged):
+                await view.append([b"%08d" % number for number in range(6)], expected_length=0, atomic=False)
+
+        async with trio.open_nursery() as nursery, own._turn:
+            nursery.start_soon(lambda: own.append(strange))
+            await until(lambda: len(own._waiting) == 1)
+            nursery.start_soon(refused)
+            await until(lambda: len(own._waiting) == 4)
+        assert [own.get_held(BlockIndex(index)) for index in range(own.length)] == strange
+        assert await view.append([b"%08d" % number for number in range(6)], expected_length=2, atomic=False) == 2
 
 
 async def test_pieces_survive_the_engine_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,8 +494,8 @@ async def test_an_append_whose_answer_was_lost_is_not_repeated(tmp_path: Path, m
         own = await at.store.open_feed(name="mine")
         real = own.append
 
-        async def append_and_vanish(blocks: Any, *, expected_length: int | None = None) -> BlockIndex:
-            index = await real(blocks, expected_length=expected_length)
+        async def append_and_vanish(blocks: Any, **options: Any) -> BlockIndex:
+            index = await real(blocks, **options)
             at.nursery.start_soon(at.restart)
             await trio.sleep_forever()
             return index
