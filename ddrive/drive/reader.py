@@ -75,7 +75,8 @@ class FileReader:
         mean_bytes = max(1, self.size // max(1, extent.blocks))
         self._ahead = ReadAhead(feed, self._last, self._block_bytes or mean_bytes)
         self._place = _Place(self._first, 0)  # of the block read last: sequential reads go on from it
-        self._data: bytes | None = None  # its bytes; None: not read yet
+        self._data: bytes | memoryview | None = None  # its bytes, and those of the blocks behind it that came with it
+        self._following = self._first  # the block behind those; `_data` is None when nothing was read yet
         self._reads = 0
         self._checked = False
         self._closed = False
@@ -97,7 +98,7 @@ class FileReader:
         if not self._checked:
             await self._check()
         self._ahead.note(offset, end)
-        parts: list[bytes] = []
+        parts: list[bytes | memoryview] = []
         position = offset
         with _Needed() as needed:
             while position < end:
@@ -108,7 +109,7 @@ class FileReader:
                 taken = data[begin : begin + end - position] if begin or len(data) > end - position else data
                 parts.append(taken)
                 position += len(taken)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return parts[0] if len(parts) == 1 and isinstance(parts[0], bytes) else b"".join(parts)
 
     def held(self, offset: int, size: int) -> bool:
         """Tell whether these bytes can be read without asking anybody."""
@@ -127,20 +128,24 @@ class FileReader:
         self._data = None
         self._ahead.stop()
 
-    def _read_held(self, position: int, end: int) -> bytes | None:
-        """Return the block that holds byte `position` when all that is needed is here, and remember it."""
+    def _read_held(self, position: int, end: int) -> bytes | memoryview | None:
+        """Return the block that holds byte `position` when all that is needed is here, and remember it.
+
+        Blocks behind it that were loaded with it come with it.
+        """
         if self._data is not None and 0 <= position - self._place.start < len(self._data):
             return self._data
         place = self._locate(position)
         if place is None:
             return None
-        data = self._block_held(place.block)
+        loaded = self.feed.loaded_run(place.block, end - place.start)
+        data, blocks = loaded if loaded is not None else (self._block_held(place.block), 1)
         if not data:  # missing, or an empty block that seeking leaves out
             return None
         self._ahead.fetch_from(place.block, end - place.start)
-        return self._remember(place, position, data)
+        return self._remember(place, position, data, blocks)
 
-    async def _fetch(self, position: int, end: int, needed: _Needed) -> bytes:
+    async def _fetch(self, position: int, end: int, needed: _Needed) -> bytes | memoryview:
         """Return the block that holds byte `position`, waiting for it, and remember it.
 
         Where it is may be unknown, or told by a peer's nodes that only the block itself proves: so the likely block is
@@ -173,12 +178,15 @@ class FileReader:
                 raise
             return None
 
-    def _remember(self, place: _Place, position: int, data: bytes) -> bytes:
-        """Keep a block for the next read and return it. Raises: CorruptStorage when it ends before `position`."""
-        reached = place.start + len(data)
-        if reached <= position or (place.block == self._last - 1 and reached < self.size):
+    def _remember(self, place: _Place, position: int, data: bytes | memoryview, blocks: int = 1) -> bytes | memoryview:
+        """Keep a block, or some in a row, for the next read; return `data`.
+
+        Raises: CorruptStorage when it ends before `position`.
+        """
+        reached, following = place.start + len(data), place.block + blocks
+        if reached <= position or (following == self._last and reached < self.size):
             raise self._mismatch(f"its blocks end at byte {reached}")
-        self._place, self._data = place, data
+        self._place, self._data, self._following = place, data, following
         return data
 
     def _locate(self, position: int) -> _Place | None:
@@ -189,7 +197,7 @@ class FileReader:
         if position == 0 or self.extent.blocks == 1:
             return _Place(self._first, 0)
         if self._data is not None and position == self._place.start + len(self._data):
-            return self._checked_place(self._place.block + 1, position)
+            return self._checked_place(self._following, position)
         found = self.feed.locate(self.extent.byte_offset + position)
         return None if found is None else self._checked_place(found[0], position - found[1])
 

@@ -21,10 +21,15 @@ MAX_AHEAD_BYTES = 8 * 1024 * 1024  # of one feed, read and not yet taken
 BEHIND_BYTES = 4 * 1024 * 1024  # dropped once more with each job: the kernel only drops whole pages, of up to 2 MiB
 
 
+class _Loaded(NamedTuple):
+    content: bytes  # of all blocks of a job
+    verified: tuple[bool, ...]  # of each block, whether it agrees with its leaf
+
+
 class _Job(NamedTuple):
     first: int
     sizes: tuple[int, ...]
-    blocks: Future[list[bytes | None]]
+    loaded: Future[_Loaded]
 
 
 class LoadAhead:
@@ -51,33 +56,58 @@ class LoadAhead:
 
     def take(self, index: int) -> bytes | None:
         """Return a loaded block, waiting for its thread; None when it was not loaded or does not verify."""
-        job = self._forget(index)
-        return None if job is None or job.blocks.cancelled() else job.blocks.result()[index - job.first]
+        run = self.take_run(index, 0)
+        if run is None:
+            self._forget(index)
+        return None if run is None else bytes(run[0])
+
+    def take_run(self, index: int, max_bytes: int) -> tuple[bytes | memoryview, int] | None:
+        """Return blocks from `index` on that were loaded together, and how many: those within `max_bytes`, or one.
+
+        None as with `take`. The bytes are not copied: what is given out keeps all that was loaded together in memory.
+        """
+        job = self._jobs.get(index)
+        if job is None or job.loaded.cancelled():
+            return None
+        content, verified = job.loaded.result()
+        position = index - job.first
+        start = end = sum(job.sizes[:position])
+        count = 0
+        for size, is_good in zip(job.sizes[position:], verified[position:], strict=True):
+            if not is_good or (count and end + size - start > max_bytes) or self._jobs.get(index + count) is not job:
+                break
+            end += size
+            count += 1
+        for taken in range(index, index + count):
+            self._forget(taken)
+        if not count:
+            return None
+        return (content if end - start == len(content) else memoryview(content)[start:end]), count
 
     def close(self) -> None:
         """Drop everything; no thread uses the files of the feed afterwards."""
         jobs = {id(job): job for job in self._jobs.values()}.values()
         self._jobs.clear()
         self._bytes = 0
-        wait([job.blocks for job in jobs if not job.blocks.cancel()])
+        wait([job.loaded for job in jobs if not job.loaded.cancel()])
 
-    def _forget(self, index: int) -> _Job | None:
+    def _forget(self, index: int) -> None:
         job = self._jobs.pop(index, None)
         if job is not None:
             self._bytes -= job.sizes[index - job.first]
-        return job
 
 
-def _load(data: Storage, offset: int, leaves: Sequence[Node]) -> list[bytes | None]:
+def _load(data: Storage, offset: int, leaves: Sequence[Node]) -> _Loaded:
     size = sum(leaf.size for leaf in leaves)
-    joined = data.read(offset, size)
-    blocks: list[bytes | None] = []
+    content = data.read(offset, size)
+    view = memoryview(content)
+    verified: list[bool] = []
     place = 0
     for leaf in leaves:
-        block = joined[place : place + leaf.size]
+        block = view[place : place + leaf.size]
         place += leaf.size
-        blocks.append(block if len(block) == leaf.size and leaf_hash(block) == leaf.hash else None)
+        verified.append(len(block) == leaf.size and leaf_hash(block) == leaf.hash)
     offset += size
     behind = max(0, offset - BEHIND_BYTES)
     data.unload(behind, offset - behind)
-    return blocks
+    return _Loaded(content, tuple(verified))

@@ -117,6 +117,13 @@ class Feed(AppendableFeed):
         """Say that the blocks `start` up to `end` are read soon: those held are read and checked in threads."""
         self.log.load_ahead(start, end)
 
+    def loaded_run(self, index: int, max_bytes: int) -> tuple[bytes | memoryview, int] | None:
+        """Return blocks from `index` on that lie together in memory because of `load_ahead`, and how many they are.
+
+        As many as `max_bytes` hold, or one; each is given out once. None when block `index` was not loaded.
+        """
+        return self.log.loaded_run(index, max_bytes)
+
     def watch_passing(self, watcher: Callable[[int, bytes], None]) -> Callable[[], None]:
         """Give `watcher` each verified block that there is no room for until the returned function is called."""
         return self._audience.watch_passing(watcher)

@@ -118,6 +118,19 @@ class StoredFeed:
             self.used.update(dict.fromkeys(range(start >> SEGMENT_BITS, (end - 1 >> SEGMENT_BITS) + 1)))
         return found if place == len(data) else None
 
+    def loaded_run(self, index: int, max_bytes: int) -> tuple[bytes | memoryview, int] | None:
+        """Return blocks from `index` on that were loaded ahead together, and how many: as `LoadAhead.take_run`."""
+        if self._ahead is None or self.closed or not self._bits.has(index):
+            return None
+        run = self._ahead.take_run(index, max_bytes)
+        if run is None or self._bits.held(index, index + run[1]) < run[1]:
+            return None
+        self.reads += run[1]
+        if self.used is not None:
+            last = index + run[1] - 1
+            self.used.update(dict.fromkeys(range(index >> SEGMENT_BITS, (last >> SEGMENT_BITS) + 1)))
+        return run
+
     def load_ahead(self, start: int, end: int) -> None:
         """Start to read and check the held blocks `start` up to `end` in threads, if there are threads for it."""
         ahead = self._ahead

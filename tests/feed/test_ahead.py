@@ -139,3 +139,47 @@ def test_neighbours_that_are_too_large_together_are_not_loaded(tmp_path):
     view.load_ahead(0, 3)
     assert pool.submitted == 1
     view.close()
+
+
+def test_blocks_that_were_loaded_together_are_given_out_together(tmp_path, executor):
+    owner = writer(BLOCKS, FileDirectory(tmp_path / "feed"))
+    view = view_of(owner, tmp_path / "feed", executor)
+    view.load_ahead(0, 8)
+    sizes = [len(block) for block in BLOCKS]
+    run = view.loaded_run(2, sum(sizes[2:5]))
+    assert run is not None
+    assert (bytes(run[0]), run[1]) == (b"".join(BLOCKS[2:5]), 3)
+    assert view.loaded_run(2, 1000) is None  # once
+    run = view.loaded_run(5, 0)
+    assert run is not None
+    assert (bytes(run[0]), run[1]) == (BLOCKS[5], 1)  # one in any case
+    run = view.loaded_run(0, 1 << 20)
+    assert run is not None
+    assert (bytes(run[0]), run[1]) == (b"".join(BLOCKS[:2]), 2)  # up to where others were taken
+    assert [view.block(index) for index in range(8)] == BLOCKS[:8]
+    assert view.loaded_run(9, 1000) is None
+    view.close()
+
+
+def test_all_of_a_job_is_given_out_without_a_copy(tmp_path, executor):
+    owner = writer(BLOCKS, FileDirectory(tmp_path / "feed"))
+    view = view_of(owner, tmp_path / "feed", executor)
+    view.load_ahead(0, 8)
+    assert view.loaded_run(0, 1 << 20) == (b"".join(BLOCKS[:8]), 8)
+    view.close()
+
+
+def test_a_run_ends_before_a_damaged_block_and_one_that_was_cleared(tmp_path, executor):
+    owner = writer(BLOCKS, FileDirectory(tmp_path / "feed"))
+    content = bytearray((tmp_path / "feed" / "data").read_bytes())
+    content[owner.byte_offset(4)] ^= 1
+    (tmp_path / "feed" / "data").write_bytes(content)
+    view = view_of(owner, tmp_path / "feed", executor)
+    view.load_ahead(0, 8)
+    assert view.loaded_run(0, 1 << 20) == (b"".join(BLOCKS[:4]), 4)
+    assert view.loaded_run(4, 1 << 20) is None
+    with pytest.raises(NotHeld):
+        view.block(4)
+    view.mark_cleared(6, 7)
+    assert view.loaded_run(5, 1 << 20) is None
+    view.close()
