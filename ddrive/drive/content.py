@@ -2,7 +2,7 @@
 
 The blocks of a file lie side by side. So within this process a file keeps its feed's lock from its first block until
 its `Stat` is stored; another process appending to the same feed is noticed by the length (compare-and-swap), and what
-was appended of the file so far is appended once more behind the stranger's blocks.
+was appended of the file so far is appended once more behind the stranger's blocks, when the stranger pauses.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +18,8 @@ from ddrive.store.interface import Store
 
 BLOCK_BYTES = 64 * 1024  # of the files we write
 APPEND_BYTES = 16 * 1024 * 1024  # appended at once, with one signature and one sync
+QUIET_S = 0.25  # more than lies between two appends of one file
+PATIENCE_S = 60.0  # with somebody who never pauses
 KEY_BYTES = 32
 
 Block = bytes | memoryview
@@ -113,12 +115,14 @@ class FileWriter:
         while blocks:
             length, byte_length = self._feed.length, self._feed.byte_length
             if self._blocks and length != self._start + self._blocks:
-                await self._again(length, byte_length)
+                await self._again()
                 continue
             try:
                 await self._feed.append(blocks, expected_length=length, atomic=False)
             except LengthChanged:
                 await self._feed.wait_length(length + 1)
+                if not self._blocks:
+                    await self._until_quiet()
                 continue
             await self._feed.wait_length(length + len(blocks))  # a view may be told of it a moment later
             self._count(length, byte_length, blocks)
@@ -131,8 +135,19 @@ class FileWriter:
         self._blocks += len(blocks)
         self._size += sum(map(len, blocks))
 
-    async def _again(self, length: int, byte_length: int) -> None:
-        """Append what was written so far once more at `length`; somebody else appended behind it."""
+    async def _until_quiet(self) -> None:
+        """Return when nobody has appended for a moment: who is within a file would have to repeat it because of us."""
+        is_quiet = False
+        with trio.move_on_after(PATIENCE_S):
+            while not is_quiet:
+                with trio.move_on_after(QUIET_S) as moment:
+                    await self._feed.wait_length(self._feed.length + 1)
+                is_quiet = moment.cancelled_caught
+
+    async def _again(self) -> None:
+        """Append what was written so far once more at the end; somebody else appended behind it."""
+        await self._until_quiet()
+        length, byte_length = self._feed.length, self._feed.byte_length
         old = range(self._start, self._start + self._blocks)
         fresh = FileWriter(self._feed)
         fresh._start, fresh._byte_start = length, byte_length

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ddrive.drive.content import FileWriter, writing
 from ddrive.drive.drive import Drive, open_drive
@@ -469,6 +470,22 @@ async def test_a_stranger_who_appends_in_between_only_costs_repetition(own: Driv
         *[b"first", b"second", b"stranger"],
         *[b"first", b"second", b"third"],
     ]
+
+
+async def test_who_comes_second_waits_for_the_end_of_a_file(own: Drive, autojump_clock: MockClock) -> None:
+    content = await own.content()
+    first, second = FileWriter(content), FileWriter(content)  # as of two processes: nobody holds the lock
+    async with trio.open_nursery() as nursery:
+        async with content._turn:
+            nursery.start_soon(first.write, [b"0"])
+            await wait_all_tasks_blocked()
+            nursery.start_soon(second.write, [b"small"])
+            await wait_all_tasks_blocked()
+        for number in range(1, 10):
+            await trio.sleep(0.2)
+            await first.write([b"%d" % number])
+    assert (first.extent.offset, first.extent.blocks, second.extent.offset) == (0, 10, 10)
+    assert content.length == 11  # nothing was appended twice
 
 
 async def test_a_length_that_changes_under_the_append_is_noticed(own: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
