@@ -130,9 +130,9 @@ class FeedLog(OwnedFeed):
         It ends before the first block about which anything is unusual: `put` stores that one, or says what is wrong.
         """
         self._check_open()
-        runs, nodes = self._check_all(blocks)
         done: list[tuple[int, int]] = []
         try:
+            runs, nodes = self._check_all(blocks)
             self._write_proof(Checked(list(nodes.values()), [], False, 0, [], None))
             for start, values in runs:
                 if not self._write_blocks(start, values, nodes.values()):

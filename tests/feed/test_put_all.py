@@ -122,3 +122,16 @@ def test_a_program_that_looks_at_each_block_gets_them_one_by_one(author):
     log = begun(author)
     log.on_write = lambda index, block: None
     assert log.put_all(answers(author, log, list(range(5)))) == []
+
+
+def test_a_tree_that_cannot_be_read_is_left_to_put(author, monkeypatch):
+    log = begun(author)
+    blocks = answers(author, log, list(range(8)))
+
+    def broken(number):
+        raise OSError(errno.EIO, "input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log._files, "node", broken)
+        assert log.put_all(blocks) == []
+    assert log.put_all(blocks) == [(0, 8)]
