@@ -8,20 +8,22 @@ Source: `simple-handshake` and `noise-protocol` on npm.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import InvalidTag
 from google.protobuf.message import DecodeError
 from nacl import bindings
-from noise.connection import Keypair, NoiseConnection
-from noise.exceptions import NoiseHandshakeError, NoiseInvalidMessage, NoiseValueError
+from nacl.exceptions import CryptoError
+from noise.exceptions import NoiseValueError
+from noise.noise_protocol import NoiseProtocol
 
 from ddrive.errors import RemoteProtocolError
 from ddrive.protocol import schema_pb2
 from ddrive.protocol.hsalsa20 import NONCE_BYTES
+from ddrive.protocol.noise_backend import SodiumBackend, X25519KeyPair
 from ddrive.protocol.varint import decode_varint, encode_varint
 
 MAX_MESSAGE_BYTES = 65535  # of one Noise message; a longer one is refused as soon as its length is read
 _NAME = b"Noise_XX_25519_ChaChaPoly_BLAKE2b"
-_BROKEN = (InvalidTag, NoiseHandshakeError, NoiseInvalidMessage, NoiseValueError, ValueError)
+_BROKEN = (CryptoError, NoiseValueError, ValueError)
+_BACKEND = SodiumBackend()
 
 
 Authenticate = Callable[[bytes], object]  # given the peer's static key; False or an exception refuses it
@@ -64,16 +66,13 @@ class Handshake:
         self._remote_nonce = b""
         self._remote_key = b""
         self._held = bytearray()  # received bytes of an unfinished message
-        self._noise = NoiseConnection.from_name(_NAME)
-        if initiator:
-            self._noise.set_as_initiator()
-        else:
-            self._noise.set_as_responder()
-        self._noise.set_keypair_from_private_bytes(Keypair.STATIC, static_secret)
-        self._noise.start_handshake()
+        self._noise = NoiseProtocol(_NAME, _BACKEND)
+        self._noise.initiator = initiator
+        self._noise.keypairs["s"] = X25519KeyPair.from_private_bytes(static_secret)
+        self._noise.validate()
+        self._noise.initialise_handshake_state()
         if ephemeral_secret is not None:  # only tests give one; set before the start, the library would warn
-            protocol = self._noise.noise_protocol
-            protocol.handshake_state.e = protocol.dh_fn.klass.from_private_bytes(ephemeral_secret)
+            self._noise.handshake_state.e = X25519KeyPair.from_private_bytes(ephemeral_secret)
         self.keys: SessionKeys | None = None
         self.rest = b""  # received bytes behind the last message, once `keys` is there
 
@@ -113,11 +112,12 @@ class Handshake:
 
     def _read(self, message: bytes) -> bytes:
         """Take in one whole message and return our answer to it."""
-        state = self._noise.noise_protocol.handshake_state
+        state = self._noise.handshake_state
+        payload = bytearray()
         try:
-            payload = bytes(self._noise.read_message(message))
+            is_done = state.read_message(message, payload) is not None
             if payload:
-                self._remote_nonce = schema_pb2.NoisePayload.FromString(payload).nonce
+                self._remote_nonce = schema_pb2.NoisePayload.FromString(bytes(payload)).nonce
         except (*_BROKEN, DecodeError) as error:
             raise RemoteProtocolError("the handshake message does not verify") from error
         if len(self._remote_nonce) != NONCE_BYTES:
@@ -125,10 +125,10 @@ class Handshake:
         if not self._remote_key and (remote_key := getattr(state.rs, "public_bytes", b"")):
             self._remote_key = remote_key
             self._decide(remote_key)
-        answer = b"" if self._noise.handshake_finished else self._write()
-        if self._noise.handshake_finished:
+        if is_done:
             self._finish()
-        return answer
+            return b""
+        return self._write()
 
     def _decide(self, remote_key: bytes) -> None:
         """Let the program refuse a peer as soon as its key is known, before ours is sent if we are the initiator."""
@@ -142,19 +142,23 @@ class Handshake:
             raise RemoteProtocolError(f"the peer {remote_key[:4].hex()} was refused")
 
     def _write(self) -> bytes:
+        message = bytearray()
+        payload = schema_pb2.NoisePayload(nonce=self._nonce).SerializeToString()
         try:
-            message = bytes(self._noise.write_message(schema_pb2.NoisePayload(nonce=self._nonce).SerializeToString()))
+            is_done = self._noise.handshake_state.write_message(payload, message) is not None
         except _BROKEN as error:  # the peer's public key has no usable product with ours
             raise RemoteProtocolError("the peer's handshake key is not usable") from error
-        return encode_varint(len(message)) + message
+        if is_done:
+            self._finish()
+        return encode_varint(len(message)) + bytes(message)
 
     def _finish(self) -> None:
-        protocol = self._noise.noise_protocol
+        protocol = self._noise
         self.keys = SessionKeys(
             tx_key=protocol.cipher_state_encrypt.k,
             tx_nonce=self._nonce,
             rx_key=protocol.cipher_state_decrypt.k,
             rx_nonce=self._remote_nonce,
             remote_public_key=self._remote_key,
-            handshake_hash=bytes(self._noise.get_handshake_hash()),
+            handshake_hash=bytes(protocol.handshake_hash),
         )
