@@ -203,12 +203,26 @@ class DialPlan:
             target = self.targets[address]
             target.key, target.next_s, target.last_error = None, math.inf, OURSELVES
 
-    def failed(self, address: Address, now: float, jitter: float, reason: str, *, lied: bool = False) -> None:
-        """Take note that dialling `address` has not led to a link, and for what reason."""
+    def failed(
+        self,
+        address: Address,
+        now: float,
+        jitter: float,
+        reason: str,
+        *,
+        lied: bool = False,
+        turned_away: bool = False,
+    ) -> None:
+        """Take note that dialling `address` has not led to a link, and for what reason.
+
+        Whoever turns us away is no outage: there may be hundreds like us.
+        """
         target = self.targets.get(address)
         if target is None:
             return
         target.is_dialing = target.is_shaking = False
+        if turned_away and _is_recent(target, now):
+            target.failures, target.steady_s = 0, -math.inf
         if target.next_s < math.inf and self._is_idle(target):
             self._postpone(target, now, jitter, reason, lied=lied)
             may_go = target.source != "given" and not lied and not _is_recent(target, now)

@@ -27,6 +27,7 @@ class Member:
         self.key: bytes | None = None  # once admitted
         self.since_s = math.inf  # when it was admitted
         self.has_begun = False  # something came from it, if it came
+        self.turned_away = False  # the peer that we dialled has no room
         self.shares = False  # it has shown that it knows a feed of ours
         self.scope = trio.CancelScope()  # of the whole connection, if it came
         self.socket: trio.socket.SocketType | None = None  # once there is a connection

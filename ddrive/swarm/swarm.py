@@ -26,6 +26,7 @@ from ddrive.swarm.silence import INFO_BYTES, LOOK_S, LOST_S, Told
 from ddrive.swarm.static import Address
 
 DIAL_TIMEOUT_S = 5.0  # until the stream is there
+TURNED_AWAY_S = 5.0  # in which who has no room for us ends the connection
 FIRST_BYTE_S = 20.0  # in which who has connected has to begin
 
 PROBE_S = 4.0  # in which what we sent has to be confirmed, after our networks have changed
@@ -203,8 +204,9 @@ class Swarm:
                 stream: trio.SocketStream | None = None
                 stream = await trio.open_tcp_stream(address.host, address.port)
             if stream is not None:
-                end = LinkEnd("we ended it")
+                end, began_s = LinkEnd("we ended it"), trio.current_time()
                 end = await self._run(member, stream, str(address))
+                member.turned_away = member.link is None and trio.current_time() < began_s + TURNED_AWAY_S
         except (OSError, UnicodeError) as error:
             end = LinkEnd(_reason(error))
         finally:
@@ -283,7 +285,7 @@ class Swarm:
             )
         elif member.address is not None:
             logger.info("peer not reached address=%s reason=%s", member.address, end.reason)
-            self._plan.failed(member.address, now, jitter, end.reason, lied=end.lied)
+            self._plan.failed(member.address, now, jitter, end.reason, lied=end.lied, turned_away=member.turned_away)
         self._wake()
 
 

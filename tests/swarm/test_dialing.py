@@ -182,6 +182,20 @@ def test_after_a_long_time_it_is_left_alone_as_others_are() -> None:
     assert plan.next_s() == now + 300
 
 
+def test_whoever_turns_us_away_is_asked_ever_more_rarely() -> None:
+    plan, now, waits = DialPlan(), 0.0, []
+    plan.add(HERE, now)
+    dialled(plan)
+    end(plan, now, lived_s=STEADY_S)
+    for _ in range(9):
+        plan.failed(HERE, now, 0.0, "no answer")
+    for _ in range(5):
+        plan.failed(HERE, now, 0.0, "the peer closed the connection", turned_away=True)
+        waits.append(plan.next_s() - now)
+        now = plan.next_s()
+    assert waits == [1, 2, 4, 8, 16]
+
+
 def test_addresses_of_lately_are_not_pushed_out_by_new_ones() -> None:
     plan = DialPlan()
     for number in range(MAX_FOUND):

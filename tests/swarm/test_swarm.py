@@ -130,6 +130,16 @@ async def test_peer_that_comes_up_later_is_found() -> None:
             await near.wait_for("established", 2)
 
 
+async def test_whoever_turns_us_away_is_known_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members_module, "MAX_INCOMING", 0)
+    async with swarm_of(0, Recorder()) as here, swarm_of(1, Recorder()) as full:
+        here.add_peer(full.listen_addresses[0])
+        (target,) = here._plan.targets.values()
+        target.steady_s = trio.current_time()
+        await until(lambda: here.peers()[0].last_error)
+        assert target.steady_s < 0
+
+
 async def test_unknown_host_is_reported() -> None:
     async with swarm_of(0, Recorder()) as here:
         here.add_peer("no-such-host.invalid:4000")
