@@ -283,6 +283,9 @@ def _identity(path: Path) -> bytes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run an engine as a process of its own and return the exit code; its log goes to stderr."""
+    # until it is handled, Ctrl-C ends us as SIGTERM does: without a traceback. `ddrive daemon` has held it back so far
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parser = argparse.ArgumentParser(prog="python -m mountd.engine")
     parser.add_argument("--state", required=True)
     try:

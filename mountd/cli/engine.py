@@ -78,6 +78,7 @@ def daemon(
         raise typer.BadParameter(str(error)) from error
     command = [sys.executable, "-P", "-m", "mountd.engine", "--state", str(config.state)]
     if not as_json:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the engine takes it once it has been loaded
         os.execve(sys.executable, command, environment)  # the engine takes this process over: nobody in between
     raise typer.Exit(_announced(command, environment, Common(config.state, as_json, start=False)))
 
@@ -97,7 +98,8 @@ def _announced(command: list[str], environment: dict[str, str], common: Common) 
                 break
             except* EngineError:
                 time.sleep(POLL_S)
-        return engine.wait()
+        code = engine.wait()
+        return code if code >= 0 else 128 - code  # as shells report a signal
 
 
 def status(state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False) -> None:

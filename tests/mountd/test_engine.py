@@ -114,6 +114,22 @@ async def test_it_ends_cleanly(state: Path, number: int | None) -> None:
             await running.call("status")
 
 
+def test_it_is_interrupted_without_a_word_while_it_starts(state: Path) -> None:
+    """Ctrl-C comes while `ddrive daemon` is loaded, and waits until the engine is."""
+    command = [sys.executable, "-P", "-m", "mountd", "daemon", "--state", str(state)]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        starting = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        starting.send_signal(signal.SIGINT)
+        assert starting.communicate(timeout=30) == (b"", b"")
+    finally:
+        starting.kill()
+    assert starting.returncode == -signal.SIGINT
+
+
 async def test_eight_starters_share_one_engine(state: Path) -> None:
     command = [sys.executable, "-c", CONNECT, str(state)]
     pids: list[bytes] = []
