@@ -197,6 +197,12 @@ class Finder:
             return "left alone, as a private network is given"
         return None
 
+    def _hidden_by(self) -> str | None:
+        """Return why nobody is told of us, None when others are."""
+        if not self._config.announce:
+            return "nothing is announced, by --no-announce"
+        return None if self._open_port else "nothing is announced, as only this machine can connect to us"
+
     def report(self) -> dict[str, Any]:
         """Return how each mechanism is doing, as `status` shows it."""
         dials = self._swarm.dial_counts()
@@ -216,7 +222,7 @@ class Finder:
                 "refused": self._refused[name],
                 "last_refused": self._last_refused.get(name),
                 "last_error": report.last_error,
-                "detail": report.detail,
+                "detail": "; ".join(filter(None, [report.detail, self._hidden_by()])) or None,
             }
         return value
 

@@ -241,9 +241,18 @@ class Swarm:
             handler=member,
             static_secret=self._static_secret,
             address=address,
-            authenticate=self._admits,
+            authenticate=partial(self._let_in, address),
             share=self._share,
         )
+
+    def _let_in(self, address: str, key: bytes) -> None:
+        """Refuse whoever may be no peer; his whole key is logged, for whoever wants to let him in after all.
+
+        Raises: PermissionError for him.
+        """
+        if not self._admits(key):
+            logger.info("peer refused key=%s address=%s reason=not among the allowed peers", key.hex(), address)
+            raise PermissionError("it is not among the allowed peers")
 
     def _admit(self, member: Member, link: Link) -> str | None:
         """Return why the link of `member` must not stay, or None when it may."""

@@ -29,7 +29,7 @@ LEAST_FREE_BYTES: Final = 1 << 30
 LEAST_DESCRIPTORS: Final = 1024
 BUILT_S: Final = 1_700_000_000.0  # seconds since 1970: ddrive is younger, so is every right clock
 FUSE: Final = Path("/dev/fuse")
-TITLES: Final = {"ok": "ok", "warning": "look", "failed": "FAILED"}
+TITLES: Final = {"ok": "ok", "warning": "warn", "failed": "FAILED"}
 
 State = Literal["ok", "warning", "failed"]
 

@@ -138,7 +138,7 @@ def test_peers_are_remembered(hosts: list[Host], tmp_path: Path) -> None:
         author.settings["DDRIVE_NO_ANNOUNCE"] = "1"
         author.settings["DDRIVE_LISTEN"] = author.address.replace("0.0.0.0", hosts[0].address)
         author.ask("stop")
-        author.ask("status")
+        assert "--no-announce" in author.ask("status")["discovery"]["lan"]["detail"]
         reader.run("seed", key)
         until(lambda: connected(reader))
         (peer,) = reader.ask("peer", "ls")
@@ -171,6 +171,10 @@ def test_only_allowed_peers_are_let_in(hosts: list[Host], tmp_path: Path) -> Non
         assert reader.run("cat", key, "greeting.txt", "--timeout", "2s").code == 5
         assert not connected(author)
         reader.run("seed", key)
+        until(lambda: f"peer refused key={friend}" in (author.state / "log" / "engine.log").read_text())
+        address = reader.address.replace("0.0.0.0", hosts[1].address)
+        author.ask("peer", "add", address)
+        until(lambda: "is not among the allowed peers" in str(author.ask("peer", "ls")))
         author.ask("stop")
         author.settings["DDRIVE_ALLOWED_PEERS"] = friend
         until(lambda: connected(author))
