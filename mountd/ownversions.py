@@ -13,8 +13,9 @@ class OwnVersions:
         self._finals: dict[str, Stat | None] = {}
 
     def add(self, start: int, end: int) -> None:
-        """Note that the versions after `start` up to `end` are ours."""
-        self._ranges[start] = end
+        """Note that the versions after `start` up to `end` are ours; none are when nothing had to be stored."""
+        if end > start:
+            self._ranges[start] = end
 
     def note(self, path: str, final: Stat | None) -> None:
         """Note what we have put at a path."""

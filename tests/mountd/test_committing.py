@@ -216,6 +216,16 @@ async def test_only_changes_of_others_are_news(it: Mounted) -> None:
     assert stale == ["/ours"]
 
 
+async def test_removing_what_the_drive_never_had_is_no_version(it: Mounted) -> None:
+    version = it.drive.version
+    await it.write("/brief", b"")
+    it.staged.remove("/brief")
+    await it.committer.commit()
+    assert it.drive.version == version
+    await it.drive.write_file("/theirs", b"theirs")
+    assert await it.staged.changed(version) == ["theirs"]
+
+
 async def test_what_moves_while_it_is_committed_is_found_at_its_new_place(it: Mounted) -> None:
     await it.write("/a", b"text")
     async with trio.open_nursery() as nursery:
