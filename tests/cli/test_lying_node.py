@@ -87,4 +87,4 @@ def test_a_lying_node_keeps_nobody_from_a_drive(tmp_path: Path) -> None:
         assert files_now <= files + FILES
         assert memory_now <= memory + MEMORY_KIB
         report = reader.ask("status")["discovery"]["dht"]
-        assert 0 < report["found"] <= 40, "of hundreds"
+        assert 0 < report["found"] <= 17 * report["asked"], "of hundreds"
