@@ -77,6 +77,7 @@ class WorkerPool:
         self._on_unmounted = on_unmounted
         self._workers: dict[str, Worker] = {}
         self._restarts: dict[str, deque[float]] = {}
+        self._are_ending = False  # all of them: none is started any more
 
     def running(self, mountpoint: str) -> bool:
         """Tell whether a worker serves this place."""
@@ -89,6 +90,9 @@ class WorkerPool:
         """
         mount.state = "starting"
         worker = await self._spawn(mount)
+        if self._are_ending:  # nobody will look after it
+            await self._discard(worker)
+            raise MountFailed(f"{mount.mountpoint}: the engine is ending: try again")
         self._nursery.start_soon(self._watch, worker)
         try:
             with trio.move_on_after(START_LIMIT_S) as limit:
@@ -143,7 +147,8 @@ class WorkerPool:
             await self._end(worker)
 
     async def stop_all(self) -> None:
-        """End all mounts; they stay in the table, for the next engine."""
+        """End all mounts and let none begin; they stay in the table, for the next engine."""
+        self._are_ending = True
         async with trio.open_nursery() as nursery:
             for worker in list(self._workers.values()):
                 nursery.start_soon(self._stop_quietly, worker)
@@ -195,6 +200,18 @@ class WorkerPool:
         mount.served_as = mount.dialect.name if mount.dialect else None
         self._table.save()
         return worker
+
+    async def _discard(self, worker: Worker) -> None:
+        """End a worker that has not been told what to mount, and is not watched."""
+        assert worker.process is not None
+        del self._workers[worker.mount.mountpoint]
+        worker.signal(signal.SIGKILL)
+        with trio.CancelScope(shield=True):
+            await worker.process.wait()
+            for stream in (worker.process.stdin, worker.process.stdout):
+                assert stream is not None
+                await stream.aclose()
+        os.close(worker.pidfd)
 
     async def _ready(self, worker: Worker) -> None:
         process = worker.process

@@ -77,8 +77,8 @@ def daemon(
     except DriveError as error:
         raise typer.BadParameter(str(error)) from error
     command = [sys.executable, "-P", "-m", "mountd.engine", "--state", str(config.state)]
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the engine takes it once it has been loaded
     if not as_json:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the engine takes it once it has been loaded
         os.execve(sys.executable, command, environment)  # the engine takes this process over: nobody in between
     raise typer.Exit(_announced(command, environment, Common(config.state, as_json, start=False)))
 
@@ -92,6 +92,7 @@ def _announced(command: list[str], environment: dict[str, str], common: Common) 
     with subprocess.Popen(command, env=environment) as engine:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: engine.send_signal(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while engine.poll() is None:
             try:
                 run(common, announce)
