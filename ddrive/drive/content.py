@@ -19,7 +19,7 @@ from ddrive.store.interface import Store
 BLOCK_BYTES = 64 * 1024  # of the files we write
 APPEND_BYTES = 16 * 1024 * 1024  # appended at once, with one signature and one sync
 QUIET_S = 0.25  # more than lies between two appends of one file
-PATIENCE_S = 60.0  # with somebody who never pauses
+PATIENCE_S = 60.0  # with somebody who never pauses; then we go between
 KEY_BYTES = 32
 
 Block = bytes | memoryview
@@ -97,6 +97,7 @@ class FileWriter:
         self._byte_start = 0
         self._blocks = 0
         self._size = 0
+        self._is_patient = True
 
     @property
     def extent(self) -> Extent:
@@ -137,12 +138,13 @@ class FileWriter:
 
     async def _until_quiet(self) -> None:
         """Return when nobody has appended for a moment: who is within a file would have to repeat it because of us."""
-        is_quiet = False
-        with trio.move_on_after(PATIENCE_S):
+        is_quiet = not self._is_patient
+        with trio.move_on_after(PATIENCE_S) as patience:
             while not is_quiet:
                 with trio.move_on_after(QUIET_S) as moment:
                     await self._feed.wait_length(self._feed.length + 1)
                 is_quiet = moment.cancelled_caught
+        self._is_patient = self._is_patient and not patience.cancelled_caught
 
     async def _again(self) -> None:
         """Append what was written so far once more at the end; somebody else appended behind it."""
@@ -150,7 +152,7 @@ class FileWriter:
         length, byte_length = self._feed.length, self._feed.byte_length
         old = range(self._start, self._start + self._blocks)
         fresh = FileWriter(self._feed)
-        fresh._start, fresh._byte_start = length, byte_length
+        fresh._start, fresh._byte_start, fresh._is_patient = length, byte_length, self._is_patient
         group: list[bytes] = []
         for index in old:
             group.append(await self._feed.get(index))
