@@ -39,15 +39,16 @@ def read_s(file: Path) -> float:
 def outage(router: Host, author: Program, seconds: float, *, stop: bool) -> None:
     """Have an outage, in which nobody can tell anything."""
     pid = author.pid
-    if stop:
-        os.kill(pid, signal.SIGSTOP)
-    else:
+    if not stop:
         router.ip("link", "set", "net1", "down")
-    time.sleep(seconds)
-    if stop:
-        os.kill(pid, signal.SIGCONT)
-    else:
+        time.sleep(seconds)
         router.ip("link", "set", "net1", "up")
+        return
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(seconds)
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def main() -> None:
