@@ -134,10 +134,15 @@ class Committer:
                 for share in await self._shares(self._staged.take_contents()):
                     sealed = [entry.committing for entry in share.entries if entry.committing is not None]
                     contents = {each.content: None for each in sealed if each.content is not None}
+                    for content in contents:
+                        content.users += 1  # whatever becomes of the entries meanwhile
                     try:
                         await append_contents(share.own.content, list(contents), self._staged.calm)
                     except (DriveError, OSError) as problem:  # of one drive, the others go on
                         failure = problem
+                    finally:
+                        for content in contents:
+                            content.drop(done=False)
             finally:
                 self._staged.give_back_contents()
             if failure is not None:

@@ -3,7 +3,7 @@
 Sealing writes a journal record; from then on that state counts, for the drive and after a crash.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import trio
@@ -106,7 +106,9 @@ class Pending:
         self.due, self.plenty = trio.Event(), trio.Event()
         entries = [entry for path, entry in due.items() if path not in kept]
         for entry in entries:
-            if entry.committing is None:
+            if entry.sealed is not None and not _lacks(entry.sealed):  # newer than what is in `committing`
+                if entry.committing is not None and entry.committing.content is not None:
+                    entry.committing.content.drop(done=False)
                 entry.committing, entry.sealed = entry.sealed, None
         for path, entry in due.items():
             if path in kept or entry.sealed is not None:
@@ -121,22 +123,27 @@ class Pending:
     @property
     def holds_back(self) -> bool:
         """Whether what could be committed waits for a content."""
-        held = [self._due[path] for path in self._kept() & self._due.keys()]
-        return any(entry.sealed is not None and not _lacks(entry.sealed) for entry in held)
+        return any(_is_ready(self._due[path]) for path in self._kept() & self._due.keys())
 
     def _kept(self) -> set[str]:
         """Return the paths that cannot be committed yet: those whose content was not appended, and where that was.
 
-        Nobody shall see half of a rename.
+        Nobody shall see half of a rename; and a directory is not empty in the drive while something is kept there.
         """
         kept: set[str] = set()
         for entry in self._due.values():
-            sealed = entry.committing or entry.sealed
-            if sealed is not None and _lacks(sealed):
-                kept.add(entry.path)
-                if sealed.origin is not None:
-                    kept.add(sealed.origin[0])
+            if _is_ready(entry):
+                continue
+            kept.add(entry.path)
+            for state in (entry.committing, entry.sealed):
+                if state is not None and state.origin is not None:
+                    kept.add(state.origin[0])
+                    kept.update(path for path in above(state.origin[0]) if self._is_removed(path))
         return kept
+
+    def _is_removed(self, path: str) -> bool:
+        entry = self._entry(path)
+        return entry is not None and entry.node is None
 
     def include_all(self) -> None:
         """Let what was sealed by an fsync wait too, though it was not closed."""
@@ -354,6 +361,11 @@ def _lacks(sealed: Sealed | None) -> bool:
     return sealed is not None and sealed.content is not None and sealed.content.extent is None
 
 
+def _is_ready(entry: Entry) -> bool:
+    """Tell whether one of the states of an entry can be committed: its newest, or one before that."""
+    return any(state is not None and not _lacks(state) for state in (entry.sealed, entry.committing))
+
+
 def _alike(one: Stat, other: Stat) -> bool:
     """Tell whether two entries have the same content."""
     return (one.offset, one.blocks, one.size, one.linkname) == (other.offset, other.blocks, other.size, other.linkname)
@@ -363,3 +375,9 @@ def split(path: str) -> tuple[str, str]:
     """Return the directory of a path and its name there."""
     directory, _, name = path.rpartition("/")
     return directory or "/", name
+
+
+def above(path: str) -> Iterator[str]:
+    """Yield the directories that a path is in, but for the root."""
+    while (path := split(path)[0]) != "/":
+        yield path

@@ -293,6 +293,42 @@ async def test_a_directory_moves_while_a_content_is_appended(
     assert len(it.spool.slots) == 0
 
 
+async def test_what_is_removed_while_its_content_is_appended_stays_removed(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.drive.write_file("/old/f", b"old")
+    await it.drive.mkdir("/new")
+    content, gate = await it.drive.content(), trio.Event()
+    append = content.append
+
+    async def slow(blocks: list[bytes], **options: int) -> int:
+        await gate.wait()
+        return await append(blocks, **options)
+
+    monkeypatch.setattr(content, "append", slow)
+    it.staged.add("/d", Stat(DIRECTORY_MODE, mtime_ms=1, ctime_ms=1))
+    removed = await it.write("/d/f", b"text")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.committer.commit)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        it.staged.remove("/d/f")
+        removed.discard()
+        it.staged.remove("/d")
+        node = await it.write("/old/f", b"new")
+        it.staged.move("/old/f", "/new/f", node.stat)
+        it.staged.remove("/old")
+        assert it.staged.holds_back  # `/old` is not empty in the drive
+        assert [entry.name for entry in await it.staged.list("/")] == ["new"]
+        gate.set()
+    assert "d" not in [entry.name for entry in await it.drive.list("/")]
+    assert [entry.name for entry in await it.staged.list("/")] == ["new"]
+    await it.committer.commit()
+    assert [entry.name for entry in await it.drive.list("/")] == ["new"]
+    assert await it.drive.read_file("/new/f") == b"new"
+    assert it.staged.is_clean
+    assert len(it.spool.slots) == 0
+
+
 async def test_a_file_that_is_written_faster_than_it_is_stored_is_stored(
     it: Mounted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
