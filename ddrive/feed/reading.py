@@ -170,7 +170,8 @@ class StoredFeed:
 
     def preload(self) -> None:
         """Say that many blocks are going to be read here and there: a hint to the kernel, worth it for small feeds."""
-        self._files.preload(PRELOAD_BYTES)
+        if not self.closed:  # a walk may go on with nodes that it has read
+            self._files.preload(PRELOAD_BYTES)
 
     def locate(self, byte_offset: int) -> tuple[BlockIndex, int] | None:
         """Return the block that holds the byte at `byte_offset` and the place in it, None when nodes are missing.

@@ -452,3 +452,10 @@ def test_an_author_with_an_old_copy_catches_up_instead_of_forking():
     ahead.append(BLOCKS[5:9])
     assert old.put(8, BLOCKS[8], proof_of(ahead, 8, old.digest(8))).grew
     assert old.append([b"new"]) == 9
+
+
+def test_a_closed_feed_takes_the_hint_that_it_will_be_read(directory):
+    log = writer(BLOCKS, directory)
+    log.preload()
+    log.close()
+    log.preload()  # whoever goes through nodes that were read before gives it, too
