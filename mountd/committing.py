@@ -1,7 +1,8 @@
 """Brings what was changed through a mount into its drive: grouped, content first, attributes last.
 
 All that waits is one change of the drive: the content of all files is appended, then all entries are stored in one
-append. What fails stays where it is, in the spool, and is tried again.
+append. What is sealed while contents are appended is stored with them if it has none to be appended itself. What fails
+stays where it is, in the spool, and is tried again.
 """
 
 import logging
