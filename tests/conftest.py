@@ -1,6 +1,7 @@
 """For all tests: what a run starts ends with it, even when the run is killed."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,15 @@ import pytest
 
 GUARDIAN = Path(__file__).resolve().parent / "support" / "guardian.py"
 MARK = "DRIVE_TESTS"  # not a setting of ddrive: those are kept from the programs under test
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Let signals end the programs under test as usual, also where `nohup` or a shell's `&` has them ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
