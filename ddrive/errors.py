@@ -42,7 +42,7 @@ class InvalidName(InvalidPath):
 
 
 class NameTooLong(InvalidPath):
-    """A path component is longer than 255 bytes, or the path longer than 4096."""
+    """A path component is longer than 255 bytes, or the path longer than 8192."""
 
 
 class TooManyLinks(DriveError):

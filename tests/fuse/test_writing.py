@@ -52,6 +52,33 @@ def renameat2(old: Path, new: Path, flags: int) -> int:
     return ctypes.get_errno() if failed else 0
 
 
+def depth_of(top: Path, name: str, *, make: bool = False) -> tuple[int, int]:
+    """Go down through directories of one name, from one to the next; return how many there are, and the last errno."""
+    here, depth = os.open(top, os.O_PATH), 0
+    try:
+        while True:
+            try:
+                if make:
+                    os.mkdir(name, dir_fd=here)
+                below = os.open(name, os.O_PATH, dir_fd=here)
+            except OSError as error:
+                return depth, error.errno or 0
+            os.close(here)
+            here, depth = below, depth + 1
+    finally:
+        os.close(here)
+
+
+def test_what_lies_as_deep_as_can_be_is_stored(mounts: tuple[WritableMount, WritableMount], place: Path) -> None:
+    name = "d" * 200
+    depth, refused = depth_of(place, name, make=True)
+    assert refused == errno.ENAMETOOLONG
+    assert depth * 201 > 4096  # a program may name so much below a directory that is deep itself
+    (place / "beside").write_bytes(b"stored too")
+    until(lambda: (other(mounts, place) / "beside").exists())
+    until(lambda: depth_of(other(mounts, place), name) == (depth, errno.ENOENT))
+
+
 def test_a_file_is_written_read_and_seen_by_another_mount(
     mounts: tuple[WritableMount, WritableMount], place: Path
 ) -> None:
