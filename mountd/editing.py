@@ -185,8 +185,9 @@ class Editor(OpenFiles):
         if self._committer is None or new.startswith(old + "/"):
             raise OSError(errno.EINVAL, f"{old} cannot be moved into itself")
         async with self._committer.alone(), staged.batching:
-            await staged.drive.rename(old, new)
-            has_more = staged.moved(old, new)
+            with staged.moving(old, new):
+                await staged.drive.rename(old, new)
+                has_more = staged.moved(old, new)
             self._arrived(source, directory, name, known(source), None)
         self._vfs.epoch += 1
         if has_more:  # as durable as the move is in the drive

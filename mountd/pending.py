@@ -50,6 +50,7 @@ class Pending:
         self._entries: dict[str, dict[str, Entry]] = {}  # directory → name → entry
         self._due: dict[str, Entry] = {}
         self._due_bytes = 0
+        self._move: tuple[str, str] | None = None  # from where to where the drive moves a directory now
         self._retired = 0  # grows when entries go: what the drive was asked before may lack them
         for change in spool.replayed:
             self._restore(change)

@@ -6,11 +6,13 @@ after a crash, is its last *sealed* state: that of the last close, fsync, rename
 a journal record; `committing.Committer` brings sealed states into the drive.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from ddrive.drive import DirEntry
+from ddrive.drive.paths import drive_path
 from ddrive.drive.stat import Stat
 from ddrive.errors import NotFound
 from ddrive.ids import PublicKey
@@ -121,7 +123,11 @@ class StagedDrive(Pending):
         return self._put(path, known)
 
     def add(self, path: str, stat: Stat, *, sealed: bool = True) -> Node:
-        """Return the node of something new at `path`; one that is not sealed counts only here. Raises: OSError."""
+        """Return the node of something new at `path`; one that is not sealed counts only here.
+
+        Raises: OSError, NameTooLong.
+        """
+        self._check_place(path)
         node = self._put(path, self.new_node(stat, None))
         if sealed:
             self._record([self._seal(node)])
@@ -133,7 +139,11 @@ class StagedDrive(Pending):
         self._vacate(path)
 
     def move(self, old: str, new: str, stat: Stat) -> Node:
-        """Let what is at `old`, with attributes `stat`, be at `new` and nothing at `old`. Raises: OSError."""
+        """Let what is at `old`, with attributes `stat`, be at `new` and nothing at `old`.
+
+        Raises: OSError, NameTooLong.
+        """
+        self._check_place(new)
         node = self.pin(old, stat)
         node.stat, node.path = stat, new
         node.changed.add("ctime_ms")
@@ -190,6 +200,26 @@ class StagedDrive(Pending):
             self._record([self._seal(node)], due=due)
         elif due and (entry := self._entry(node.path)) is not None and entry.sealed is not None:
             self._wait(entry)
+
+    @contextmanager
+    def moving(self, old: str, new: str) -> Iterator[None]:
+        """While the drive moves a directory, let nothing be below `old` that could not be at `new`.
+
+        Raises: NameTooLong when something is.
+        """
+        self._move = old, new
+        try:
+            for entry in self._all():
+                self._check_place(entry.path)
+            yield
+        finally:
+            self._move = None
+
+    def _check_place(self, path: str) -> None:
+        """Raise NameTooLong when what is at `path`, or soon will be, has a path that the drive does not take."""
+        if self._move is not None and _is_below(path, self._move[0]):
+            path = self._move[1] + path.removeprefix(self._move[0])
+        drive_path(path)
 
     def moved(self, old: str, new: str) -> bool:
         """The drive has moved a directory: let what is not committed move along; tell whether there was any.

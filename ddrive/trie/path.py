@@ -15,7 +15,8 @@ from ddrive.errors import InvalidName, InvalidPath, NameTooLong
 
 COMPONENT_DIGITS: Final = 32  # two bits each of a 64-bit hash
 END: Final = 4  # the digit behind the last component
-MAX_KEY_BYTES: Final = 8192 + 64  # the longest path of a drive plus the prefix of a mount record or tag
+MAX_PATH_BYTES: Final = 8192  # of an entry that is moved along with others; as `drive.paths`
+MAX_KEY_BYTES: Final = MAX_PATH_BYTES + 64  # the longest path of a drive plus the prefix of a mount record or tag
 _SPREAD_COMPONENTS = 64  # of a path whose digits are kept as one number
 _CACHED_CHARS = 255  # longer ones are hashed each time, so that the cache stays small
 _CACHED_COMPONENTS = 1 << 16

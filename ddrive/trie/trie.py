@@ -12,7 +12,7 @@ from weakref import ReferenceType, ref
 import trio
 
 from ddrive.dialect import Dialect
-from ddrive.errors import InvalidPath, LengthChanged, NotWritable
+from ddrive.errors import InvalidPath, LengthChanged, NameTooLong, NotWritable
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex, PublicKey
 from ddrive.trie.batch import Condition, Delete, Draft, Put
@@ -23,7 +23,7 @@ from ddrive.trie.iterate import Walk
 from ddrive.trie.lookup import Load, lookup
 from ddrive.trie.node import Header, TrieNode, decode_header, encode_header, encode_varints
 from ddrive.trie.nodes import Asker, Helped, Nodes, Prefetch
-from ddrive.trie.path import KeyPath, key_path, writable_path
+from ddrive.trie.path import MAX_PATH_BYTES, KeyPath, key_path, writable_path
 from ddrive.trie.watch import Watch
 from ddrive.trie.writing import WriteStream
 
@@ -250,7 +250,7 @@ class Trie:
     async def rename(self, old: str, new: str) -> int:
         """Move the entry at `old` and all below it to `new` in one append; return how many entries moved.
 
-        Entries in the way are replaced one by one, others below `new` stay. Raises: InvalidPath, as `put`.
+        Entries in the way are replaced one by one, others below `new` stay. Raises: InvalidPath, NameTooLong.
         """
         source, target = writable_path(old), writable_path(new)
         if target.parts[: len(source.parts)] == source.parts or source.parts[: len(target.parts)] == target.parts:
@@ -307,11 +307,16 @@ def _ask_for_walk(assistant: Asker, walk: "ReferenceType[Walk]", head: int, pref
 
 
 def move_changes(nodes: Sequence[TrieNode], source: KeyPath, target: KeyPath) -> list[Put | Delete]:
-    """Return the changes that move `nodes`, all at or below `source`, to the same places below `target`."""
+    """Return the changes that move `nodes`, all at or below `source`, to the same places below `target`.
+
+    Raises: NameTooLong when one would lie so deep that no path of a drive names it.
+    """
     depth = len(source.parts)
     changes: list[Put | Delete] = []
     for node in nodes:
         key = "/".join(target.parts + node.parts[depth:])
+        if len(key.encode(errors="replace")) > MAX_PATH_BYTES:
+            raise NameTooLong(f"{node.key[:40]!r}… would have a path of more than {MAX_PATH_BYTES} bytes")
         changes.append(Put("/" + key, node.value, node.flags, node.hidden))
     changes += [Delete("/" + node.key, node.hidden) for node in nodes]
     return changes

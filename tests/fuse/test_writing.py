@@ -52,21 +52,25 @@ def renameat2(old: Path, new: Path, flags: int) -> int:
     return ctypes.get_errno() if failed else 0
 
 
-def depth_of(top: Path, name: str, *, make: bool = False) -> tuple[int, int]:
-    """Go down through directories of one name, from one to the next; return how many there are, and the last errno."""
+def go_down(top: Path, name: str, *, make: bool = False) -> tuple[int, int, int]:
+    """Go down through directories of one name; return the last one, open, how many there are, and the last errno."""
     here, depth = os.open(top, os.O_PATH), 0
-    try:
-        while True:
-            try:
-                if make:
-                    os.mkdir(name, dir_fd=here)
-                below = os.open(name, os.O_PATH, dir_fd=here)
-            except OSError as error:
-                return depth, error.errno or 0
-            os.close(here)
-            here, depth = below, depth + 1
-    finally:
+    while True:
+        try:
+            if make:
+                os.mkdir(name, dir_fd=here)
+            below = os.open(name, os.O_PATH, dir_fd=here)
+        except OSError as error:
+            return here, depth, error.errno or 0
         os.close(here)
+        here, depth = below, depth + 1
+
+
+def depth_of(top: Path, name: str, *, make: bool = False) -> tuple[int, int]:
+    """Go down through directories of one name; return how many there are, and the last errno."""
+    last, *told = go_down(top, name, make=make)
+    os.close(last)
+    return told[0], told[1]
 
 
 def test_what_lies_as_deep_as_can_be_is_stored(mounts: tuple[WritableMount, WritableMount], place: Path) -> None:
@@ -77,6 +81,27 @@ def test_what_lies_as_deep_as_can_be_is_stored(mounts: tuple[WritableMount, Writ
     (place / "beside").write_bytes(b"stored too")
     until(lambda: (other(mounts, place) / "beside").exists())
     until(lambda: depth_of(other(mounts, place), name) == (depth, errno.ENOENT))
+
+
+def test_a_directory_is_not_moved_where_a_file_in_it_would_lie_too_deep(
+    mounts: tuple[WritableMount, WritableMount], place: Path
+) -> None:
+    top = place / "top"
+    top.mkdir()
+    last, _, _ = go_down(top, "d" * 200, make=True)  # where no 200 bytes are left
+    try:
+        with os.fdopen(os.open("open", os.O_WRONLY | os.O_CREAT, dir_fd=last), "wb") as file:
+            file.write(b"not closed yet")
+            file.flush()
+            with pytest.raises(OSError, match="File name too long"):
+                top.rename(place / ("longer" * 40))
+        until(lambda: depth_of(other(mounts, place) / "top", "d" * 200) == depth_of(top, "d" * 200))
+        with pytest.raises(OSError, match="File name too long"):  # nor what is in the drive already
+            top.rename(place / ("longer" * 40))
+        (place / "beside").write_bytes(b"stored")
+        until(lambda: (other(mounts, place) / "beside").exists())
+    finally:
+        os.close(last)
 
 
 def test_a_file_is_written_read_and_seen_by_another_mount(
