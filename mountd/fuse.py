@@ -8,20 +8,17 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pyfuse3
-import trio
 
 from ddrive.errors import MountFailed
+from mountd.connections import connection, control
 from mountd.device import DEVICE, check_device
 from mountd.mountinfo import mounted_at
 from mountd.operations import Operations
 
 log = logging.getLogger(__name__)
 
-CONTROL = "/sys/fs/fuse/connections"
-CHILD_LIMIT_S = 5.0
 MIN_TASKS = 4  # idle tasks that are kept; each takes one request at a time
 MAX_TASKS = 1024  # requests in progress; reads that wait are capped well below (`waits.Limits.max_waiting_reads`)
 MAX_BACKGROUND = (
@@ -96,35 +93,10 @@ async def tune(mountpoint: str) -> None:
     place = mounted_at(mountpoint)
     if place is None:
         return
-    connection = f"{CONTROL}/{place.device.partition(':')[2]}"
-    settings = {
-        f"{connection}/max_background": MAX_BACKGROUND,
-        f"{connection}/congestion_threshold": MAX_BACKGROUND * 3 // 4,
-        f"/sys/class/bdi/{place.device}/read_ahead_kb": READ_AHEAD_KIB,
-    }
-    missed = {path: value for path, value in settings.items() if not _set(path, value)}
-    if missed and os.geteuid() == 0:
-        await _set_in_namespace(missed)
-
-
-def _set(path: str, value: int) -> bool:
-    try:
-        Path(path).write_text(str(value))
-    except OSError as problem:
-        log.debug("kernel limit left as it is: path=%s why=%s", path, problem)
-        return False
-    return True
-
-
-async def _set_in_namespace(settings: dict[str, int]) -> None:
-    """Set limits where the control file system is not mounted: a child mounts it, for itself alone."""
-    steps = [f"mount -t fusectl fusectl {CONTROL}", *(f"echo {value} > {path}" for path, value in settings.items())]
-    command = ["unshare", "--mount", "sh", "-c", " && ".join(steps)]
-    with trio.move_on_after(CHILD_LIMIT_S):
-        try:
-            done = await trio.run_process(command, check=False, capture_stdout=True, capture_stderr=True, cwd="/")
-        except OSError as problem:
-            log.info("kernel limits left as they are: why=%s", problem)
-            return
-        if done.returncode:
-            log.info("kernel limits left as they are: why=%s", done.stderr.decode(errors="replace").strip())
+    await control(
+        {
+            f"{connection(place.device)}/max_background": MAX_BACKGROUND,
+            f"{connection(place.device)}/congestion_threshold": MAX_BACKGROUND * 3 // 4,
+            f"/sys/class/bdi/{place.device}/read_ahead_kb": READ_AHEAD_KIB,
+        }
+    )

@@ -23,6 +23,7 @@ from ddrive.errors import DriveError, MountFailed
 from ddrive.ids import short
 from ddrive.store.rpc import Failure, exception
 from mountd.config import Config, package_environment
+from mountd.connections import abort
 from mountd.logs import last_line, open_log
 from mountd.mountinfo import FILE_SYSTEM, mounted_at
 from mountd.mounts import Mount, MountTable
@@ -33,6 +34,7 @@ END_LIMIT_S = 3.0  # for a worker whose mount has ended, then it is told; as lon
 TRIES = 5  # restarts within TRIES_S, then the mount is left dead
 TRIES_S = 60.0
 PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each of them
+LOOK_S = 1.0  # between looks whether a killed worker cannot go
 SETTLE_S = 1.0  # a worker may be told to end just before its engine is: wait before calling that an unmount
 
 _log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Worker:
     pid: int
     pidfd: int
     process: trio.Process | None  # None: the child of an earlier engine
+    device: str | None = None  # of its mount, once that answers
     is_stopping: bool = False
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -103,6 +106,7 @@ class WorkerPool:
             with trio.CancelScope(shield=True):
                 await self._end(worker)
             raise
+        worker.device = _device(mount.mountpoint)
         mount.state = "ok"
         self._table.save()
 
@@ -112,6 +116,7 @@ class WorkerPool:
         if worker is None:
             return False
         self._workers[mount.mountpoint] = worker
+        worker.device = _device(mount.mountpoint)
         self._nursery.start_soon(self._watch, worker)
         if mounted_at(mount.mountpoint) is None or mount.served_as not in (None, mount.dialect and mount.dialect.name):
             await self._end(worker)
@@ -273,7 +278,7 @@ class WorkerPool:
     async def _watch(self, worker: Worker) -> None:
         """Wait for the end of a worker, then do what has to be done about it."""
         try:
-            await trio.lowlevel.wait_readable(worker.pidfd)
+            await _gone(worker)
         finally:
             trio.lowlevel.notify_closing(worker.pidfd)
         status = await worker.process.wait() if worker.process else None
@@ -337,9 +342,39 @@ def _start_time(pid: int) -> int | None:
         return None
 
 
+def _device(mountpoint: str) -> str | None:
+    found = mounted_at(mountpoint)
+    return found.device if found is not None and found.kind == FILE_SYSTEM else None
+
+
+async def _gone(worker: Worker) -> None:
+    """Return when all threads of a worker have ended.
+
+    One that tells the kernel to forget a name waits until a program has done with that directory, even if killed; and
+    the program may wait for an answer of the worker, whose mount the kernel ends with its last thread. So we end it.
+    """
+    while True:
+        with trio.move_on_after(LOOK_S):
+            await trio.lowlevel.wait_readable(worker.pidfd)
+            return
+        if worker.device is not None and _is_defunct(worker.pid):
+            _log.warning("killed worker cannot go: mountpoint=%s pid=%d", worker.mount.mountpoint, worker.pid)
+            await abort(worker.device)
+
+
+def _is_defunct(pid: int) -> bool:
+    """Tell whether the first thread of a process has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
+    except (OSError, IndexError):
+        return False
+
+
 def _is_worker(pid: int, mountpoint: str) -> bool:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
+    if _is_defunct(pid):  # without command line; what waits for it has to be let go
+        return True
     return os.fsencode(mountpoint) in words and any(word.endswith(b"mountd.worker") for word in words)

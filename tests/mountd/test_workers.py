@@ -1,7 +1,9 @@
-"""The workers of an engine that is ending."""
+"""The workers of an engine that is ending, and those that cannot end by themselves."""
 # ruff: noqa: ASYNC240 - /proc does not block
 
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,18 +15,88 @@ from ddrive.ids import PublicKey
 from mountd.config import Config
 from mountd.mounts import Mount, MountTable
 from mountd.workers import WorkerPool
+from tests.support.program import kill
 
 WORKER = "import time; time.sleep(600)"
 
+STUCK_WORKER = """
+import json, stat, subprocess, sys
+import pyfuse3, trio
+
+class Stuck(pyfuse3.Operations):
+    async def getattr(self, inode, ctx=None):
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino, entry.st_mode = inode, stat.S_IFDIR | 0o755
+        return entry
+
+    async def lookup(self, parent, name, ctx=None):
+        pyfuse3.invalidate_entry_async(parent, b"other")  # waits for the end of this lookup
+        await trio.sleep_forever()
+
+place = json.loads(sys.stdin.readline())["mountpoint"]
+subprocess.run(["fusermount3", "-u", "-z", place], stderr=subprocess.DEVNULL)
+pyfuse3.init(Stuck(), place, {"fsname=stuck", "subtype=ddrive"})
+print('{"ready": true}', flush=True)
+trio.run(pyfuse3.main)
+"""
+
+
+def new_mount(place: Path) -> Mount:
+    (place / "state" / "log").mkdir(parents=True)
+    (place / "place").mkdir()
+    return Mount(str(place / "place"), PublicKey(bytes(32)), DWEB)
+
+
+def new_pool(place: Path, mount: Mount, nursery: trio.Nursery, code: str) -> WorkerPool:
+    table = MountTable(place / "mounts.json")
+    table.add(mount)
+    return WorkerPool(Config(place / "state"), table, nursery, command=(sys.executable, "-c", code))
+
+
+async def becomes(condition: Callable[[], object]) -> None:
+    with trio.fail_after(20):
+        while not condition():  # noqa: ASYNC110 - the kernel tells nobody
+            await trio.sleep(0.02)
+
+
+def waits_for_kernel(pid: int) -> bool:
+    """Tell whether a thread of a process waits in a way that no signal ends."""
+    return any(
+        status.read_text().rpartition(")")[2].split()[0] == "D" for status in Path(f"/proc/{pid}/task").glob("*/stat")
+    )
+
 
 async def test_a_mount_that_begins_while_all_end_is_not_waited_for(tmp_path: Path) -> None:
-    config = Config(tmp_path / "state")
-    config.log_directory.mkdir(parents=True)
-    mount = Mount(str(tmp_path / "place"), PublicKey(bytes(32)), DWEB)
+    mount = new_mount(tmp_path)
     async with trio.open_nursery() as nursery:
-        pool = WorkerPool(config, MountTable(tmp_path / "mounts.json"), nursery, command=(sys.executable, "-c", WORKER))
+        pool = new_pool(tmp_path, mount, nursery, WORKER)
         await pool.stop_all()
         with trio.fail_after(10), pytest.raises(MountFailed, match="the engine is ending"):
             await pool.start(mount)
     assert mount.pid is not None
     assert not Path(f"/proc/{mount.pid}").exists()
+
+
+@pytest.mark.parametrize("is_killed_too", [False, True], ids=["its engine", "the next engine"])
+async def test_a_killed_worker_that_waits_for_itself_is_replaced(tmp_path: Path, is_killed_too: bool) -> None:
+    mount = new_mount(tmp_path)
+    async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as first_nursery:
+            pool = new_pool(tmp_path, mount, first_nursery if is_killed_too else nursery, STUCK_WORKER)
+            await pool.start(mount)
+            process = pool._workers[mount.mountpoint].process
+            killed = mount.pid
+            assert process is not None
+            assert killed is not None
+            program = await trio.lowlevel.open_process(["stat", mount.mountpoint + "/x"], stderr=subprocess.DEVNULL)
+            await becomes(lambda: waits_for_kernel(killed))
+            first_nursery.cancel_scope.cancel()
+        kill(killed)
+        if is_killed_too:
+            pool = new_pool(tmp_path, mount, nursery, STUCK_WORKER)
+            assert await pool.adopt(mount)
+        await becomes(lambda: mount.pid != killed and mount.state == "ok")
+        with trio.fail_after(10):
+            assert await program.wait()
+            await process.wait()
+        await pool.stop(mount, force=True)
