@@ -3,9 +3,14 @@
 npm peers believe the tree bits alone. Here a length needs the author's signature over roots that are stored. A feed is
 never continued from a shorter length than one that was signed once, because a second signature for the same block would
 fork it for ever: an author's feed whose files contradict each other can be read, not appended to.
+
+Where bits are lost, many blocks are read and hashed. Whoever opens a feed may say what is to be called after each
+piece of that work: a call that raises ends it, and nothing but signatures that were missing has been written then.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice, pairwise
 from typing import NamedTuple
 
@@ -20,6 +25,11 @@ from ddrive.ids import Node, PublicKey
 
 UNSYNCED_BATCHES = 64  # appends whose bits may not be on disk yet; the batches looked at when a feed is opened
 SECTOR_BYTES = 512  # written to the disk entirely or not at all
+PIECE_BLOCKS = 1024  # blocks looked at, signatures tried (16 blocks' worth each), ...
+PIECE_BYTES = 1 << 20  # ... or bytes hashed before the opener hears of it: some milliseconds
+SIGNATURE_BLOCKS = 16  # what a signature costs, in blocks
+
+_after_piece: ContextVar[Callable[[], None]] = ContextVar("after_piece", default=lambda: None)
 
 
 class Recovered(NamedTuple):
@@ -28,6 +38,31 @@ class Recovered(NamedTuple):
     length: int
     roots: list[Node]
     damaged: bool
+
+
+@contextmanager
+def after_each_piece(call: Callable[[], None]) -> Iterator[None]:
+    """Have `call` called after each piece of the work of `recover`, in this context, while the manager lasts."""
+    token = _after_piece.set(call)
+    try:
+        yield
+    finally:
+        _after_piece.reset(token)
+
+
+class _Pieces:
+    """Counts work, and calls what `after_each_piece` was given when a piece is done."""
+
+    def __init__(self) -> None:
+        self._call = _after_piece.get()
+        self._blocks = self._bytes = 0
+
+    def add(self, blocks: int, size_bytes: int = 0) -> None:
+        self._blocks += blocks
+        self._bytes += size_bytes
+        if self._blocks >= PIECE_BLOCKS or self._bytes >= PIECE_BYTES:
+            self._blocks = self._bytes = 0
+            self._call()
 
 
 def recover(
@@ -71,7 +106,7 @@ def _longest_signed(
     files: FeedFiles, key: PublicKey, sign: Sign | None, verify: Verify
 ) -> tuple[int, list[Node], bool]:
     """Return the longest length with a good signature, its roots, and whether a longer one has a bad signature."""
-    skipped = False
+    skipped, pieces = False, _Pieces()
     for length in files.signed_lengths(1, MAX_LENGTH + 1):
         roots = signed_roots(files, key, length, verify)
         if roots is None and sign is not None:
@@ -79,6 +114,7 @@ def _longest_signed(
         if roots is not None:
             return length, roots, skipped
         skipped = True
+        pieces.add(SIGNATURE_BLOCKS)
     return 0, [], skipped
 
 
@@ -96,8 +132,9 @@ def _mended(files: FeedFiles, length: int, sign: Sign) -> list[Node] | None:
 
 def _complete(files: FeedFiles, start: int, roots: list[Node], end: int) -> list[Node] | None:
     """Return the roots of `end` blocks when all leaves from `start` on are stored and lead to the stored roots."""
-    stack = list(roots)
+    stack, pieces = list(roots), _Pieces()
     for block in range(start, end):
+        pieces.add(1)
         leaf = files.node(2 * block)
         if leaf is None:
             return None
@@ -146,14 +183,21 @@ def _restore_bits(
     looked_for = Bitfield()
     for piece in lost:
         looked_for.set_blocks(*piece, True)
-    offset = merkle.total_size(start_roots)
-    for block in range(start, length):
+    _restore_blocks(files, bits, looked_for, start, length, merkle.total_size(start_roots))
+
+
+def _restore_blocks(files: FeedFiles, bits: Bitfield, looked_for: Bitfield, start: int, end: int, offset: int) -> None:
+    """Mark those of the blocks that are looked for whose bytes are those of their leaf; the first is at `offset`."""
+    pieces = _Pieces()
+    for block in range(start, end):
         leaf = files.node(2 * block)
         if leaf is None or leaf.size > MAX_BLOCK_BYTES:
             return
-        if looked_for.has(block) and leaf_hash(files.data.read(offset, leaf.size)) == leaf.hash:
+        looked = looked_for.has(block)
+        if looked and leaf_hash(files.data.read(offset, leaf.size)) == leaf.hash:
             bits.add_block(block)
         offset += leaf.size
+        pieces.add(1, leaf.size if looked else 0)
 
 
 def _sectors(start: int, end: int) -> Iterator[tuple[int, int]]:

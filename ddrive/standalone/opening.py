@@ -12,6 +12,7 @@ from ddrive.dialect import DWEB, Dialect
 from ddrive.errors import DriveError, InvalidKey, NotFound, NotWritable, WriteRefused
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog
+from ddrive.feed.opening import open_log
 from ddrive.feed.signing import ED25519, Sign, Signing, Verify
 from ddrive.feed.storage import KEY, Directory
 from ddrive.ids import PublicKey, short
@@ -62,7 +63,7 @@ async def open_feed(
     Raises: NotFound, NotWritable, WrongKey, StorageLocked, CorruptStorage, InvalidKey.
     """
     directory = directory_of(place)
-    log = _open_log(
+    log = await _open_log(
         directory,
         PublicKey(bytes(key)) if key is not None else None,
         secret_key,
@@ -107,7 +108,7 @@ async def _running(log: FeedLog, directory: Directory, options: FeedOptions) -> 
         raise failure
 
 
-def _open_log(
+async def _open_log(
     directory: Directory,
     key: PublicKey | None,
     secret_key: bytes | None,
@@ -125,25 +126,30 @@ def _open_log(
             directory.remove()
         finally:
             directory.close()
-    if directory.exists(KEY):
-        return FeedLog.open(directory, key=key, secret_key=secret_key, signing=signing, cache_bytes=cache_bytes)
-    if not create:
+    stored = directory.exists(KEY)
+    if not stored and not create:
         raise NotFound("no feed is stored here")
-    if key is None:
+    if not stored and key is None:
         if signing.sign is not None:
             raise InvalidKey("a feed with an own `sign` needs the key under which its signatures verify")
         pair = KeyPair.generate() if secret_key is None else KeyPair.from_secret_key(secret_key)
         key, secret_key = pair.public_key, pair.secret_key
-    elif len(key) != KEY_BYTES:
+    elif not stored and key is not None and len(key) != KEY_BYTES:
         raise InvalidKey(f"the key of a feed has {KEY_BYTES} bytes, not {len(key)}")
-    return FeedLog.create(
-        directory,
-        key=key,
-        secret_key=secret_key,
-        store_secret_key=store_secret_key,
-        signing=signing,
-        cache_bytes=cache_bytes,
-    )
+
+    def make() -> FeedLog:
+        if key is None or directory.exists(KEY):
+            return FeedLog.open(directory, key=key, secret_key=secret_key, signing=signing, cache_bytes=cache_bytes)
+        return FeedLog.create(
+            directory,
+            key=key,
+            secret_key=secret_key,
+            store_secret_key=store_secret_key,
+            signing=signing,
+            cache_bytes=cache_bytes,
+        )
+
+    return await open_log(directory, make)
 
 
 def _hook(feed: StandaloneFeed, on_write: OnWrite) -> Callable[[int, Buffer], None]:

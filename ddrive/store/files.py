@@ -4,7 +4,8 @@ import fcntl
 import os
 from pathlib import Path
 
-from ddrive.errors import StorageLocked
+from ddrive.crypto import KEY_BYTES
+from ddrive.errors import StorageError, StorageLocked
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -39,3 +40,18 @@ def lock_store(root: Path) -> int:
         os.close(descriptor)
         raise StorageLocked(f"another process owns the store {root}") from error
     return descriptor
+
+
+def stored_master_key(root: Path) -> bytes:
+    """Return the master key of the store at `root`, made when there is none.
+
+    Raises: StorageError when it is cut off.
+    """
+    path = root / "master_key"
+    stored = path.read_bytes() if path.exists() else b""
+    if not stored:
+        stored = os.urandom(KEY_BYTES)
+        write_durably(path, stored)
+    if len(stored) < KEY_BYTES:
+        raise StorageError(f"{path} has {len(stored)} bytes instead of {KEY_BYTES}")
+    return stored[:KEY_BYTES]

@@ -19,16 +19,16 @@ import trio
 
 from ddrive.crypto import KEY_BYTES, KeyPair
 from ddrive.dialect import DWEB, Dialect
-from ddrive.errors import Closed, DriveError, InvalidKey, NotFound, StorageError, StorageLocked, WrongKey
+from ddrive.errors import Closed, DriveError, InvalidKey, NotFound, StorageLocked, WrongKey
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
-from ddrive.feed.storage import SECRET_KEY, FileDirectory
+from ddrive.feed.opening import TakesLong, open_now
+from ddrive.feed.storage import SECRET_KEY
 from ddrive.feed.subscription import Source, Subscription
 from ddrive.ids import DiscoveryKey, PublicKey, short
 from ddrive.replication.session import FeedSession
 from ddrive.store.derive import (
     DEFAULT_NAME,
-    decode_name,
     derive_pair,
     discovery_of,
     encode_name,
@@ -36,8 +36,9 @@ from ddrive.store.derive import (
     name_bytes,
 )
 from ddrive.store.events import FeedClosed, FeedOpened, FeedWatcher
-from ddrive.store.files import lock_store, make_folders, write_durably
+from ddrive.store.files import lock_store, make_folders, stored_master_key, write_durably
 from ddrive.store.interface import StoreEvent
+from ddrive.store.opening import Openings, stored_feed
 from ddrive.store.refilling import Refill
 from ddrive.store.shelf import NAME, feed_folder_at, signed_length
 from ddrive.store.signed import SignedLengths
@@ -70,13 +71,15 @@ class OwnedStore:
 
     default_name = DEFAULT_NAME
 
-    def __init__(self, path: Path, dialect: Dialect, master_key: bytes) -> None:
+    def __init__(self, path: Path, dialect: Dialect, master_key: bytes, nursery: trio.Nursery) -> None:
         self.path = path
         self.dialect = dialect
         self.master_key = master_key
+        self._nursery = nursery
         self._signed = SignedLengths(path)
         self._floors: dict[PublicKey, int] = {}  # the same, not written down yet
         self._entries: dict[DiscoveryKey, _Entry] = {}
+        self._openings = Openings()
         self._closing: dict[DiscoveryKey, trio.Event] = {}  # feeds whose files are not given back yet
         self._listeners: list[StoreListener] = []
         self._events: Source[StoreEvent] = Source()
@@ -113,9 +116,12 @@ class OwnedStore:
         if key is None or len(key) != KEY_BYTES:
             raise InvalidKey(f"a feed is opened by its name or its key of {KEY_BYTES} bytes")
         await trio.lowlevel.checkpoint()
-        while (closing := self._closing.get(self.discovery_key(key))) is not None:
-            await closing.wait()
-        entry = self._entry(key, name=name, pair=pair)
+        await self._settled(self.discovery_key(key))
+        try:
+            entry = self._entry(key, name=name, pair=pair)
+        except TakesLong:
+            opening = self._openings.open(self.discovery_key(key), self._files_of(key, name, pair))
+            entry = self._started(await opening)
         entry.users += 1
         if live:
             entry.session.set_eager_length()
@@ -233,12 +239,16 @@ class OwnedStore:
     def load(self, discovery_key: DiscoveryKey) -> Feed:
         """Return the feed of this name in the open, opening it from disk; no use is counted.
 
-        Raises: NotFound when no such feed is held.
+        Raises: NotFound when no such feed is held, StorageLocked while its files are looked through, which goes on.
         """
         key = self.known(discovery_key)
         if key is None:
             raise NotFound(f"no feed {short(discovery_key)} in {self.path}")
-        return self._entry(key).feed
+        try:
+            return self._entry(key).feed
+        except TakesLong:
+            self._nursery.start_soon(self._open_beside, key)
+            raise StorageLocked(f"feed {short(key)} was damaged and is being looked through") from None
 
     def subscribe(self, listener: StoreListener) -> Callable[[], None]:
         """Tell `listener` of each feed that is opened from now on; the result ends that."""
@@ -246,47 +256,44 @@ class OwnedStore:
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     def _entry(self, key: PublicKey, *, name: bytes | None = None, pair: KeyPair | None = None) -> _Entry:
-        """Return the open feed with this key, opening it when it is not."""
+        """Return the open feed with this key, opening it when it is not.
+
+        Raises: TakesLong when that is too much to be done at once, StorageLocked while it is opened or closed.
+        """
         if self._is_closed:
             raise Closed(f"the store {self.path} is closed")
         found = self.discovery_key(key)
         entry = self._entries.get(found)
-        if entry is None and found in self._closing:
-            raise StorageLocked(f"feed {short(key)} is being closed")
-        if entry is None:
-            log = self._open_log(key, name, pair)
-            feed = Feed(log)
-            session = FeedSession(feed)
-            feed.set_source(session)
-            if feed.writable:
-                Refill(feed, log, session, self._signed)
-            session.observer = watcher = FeedWatcher(feed, self._events)
-            feed.subscribe(watcher)
-            entry = self._entries[found] = _Entry(feed, session, idle_since=trio.current_time())
-            for listener in list(self._listeners):
-                listener.feed_opened(self, feed)
-            self._events.publish(FeedOpened(feed))
-        return entry
+        if entry is None and (found in self._closing or found in self._openings):
+            raise StorageLocked(f"feed {short(key)} is being closed, or its files are being looked through")
+        return self._started(open_now(self._files_of(key, name, pair))) if entry is None else entry
 
-    def _open_log(self, key: PublicKey, name: bytes | None, pair: KeyPair | None) -> FeedLog:
-        """Open or create the files of a feed, with its secret key when that follows from a stored or given name."""
-        folder = self.path / feed_folder(self.discovery_key(key))
-        make_folders(folder)
-        name_file = folder / "name"
-        if pair is None and name_file.exists():
-            stored = decode_name(name_file.read_bytes())
-            if stored is not None:
-                pair = derive_pair(self.master_key, stored, self.dialect)
-                if pair.public_key != key:
-                    raise StorageError(f"{name_file} names another feed, or the master key has changed")
-        if name is not None and not name_file.exists():
-            write_durably(name_file, encode_name(name))  # before the key: a key without its name is read-only
-        secret_key = pair.secret_key if pair else None
-        directory = FileDirectory(folder)
-        opening = FeedLog.open if (folder / "key").exists() else partial(FeedLog.create, store_secret_key=False)
-        log = opening(directory, key=key, secret_key=secret_key)
-        log.must_reach(max(self._signed.of(key), self._floors.get(key, 0)))
-        return log
+    async def _open_beside(self, key: PublicKey) -> None:
+        """Open a feed that no call waits for."""
+        try:
+            await self.release(await self.open_feed(key=key))
+        except (OSError, DriveError) as error:
+            logger.warning("cannot open feed=%s reason=%s", short(key), error)
+
+    def _files_of(self, key: PublicKey, name: bytes | None, pair: KeyPair | None) -> Callable[[], FeedLog]:
+        return partial(stored_feed, self.folder(key), key, self.master_key, self.dialect, name=name, pair=pair)
+
+    def _started(self, log: FeedLog) -> _Entry:
+        """Let an opened feed be exchanged, and tell who wants to know."""
+        log.must_reach(max(self._signed.of(log.key), self._floors.get(log.key, 0)))
+        feed = Feed(log)
+        session = FeedSession(feed)
+        feed.set_source(session)
+        if feed.writable:
+            Refill(feed, log, session, self._signed)
+        session.observer = watcher = FeedWatcher(feed, self._events)
+        feed.subscribe(watcher)
+        entry = _Entry(feed, session, idle_since=trio.current_time())
+        self._entries[self.discovery_key(feed.key)] = entry
+        for listener in list(self._listeners):
+            listener.feed_opened(self, feed)
+        self._events.publish(FeedOpened(feed))
+        return entry
 
     # -- time ------------------------------------------------------------------------------------------------------
 
@@ -321,8 +328,7 @@ class OwnedStore:
     @asynccontextmanager
     async def _taken_out(self, found: DiscoveryKey) -> AsyncIterator[None]:
         """Close a feed, if it is open, and keep others from opening it until the context ends."""
-        while (closing := self._closing.get(found)) is not None:
-            await closing.wait()
+        await self._settled(found)
         event = self._closing[found] = trio.Event()
         try:
             entry = self._entries.pop(found, None)
@@ -335,9 +341,17 @@ class OwnedStore:
             del self._closing[found]
             event.set()
 
+    async def _settled(self, found: DiscoveryKey) -> None:
+        """Return when a feed is neither being opened nor being closed."""
+        await self._openings.settled(found)
+        while (closing := self._closing.get(found)) is not None:
+            await closing.wait()
+            await self._openings.settled(found)
+
     async def _close(self) -> None:
         """Close every feed; what was received is durable then."""
         self._is_closed = True
+        await self._openings.cancel()
         for closing in list(self._closing.values()):
             await closing.wait()
         for found in list(self._entries):
@@ -363,8 +377,9 @@ async def open_store(
     lock = lock_store(root)
     failure: BaseException | None = None
     try:
-        store = OwnedStore(root, dialect, _master_key(root) if master_key is None else master_key)
+        master_key = stored_master_key(root) if master_key is None else master_key
         async with trio.open_nursery() as nursery:
+            store = OwnedStore(root, dialect, master_key, nursery)
             nursery.start_soon(store._tick)
             nursery.start_soon(store._tidy)
             try:
@@ -381,15 +396,3 @@ async def open_store(
         os.close(lock)
     if failure is not None:
         raise failure
-
-
-def _master_key(root: Path) -> bytes:
-    """Return the stored master key, made when there is none."""
-    path = root / "master_key"
-    stored = path.read_bytes() if path.exists() else b""
-    if not stored:
-        stored = os.urandom(KEY_BYTES)
-        write_durably(path, stored)
-    if len(stored) < KEY_BYTES:
-        raise StorageError(f"{path} has {len(stored)} bytes instead of {KEY_BYTES}")
-    return stored[:KEY_BYTES]
