@@ -13,7 +13,6 @@ from pathlib import Path
 
 import trio
 
-from ddrive.drive.walks import stat_or_none
 from ddrive.errors import Closed, CorruptStorage, DriveError, NotFound, StorageError, StorageLocked
 from ddrive.feed import Feed
 from ddrive.feed.log import FeedLog
@@ -24,8 +23,9 @@ from ddrive.store.runs import Run, within, without
 from ddrive.store.shelf import feed_folders, held_on_disk, sizes
 from ddrive.store.store import OwnedStore
 from mountd.files import load_json, save_json
-from mountd.keeping_reach import content_key, header_in, nodes_in
-from mountd.space_pins import Newer, Pins
+from mountd.keeping_reach import header_in
+from mountd.space_following import Following
+from mountd.space_pins import Pins
 
 CACHE_BYTES = 20 << 30  # of others' drives, unless told otherwise
 FREE_BYTES = 20 << 30  # are left free on the disk, or a tenth of it, whichever is less
@@ -34,7 +34,6 @@ LOOK_S = 5.0  # between two looks at what was used, and at the disk
 SAVE_S = 60.0
 LOOK_BYTES = 1 << 20  # written since the last look at the disk
 SEGMENT_BLOCKS = 1 << SEGMENT_BITS
-LOOKED_THROUGH = 20_000  # newest entries of a pinned drive that is opened: half a second
 MAX_POSTPONED = 64  # segments that are just wished for, one after the other, until nothing can be dropped
 _PER_TURN = 256  # segments counted before other tasks get their turn
 
@@ -54,7 +53,7 @@ class _Counted:
         """Count more."""
         if start == 0:
             self._space.judge(self)
-        self._space.follow_pins(self.feed, start, end)
+        self._space.following.came(self.feed, start, end)
         self._space.count(self, start, end, 1)
 
     def cleared(self, start: int, end: int) -> None:
@@ -89,6 +88,7 @@ class Space:
         self._ledger = Ledger()
         self._open: dict[DiscoveryKey, _Counted] = {}
         self._repinned: set[PublicKey] = set()  # feeds of which other blocks are pinned than were counted
+        self.following = Following(self.pins, self._repinned.add)
         self._free = 0
         self._evicted = 0  # bytes dropped so far
         self._unseen = LOOK_BYTES  # written since the last look at the disk
@@ -132,9 +132,7 @@ class Space:
         counted = self._open[topic] = _Counted(self, topic, store, feed)
         log.room = partial(self._room, counted)
         self.judge(counted)
-        for pin in self.pins.of(feed.key):
-            for start, end in feed.runs(max(pin.version, feed.length - LOOKED_THROUGH), feed.length):
-                self.follow_pins(feed, start, end)
+        self.following.opened(feed)
 
     def judge(self, counted: _Counted) -> None:
         """Decide when a feed is to be dropped from: entries of a drive only when there is no content left."""
@@ -154,17 +152,6 @@ class Space:
         """Count a feed no longer, as its files are gone."""
         self._open.pop(topic, None)
         self._ledger.forget_feed(topic)
-
-    def follow_pins(self, feed: Feed, start: int, end: int) -> None:
-        """Let pins of a drive follow their paths, now that these entries of it are here."""
-        if not self.pins.of(feed.key) or (content := content_key(feed)) is None:
-            return
-        for node in nodes_in(feed, start, end):
-            stat = stat_or_none(node)
-            if stat is not None and stat.is_file and stat.mount is None:
-                newer = Newer(node.seq, content, (stat.offset, stat.offset + stat.blocks))
-                if self.pins.follow(feed.key, node.key, newer):
-                    self._repinned.add(content)
 
     # Room
 
@@ -208,6 +195,8 @@ class Space:
 
     def _drop(self, wanted: int) -> int:
         """Drop at least so many bytes, if there are so many; returns how many went."""
+        if self.following.is_behind:
+            return 0
         self._gather_use()
         before, postponed = self._ledger.bytes, 0
         while (gone := before - self._ledger.bytes) < wanted and postponed < MAX_POSTPONED:
@@ -275,31 +264,35 @@ class Space:
     async def run(self) -> None:
         """Count what is held, then keep to the limits also when others fill the disk, until cancelled."""
         try:
-            self._open_pinned()
+            await self._open_pinned()
             await self._count_all()
             saved_at = trio.current_time()
             while True:
                 self._gather_use()
-                repinned, self._repinned = self._repinned, set()
+                await self.following.catch_up()
+                repinned = list(self._repinned)
+                self._repinned.clear()
                 await self.recount(repinned)
                 self.enforce()
                 if trio.current_time() - saved_at >= SAVE_S:
                     saved_at = trio.current_time()
                     self.save()
-                await trio.sleep(LOOK_S)
+                with trio.move_on_after(LOOK_S):
+                    await self.following.wait()
         finally:
             self._gather_use()
             self.save()
 
-    def _open_pinned(self) -> None:
+    async def _open_pinned(self) -> None:
         """Let all pins follow their paths, before anything is dropped."""
         for store in self._stores.values():
             for topic in {store.discovery_key(pin.key) for pin in self.pins}:
                 try:
                     if store.known(topic) is not None:
-                        store.load(topic)
+                        await store.release(await store.open_feed(discovery_key=topic))
                 except (DriveError, OSError) as error:
                     _log.warning("pinned drive not opened feed=%s error=%s", short(topic), error)
+        await self.following.catch_up()
 
     def enforce(self) -> None:
         """Drop what is too much."""
