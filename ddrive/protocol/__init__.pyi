@@ -10,7 +10,7 @@ from .connection import (
 )
 from .handshake import static_public_key
 from .keys import NoiseKeyPair
-from .link import Link, LinkEnd, LinkHandler, run_link
+from .link import Link, LinkEnd, LinkHandler
 from .messages import (
     Cancel,
     Close,
@@ -26,6 +26,7 @@ from .messages import (
     Unwant,
     Want,
 )
+from .running import run_link
 
 __all__ = [
     "Cancel",

@@ -17,7 +17,8 @@ from ddrive.feed.subscription import Subscription
 from ddrive.ids import BlockIndex, Node
 from ddrive.protocol.handshake import Authenticate
 from ddrive.protocol.keys import NoiseKeyPair
-from ddrive.protocol.link import FLUSH_S, HANDSHAKE_TIMEOUT_S, TIMEOUT_S
+from ddrive.protocol.link import FLUSH_S
+from ddrive.protocol.running import HANDSHAKE_TIMEOUT_S, TIMEOUT_S
 from ddrive.replication.asking import ENDLESS
 from ddrive.replication.observing import PeerOptions
 from ddrive.standalone.encodings import Encoding

@@ -17,8 +17,9 @@ from ddrive.errors import Closed, LocalProtocolError
 from ddrive.feed.subscription import Source, Subscription
 from ddrive.ids import ChannelId, DiscoveryKey, PublicKey, short
 from ddrive.protocol.handshake import Authenticate
-from ddrive.protocol.link import HANDSHAKE_TIMEOUT_S, TIMEOUT_S, Link, LinkEnd, run_link
+from ddrive.protocol.link import Link, LinkEnd
 from ddrive.protocol.messages import Extension, Message, Options
+from ddrive.protocol.running import HANDSHAKE_TIMEOUT_S, TIMEOUT_S, run_link
 from ddrive.replication.extensions import Extensions
 from ddrive.replication.observing import DEFAULT_OPTIONS, PeerOptions
 from ddrive.replication.session import FeedSession

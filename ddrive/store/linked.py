@@ -14,8 +14,9 @@ from ddrive.dialect import Dialect
 from ddrive.errors import DriveError, LocalProtocolError
 from ddrive.feed.feed import Feed
 from ddrive.ids import ChannelId, DiscoveryKey, PublicKey, short
-from ddrive.protocol.link import Link, LinkEnd, run_link
+from ddrive.protocol.link import Link, LinkEnd
 from ddrive.protocol.messages import Message
+from ddrive.protocol.running import run_link
 from ddrive.replication.session import FeedSession
 from ddrive.store.store import OwnedStore
 

@@ -15,7 +15,7 @@ from ddrive.drive.holdings import clear, download, usage
 from ddrive.drive.stat import Stat
 from ddrive.drive.writer import NewEntry
 from ddrive.errors import NotFound
-from ddrive.protocol.link import run_link
+from ddrive.protocol.running import run_link
 from ddrive.store.linked import Replicator
 from ddrive.store.store import OwnedStore, open_store
 

@@ -15,8 +15,9 @@ from ddrive.feed.log import FeedLog
 from ddrive.feed.merkle import RemoteTree
 from ddrive.feed.storage import MemoryDirectory
 from ddrive.ids import ChannelId, DiscoveryKey, PublicKey
-from ddrive.protocol.link import Link, LinkEnd, run_link
+from ddrive.protocol.link import Link, LinkEnd
 from ddrive.protocol.messages import Data, Have, Message, Request, Want
+from ddrive.protocol.running import run_link
 from ddrive.protocol.sharing import Share
 from ddrive.replication.session import FeedSession
 

@@ -11,7 +11,7 @@ import trio
 
 from ddrive.dialect import DWEB, HYPERCORE
 from ddrive.ids import BlockIndex
-from ddrive.protocol.link import run_link
+from ddrive.protocol.running import run_link
 from ddrive.store.linked import Replicator, replicate
 from ddrive.store.store import open_store
 

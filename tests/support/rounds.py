@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, wait_all_tasks_blocked
 
-from ddrive.protocol.link import run_link
+from ddrive.protocol.running import run_link
 from ddrive.store.linked import Replicator
 from ddrive.store.store import OwnedStore
 
