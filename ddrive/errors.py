@@ -105,6 +105,10 @@ class LengthChanged(DriveError):
     """Somebody else appended in between: read again and retry (compare-and-swap failed)."""
 
 
+class SourceChanged(DriveError):
+    """A file that is being stored is not what it was when that began."""
+
+
 class TooLarge(DriveError):
     """A block, message or value is over the limit of the format."""
 

@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from logging import getLogger
+from typing import NamedTuple
 
 import trio
 
 from ddrive.errors import Closed, DriveError, LengthChanged, NotWritable
+from ddrive.feed.file_blocks import loaded
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog
 from ddrive.feed.merkle import Grown
@@ -31,10 +33,16 @@ _limiter = trio.CapacityLimiter(8)  # threads waiting for a disk
 
 
 @dataclass(slots=True, eq=False)
-class Run:
-    """Appends that go one behind the other: after one that failed none of them is made, whatever the length is."""
+class Step:
+    """One of several appends that go one behind the other: it is not made, whatever the length, if `before` failed."""
 
+    before: "Step | None" = None
     failed: bool = False
+
+    def cannot_follow(self) -> bool:
+        """Tell whether the one before has failed; asked when its turn has come."""
+        before, self.before = self.before, None
+        return before is not None and before.failed
 
 
 @dataclass(slots=True, eq=False)
@@ -43,13 +51,20 @@ class _Waiting:
 
     blocks: Sequence[Buffer]
     expected_length: int | None
-    run: Run
+    step: Step
     start: BlockIndex | None = None
     error: BaseException | None = None
 
     def fail(self, error: BaseException) -> None:
         """Give it up, and with it what is to go behind it."""
-        self.error, self.run.failed = error, True
+        self.error, self.step.failed = error, True
+
+
+class _Group(NamedTuple):
+    """Durable appends that were staged together."""
+
+    members: list[_Waiting]
+    staged: Staged
 
 
 class AppendableFeed:
@@ -62,6 +77,7 @@ class AppendableFeed:
         self._audience = Audience()
         self._turn = trio.Lock()
         self._waiting: deque[_Waiting] = deque()  # durable appends that nobody has begun to write
+        self._next: _Group | None = None  # staged while those before were made durable
         self._closed = False
         self._ended = trio.Event()
 
@@ -97,22 +113,24 @@ class AppendableFeed:
         expected_length: int | None = None,
         durable: bool = True,
         atomic: bool = True,
-        run: Run | None = None,
+        step: Step | None = None,
     ) -> BlockIndex:
         """Append blocks under one signature and return the index of the first, once they are durable.
 
         With `expected_length` the feed must still have that length. Without `durable` the blocks can be read here at
         once; they are signed and shown to peers with the next `flush`, durable append or `aclose`, and a loss of power
         before that loses them. Without `atomic` many blocks may go in several appends, which is quicker over a view:
-        when one of them fails, those before it stay. `run` makes it one of several, where the files are ours.
-        Raises: NotWritable, LengthChanged, TooLarge, Forked, CorruptStorage, Closed.
+        when one of them fails, those before it stay. `step` makes it one of several, where the files are ours.
+        Blocks may be `FileBlocks`, which are read from an open file.
+        Raises: NotWritable, LengthChanged, TooLarge, Forked, CorruptStorage, SourceChanged, Closed.
         """
         self._check_open()
         if self.appender != self._append_here:
             return await self.appender(blocks, expected_length, atomic)
+        blocks = await loaded(blocks)
         if not durable:
             return await self._append_unsigned(blocks, expected_length)
-        return await self._append_here(blocks, expected_length, run=run)
+        return await self._append_here(blocks, expected_length, step=step)
 
     async def flush(self) -> None:
         """Make received blocks durable, then the bits that say they are held."""
@@ -137,6 +155,7 @@ class AppendableFeed:
             async with self._turn:
                 try:
                     if isinstance(self.log, FeedLog):
+                        await self._finish_next(self.log)
                         await self._flush(self.log)
                 finally:
                     self.log.close()
@@ -144,10 +163,10 @@ class AppendableFeed:
     # -- inside
 
     async def _append_here(
-        self, blocks: Sequence[Buffer], expected_length: int | None, atomic: bool = True, run: Run | None = None
+        self, blocks: Sequence[Buffer], expected_length: int | None, atomic: bool = True, step: Step | None = None
     ) -> BlockIndex:
         log = self._appendable()
-        waiting = _Waiting(blocks, expected_length, run or Run())
+        waiting = _Waiting(blocks, expected_length, step or Step())
         self._waiting.append(waiting)
         try:
             await self._turn.acquire()
@@ -159,7 +178,7 @@ class AppendableFeed:
             with trio.CancelScope(shield=True):  # another task is writing it together with its own
                 await self._turn.acquire()
         try:
-            if waiting in self._waiting:
+            if waiting in self._waiting or (self._next is not None and waiting in self._next.members):
                 with trio.CancelScope(shield=True):
                     await self._append_together(log)
         finally:
@@ -169,22 +188,57 @@ class AppendableFeed:
         return waiting.start
 
     async def _append_together(self, log: FeedLog) -> None:
-        """Append for all tasks that wait for it, as far as that is no giant append, with one signature and one sync."""
-        taken, blocks = self._take_waiting(log)
-        if not taken:
+        """Append for all tasks that wait for it, as far as that is no giant append, with one signature and one sync.
+
+        Meanwhile those that came after them are staged, if they are large: the sync of many small ones is shared.
+        """
+        group, self._next = self._next or await self._stage(log, None), None
+        if group is None:
             return
         unseen = log.signed_length
-        try:
-            staged = await _staged(log, blocks)
-            await self._secure(log, staged)
-        except BaseException as error:
-            for waiting in taken:
-                waiting.fail(error)
+        failure: BaseException | None = None
+        async with trio.open_nursery() as nursery:
+            if log.blocking and sum(sum(map(len, waiting.blocks)) for waiting in self._waiting) >= BESIDE_BYTES:
+                nursery.start_soon(self._stage_next, log, group.staged)
+            try:
+                await self._secure(log, group.staged)
+            except BaseException as error:
+                failure = error
+        if failure is None:
+            self._show(unseen, group.staged.length)
             return
-        self._show(unseen, staged.length)
+        log.abandon()
+        for waiting in group.members:
+            waiting.fail(failure)
+        if self._next is not None:
+            self._waiting.extendleft(reversed(self._next.members))
+            self._next = None
 
-    def _take_waiting(self, log: FeedLog) -> tuple[list["_Waiting"], list[Buffer]]:
-        """Return appends to be written together and all their blocks; those that cannot be are told why."""
+    async def _finish_next(self, log: FeedLog) -> None:
+        """Make durable what was staged already."""
+        while self._next is not None:
+            await self._append_together(log)
+
+    async def _stage_next(self, log: FeedLog, after: Staged) -> None:
+        self._next = await self._stage(log, after)
+
+    async def _stage(self, log: FeedLog, after: Staged | None) -> _Group | None:
+        """Stage what waits behind what was staged last, if anything; those with which that fails are told why."""
+        members, blocks = self._take_waiting(log, log.length if after is None else after.length)
+        if not members:
+            return None
+        try:
+            return _Group(members, await _staged(log, blocks, after))
+        except BaseException as error:
+            for waiting in members:
+                waiting.fail(error)
+            return None
+
+    def _take_waiting(self, log: FeedLog, length: int) -> tuple[list[_Waiting], list[Buffer]]:
+        """Return appends to be written together behind `length` blocks, and all their blocks.
+
+        Those that cannot be appended are told why.
+        """
         taken: list[_Waiting] = []
         blocks: list[Buffer] = []
         size = 0
@@ -195,14 +249,14 @@ class AppendableFeed:
                 break
             self._waiting.popleft()
             try:
-                self._check_length(waiting.expected_length, len(blocks))
+                self._check_length(waiting.expected_length, length + len(blocks))
                 log.check_appendable(waiting.blocks)
-                if waiting.run.failed:
+                if waiting.step.cannot_follow():
                     raise LengthChanged(f"feed {self.name} was not given what goes before these blocks")
             except DriveError as error:
                 waiting.fail(error)
                 continue
-            waiting.start = BlockIndex(log.length + len(blocks))
+            waiting.start = BlockIndex(length + len(blocks))
             taken.append(waiting)
             blocks += waiting.blocks
         return taken, blocks
@@ -210,8 +264,9 @@ class AppendableFeed:
     async def _append_unsigned(self, blocks: Sequence[Buffer], expected_length: int | None) -> BlockIndex:
         log = self._appendable()
         async with self._turn:
-            self._check_length(expected_length)
             with trio.CancelScope(shield=True):
+                await self._finish_next(log)
+                self._check_length(expected_length, self.length)
                 staged = await _staged(log, blocks)
             log.publish(staged, signed=False)
         self._audience.waiters.grew(self.length)
@@ -223,11 +278,11 @@ class AppendableFeed:
             raise NotWritable(f"feed {self.name} belongs to somebody else")
         return self.log
 
-    def _check_length(self, expected_length: int | None, more: int = 0) -> None:
-        """Tell whether the feed will have the expected length after `more` blocks that go before."""
+    def _check_length(self, expected_length: int | None, length: int) -> None:
+        """Return when `length`, with the blocks that go before, is the expected length."""
         self._check_open()
-        if expected_length is not None and expected_length != self.length + more:
-            raise LengthChanged(f"feed {self.name} has {self.length + more} blocks, not {expected_length}")
+        if expected_length is not None and expected_length != length:
+            raise LengthChanged(f"feed {self.name} has {length} blocks, not {expected_length}")
 
     def _show(self, start: int, end: int) -> None:
         """Tell everybody of our own blocks, which are durable now."""
@@ -237,11 +292,7 @@ class AppendableFeed:
 
     async def _secure(self, log: FeedLog, staged: Staged) -> None:
         """Make a staged append durable and only then part of the feed."""
-        try:
-            await _in_thread(log, lambda: log.secure(staged))
-        except BaseException:
-            log.abandon()
-            raise
+        await _in_thread(log, lambda: log.secure(staged))
         log.publish(staged)
         pages = log.begin_flush() or []
         try:
@@ -275,26 +326,26 @@ class AppendableFeed:
             raise Closed(f"feed {self.name} is closed")
 
 
-async def _staged(log: FeedLog, blocks: Sequence[Buffer]) -> Staged:
+async def _staged(log: FeedLog, blocks: Sequence[Buffer], after: Staged | None = None) -> Staged:
     """Stage an append; of many bytes one thread makes the hashes while another one writes."""
     if not log.blocking or sum(map(len, blocks)) < BESIDE_BYTES:
-        return log.stage(blocks)
-    log.begin_staging(blocks)
+        return log.stage(blocks, after)
+    before = log.begin_staging(blocks, after)
     hashing: list[Grown] = []
-    failed: OSError | None = None
+    failed: Exception | None = None
 
     async def hash_beside() -> None:
-        hashing.append(await trio.to_thread.run_sync(log.grown, blocks, limiter=_limiter))
+        hashing.append(await trio.to_thread.run_sync(log.grown, before, blocks, limiter=_limiter))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hash_beside)
         try:
-            await trio.to_thread.run_sync(log.stage_content, blocks, limiter=_limiter)
-        except OSError as error:
+            await trio.to_thread.run_sync(log.stage_content, before, blocks, limiter=_limiter)
+        except Exception as error:  # as it is, not in a group
             failed = error
     if failed is not None:
         raise failed
-    return log.stage_nodes(hashing[0])
+    return log.stage_nodes(before, hashing[0])
 
 
 async def _in_thread(log: FeedLog, work: Callable[[], None]) -> None:

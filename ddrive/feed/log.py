@@ -102,7 +102,7 @@ class FeedLog(OwnedFeed):
             self._starts.clear()
             self._pairs.clear()
         grew = checked.length > self.length
-        if grew and self._staged is not None:
+        if grew and (self._staged is not None or self._staging):
             raise InvalidProof(f"feed {short(self.key)} grew elsewhere during an append")
         new_block = value is not None and (bool(checked.contradicted) or not self._bits.has(index))
         if new_block and value is not None and self.on_write is not None:
@@ -194,7 +194,8 @@ class FeedLog(OwnedFeed):
             self._verified.set_blocks(first, last, False)
             if low is None or high is None:
                 continue
-            if after is None and self._staged is None and self._files.data.size() <= high:
+            is_end = after is None and self._staged is None and not self._staging
+            if is_end and self._files.data.size() <= high:
                 self._files.data.truncate(min(low, self._files.data.size()))
             else:
                 self._files.data.punch(low, high - low)

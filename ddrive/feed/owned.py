@@ -75,7 +75,8 @@ class OwnedFeed(StoredFeed):
         self.floor = 0  # blocks of a feed of ours that were signed for sure, while not all of them are here
         self.claimed: Callable[[], int] = lambda: 0  # the length that a peer says a feed of ours has
         self.forked = directory.exists(FORKED)
-        self._staged: Staged | None = None
+        self._staged: Staged | None = None  # the last one that is neither published nor abandoned
+        self._staging = False  # another one is being written
         self._unsynced_batches = UNSYNCED_BATCHES  # appends since the bits were made durable: none known
         self._signing = False  # a signature is on its way to the disk
         self._unsynced = bits.dirty
@@ -184,44 +185,54 @@ class OwnedFeed(StoredFeed):
         self.publish(staged)
         return staged.start
 
-    def stage(self, blocks: Sequence[Buffer]) -> Staged:
+    def stage(self, blocks: Sequence[Buffer], after: Staged | None = None) -> Staged:
         """Write blocks and their nodes beyond the end of the feed, without signing or announcing them.
 
-        `secure` has to follow, then `publish` or, when it failed, `abandon`.
+        `secure` has to follow, then `publish` or, when it failed, `abandon`. They go behind `after`, the append that
+        was staged last: while that is made durable this one can be written. `abandon` gives up both.
         """
-        self.begin_staging(blocks)
-        self.stage_content(blocks)
-        return self.stage_nodes(self.grown(blocks))
+        before = self.begin_staging(blocks, after)
+        self.stage_content(before, blocks)
+        return self.stage_nodes(before, self.grown(before, blocks))
 
-    def begin_staging(self, blocks: Sequence[Buffer]) -> None:
-        """Tell who has to know that blocks are about to be written: the first step of `stage`."""
+    def begin_staging(self, blocks: Sequence[Buffer], after: Staged | None = None) -> Staged:
+        """Tell who has to know that blocks are about to be written: the first step of `stage`.
+
+        Returns what they follow: `after`, or the feed as it is.
+        """
         self.check_appendable(blocks)
+        if self._staged is not after or self._staging:
+            raise StorageError(f"another append to feed {short(self.key)} is under way")
+        before = after or Staged(BlockIndex(self.length), self.length, self.byte_length, self.roots)
         size = sum(map(len, blocks))
-        if self.length + len(blocks) > MAX_LENGTH or self.byte_length + size >= MAX_BYTES:
+        if before.length + len(blocks) > MAX_LENGTH or before.byte_length + size >= MAX_BYTES:
             raise TooLarge(f"feed {short(self.key)} would become too long")
         if self.on_write is not None:
-            for index, block in enumerate(blocks, self.length):
+            for index, block in enumerate(blocks, before.length):
                 self.on_write(index, block)
-        self.room(self.length, size)  # our own is written in any case, others' blocks may have to go for it
+        self.room(before.length, size)  # our own is written in any case, others' blocks may have to go for it
+        self._staging = True
+        return before
 
-    def stage_content(self, blocks: Sequence[Buffer]) -> None:
-        """Write blocks beyond the end of the feed. Like `grown`, fit for any thread."""
+    def stage_content(self, before: Staged, blocks: Sequence[Buffer]) -> None:
+        """Write blocks behind `before`. Like `grown`, fit for any thread."""
         if any(blocks):
-            with self._content_undone():
-                self._files.data.write_all(self.byte_length, blocks)
+            with self._undone(before):
+                self._files.data.write_all(before.byte_length, blocks)
 
-    def grown(self, blocks: Sequence[Buffer]) -> Grown:
-        """Return the tree that `blocks` make of the feed's."""
-        return merkle.grow(self.roots, self.length, blocks)
+    def grown(self, before: Staged, blocks: Sequence[Buffer]) -> Grown:
+        """Return the tree that `blocks` make of the one before them."""
+        return merkle.grow(before.roots, before.length, blocks)
 
-    def stage_nodes(self, grown: Grown) -> Staged:
+    def stage_nodes(self, before: Staged, grown: Grown) -> Staged:
         """Write the nodes of blocks that `stage_content` has written: the last step of `stage`."""
-        length = self.length + grown.added
+        length = before.length + grown.added
         if grown.added:
-            with self._content_undone():
-                self._files.write_tail(2 * self.length, grown.tail)
+            with self._undone(before):
+                self._files.write_tail(2 * before.length, grown.tail)
                 self._files.write_nodes(grown.parents)
-        self._staged = Staged(BlockIndex(self.length), length, self.byte_length + grown.size, grown.roots)
+        self._staged = Staged(BlockIndex(before.length), length, before.byte_length + grown.size, grown.roots)
+        self._staging = False
         return self._staged
 
     def secure(self, staged: Staged) -> None:
@@ -243,7 +254,8 @@ class OwnedFeed(StoredFeed):
 
         Until then peers are neither told of it nor given it, so that nothing is lost with it but itself.
         """
-        self._staged = None
+        if self._staged is staged:
+            self._staged = None
         self.signed_length = staged.length if signed else self.signed_length
         if staged.length == staged.start:
             return
@@ -255,7 +267,7 @@ class OwnedFeed(StoredFeed):
         self.length, self.byte_length, self.roots = staged.length, staged.byte_length, staged.roots
 
     def abandon(self) -> None:
-        """Give up a staged append whose `secure` failed.
+        """Give up a staged append whose `secure` failed, and what was staged behind it.
 
         Once its signature may be on disk nothing else may be signed in its place; opening the feed again shows.
         """
@@ -263,12 +275,13 @@ class OwnedFeed(StoredFeed):
         self._damaged = self._damaged or self._signing
 
     @contextmanager
-    def _content_undone(self) -> Iterator[None]:
-        """Cut off what was written beyond the end when it could not be completed."""
+    def _undone(self, before: Staged) -> Iterator[None]:
+        """Cut off what was written behind `before` when it could not be completed."""
         try:
             yield
-        except OSError:
-            self._files.data.truncate(min(self._files.data.size(), self.byte_length))
+        except BaseException:
+            self._staging = False
+            self._files.data.truncate(min(self._files.data.size(), before.byte_length))
             raise
 
     # -- making it durable
@@ -358,8 +371,6 @@ class OwnedFeed(StoredFeed):
                 f"feed {short(self.key)} is ours, has {self.length} blocks here and {claimed} at a peer: "
                 "wait until they have been fetched"
             )
-        if self._staged is not None:
-            raise StorageError(f"another append to feed {short(self.key)} is under way")
         for block in blocks:
             if len(block) > MAX_APPEND_BYTES:
                 raise TooLarge(f"a block of {len(block)} bytes is over the limit of {MAX_APPEND_BYTES}")

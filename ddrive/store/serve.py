@@ -5,7 +5,7 @@ of them go when the client goes. Each open feed has at most one change record in
 in it until it is written, and when there are too many it tells everything anew.
 
     feed.open    {handle, dialect, key | name, live} -> {key, path, length, byte_length, writable, forked, runs, peers}
-    feed.append  {handle, blocks, expected_length, run} -> {index, length}
+    feed.append  {handle, blocks | places + file, expected_length, run} -> {index, length}; places: [[offset, size]…]
     feed.refresh {handle} -> {length}
     feed.close   {handle} -> {}
     notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
@@ -16,22 +16,26 @@ in it until it is written, and when there are too many it tells everything anew.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
-from ddrive.errors import BadHandle, Closed, CorruptStorage, DriveError, LocalProtocolError
-from ddrive.feed.appending import Run
+from ddrive.errors import BadHandle, Closed, CorruptStorage, DriveError, LocalProtocolError, TooLarge
+from ddrive.feed.appending import Step
 from ddrive.feed.feed import Feed
+from ddrive.feed.file_blocks import FileBlocks, Place, loaded
+from ddrive.feed.hashing import Buffer
 from ddrive.feed.passing import Passing
 from ddrive.feed.reading import SEGMENT_BITS
 from ddrive.ids import BlockIndex, PublicKey, short
 from ddrive.replication.demand import AHEAD_BLOCKS
 from ddrive.store.answering import Outbox
 from ddrive.store.derive import feed_folder
-from ddrive.store.rpc import Event
+from ddrive.store.rpc import MAX_FRAME_BYTES, Event
 from ddrive.store.store import OwnedStore
 
 MAX_CHANGES = 256  # gathered for one feed; with more, all held runs are sent instead
@@ -197,6 +201,20 @@ class _Served:
             self.feed.clear(index, index + 1)
 
 
+def _blocks_in(params: dict[str, Any]) -> Sequence[Buffer]:
+    """Return what is to be appended. Raises: LocalProtocolError, TooLarge."""
+    if "file" not in params:
+        return list(params["blocks"])
+    places = [Place(offset, size) for offset, size in params["places"]]
+    if not all(isinstance(number, int) and number >= 0 for place in places for number in place):
+        raise LocalProtocolError("feed.append: places are pairs of an offset and a size")
+    if sum(place.size for place in places) > MAX_FRAME_BYTES:
+        raise TooLarge(f"an append of more than {MAX_FRAME_BYTES} bytes from a file: make several of it")
+    if not stat.S_ISREG(os.fstat(params["file"].fileno()).st_mode):
+        raise LocalProtocolError("feed.append: only the bytes of a regular file can be appended")
+    return FileBlocks(params["file"], places)
+
+
 @dataclass
 class _Opening:
     """What came for a handle before its feed was open: notices wait here, calls wait for `done`."""
@@ -211,7 +229,7 @@ class _Turn:
     """An append among those of one client to one feed."""
 
     number: Any  # of its run
-    run: Run
+    step: Step
     begun: trio.Event = field(default_factory=trio.Event)
 
 
@@ -243,7 +261,7 @@ class FeedService:
         elif method == "feed.append":
             before, number = self._turns.get(handle), params.get("run")
             goes_on = before is not None and number is not None and number == before.number
-            turn = _Turn(number, before.run if before is not None and goes_on else Run())
+            turn = _Turn(number, Step(before.step if before is not None and goes_on else None))
             self._turns[handle], params["turn"] = turn, (before, turn)
 
     async def call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
@@ -266,15 +284,16 @@ class FeedService:
     async def _append(self, params: dict[str, Any]) -> dict[str, Any]:
         before, turn = params["turn"]
         try:
+            blocks = await loaded(_blocks_in(params))  # of a file, while those before are stored
             if before is not None:
                 await before.begun.wait()
             feed = await self._feed_of(params)
         except BaseException:
-            turn.run.failed = True
+            turn.step.failed = True
             raise
         finally:
             turn.begun.set()  # the next one goes on after the append below has taken its place
-        index = await feed.append(params["blocks"], expected_length=params["expected_length"], run=turn.run)
+        index = await feed.append(blocks, expected_length=params["expected_length"], step=turn.step)
         return {"index": index, "length": feed.length}
 
     async def _feed_of(self, params: dict[str, Any]) -> Feed:

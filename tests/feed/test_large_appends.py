@@ -1,13 +1,18 @@
 """Appends of many bytes: a thread makes the hashes while the blocks are written. The files are real."""
 
 import errno
+import time
 
 import pytest
+import trio
+import trio.testing
 
-from ddrive.feed import Feed, FileDirectory
+from ddrive.errors import Closed
+from ddrive.feed import Feed, FeedLog, FileDirectory, appending
 from ddrive.feed.appending import BESIDE_BYTES
 from ddrive.feed.storage import FILE_NAMES, FileStorage
-from tests.feed.samples import writer
+from tests.feed.samples import content, writer
+from tests.support.until import until
 
 BLOCKS = [bytes([number]) * (65536 - number) for number in range(2 * BESIDE_BYTES // 65536)]
 
@@ -47,3 +52,92 @@ async def test_a_full_disk_leaves_the_feed_as_it_was(tmp_path, monkeypatch, dura
     assert await feed.append(BLOCKS, durable=durable) == 1
     assert [feed.get_held(index + 1) for index in range(len(BLOCKS))] == BLOCKS
     await feed.aclose()
+
+
+async def test_while_one_is_made_durable_the_next_one_is_written(tmp_path, monkeypatch):
+    feed = Feed(writer(directory=FileDirectory(tmp_path)))
+    monkeypatch.setattr(appending, "TOGETHER_BYTES", BESIDE_BYTES)
+    ends = staged_at_each_sync(feed, monkeypatch)
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(append_in_order, feed, number)
+            await trio.testing.wait_all_tasks_blocked()
+    assert max(ends) == 2
+    assert [feed.get_held(index) for index in range(feed.length)] == BLOCKS * 4
+    await feed.aclose()
+    assert len(content(FeedLog.open(FileDirectory(tmp_path)))) == 4 * len(BLOCKS)
+
+
+async def test_what_was_written_behind_a_sync_that_failed_is_written_again(tmp_path, monkeypatch):
+    feed = Feed(writer(directory=FileDirectory(tmp_path)))
+    monkeypatch.setattr(appending, "TOGETHER_BYTES", BESIDE_BYTES)
+    sync_content, failing = feed.log._files.sync_content, [True]
+
+    def sync_or_not():
+        if failing:
+            failing.pop()
+            time.sleep(0.2)  # so that the next one is written by then
+            raise OSError(errno.EIO, "the disk is broken")
+        sync_content()
+
+    monkeypatch.setattr(feed.log._files, "sync_content", sync_or_not)
+    found = []
+
+    async def append(first):
+        try:
+            found.append((first, await feed.append([first, *BLOCKS])))
+        except OSError as error:
+            found.append((first, error.errno))
+
+    async with trio.open_nursery() as nursery:
+        for first in (b"one", b"two", b"three"):
+            nursery.start_soon(append, first)
+            await trio.testing.wait_all_tasks_blocked()
+    size = len(BLOCKS) + 1
+    assert found == [(b"one", errno.EIO), (b"two", 0), (b"three", size)]
+    assert [feed.get_held(0), feed.get_held(size), feed.length] == [b"two", b"three", 2 * size]
+    await feed.aclose()
+    assert content(FeedLog.open(FileDirectory(tmp_path)))[size] == b"three"
+
+
+async def test_closing_makes_durable_what_is_written_already(tmp_path, monkeypatch):
+    feed = Feed(writer(directory=FileDirectory(tmp_path)))
+    monkeypatch.setattr(appending, "TOGETHER_BYTES", BESIDE_BYTES)
+    ends = staged_at_each_sync(feed, monkeypatch)
+    found = []
+
+    async def append(number):
+        try:
+            found.append(await feed.append(BLOCKS, expected_length=number * len(BLOCKS)))
+        except Closed:
+            found.append(None)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(4):
+            nursery.start_soon(append, number)
+            await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: bool(ends))
+        await feed.aclose()
+    done = [index for index in found if index is not None]
+    assert done == [number * len(BLOCKS) for number in range(len(done))]
+    assert 2 <= len(done) < 4
+    assert len(content(FeedLog.open(FileDirectory(tmp_path)))) == len(done) * len(BLOCKS)
+
+
+async def append_in_order(feed, number):
+    """Append `BLOCKS` as the one after `number` others."""
+    await feed.append(BLOCKS, expected_length=number * len(BLOCKS))
+
+
+def staged_at_each_sync(feed, monkeypatch):
+    """Return where is noted, at the end of each sync, how many appends are written and not part of the feed yet."""
+    found = []
+    secure = feed.log.secure
+
+    def slow(staged):
+        time.sleep(0.2)
+        secure(staged)
+        found.append((feed.log._staged.length - feed.log.length) // len(BLOCKS))
+
+    monkeypatch.setattr(feed.log, "secure", slow)
+    return found

@@ -6,7 +6,8 @@ import pytest
 import trio
 
 from ddrive.errors import DriveError
-from ddrive.feed import Feed, FeedLog
+from ddrive.feed import Feed, FeedLog, appending
+from ddrive.feed.owned import Staged
 from tests.feed.samples import PAIR, Crashed, CrashingDirectory, content, writer
 
 GROUPS = 6
@@ -33,22 +34,29 @@ async def load(feed: Feed, durable: set[bytes]) -> None:
     await feed.append([b"last"], durable=False)
 
 
+@pytest.mark.parametrize("ahead", [False, True], ids=["one-by-one", "staged-ahead"])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("changes", range(0, 96, 2))
-async def test_what_was_acknowledged_survives_and_the_rest_is_a_prefix(changes: int, seed: int) -> None:
+async def test_what_was_acknowledged_survives_and_the_rest_is_a_prefix(
+    monkeypatch: pytest.MonkeyPatch, changes: int, seed: int, ahead: bool
+) -> None:
     disk, durable = CrashingDirectory(changes), set[bytes]()
+    if ahead:
+        disk.blocking = True
+        monkeypatch.setattr(appending, "BESIDE_BYTES", 1)
+        monkeypatch.setattr(appending, "TOGETHER_BYTES", 500)
     written: list[bytes] = []
     with suppress(Crashed, DriveError):
         feed = Feed(writer(directory=disk))
-        stage = feed.log.stage  # type: ignore[union-attr]
+        begin = feed.log.begin_staging  # type: ignore[union-attr]
 
-        def noted(blocks: list[bytes]) -> object:
-            staged = stage(blocks)
-            del written[staged.start :]
+        def noted(blocks: list[bytes], after: Staged | None) -> Staged:
+            before = begin(blocks, after)
+            del written[before.length :]
             written.extend(blocks)
-            return staged
+            return before
 
-        feed.log.stage = noted  # type: ignore[method-assign,union-attr,assignment]
+        feed.log.begin_staging = noted  # type: ignore[method-assign,union-attr,assignment]
         await load(feed, durable)
     directory = disk.after_restart(seed)
     if not directory.exists("key") or len(directory.files["key"]) < 32:
