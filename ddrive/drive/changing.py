@@ -23,7 +23,7 @@ from ddrive.drive.stat import (
     encode_stat,
 )
 from ddrive.drive.view import DriveView
-from ddrive.drive.writer import Content, NewEntry, blocks_of, new_stat, store, store_stream
+from ddrive.drive.writer import Content, NewEntry, blocks_of, grouped, new_stat, store, store_stream
 from ddrive.errors import (
     AlreadyExists,
     CrossesMount,
@@ -71,7 +71,7 @@ class ChangingDrive(DriveView):
         await self._check_replaceable(where)
         own = await self.own(where)
         stat = new_stat(FILE_BIT | mode & PERMISSION_BITS, uid=uid, gid=gid, mtime_ms=mtime_ms, metadata=metadata)
-        return await store_stream(own.trie, own.content, own.path, stat, blocks_of(content))
+        return await store_stream(own.trie, own.content, own.path, stat, grouped(blocks_of(content)))
 
     async def mkdir(
         self, path: str, *, mode: int = DIRECTORY_MODE, uid: int = 0, gid: int = 0, mtime_ms: int | None = None

@@ -13,11 +13,13 @@ import trio
 from ddrive.drive.reader import Extent
 from ddrive.errors import LengthChanged, Unsupported
 from ddrive.feed import Feed
+from ddrive.feed.file_blocks import loaded, sizes_of
 from ddrive.ids import BlockIndex, PublicKey, short
 from ddrive.store.interface import Store
 
 BLOCK_BYTES = 64 * 1024  # of the files we write
 APPEND_BYTES = 16 * 1024 * 1024  # appended at once, with one signature and one sync
+COMPARED_BLOCKS = 64  # read together
 QUIET_S = 0.25  # more than lies between two appends of one file
 PATIENCE_S = 60.0  # with somebody who never pauses; then we go between
 KEY_BYTES = 32
@@ -72,16 +74,19 @@ class Spare:
         When something else comes next, nothing can be taken any more.
         """
         count = min(len(blocks), self._end - self.start)
-        if self._feed.held(self.start, self.start + count) == count:
-            for number in range(count):
-                if await self._feed.get(BlockIndex(self.start + number)) != blocks[number]:
-                    break
-            else:
-                self.start += count
-                self.byte_start += sum(map(len, blocks[:count]))
-                return count
-        self._end = self.start
-        return 0
+        if self._feed.held(self.start, self.start + count) < count or not await self._are_next(blocks[:count]):
+            self._end = self.start
+            return 0
+        self.start += count
+        self.byte_start += sum(sizes_of(blocks[:count]))
+        return count
+
+    async def _are_next(self, blocks: Sequence[Block]) -> bool:
+        for start in range(0, len(blocks), COMPARED_BLOCKS):
+            for index, block in enumerate(await loaded(blocks[start : start + COMPARED_BLOCKS]), self.start + start):
+                if await self._feed.get(BlockIndex(index)) != block:
+                    return False
+        return True
 
 
 class FileWriter:
@@ -107,7 +112,7 @@ class FileWriter:
         return Extent(self._start, self._blocks, self._byte_start, self._size)
 
     async def write(self, blocks: Sequence[Block]) -> None:
-        """Append `blocks`, durable on return. Raises: NotWritable, TooLarge, OSError of the disk."""
+        """Append `blocks`, durable on return. Raises: NotWritable, TooLarge, SourceChanged, OSError of the disk."""
         if self._spare is not None:
             start, byte_start = self._spare.start, self._spare.byte_start
             if taken := await self._spare.take(blocks):
@@ -134,7 +139,7 @@ class FileWriter:
         if not self._blocks:
             self._start, self._byte_start = start, byte_start
         self._blocks += len(blocks)
-        self._size += sum(map(len, blocks))
+        self._size += sum(sizes_of(blocks))
 
     async def _until_quiet(self) -> None:
         """Return when nobody has appended for a moment: who is within a file would have to repeat it because of us."""

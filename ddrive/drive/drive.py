@@ -22,7 +22,7 @@ from ddrive.drive.stat import FILE_BIT, FILE_MODE, NO_METADATA, PERMISSION_BITS,
 from ddrive.drive.streams import FileReceiveStream, FileSendStream
 from ddrive.drive.tags import Tags
 from ddrive.drive.watch import Watch
-from ddrive.drive.writer import new_stat, store_stream
+from ddrive.drive.writer import grouped, new_stat, store_stream
 from ddrive.errors import AlreadyExists, NotFound, NotWritable, Unsupported
 from ddrive.feed import Feed
 from ddrive.feed.subscription import Subscription
@@ -294,7 +294,7 @@ class Drive(ChangingDrive):
         now = new_stat(FILE_MODE)
         stat = replace(old if old.is_file else made, mtime_ms=now.mtime_ms, ctime_ms=now.ctime_ms)
         own = await self.own(where)
-        return await store_stream(own.trie, own.content, own.path, stat, blocks)
+        return await store_stream(own.trie, own.content, own.path, stat, grouped(blocks))
 
     @staticmethod
     async def _no_commit(stat: Stat, _: AsyncGenerator[Block, None]) -> Stat:

@@ -38,10 +38,10 @@ from ddrive.drive.source import (
 from ddrive.drive.stat import Stat, decode_stat
 from ddrive.drive.stored import find_spare, holds, placed, renewed, same_attributes, same_content, values_in
 from ddrive.drive.writer import NewEntry, blocks_of, store, store_stream
-from ddrive.errors import CorruptStorage, NotADirectory
+from ddrive.errors import CorruptStorage, NotADirectory, SourceChanged
 from ddrive.trie import MOUNT_FLAG, Delete
 
-CHUNK_BYTES = 4 * 1024 * 1024  # of a large file, read with one hop to a thread
+CHUNK_BYTES = 4 * 1024 * 1024  # of a large file that is compared, read with one hop to a thread
 LISTED_MIN = 8  # entries of one directory to compare, for which the drive's are listed rather than looked up
 BATCH_ENTRIES = 1024  # stored with one append; the event loop is busy with them for about 0.1 s
 
@@ -270,7 +270,7 @@ class _Import:
             try:
                 if old is not None and old.size == found.stat.size:
                     async with _opened(self._source, found) as file:
-                        if await self._holds(old, found, self._chunks(file, counted=False)):
+                        if await self._holds(old, found, self._chunks(file)):
                             self._keep(found.path, old, file.stat)
                             return
                 if self._own is None or self._dry_run:
@@ -279,9 +279,9 @@ class _Import:
                     return
                 async with _opened(self._source, found) as file:
                     path, stat = self._place(found.path), renewed(old, file.stat)
-                    chunks = self._chunks(file, counted=True)
-                    stored = await store_stream(self._own.trie, self._own.content, path, stat, chunks, spare=self.spare)
-            except Unreadable as problem:
+                    groups = self._groups(file)
+                    stored = await store_stream(self._own.trie, self._own.content, path, stat, groups, spare=self.spare)
+            except (Unreadable, SourceChanged) as problem:
                 why = str(problem)
                 continue
             self._changed(path)
@@ -289,13 +289,18 @@ class _Import:
             return
         self._refuse(found.path, why)
 
-    async def _chunks(self, file: OpenFile, *, counted: bool) -> AsyncGenerator[Block, None]:
+    async def _chunks(self, file: OpenFile) -> AsyncGenerator[Block, None]:
         """Yield the blocks of a large file, then check that it stayed what it was."""
         while blocks := await trio.to_thread.run_sync(file.read, CHUNK_BYTES):
             for block in blocks:
                 yield block
-            if counted:
-                self.tally.add_bytes(sum(map(len, blocks)))
+        file.check()
+
+    async def _groups(self, file: OpenFile) -> AsyncGenerator[Sequence[Block], None]:
+        """Yield the blocks of a large file where they are, count them, then check that it stayed what it was."""
+        for group in file.groups():
+            yield group
+            self.tally.add_bytes(sum(group.sizes))
         file.check()
 
     # -- counting

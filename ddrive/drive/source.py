@@ -8,6 +8,7 @@ import os
 import stat as modes
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from ddrive.drive.stat import (
     user_attributes,
 )
 from ddrive.errors import InvalidPath
+from ddrive.feed.file_blocks import FileBlocks, Place
 
 LARGE_BYTES = APPEND_BYTES  # a file above that is not read whole
+GROUP_BYTES = 64 * 1024 * 1024  # of a large file, appended without being read here
 ATTEMPTS = 3  # at reading a file that changes meanwhile
 IGNORE_FILE_BYTES_MAX = 1024 * 1024
 _NS_PER_MS = 1_000_000
@@ -183,10 +186,11 @@ class OpenFile:
     def __init__(self, root: Path, found: Found) -> None:
         self._bytes = 0
         try:
-            self._descriptor = os.open(root / found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor = os.open(root / found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as problem:
             raise Unreadable(problem.strerror or str(problem)) from None
-        status = os.fstat(self._descriptor)
+        self._file = FileIO(descriptor)
+        status = os.fstat(descriptor)
         if not modes.S_ISREG(status.st_mode):
             self.close()
             raise Unreadable("it was replaced while it was imported")
@@ -204,10 +208,18 @@ class OpenFile:
             raise Unreadable(problem.strerror or str(problem)) from None
         return blocks
 
+    def groups(self) -> Iterator[FileBlocks]:
+        """Yield all blocks without reading them, `GROUP_BYTES` at a time."""
+        for start in range(0, self.stat.size, GROUP_BYTES):
+            end = min(start + GROUP_BYTES, self.stat.size)
+            starts = range(start, end, BLOCK_BYTES)
+            yield FileBlocks(self._file, [Place(at, min(BLOCK_BYTES, end - at)) for at in starts])
+            self._bytes = end
+
     def _block(self) -> bytes:
-        block = os.read(self._descriptor, BLOCK_BYTES)
+        block = os.read(self._file.fileno(), BLOCK_BYTES)
         while 0 < len(block) < BLOCK_BYTES and self._bytes + len(block) < self.stat.size:
-            more = os.read(self._descriptor, BLOCK_BYTES - len(block))  # a short read in the middle of a file
+            more = os.read(self._file.fileno(), BLOCK_BYTES - len(block))  # a short read in the middle of a file
             if not more:
                 break
             block += more
@@ -216,13 +228,13 @@ class OpenFile:
 
     def check(self) -> None:
         """Raise Unreadable when the file changed while it was read."""
-        now = os.fstat(self._descriptor)
+        now = os.fstat(self._file.fileno())
         if self._bytes != self.stat.size or (now.st_size, now.st_mtime_ns) != (self.stat.size, self._modified_ns):
             raise Unreadable("it changes while it is imported")
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._descriptor)
+        self._file.close()
 
 
 @dataclass(frozen=True, slots=True)

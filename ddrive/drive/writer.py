@@ -71,29 +71,37 @@ async def store_stream(
     content: Feed,
     path: str,
     stat: Stat,
-    chunks: AsyncGenerator[Block, None],
+    groups: AsyncGenerator[Sequence[Block], None],
     *,
     spare: Spare | None = None,
 ) -> Stat:
-    """Append a file of any size piece by piece, then store its entry; return its attributes.
+    """Append a file of any size, group of blocks by group, then store its entry; return its attributes.
 
-    `chunks` is closed at the end. When it fails nothing is stored. What is there to `spare` is not appended again.
-    Raises: as `store`, and what `chunks` raises.
+    `groups` is closed at the end. When it fails nothing is stored. What is there to `spare` is not appended again.
+    Raises: as `store`, and what `groups` raises.
     """
-    async with aclosing(chunks), writing(content):
+    async with aclosing(groups), writing(content):
         written = FileWriter(content, spare)
-        group: list[Block] = []
-        size = 0
-        async for block in chunks:
-            group.append(block)
-            size += len(block)
-            if size >= APPEND_BYTES:
-                await written.write(group)
-                group, size = [], 0
-        await written.write(group)
+        async for group in groups:
+            await written.write(group)
         stat = located(stat, written.extent)
         await trie.put(path, encode_stat(stat))
     return stat
+
+
+async def grouped(blocks: AsyncGenerator[Block, None]) -> AsyncGenerator[Sequence[Block], None]:
+    """Yield blocks in groups of about `APPEND_BYTES`."""
+    group: list[Block] = []
+    size = 0
+    async with aclosing(blocks):
+        async for block in blocks:
+            group.append(block)
+            size += len(block)
+            if size >= APPEND_BYTES:
+                yield group
+                group, size = [], 0
+    if group:
+        yield group
 
 
 async def blocks_of(content: Content) -> AsyncGenerator[Block, None]:

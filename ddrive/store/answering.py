@@ -7,15 +7,18 @@ by `Pending` items that are turned into one message when they are written.
 
 import logging
 from collections import deque
+from io import FileIO
 from typing import Any, Protocol
 
 import trio
 
 from ddrive.errors import Closed, DriveError, RemoteProtocolError, StorageError
 from ddrive.store.rpc import NOTICE, Call, Cancel, Event, Failure, Message, MessageReader, Reply, encode, failure
+from ddrive.store.sockets import receive
 
 MAX_CALLS = 1024  # running at once for one client; it waits with further ones
 MAX_QUEUED_BYTES = 16 * 1024 * 1024  # of replies not yet taken by the client; then its calls wait
+MAX_FILES = 64  # received and not yet called for
 _CHUNK_BYTES = 256 * 1024  # one receive
 _WRITE_BYTES = 1024 * 1024  # gathered for one send
 
@@ -36,7 +39,10 @@ class Service(Protocol):
         """Take note that `call` comes next with these: whatever else the client sent after it is handled later."""
 
     async def call(self, method: str, params: dict[str, Any]) -> Any:
-        """Return the result of `method`. Raises: DriveError, which crosses the socket."""
+        """Return the result of `method`. Raises: DriveError, which crosses the socket.
+
+        A `file` among the parameters is an open one, closed when the call has ended.
+        """
 
     def notice(self, method: str, params: dict[str, Any]) -> None:
         """Take note of something that needs no answer."""
@@ -94,11 +100,12 @@ class Outbox:
 class Answering:
     """Serves one connection until it ends; `outbox` is where the service puts its events."""
 
-    def __init__(self, stream: trio.abc.Stream, *, name: str = "client") -> None:
+    def __init__(self, stream: trio.SocketStream, *, name: str = "client") -> None:
         self.outbox = Outbox()
         self._stream = stream
         self._name = name
         self._running: dict[int, trio.CancelScope] = {}
+        self._files: deque[FileIO] = deque()  # for calls of which not all was received
         self._room = trio.Event()
 
     async def run(self, service: Service) -> None:
@@ -109,15 +116,24 @@ class Answering:
                 await self._read(service, nursery)
                 nursery.cancel_scope.cancel()
         finally:
+            for file in self._files:
+                file.close()
             with trio.CancelScope(shield=True):
                 await service.aclose()
 
     async def _read(self, service: Service, nursery: trio.Nursery) -> None:
         reader = MessageReader()
         try:
-            while chunk := await self._stream.receive_some(_CHUNK_BYTES):
-                for message in reader.receive(bytes(chunk)):
+            while True:
+                chunk, file = await receive(self._stream, _CHUNK_BYTES)
+                if file is not None:
+                    self._files.append(file)
+                if not chunk:
+                    return
+                for message in reader.receive(chunk):
                     self._take(message, service, nursery)
+                if len(self._files) > MAX_FILES:
+                    raise RemoteProtocolError(f"more than {MAX_FILES} files without a call")
                 while len(self._running) >= MAX_CALLS or self.outbox.queued_bytes > MAX_QUEUED_BYTES:
                     self._room = trio.Event()
                     await self._room.wait()
@@ -138,6 +154,10 @@ class Answering:
             case Call():
                 if message.id in self._running:
                     raise RemoteProtocolError(f"call {message.id} is running already")
+                if "file" in message.params:
+                    if not self._files:
+                        raise RemoteProtocolError(f"{message.method}: no file came beside the call")
+                    message.params["file"] = self._files.popleft()
                 try:
                     service.expect(message.method, message.params)
                 except TypeError as error:
@@ -152,8 +172,12 @@ class Answering:
 
     async def _answer(self, call: Call, service: Service) -> None:
         answer: Reply | Failure = failure(call.id, Closed(f"{call.method}: cancelled"))
-        with self._running[call.id]:
-            answer = await self._outcome(call, service)
+        try:
+            with self._running[call.id]:
+                answer = await self._outcome(call, service)
+        finally:
+            if "file" in call.params:
+                call.params["file"].close()
         del self._running[call.id]
         self.outbox.send(answer)
         self._room.set()

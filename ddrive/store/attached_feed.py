@@ -13,6 +13,8 @@ import trio
 from ddrive.dialect import Dialect
 from ddrive.errors import CorruptStorage, DriveError, EngineError, LengthChanged, LocalProtocolError
 from ddrive.feed.feed import Feed
+from ddrive.feed.file_blocks import FileBlocks, sizes_of
+from ddrive.feed.hashing import Buffer
 from ddrive.feed.storage import FileDirectory
 from ddrive.feed.view import FeedView
 from ddrive.ids import BlockIndex, PublicKey, short
@@ -21,7 +23,7 @@ from ddrive.store.rpc import Failure, Reply, exception
 
 APPEND_BYTES = 32 * 1024 * 1024  # of one call; half the frame limit
 PIECE_BYTES = 4 * 1024 * 1024  # of one call when there may be several
-PIECES_UNDER_WAY = 3  # the engine writes one, has the next one, and receives the third
+PIECES_UNDER_WAY = 4  # the engine makes one durable, writes and reads one each, and receives the fourth
 _REFRESH_S = 6.0  # the engine's own limit is 5 s
 
 _log = logging.getLogger(__name__)
@@ -96,12 +98,12 @@ class AttachedFeed:
 
     # Appending
 
-    async def append(self, blocks: Sequence[Any], expected_length: int | None, atomic: bool = True) -> BlockIndex:
+    async def append(self, blocks: Sequence[Buffer], expected_length: int | None, atomic: bool = True) -> BlockIndex:
         """Return the index of the first of `blocks`, which the engine has signed and stored.
 
         More than `APPEND_BYTES`, or `PIECE_BYTES` of what need not be `atomic`, go in several calls; when somebody
-        appends in between, the first of them stay.
-        Raises: LengthChanged, NotWritable, TooLarge.
+        appends in between, the first of them stay. The engine reads blocks in a file itself.
+        Raises: LengthChanged, NotWritable, TooLarge, SourceChanged.
         """
         feed = self._opened()
         pieces = _pieces(blocks, APPEND_BYTES if atomic else PIECE_BYTES)
@@ -114,7 +116,7 @@ class AttachedFeed:
                 if expected_length is not None:
                     raise
 
-    async def _append_pieces(self, feed: Feed, pieces: list[list[bytes]], at: int) -> None:
+    async def _append_pieces(self, feed: Feed, pieces: list[Sequence[Buffer]], at: int) -> None:
         """Append the pieces in order, with some of them on their way at a time."""
         under_way: deque[_Piece] = deque()
         run = next(self._run_ids)
@@ -131,10 +133,14 @@ class AttachedFeed:
                 if piece.call is not None:
                     self._calling.abandon(piece.call)
 
-    def _send_piece(self, at: int, blocks: list[bytes], run: int) -> "_Piece":
-        params = {"handle": self.handle, "blocks": blocks, "expected_length": at, "run": run}
+    def _send_piece(self, at: int, blocks: Sequence[Buffer], run: int) -> "_Piece":
+        params: dict[str, Any] = {"handle": self.handle, "expected_length": at, "run": run}
         try:
-            return _Piece(at, blocks, self._calling.begin("feed.append", params))
+            if isinstance(blocks, FileBlocks):
+                return _Piece(
+                    at, blocks, self._calling.begin("feed.append", params | {"places": blocks.places}, blocks.file)
+                )
+            return _Piece(at, blocks, self._calling.begin("feed.append", params | {"blocks": blocks}))
         except EngineError:
             return _Piece(at, blocks, None)
 
@@ -269,7 +275,7 @@ class _Piece(NamedTuple):
     """Blocks that are being appended at `at`; without a call when there was no engine to send it to."""
 
     at: int
-    blocks: list[bytes]
+    blocks: Sequence[Buffer]
     call: UnderWay | None
 
     @property
@@ -278,14 +284,15 @@ class _Piece(NamedTuple):
         return self.call is None or isinstance(self.call.answer, Failure)
 
 
-def _pieces(blocks: Sequence[Any], max_bytes: int) -> list[list[bytes]]:
+def _pieces(blocks: Sequence[Buffer], max_bytes: int) -> list[Sequence[Buffer]]:
     """Return `blocks` in pieces of at most `max_bytes`, at least one block each."""
-    pieces: list[list[bytes]] = []
-    room = 0
-    for block in map(bytes, blocks):
-        if not pieces or len(block) > room:
-            pieces.append([])
-            room = max_bytes
-        pieces[-1].append(block)
-        room -= len(block)
+    pieces: list[Sequence[Buffer]] = []
+    begin, room = 0, max_bytes
+    for number, size in enumerate(sizes_of(blocks)):
+        if size > room and number > begin:
+            pieces.append(blocks[begin:number])
+            begin, room = number, max_bytes
+        room -= size
+    if begin < len(blocks):
+        pieces.append(blocks[begin:])
     return pieces

@@ -7,18 +7,20 @@ call.
 
 import itertools
 import logging
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import trio
 
 from ddrive.errors import EngineError, RemoteProtocolError
 from ddrive.store.rpc import NOTICE, Call, Cancel, Event, Failure, Message, MessageReader, Reply, encode, exception
-from ddrive.store.sockets import connect
+from ddrive.store.sockets import connect, send_file
 
 _CHUNK_BYTES = 256 * 1024  # one receive
 _EVENTS_KEPT = 1000  # per listener of a topic; the oldest go first
@@ -55,6 +57,13 @@ class UnderWay:
     answer: Reply | Failure | None = None
 
 
+class _WithFile(NamedTuple):
+    """A frame and what goes along with it: an open file of our own."""
+
+    frame: bytes
+    file: FileIO
+
+
 class Calling:
     """One client of the engine at `path`. Made by `open_calling`."""
 
@@ -64,7 +73,7 @@ class Calling:
         self.began = trio.Event()  # the first connection is in use
         self._ids = itertools.count(NOTICE + 1)
         self._waiting: dict[int, UnderWay] = {}
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes | _WithFile] = deque()
         self._wake = trio.Event()
         self._up = trio.Event()
         self.ended = trio.Event()  # there will be no connection any more
@@ -87,12 +96,15 @@ class Calling:
         """
         return await self.result(self._start(Call(next(self._ids), method, params or {}), lasting, on_answer))
 
-    def begin(self, method: str, params: dict[str, Any]) -> UnderWay:
+    def begin(self, method: str, params: dict[str, Any], file: FileIO | None = None) -> UnderWay:
         """Send a call without waiting; hand what this returns to `result` or `abandon`. Calls go out in this order.
 
+        An open `file` goes along as the parameter of that name; it may be closed here at any time.
         Raises: EngineError when the engine is gone.
         """
-        return self._start(Call(next(self._ids), method, params), False, None)
+        if file is not None:
+            params = params | {"file": True}
+        return self._start(Call(next(self._ids), method, params), False, None, file)
 
     async def result(self, waiting: UnderWay) -> Any:
         """Return what the engine answers to a call, and abandon the call when that is cancelled.
@@ -157,20 +169,20 @@ class Calling:
             self._check_open()
             await self._up.wait()
 
-    def _start(self, call: Call, lasting: bool, on_answer: OnAnswer | None) -> UnderWay:
+    def _start(self, call: Call, lasting: bool, on_answer: OnAnswer | None, file: FileIO | None = None) -> UnderWay:
         self._check_open()
         if not (self.connected or lasting):
             raise EngineError(f"no engine answers at {self.path}: start it with `ddrive daemon`")
         frame = encode(call)
         waiting = self._waiting[call.id] = UnderWay(call, lasting, on_answer)
         if self.connected:
-            self._push(frame)
+            self._push(frame if file is None else _WithFile(frame, FileIO(os.dup(file.fileno()))))
         return waiting
 
     def _send(self, message: Message) -> None:
         self._push(encode(message))
 
-    def _push(self, frame: bytes) -> None:
+    def _push(self, frame: "bytes | _WithFile") -> None:
         self._queue.append(frame)
         self._wake.set()
 
@@ -205,7 +217,6 @@ class Calling:
                 pause_s = min(pause_s * 1.3, _RETRY_MAX_S)
 
     async def _talk(self, stream: trio.SocketStream) -> None:
-        self._queue.clear()
         self.connected = True
         lasting = list(self._waiting.values())
         for restorer in list(self._restorers):
@@ -225,6 +236,9 @@ class Calling:
     def _lost(self) -> None:
         self.connected = False
         self._up = trio.Event()
+        while self._queue:
+            if isinstance(item := self._queue.popleft(), _WithFile):
+                item.file.close()
         for restorer in list(self._restorers):
             restorer.disconnected()
         for waiting in list(self._waiting.values()):
@@ -272,9 +286,16 @@ class Calling:
                 while not self._queue:
                     self._wake = trio.Event()
                     await self._wake.wait()
-                frames = b"".join(self._queue)
-                self._queue.clear()
-                await stream.send_all(frames)
+                if isinstance(item := self._queue[0], _WithFile):
+                    self._queue.popleft()
+                    with item.file:
+                        await send_file(stream, item.frame, item.file)
+                    continue
+                frames: list[bytes] = []
+                while self._queue and isinstance(item := self._queue[0], bytes):
+                    frames.append(item)
+                    self._queue.popleft()
+                await stream.send_all(b"".join(frames))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             scope.cancel()
 

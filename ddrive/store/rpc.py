@@ -3,7 +3,8 @@
 A frame is a length (u32, big endian) and one msgpack array whose first element tells the kind. Nothing here does I/O:
 bytes go in and messages come out. Text may hold the surrogates of undecodable file names and survives unchanged.
 
-    Call    [0, id, method, params]   id 0: no reply is wanted, which makes it a notice
+    Call    [0, id, method, params]   id 0: no reply is wanted, which makes it a notice; with `file` true among the
+                                      params an open file comes beside the frame (SCM_RIGHTS), files in order of calls
     Cancel  [1, id]                   the caller has lost interest; a Reply or Failure comes all the same
     Reply   [2, id, result]
     Failure [3, id, {code, message}]  code is the name of a class in `ddrive.errors`

@@ -1,4 +1,4 @@
-"""Unix sockets of an engine: listen, connect, and learn who is at the other end.
+"""Unix sockets of an engine: listen, connect, learn who is at the other end, and pass open files.
 
 A socket path may have 107 bytes at most; a longer one is reached through an open descriptor of its directory.
 """
@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ import trio
 
 _PATH_BYTES = 107  # sun_path of Linux without its closing NUL
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
+_DESCRIPTOR = struct.Struct("i")
 
 
 class Caller(NamedTuple):
@@ -77,3 +79,35 @@ def caller(stream: trio.SocketStream) -> Caller:
     """Return who connected to the listener that accepted `stream`."""
     raw = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return Caller(*_CREDENTIALS.unpack(raw))
+
+
+async def send_file(stream: trio.SocketStream, data: bytes, file: FileIO) -> None:
+    """Send `data`, with the open `file` beside its first byte.
+
+    Raises: trio.BrokenResourceError when the other side is gone.
+    """
+    beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _DESCRIPTOR.pack(file.fileno()))]
+    try:
+        sent = await stream.socket.sendmsg([data], beside)
+    except OSError as error:
+        raise trio.BrokenResourceError(str(error)) from error
+    await stream.send_all(memoryview(data)[sent:])
+
+
+async def receive(stream: trio.SocketStream, max_bytes: int) -> tuple[bytes, FileIO | None]:
+    """Return what comes next, no bytes at the end, and the open file that came beside it.
+
+    What follows a file in the stream is never received together with it (unix(7)), so files come in order of their
+    frames, and at most one at a time. Further ones that somebody sends at once are closed by the kernel.
+    Raises: trio.BrokenResourceError when the other side is gone.
+    """
+    try:
+        data, beside, _, _ = await stream.socket.recvmsg(
+            max_bytes, socket.CMSG_LEN(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
+        )
+    except OSError as error:
+        raise trio.BrokenResourceError(str(error)) from error
+    for level, kind, value in beside:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) and len(value) == _DESCRIPTOR.size:
+            return data, FileIO(_DESCRIPTOR.unpack(value)[0])
+    return data, None

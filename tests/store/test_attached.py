@@ -1,7 +1,9 @@
 """Views over a real socket: held blocks without a message, everything else through the engine, also when it dies."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,19 @@ import trio.testing
 from trio.testing import memory_stream_pair
 
 from ddrive.dialect import DWEB, HYPERCORE
-from ddrive.errors import BadHandle, DriveError, EngineError, LengthChanged, NotHeld, NotWritable
+from ddrive.errors import (
+    BadHandle,
+    DriveError,
+    EngineError,
+    LengthChanged,
+    LocalProtocolError,
+    NotHeld,
+    NotWritable,
+    SourceChanged,
+    TooLarge,
+)
 from ddrive.feed.feed import Feed
+from ddrive.feed.file_blocks import FileBlocks, Place
 from ddrive.ids import BlockIndex, PublicKey
 from ddrive.replication.session import FeedSession
 from ddrive.store import attached_feed
@@ -377,6 +390,69 @@ async def test_pieces_survive_the_engine_once_each(tmp_path: Path, monkeypatch: 
 
             await view.append(blocks, expected_length=0, atomic=False)
         assert [await view.get(index) for index in range(view.length)] == blocks
+
+
+async def test_blocks_in_a_file_are_read_by_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached_feed, "PIECE_BYTES", 40)
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        before = len(os.listdir("/proc/self/fd"))
+        with numbered(tmp_path / "file", 1000) as blocks:
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def _() -> None:
+                    for length in (100, 300, 700):
+                        await view.wait_length(length)
+                        await at.restart()
+
+                await view.append(blocks, expected_length=0, atomic=False)
+        assert [await view.get(index) for index in range(view.length)] == [b"%08d" % index for index in range(1000)]
+        await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+async def test_a_file_that_is_too_short_is_no_reason_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached_feed, "PIECE_BYTES", 40)
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        with numbered(tmp_path / "file", 100) as blocks:
+            os.truncate(tmp_path / "file", 799)
+            with pytest.raises(SourceChanged):
+                await view.append(blocks, expected_length=0, atomic=False)
+        assert view.length == 95
+        assert await view.append([b"after"]) == 95
+
+
+async def test_only_a_file_may_come_where_one_is_expected(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        reading, writing = map(FileIO, os.pipe())
+        with reading, writing:
+            with pytest.raises(LocalProtocolError, match="regular file"):
+                await view.append(FileBlocks(reading, [Place(0, 8)]))
+            for places in ([[0, -1]], [["a", 1]], [[-1, 1]]):
+                with pytest.raises(LocalProtocolError, match="pairs"):
+                    await append_from(at, places, reading)
+        with numbered(tmp_path / "file", 1) as blocks, pytest.raises(TooLarge):
+            await append_from(at, [[0, 1 << 40]], blocks.file)
+        with pytest.raises(EngineError):
+            await at.view.call("feed.append", {"handle": 1, "places": [], "expected_length": None, "file": True})
+        await at.view.calling.wait_connected()
+        assert await view.append([b"still there"]) == 0
+
+
+async def append_from(at: World, places: list[Any], file: FileIO) -> None:
+    """Append what is at any places of a file to the first feed that was opened."""
+    params = {"handle": 1, "places": places, "expected_length": None}
+    await at.view.calling.result(at.view.calling.begin("feed.append", params, file))
+
+
+@contextmanager
+def numbered(path: Path, count: int) -> Iterator[FileBlocks]:
+    """Give a file of `count` blocks of eight digits."""
+    path.write_bytes(b"".join(b"%08d" % number for number in range(count)))
+    with FileIO(path) as file:
+        yield FileBlocks(file, [Place(8 * number, 8) for number in range(count)])
 
 
 async def test_a_cancelled_append_leaves_the_feed_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
