@@ -9,9 +9,8 @@ import errno
 import math
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
 import trio
 
@@ -27,11 +26,11 @@ from ddrive.errors import (
     TimedOut,
     TooManyLinks,
 )
-from ddrive.ids import BlockIndex
-from mountd.face import DriveFace, EntryFace, FeedFace, NodeFace, ReaderFace
+from mountd.face import NodeFace
 from mountd.handles import DirHandle, FileHandle, HandleTable, reads
 from mountd.inodes import Inode, InodeTable, Listing, leads_back, to_bytes
-from mountd.waits import Callers, Limits, Wait, Waits, interrupted
+from mountd.mounted_drive import MountedDrive
+from mountd.waits import Callers, Limits, Wait, interrupted
 from mountd.xattrs import LINK_AS_IS, OWN_PREFIX, given_value, names_of, own_value
 
 NAME_BYTES_MAX = 255
@@ -41,12 +40,10 @@ UNFOLLOWED_S = 1.0  # cache of what may change without our knowing
 ABSENT_S = 1.0  # kernel cache of names that do not exist in a drive that may change
 SAME_CALL_S = 1.0  # a read that comes this soon after one that failed late is the kernel's second try of the same call
 SECOND_TRY_S = 0.05  # how long such a read may wait
-HERE_S = 300.0  # for listing what is held; 100,000 entries take about 5
 LISTED_LOOKUPS_MIN = 16  # lookups in one directory before it is listed instead
 LISTED_SHARE = 64  # and at least this share of the versions of the drive
 LISTED_VERSION_MAX = 100_000  # of a drive whose directories are listed unasked: two seconds at most
 
-T = TypeVar("T")
 Emit = Callable[[bytes, Inode, float, int], bool]  # name, inode, cache time, offset of the next; False: buffer is full
 
 
@@ -58,26 +55,21 @@ class Found:
     timeout_s: float
 
 
-class Vfs:
+class Vfs(MountedDrive):
     """One mounted drive. It answers before the drive is open: the root is there, all else waits."""
 
     def __init__(self, *, fixed: bool, mountpoint: str, state: str, limits: Limits, callers: Callers) -> None:
         """`fixed`: a version that cannot change; `state`: a directory on the disk whose free space is shown."""
+        super().__init__(limits, callers)
         self.fixed = fixed
-        self.limits = limits
         self.inodes = InodeTable()
         self.epoch = 0  # grows with each change of the drive: an answer begun before is not kept
         self.nested_followed = False  # whether changes in all nested drives are announced too
         self.followed = fixed  # whether changes are announced, or cannot happen
-        self.metadata: FeedFace | None = None  # known before the drive is
-        self.waits = Waits(callers, connected=self.connected)
         self.node_at: Callable[[str], NodeFace | None] = lambda path: None  # what was changed here and is at a path
         self.unlisted: Callable[[str, str], bool] = lambda directory, name: False  # whether listings do not show a name
         self._mountpoint = mountpoint.rstrip("/")
         self._state = state
-        self._drive: DriveFace | None = None
-        self._failure: Exception | None = None
-        self._opened = trio.Event()
         self.files: HandleTable[FileHandle] = HandleTable()
         self._dirs: HandleTable[DirHandle] = HandleTable()
         self._waiting_reads = 0
@@ -85,23 +77,6 @@ class Vfs:
         self.set_root(Stat(DIRECTORY_MODE, mtime_ms=now_ms, ctime_ms=now_ms))
 
     # What the world tells
-
-    def set_drive(self, drive: DriveFace) -> None:
-        """The drive is open: operations that wait for it go on."""
-        self._drive = drive
-        self.metadata = drive.metadata
-        self._failure = None
-        self._opened.set()
-
-    def set_failure(self, failure: Exception) -> None:
-        """The drive cannot be opened for now: operations fail with `failure` until it is."""
-        self._failure = failure
-        self._opened.set()
-        self._opened = trio.Event()
-
-    def connected(self) -> bool:
-        """Tell whether a peer of this drive is connected."""
-        return self.metadata is not None and self.metadata.peer_count > 0
 
     def set_root(self, stat: Stat) -> None:
         """The root has these attributes from now on."""
@@ -286,14 +261,6 @@ class Vfs:
         directory.lookups_below = 0
         return self._is_held(drive)
 
-    @staticmethod
-    def _is_held(drive: DriveFace) -> bool:
-        """Tell whether all entries of the drive itself are held here, so that looking at them waits for nobody.
-
-        Of a drive without a block nothing is known yet, and the first one has to come from somebody.
-        """
-        return 0 < drive.version == drive.metadata.held(BlockIndex(0), BlockIndex(drive.version))
-
     # Files
 
     async def open(self, number: int, caller: int) -> int:
@@ -365,43 +332,6 @@ class Vfs:
             await handle.reader.aclose()
 
     # The drive
-
-    async def ask(self, work: Coroutine[Any, Any, T], inode: Inode, caller: int, *, here: bool = False) -> T:
-        """Return what `work` returns, within the limits of this mount. Raises: as `waits.Waits.bounded`.
-
-        Work on what is `here` waits for nobody and has as much time as a drive of millions of entries needs.
-        """
-        if here:
-            limit_s = max(HERE_S, self.limits.deadline_s)
-            return await self.waits.bounded(work, Wait(caller, inode, shared=False), limit_s=limit_s)
-        limit_s = self.limits.deadline_s
-        wait = Wait(caller, inode, shared=False)
-        return await self.waits.bounded(
-            work, wait, limit_s=limit_s, unconnected_limit_s=min(limit_s, self.limits.meta_timeout_s)
-        )
-
-    async def ready(self) -> DriveFace:
-        """Return the drive as soon as it is open. Raises: why it cannot be opened."""
-        while self._drive is None:
-            if self._failure is not None:
-                raise self._failure
-            await self._opened.wait()
-        return self._drive
-
-    async def _lstat(self, path: str) -> Stat | None:
-        drive = await self.ready()
-        try:
-            return await drive.lstat(path)
-        except NotFound:
-            return None
-
-    async def _list(self, path: str) -> Sequence[EntryFace]:
-        drive = await self.ready()
-        return await drive.list(path)
-
-    async def _open(self, path: str, stat: Stat | None) -> ReaderFace:
-        drive = await self.ready()
-        return await drive.open(path, stat)
 
     async def _ask_entry(self, directory: Inode, name: str, caller: int) -> Inode | None:
         """Return the inode for what the drive has at `name`, None when it has nothing."""
