@@ -374,9 +374,9 @@ class Collection:
         async with self.feeds(known) as found:
             return found[1][0].length if found else 0
 
-    def no_peers(self, known: KnownDrive) -> NoPeers:
+    def no_peers(self, known: KnownDrive, why: str = "nobody gives what is missing") -> NoPeers:
         """Return the error that says that nobody had the drive."""
-        return NoPeers(f"no peer has drive {short(known.key)}: name one with --peer HOST:PORT, or try again")
+        return NoPeers(f"no peer has drive {short(known.key)} ({why}): name one with --peer HOST:PORT, or try again")
 
 
 def dialect_named(name: str | None) -> Dialect | None:

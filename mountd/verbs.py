@@ -123,7 +123,7 @@ class Verbs:
             if known.dialect is None:
                 wait_s = params.get("wait_s")
                 if not await self._wait_found(known, self._config.timeout_s if wait_s is None else wait_s, tell):
-                    raise self._collection.no_peers(known)
+                    raise self._collection.no_peers(known, self._why(known))
         return {"key": known.key.hex(), "url": known.url} | await self._opened(known)
 
     async def info(self, params: Params, tell: Tell) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class Verbs:
                 tell(f"waiting for a peer that has drive {short(key)}")
                 if not await self._collection.wait_found(known, wait_s):
                     if options.get("require_peer"):
-                        raise self._collection.no_peers(known)
+                        raise self._collection.no_peers(known, self._why(known))
                     tell(f"nobody has it yet ({self._why(known)}): the mount fills in as soon as somebody does")
             number = params.get("version")
             if number is not None:

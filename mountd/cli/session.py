@@ -1,6 +1,5 @@
 """One run of a verb: the connection to the engine, the drive that the caller names, and the deadline."""
 
-import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -34,6 +33,7 @@ class Session:
         self.common = common
         self.engine = engine
         self.opened: PublicKey | None = None  # the drive that is read here
+        self.explained = False  # why nothing of that drive comes was said
         self.private = False  # drives that are opened are to be shown to nobody
 
     async def call(self, method: str, **params: Any) -> Any:
@@ -105,8 +105,9 @@ async def patience(session: Session, seconds: float | None, waiting_for: str) ->
             yield lambda: _move(scope, limit)
             nursery.cancel_scope.cancel()
     if scope.cancelled_caught:
+        why = None if session.explained else await _reason(session)
         raise TimedOut(
-            f"nothing arrived for {limit:g} s ({waiting_for}): "
+            f"nothing arrived for {limit:g} s ({waiting_for}{f'; {why}' if why else ''}): "
             "is a peer that has it running? name one with --peer HOST:PORT, or try again"
         )
 
@@ -114,7 +115,7 @@ async def patience(session: Session, seconds: float | None, waiting_for: str) ->
 async def _extend(session: Session, scope: trio.CancelScope, limit: float) -> None:
     """Move the deadline on as long as bytes arrive, or other wishes stand than before, or none.
 
-    Somebody who waits long because no peer has the drive is told why, once.
+    Somebody who waits long because no peer has the drive is told why.
     """
     before: tuple[int, frozenset[tuple[int, int]]] = -1, frozenset()
     told_at = trio.current_time() + SILENT_S
@@ -126,16 +127,25 @@ async def _extend(session: Session, scope: trio.CancelScope, limit: float) -> No
                 before, told_at = now, max(told_at, trio.current_time() + SILENT_S)
                 _move(scope, limit)
             elif trio.current_time() >= told_at:
-                told_at = math.inf
                 await _explain(session)
         await trio.sleep(min(POLL_S, limit / 4))
 
 
 async def _explain(session: Session) -> None:
-    if session.opened is not None:
-        why = (await session.call("drive.why", key=session.opened.hex()))["why"]
-        if why is not None:
-            report.note(f"still waiting for a peer that has drive {short(session.opened)} ({why})")
+    """Say once why nothing of the drive comes that is read here."""
+    if session.opened is not None and not session.explained and (why := await _reason(session)) is not None:
+        session.explained = True
+        report.note(f"still waiting for a peer that has drive {short(session.opened)} ({why})")
+
+
+async def _reason(session: Session) -> str | None:
+    """Return in words why nothing of the drive comes that is read here, None when there is none or nobody knows."""
+    if session.opened is None:
+        return None
+    with trio.move_on_after(POLL_S), suppress(EngineError):
+        found = await session.call("drive.why", key=session.opened.hex())
+        return found["why"] or f"of {found['peers']} connected none gives what is missing"
+    return None
 
 
 def _move(scope: trio.CancelScope, limit: float) -> None:

@@ -133,9 +133,22 @@ def test_a_required_peer_that_is_missing_ends_with_5(ddrive: Program, tmp_path: 
 @pytest.mark.parametrize("verb", [["cat", UNKNOWN, "/x"], ["ls", UNKNOWN], ["ls", f"hyper://{UNKNOWN}/a/b"]])
 def test_reading_without_a_peer_ends_with_5(verb: list[str], ddrive: Program) -> None:
     result = ddrive.run(*verb, "--timeout", "1s", "--json")
-    check(result, 5)
+    check(result, 5, "nobody is connected", "discovery is off")
     assert result.json()["error"]["code"] in ("NoPeers", "TimedOut")
     assert result.json()["error"]["exit"] == 5
+
+
+def test_what_no_peer_gives_is_said_with_the_reason(ddrive: Program, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_bytes(b"content")
+    key = ddrive.ask("import", tmp_path / "tree")["key"]
+    with program(tmp_path / "half" / "state") as half, program(tmp_path / "other" / "state") as other:
+        half.ask("ls", key, "--peer", ddrive.address)  # has the entries, and not the content
+        half.ask("seed", key)
+        ddrive.ask("stop")
+        check(half.run("cat", key, "file", "--timeout", "1s"), 5, "/file", "nobody is connected", "discovery is off")
+        other.ask("ls", key, "--peer", half.address)
+        check(other.run("cat", key, "file", "--timeout", "1s"), 5, "/file", "of 1 connected none gives what is missing")
 
 
 def test_what_is_absent_ends_with_3(ddrive: Program, tmp_path: Path) -> None:
