@@ -28,7 +28,7 @@ from mountd.staged import StagedDrive
 
 log = logging.getLogger(__name__)
 
-PIECE_BYTES = 8 * 1024 * 1024  # of a large content appended at once; the mount answers nothing for about 30 ms then
+PIECE_BYTES = 16 * 1024 * 1024  # of a large content appended at once
 WRITTEN = frozenset({"size", "blocks", "offset", "byte_offset", "mtime_ms", "ctime_ms"})  # what writing changes
 RETRY_S = (0.2, 1.0, 5.0)  # between tries that fail; the last one from then on
 
@@ -241,18 +241,18 @@ async def append_contents(feed: Feed, contents: Sequence[Content], calm: Callabl
 async def _append_group(feed: Feed, contents: Sequence[Content]) -> None:
     if not contents:
         return
-    blocks: list[list[bytes]] = []
+    blocks: list[bytes] = []
     for content in contents:
-        blocks.append([await content.read(at, BLOCK_BYTES) for at in range(0, content.size, BLOCK_BYTES)])
-        await trio.lowlevel.checkpoint()
+        blocks += await _blocks(content, 0, content.size)
     async with writing(feed):
         written = FileWriter(feed)
-        await written.write([block for each in blocks for block in each])
+        await written.write(blocks)
         extent = written.extent
     offset, byte_offset = extent.offset, extent.byte_offset
-    for content, each in zip(contents, blocks, strict=True):
-        content.extent = Extent(offset, len(each), byte_offset, content.size)
-        offset += len(each)
+    for content in contents:
+        count = -(-content.size // BLOCK_BYTES)
+        content.extent = Extent(offset, count, byte_offset, content.size)
+        offset += count
         byte_offset += content.size
 
 
@@ -262,12 +262,17 @@ async def _append_large(feed: Feed, content: Content, calm: Callable[[], Awaitab
         for start in range(0, content.size, PIECE_BYTES):
             await calm()
             end = min(start + PIECE_BYTES, content.size)
-            group = []
-            for at in range(start, end, BLOCK_BYTES):
-                group.append(await content.read(at, BLOCK_BYTES))
-                await trio.lowlevel.checkpoint()
-            await written.write(group)
+            await written.write(content.blocks(start, end) or await _blocks(content, start, end))
         content.extent = written.extent
+
+
+async def _blocks(content: Content, start: int, end: int) -> list[bytes]:
+    """Return the bytes from `start` up to `end` in blocks."""
+    found: list[bytes] = []
+    for at in range(start, end, BLOCK_BYTES):
+        found.append(await content.read(at, min(BLOCK_BYTES, end - at)))
+        await trio.lowlevel.checkpoint()
+    return found
 
 
 async def _final(view: Trie, base: str, sealed: Sealed) -> Stat | None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ddrive.drive.reader import Extent
 from ddrive.drive.stat import Stat
+from ddrive.feed.file_blocks import FileBlocks, Place
 from mountd.face import ReaderFace
 from mountd.spool import CHUNK_BYTES, Spool
 
@@ -78,6 +79,19 @@ class Content:
                     stop = min(stop, self.limit)
                 yield Piece(start, stop, None, is_hole)
             start = stop
+
+    def blocks(self, start: int, end: int) -> FileBlocks | None:
+        """Return the bytes from the chunk at `start` up to `end` as blocks that others can read in the spool.
+
+        None when some are not there.
+        """
+        places: list[Place] = []
+        for offset in range(start, end, CHUNK_BYTES):
+            slot, size = self.chunks.get(offset // CHUNK_BYTES), min(CHUNK_BYTES, end - offset)
+            if slot is None or not self._spool.has(slot * CHUNK_BYTES, size):
+                return None
+            places.append(Place(slot * CHUNK_BYTES, size))
+        return FileBlocks(self._spool.data, places)
 
     def runs(self) -> list[Run]:
         """Return the chunks that are in the spool, those side by side as one."""

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,8 @@ class Spool:
         self.journal = Journal(directory / _JOURNAL, owner)
         self.journal.cut(length)
         self._lock = lock
-        self._data = os.open(directory / _DATA, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.data = FileIO(os.open(directory / _DATA, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
+        self._data = self.data.fileno()
         self._syncing = trio.Lock()
         self._serial = max((change[0] for change in self.replayed), default=0)
 
@@ -136,6 +138,10 @@ class Spool:
         """Return `size` bytes of the data file; those beyond its end are zeros. Raises: OSError."""
         data = os.pread(self._data, size, place)
         return data if len(data) == size else data + bytes(size - len(data))
+
+    def has(self, place: int, size: int) -> bool:
+        """Tell whether the data file is long enough to have so many bytes there."""
+        return os.fstat(self._data).st_size >= place + size
 
     def write(self, place: int, data: memoryview | bytes) -> None:
         """Write into slots of the caller. Raises: OSError, ENOSPC above all."""
@@ -191,7 +197,7 @@ class Spool:
     def close(self, *, remove: bool) -> None:
         """Close the files and give the lock up; `remove` the directory when nothing in it counts."""
         self.journal.close()
-        os.close(self._data)
+        self.data.close()
         if remove:
             shutil.rmtree(self.directory, ignore_errors=True)
         os.close(self._lock)

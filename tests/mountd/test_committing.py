@@ -70,7 +70,11 @@ async def it(tmp_path: Path) -> AsyncIterator[Mounted]:
 @asynccontextmanager
 async def mounted(place: Path) -> AsyncIterator[Mounted]:
     async with open_store(place / "store", DWEB) as store:
-        yield Mounted(await open_drive(store, name="x", create=True), place / "spool")
+        made = Mounted(await open_drive(store, name="x", create=True), place / "spool")
+        try:
+            yield made
+        finally:
+            made.spool.close(remove=False)
 
 
 async def test_a_group_is_one_append_of_content_and_one_of_entries(it: Mounted) -> None:

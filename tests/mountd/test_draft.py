@@ -92,6 +92,9 @@ async def test_it_is_what_plain_bytes_would_be(spool: Spool, base_size: int, ste
         assert await draft.read(CHUNK_BYTES - 3, 70_000) == expected[CHUNK_BYTES - 3 :][:70_000]
         for content, data in sealed:
             assert await content.read(0, SIZE_MAX * 2) == data
+            for start in (0, CHUNK_BYTES):
+                blocks = content.blocks(start, content.size)
+                assert blocks is None or b"".join(blocks) == data[start:]
     for content, _ in sealed:
         content.drop(done=True)
     draft.discard()
@@ -126,6 +129,19 @@ async def test_a_seal_while_a_write_waits_for_the_base_loses_nothing(spool: Spoo
     assert await sealed.read(0, 100) == expected[:100]
     expected[20 : 20 + 2 * CHUNK_BYTES] = b"y" * (2 * CHUNK_BYTES)
     assert await draft.read(0, len(data)) == expected
+
+
+async def test_whoever_appends_it_can_read_what_is_in_the_spool(spool: Spool) -> None:
+    author = Author()
+    data = pattern(3 * CHUNK_BYTES, 1)[: 3 * CHUNK_BYTES]
+    draft = Draft(spool, author.base(data), len(data), len(data))
+    await draft.write(CHUNK_BYTES, b"n" * (CHUNK_BYTES + 10))
+    content = draft.seal()
+    assert content.blocks(0, CHUNK_BYTES) is None  # it is in the drive alone
+    found = content.blocks(CHUNK_BYTES, content.size)
+    assert found is not None
+    assert found.sizes == [CHUNK_BYTES, CHUNK_BYTES]
+    assert b"".join(found) == b"n" * (CHUNK_BYTES + 10) + data[2 * CHUNK_BYTES + 10 :]
 
 
 async def test_a_hole_takes_no_room(spool: Spool) -> None:
