@@ -15,6 +15,7 @@ from ddrive.graph import Edge, EdgeChange
 STDIN: Final = 0
 CHUNK_BYTES: Final = 1024 * 1024
 LINES: Final = 256  # that are done at once, at most
+MAX_LINE_BYTES: Final = 64 * 1024 * 1024  # a value of 8 MiB, the largest, of which each byte is written as \u00xx
 
 Change = TypeVar("Change")
 
@@ -46,12 +47,24 @@ async def _lines() -> AsyncIterator[list[bytes]]:
     """Give the lines of stdin as they come.
 
     They are read from the descriptor: a thread that waits in `sys.stdin` would hold its lock when the process ends.
+    Raises: UnusablePlace for a line that is too long; it is not read to its end.
     """
-    rest = b""
+    rest: list[bytes] = []  # of the line that goes on
+    done = size = 0
     while chunk := await trio.to_thread.run_sync(os.read, STDIN, CHUNK_BYTES, abandon_on_cancel=True):
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield whole
-    yield [rest]
+        first, *others = chunk.split(b"\n")
+        rest.append(first)
+        size += len(first)
+        if others:
+            whole = [b"".join(rest), *others[:-1]]
+            rest, size, done = others[-1:], len(others[-1]), done + len(whole)
+            yield whole
+        if size > MAX_LINE_BYTES:
+            raise UnusablePlace(
+                f"line {done + 1} of stdin is longer than {MAX_LINE_BYTES >> 20} MiB, which no value needs: "
+                "give one object per line, as watch --json prints"
+            )
+    yield [b"".join(rest)]
 
 
 def db_change(value: dict[str, Any]) -> AnyChange:

@@ -7,6 +7,7 @@ import typer
 
 from ddrive.appdb import AppDB, Put
 from ddrive.drive.address import parse_key
+from ddrive.feed.owned import MAX_APPEND_BYTES
 from ddrive.ids import PublicKey
 from mountd.cli import db_reading, options, report, sharing
 from mountd.cli.changes import db_change, read_changes
@@ -99,7 +100,8 @@ def put(
 ) -> None:
     """Store a value; it replaces all values of that name that are seen here."""
     sharing.newest(key)  # a wrong one is told before anything is read
-    content = sys.stdin.buffer.read() if value == "-" else value.encode("utf-8", "surrogateescape")
+    # one byte more than fits is enough to be refused
+    content = sys.stdin.buffer.read(MAX_APPEND_BYTES + 1) if value == "-" else value.encode("utf-8", "surrogateescape")
 
     async def verb(session: Session, db: AppDB) -> None:
         length = db.local.length

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,38 @@ def test_many_changes_are_done_by_one_call(engine: Program) -> None:
     deep = fed(engine, b"[" * 100_000, "db", "write", copy)
     assert (deep.code, "line 1" in deep.err) == (2, True)
     assert "before" not in names(engine, copy)
+
+
+def test_a_line_without_end_is_not_read_to_its_end(engine: Program) -> None:
+    key, piece, taken = engine.ask("db", "create")["key"], b"x" * (1 << 20), 0
+    with subprocess.Popen(
+        [*engine.command, "db", "write", key],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=engine.environment(),
+    ) as writing:
+        assert writing.stdin is not None
+        assert writing.stderr is not None
+        writing.stdin.write(lines({"key": "before", "value": "1"}) + b'{"key": "')
+        with suppress(BrokenPipeError):
+            while taken < 200:
+                writing.stdin.write(piece)
+                taken += 1
+        error = writing.stderr.read().decode()
+    assert writing.returncode == 2
+    assert error.startswith("ddrive: line 2 of stdin is longer than 64 MiB")
+    assert error.count("\n") == 1
+    assert taken <= 66
+    assert engine.run("db", "get", key, "before").out == b"1\n"
+
+
+def test_a_value_that_fits_nowhere_is_refused(engine: Program) -> None:
+    key = engine.ask("db", "create")["key"]
+    result = fed(engine, bytes(9 << 20), "db", "put", key, "k", "-")
+    assert (result.code, result.err.count("\n")) == (1, 1), result
+    assert "over the limit" in result.err
+    assert engine.ask("db", "ls", key) == []
 
 
 def test_changes_are_done_as_they_come_until_interrupted(engine: Program) -> None:
