@@ -29,11 +29,15 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Stored(NamedTuple):
-    """What a block or proof from a peer changed: a new block, the length now, whether the feed grew."""
+    """What a block or proof from a peer changed: a new block, the length now, whether the feed grew.
+
+    `proof` is false when there was no room for the nodes that came with it.
+    """
 
     block: bool
     length: int
     grew: bool
+    proof: bool = True
 
 
 class FeedLog(OwnedFeed):
@@ -110,19 +114,20 @@ class FeedLog(OwnedFeed):
         kept = value if new_block and value is not None and self.room(index, len(value)) else None
         if kept is not None and not self._write_blocks(index, [kept], (*checked.roots, *checked.nodes)):
             kept = None
+        has_proof = True
         try:
             self._write_proof(checked)
         except OSError as error:
             if error.errno not in DISK_FULL or not new_block or grew:
                 raise
-            kept = None
+            kept, has_proof = None, False
         if kept is not None:
             self._bits.add_block(index)
             self._verified.add_block(index)
             self.passing.drop(index)
         elif new_block and value is not None:
             self.passing.add(index, bytes(value))
-        return Stored(kept is not None, self._grow(checked) if grew else self.length, grew)
+        return Stored(kept is not None, self._grow(checked) if grew else self.length, grew, has_proof)
 
     def put_all(self, blocks: Mapping[BlockIndex, tuple[Buffer, Proof]]) -> list[tuple[int, int]]:
         """Verify blocks that need no signature and store them, neighbours with one write; returns the runs stored.
@@ -295,14 +300,15 @@ class FeedLog(OwnedFeed):
         return True
 
     def _write_proof(self, checked: Checked) -> None:
-        """Write verified nodes, then the signature."""
+        """Write verified nodes, then the signature; the nodes count only with it, or no proof would bring it again."""
         if checked.nodes:
             self._files.write_nodes(checked.nodes)
+        if checked.signature is not None:
+            self._files.write_signature(checked.length, checked.signature)
+        if checked.nodes:
             for node in checked.nodes:
                 self._bits.add_node(node.number)
             self._unsynced = True
-        if checked.signature is not None:
-            self._files.write_signature(checked.length, checked.signature)
 
     def _start_of(self, index: int, fresh: Iterable[Node]) -> int:
         """Return where a block starts, by nodes that are new or held."""

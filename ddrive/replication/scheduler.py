@@ -224,10 +224,14 @@ class Scheduler:
         self._prober.answered(peer, index)
         return self._fill(now)
 
-    def dropped(self, peer: PeerState, now: float) -> list[Action]:
-        """Note that an answer was not stored: the peer is told, and may be wrong about us until it hears that."""
+    def dropped(self, peer: PeerState, now: float, *, for_us: bool = False) -> list[Action]:
+        """Note that an answer was not stored: the peer is told, and may be wrong about us until it hears that.
+
+        `for_us`: for want of room, which the peer cannot bring about.
+        """
         peer.broke_promise_at = now
-        peer.broken_promises += 1
+        if not for_us:
+            peer.broken_promises += 1
         if not peer.uploading or 0 not in peer.regions_asked:
             return []
         return [Send(peer.id, self._want(0))]

@@ -237,7 +237,7 @@ class FeedSession(Ending):
             return
         self._giver = peer
         try:
-            self.feed.put(data.index, data.value, Proof(data.nodes, data.signature))
+            stored = self.feed.put(data.index, data.value, Proof(data.nodes, data.signature))
         except InvalidProof as error:
             if not isinstance(error, Forked):
                 if data.signature is not None and self._log.length and not peer.state.suspected:
@@ -258,10 +258,12 @@ class FeedSession(Ending):
             # the disk is full or fails: the peer is not to blame, and asking others at once would not help
             logger.error("cannot store block feed=%s block=%d error=%s", short(self.feed.key), data.index, error)
             self._scheduler.failed(peer.state, data.index, now)
-            self._run(self._scheduler.dropped(peer.state, now))
+            self._run(self._scheduler.dropped(peer.state, now, for_us=True))
             return
         finally:
             self._giver = None
+        if not stored.proof:
+            self._run(self._scheduler.dropped(peer.state, now, for_us=True))
         if data.value is not None:
             self._answered(peer, {data.index: data.value})
             return

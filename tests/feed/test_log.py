@@ -186,7 +186,7 @@ def test_random_downloads_end_complete(directory):
     random.Random(3).shuffle(order)
     for count, index in enumerate(order):
         stored = target.put(index, BLOCKS[index], proof_of(source, index, target.digest(index)))
-        assert stored == (True, 13, count == 0)
+        assert stored == (True, 13, count == 0, True)
         assert target.held(0, 13) == count + 1
         assert target.put(index, BLOCKS[index], proof_of(source, index)).block is False
     assert content(target) == dict(enumerate(BLOCKS))
@@ -201,7 +201,7 @@ def test_a_reader_follows_growth():
     source, target = writer(BLOCKS[:5]), reader()
     copy(source, target, [4, 0])
     source.append(BLOCKS[5:11])
-    assert target.put(9, BLOCKS[9], proof_of(source, 9, target.digest(9))) == (True, 11, True)
+    assert target.put(9, BLOCKS[9], proof_of(source, 9, target.digest(9))) == (True, 11, True, True)
     copy(source, target, [5, 1])
     assert content(target) == {index: BLOCKS[index] for index in (0, 1, 4, 5, 9)}
     assert target.byte_length == source.byte_length
@@ -222,10 +222,10 @@ def test_bytes_are_located_with_the_nodes_of_older_lengths():
 
 def test_a_leaf_without_its_block_is_stored_and_then_counts_as_known():
     source, target = writer(BLOCKS[:8]), reader()
-    assert target.put(5, None, proof_of(source, 5, hash_only=True)) == (False, 8, True)
+    assert target.put(5, None, proof_of(source, 5, hash_only=True)) == (False, 8, True, True)
     assert not target.has(5)
     assert target.digest(5) == 1
-    assert target.put(5, BLOCKS[5], proof_of(source, 5, 1)) == (True, 8, False)
+    assert target.put(5, BLOCKS[5], proof_of(source, 5, 1)) == (True, 8, False, True)
     with pytest.raises(NotHeld):
         target.block(4)
 

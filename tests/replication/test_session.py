@@ -1,9 +1,13 @@
 """Sessions over links in memory: whole feeds, single blocks, several peers, silence, lies, growth, ends."""
 
+import errno
+import random
+from contextlib import suppress
+
 import pytest
 import trio
 
-from ddrive.errors import NotHeld
+from ddrive.errors import DiskFull, NotHeld
 from ddrive.ids import BlockIndex, Node, NodeIndex
 from ddrive.protocol.messages import Cancel, Close, Data, Have, Request, Status, Unhave, Want
 from ddrive.replication.session import FeedSession
@@ -70,6 +74,29 @@ async def test_a_lie_among_blocks_that_came_together_ends_the_link_and_keeps_tho
     assert [reader.feed.get_held(index) for index in held] == [block(index) for index in held]
     assert 150 not in held
     assert len(held) >= 149
+
+
+@pytest.mark.parametrize("what", ["write_nodes", "write_signature", "write_data"])
+async def test_a_disk_without_room_is_not_the_fault_of_the_peer(autojump_clock, monkeypatch, what):
+    writer, reader = Place(600), Place()
+    log, dice = reader.feed.log, random.Random(1)
+    owner, name = (log._files.data, "write_all") if what == "write_data" else (log._files, what)
+    write = getattr(owner, name)
+    until_s = trio.current_time() + 60.0
+
+    def full(*arguments):
+        if trio.current_time() < until_s and dice.random() < 0.7:
+            raise OSError(errno.ENOSPC, "no space left")
+        write(*arguments)
+
+    monkeypatch.setattr(owner, name, full)
+    async with linked((reader, writer)):
+        while reader.feed.held(0, 600) < 600 and not reader.ends:
+            with suppress(DiskFull):
+                await reader.feed.download(0, 600)
+            await trio.sleep(1)
+    assert reader.feed.length == 600
+    assert reader.ends == []
 
 
 async def test_a_sparse_read_fetches_only_the_block(autojump_clock):
