@@ -27,10 +27,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LinkEnd:
-    """Why a link has ended; `lied` when the peer broke the protocol or sent what does not verify."""
+    """Why a link has ended.
+
+    `lied` when the peer broke the protocol or sent what does not verify, `left` when it closed the connection.
+    """
 
     reason: str
     lied: bool = False
+    left: bool = False
 
 
 class LinkHandler(Protocol):
@@ -190,9 +194,9 @@ class Link:
             self._is_full = True
         self._wake.set()
 
-    def _finish(self, reason: str, *, lied: bool = False) -> None:
+    def _finish(self, reason: str, *, lied: bool = False, left: bool = False) -> None:
         if self.end is None:
-            self.end = LinkEnd(reason, lied)
+            self.end = LinkEnd(reason, lied, left)
             self._receiving.cancel()
             self._sending.deadline = min(self._sending.deadline, trio.current_time() + (0 if lied else FLUSH_S))
             self._wake.set()
@@ -205,7 +209,7 @@ class Link:
         except RemoteProtocolError as error:
             self._finish(str(error), lied=True)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._finish("the connection was lost")
+            self._finish("the connection was lost", left=True)
         except Exception as error:
             logger.exception("link failed peer=%s address=%s", short(self.remote_public_key), self.address)
             self._finish(f"internal error: {error!r}")

@@ -74,7 +74,7 @@ class _RunningLink(Link):
                 _put_off(scope, timeout_s, math.inf if connection.established else handshake_deadline)
                 chunk = await self._stream.receive_some(most_bytes if connection.established else GREETING_BYTES)
                 if not chunk:
-                    self._finish("the peer closed the connection")
+                    self._finish("the peer closed the connection", left=True)
                     return
                 events = connection.receive_data(bytes(chunk))
                 while len(events) > TURN_EVENTS:

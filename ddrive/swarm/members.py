@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from ddrive.ids import ChannelId, DiscoveryKey
-from ddrive.protocol import Link, LinkHandler, Message
+from ddrive.protocol import Link, LinkEnd, LinkHandler, Message
 from ddrive.swarm.silence import Silence
 from ddrive.swarm.static import Address
 
@@ -48,6 +48,16 @@ class Member:
     def traffic(self) -> tuple[int, int]:
         """Return the bytes sent and received."""
         return (0, 0) if self.link is None else (self.link.bytes_sent, self.link.bytes_received)
+
+    def ended_early(self, end: LinkEnd) -> LinkEnd:
+        """Return why a link that we began has ended after a moment: a peer that wants none of us does not say so."""
+        if not end.left or self.shares:
+            return end
+        if self.link is None:
+            why = "before it said who it is: it may have no room"
+        else:
+            why = "at once: it may let in only some, or refuse us for some minutes after what we sent"
+        return LinkEnd(f"the peer closed the connection {why}", left=True)
 
     def disconnect(self, reason: str) -> None:
         """End the link, if the handshake is done."""

@@ -206,7 +206,8 @@ class Swarm:
             if stream is not None:
                 end, began_s = LinkEnd("we ended it"), trio.current_time()
                 end = await self._run(member, stream, str(address))
-                member.turned_away = member.link is None and trio.current_time() < began_s + TURNED_AWAY_S
+                if trio.current_time() < began_s + TURNED_AWAY_S:
+                    end, member.turned_away = member.ended_early(end), member.link is None
         except (OSError, UnicodeError) as error:
             end = LinkEnd(_reason(error))
         finally:

@@ -138,6 +138,7 @@ async def test_whoever_turns_us_away_is_known_to_be_there(monkeypatch: pytest.Mo
         target.steady_s = trio.current_time()
         await until(lambda: here.peers()[0].last_error)
         assert target.steady_s < 0
+        assert "it may have no room" in str(here.peers()[0].last_error)
 
 
 async def test_unknown_host_is_reported() -> None:
@@ -196,6 +197,7 @@ async def test_liar_is_dropped_and_refused_and_others_are_not() -> None:
         await near.wait_for("closed")
         bad.add_peer(here.listen_addresses[0])  # the liar comes back by itself
         await until(lambda: [peer.last_error for peer in bad.peers() if peer.source] not in ([], [None]))
+        assert "refuse us for some minutes" in str([peer.last_error for peer in bad.peers()])
         honest.links[0].send(honest.channels[0], Have(BlockIndex(0)))
         await near.wait_for("received")
         assert [peer.last_error for peer in here.peers()] == ["block 0 does not verify", None]
