@@ -29,7 +29,7 @@ from ddrive.errors import (
     NotFound,
     StorageError,
 )
-from ddrive.feed import MAX_LENGTH, Feed
+from ddrive.feed import MAX_LENGTH, Feed, FeedLog
 from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey, short
 from ddrive.store.store import OwnedStore
 from ddrive.trie import open_trie
@@ -135,6 +135,7 @@ class Databases:
         self._add_peer: Callable[[str], object] | None = None
         self._topics: dict[DiscoveryKey, set[PublicKey]] = {}  # to which ones a feed belongs
         self._sought: dict[DiscoveryKey, Topic] = {}
+        self._keeping: dict[PublicKey, trio.CancelScope] = {}  # which ones are open
         try:
             self._known = {known.key: known for known in map(Known.from_json, load_json(path, []))}
         except (KeyError, TypeError, ValueError) as error:
@@ -148,7 +149,7 @@ class Databases:
         self._add_peer = add_peer
         for known in self._known.values():
             self._nursery.start_soon(self._claim, known.key)
-            self._nursery.start_soon(self._keep, known)
+            self.keep(known.key)
 
     def table(self) -> dict[str, Verb]:
         """Return the methods of the control socket by name."""
@@ -158,6 +159,35 @@ class Databases:
         """Return whether a key names a database or a graph, None for all that is not known to be either."""
         known = self._known.get(key)
         return None if known is None else known.kind
+
+    def name_of(self, key: PublicKey) -> str | None:
+        """Return the name under which one was made here."""
+        return self._known[key].name
+
+    def parts(self, key: PublicKey) -> tuple[OwnedStore, list[PublicKey]]:
+        """Return the store of one, and those of its feeds that belong to no other one."""
+        known = self._known[key]
+        alone = [feed for feed in known.feeds if self._topics[self._topic(known, feed)] == {key}]
+        return self._stores[known.dialect.name], alone
+
+    def keep(self, key: PublicKey) -> None:
+        """Keep one open."""
+        scope = self._keeping[key] = trio.CancelScope()
+        self._nursery.start_soon(self._keep, self._known[key], scope)
+
+    def leave(self, key: PublicKey) -> None:
+        """Keep one open no longer; its feeds are given back soon."""
+        self._keeping.pop(key).cancel()
+
+    def forget(self, key: PublicKey) -> None:
+        """Know one no longer, which is not open."""
+        known = self._known.pop(key)
+        for feed in {key, *known.feeds}:
+            owners = self._topics[topic := self._topic(known, feed)]
+            owners.discard(key)
+            if not owners:
+                del self._topics[topic]
+        self._save()
 
     def serves(self, topic: DiscoveryKey) -> bool:
         """Tell whether peers may exchange the feed with this discovery key; what belongs to none of ours they may."""
@@ -187,13 +217,15 @@ class Databases:
         return self._sought | kept
 
     async def create(self, params: Params, tell: Tell) -> dict[str, Any]:
-        """Make a new one of our own. Raises: AlreadyExists when something is called so."""
+        """Make a new one of our own. Raises: AlreadyExists when something is called so, Behind when it was once."""
         dialect, kind, name = dialect_named(params.get("dialect")) or DWEB, str(params["kind"]), params.get("name")
         store = self._stores[dialect.name]
         feed = await store.open_feed(name=name or os.urandom(32).hex())
         try:
             if feed.length:
                 raise AlreadyExists(f"there is something called {name!r} already: {feed.key.hex()}")
+            if isinstance(feed.log, FeedLog):
+                feed.log.check_appendable(())  # one that was deleted here comes back from a peer, or never
             if kind == GRAPH:
                 await open_trie(feed, dialect)
             else:
@@ -260,7 +292,7 @@ class Databases:
         if known.key not in self._known:
             self._known[known.key] = known
             self._note(known.key, known.key)
-            self._nursery.start_soon(self._keep, known)
+            self.keep(known.key)
         return _shown(self._known[known.key])
 
     def _save(self) -> None:
@@ -316,19 +348,29 @@ class Databases:
                     nursery.start_soon(ask, dialect)
         return found[0] if found else None
 
-    async def _keep(self, known: Known) -> None:
+    async def _keep(self, known: Known, scope: trio.CancelScope) -> None:
         store = self._stores[known.dialect.name]
         try:
-            if known.kind == DATABASE:
-                noting = _NotingStore(store, lambda feed: self._note(known.key, feed))
-                async with open_appdb(noting, key=known.key) as db:
-                    await db.follow()
-            else:
-                feed = await store.open_feed(key=known.key, live=True)
-                with feed.want(0, MAX_LENGTH):
-                    await trio.sleep_forever()
+            with scope:
+                if known.kind == DATABASE:
+                    noting = _NotingStore(store, lambda feed: self._note(known.key, feed))
+                    async with open_appdb(noting, key=known.key) as db:
+                        await db.follow()
+                else:
+                    await _fetch_all(store, known.key)
         except (DriveError, OSError) as error:
             _log.error("not kept open %s=%s error=%s", known.kind, short(known.key), error)
+
+
+async def _fetch_all(store: OwnedStore, key: PublicKey) -> None:
+    """Hold all blocks of a feed, for ever."""
+    feed = await store.open_feed(key=key, live=True)
+    try:
+        with feed.want(0, MAX_LENGTH):
+            await trio.sleep_forever()
+    finally:
+        with trio.CancelScope(shield=True):
+            await store.release(feed)
 
 
 def _kind_of(block: bytes, name: str) -> str | None:

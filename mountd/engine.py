@@ -150,7 +150,7 @@ class Engine:
             self._config, self._stores, self._collection, self._mountpoints, peers, finder, self.space, self._stop
         )
         upkeep = Upkeep(self._collection, self._stores, self.space)
-        keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases.feeds, self.space)
+        keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases, self.space)
         keys = Keys(self._collection, self._databases, self._stores, peers.add_for)
         adopting = Adopting(self._collection, self._stores, self.space, self._config.state)
         answering = (verbs, upkeep, keeping, keys, adopting, self._databases)

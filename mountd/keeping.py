@@ -1,6 +1,6 @@
-"""The verbs `rm` and `gc`: forget a drive with its bytes, and free what no known drive needs."""
+"""The verbs `rm` and `gc`: forget a drive, database or graph with its bytes, and free what nothing known needs."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -12,33 +12,36 @@ from ddrive.ids import PublicKey, short
 from ddrive.store.runs import without
 from ddrive.store.shelf import FeedFolder, feed_folder_at, feed_folders
 from ddrive.store.store import OwnedStore
-from mountd.collection import Collection
+from mountd.collection import CALLED, Collection
 from mountd.control import Params, Tell, Verb
+from mountd.databases import DATABASE, Databases
+from mountd.drives import KnownDrive
 from mountd.keeping_reach import Reach, content_key
 from mountd.mounts import MountTable
 from mountd.space import Space
 from mountd.space_pins import Pin, blocks_of
 from mountd.unmounting import Busy
 
+DATABASE_HEADER_BLOCKS = 1  # alike in all feeds of databases
 LEAVING_S = 8.0  # a program that has ended may still be connected so long
 _PER_TURN = 64  # runs of blocks that are dropped before other tasks get their turn
 
 
 class Keeping:
-    """What of the stores is kept. `kept_feeds` names feeds that are needed for other reasons than drives."""
+    """What of the stores is kept."""
 
     def __init__(
         self,
         collection: Collection,
         stores: Mapping[str, OwnedStore],
         mounts: MountTable,
-        kept_feeds: Callable[[], Iterable[PublicKey]],
+        databases: Databases,
         space: Space,
     ) -> None:
         self._collection = collection
         self._stores = stores
         self._mounts = mounts
-        self._kept_feeds = kept_feeds
+        self._databases = databases
         self._space = space
 
     def table(self) -> dict[str, Verb]:
@@ -57,44 +60,70 @@ class Keeping:
         return {"key": known.key.hex(), "path": pin.path}
 
     async def rm(self, params: Params, tell: Tell) -> dict[str, Any]:
-        """Forget a drive and delete what is held of it; one of our own only with `own`, as its secret key goes too.
+        """Forget a drive, database or graph and delete what is held of it; with own feeds only if `own` is said.
 
-        With `dry_run` only tell what would go.
+        The secret keys of those go too. With `dry_run` only tell what would go.
         Raises: NotFound, NotWritable without `own`, Busy while it is mounted or read by a program.
         """
         key = parse_key(str(params["key"])).key
-        if key in self._kept_feeds():
+        kind = self._databases.kind_of(key)
+        known = None if kind else self._collection.table.get(key)
+        if not kind and key in self._databases.feeds():
             raise Busy(f"{short(key)} belongs to a database or graph: ddrive db list and ddrive graph list show them")
-        known = self._collection.table.get(key)
+        called = f"{CALLED.get(kind, kind) if kind else 'drive'} {short(key)}"
         if mounts := self._mounts.of(key):
-            raise Busy(f"drive {short(key)} is mounted at {mounts[0].mountpoint}: ddrive unmount it first")
-        found = [(store, stored) for store in self._stores.values() for stored in await _parts(store, key)]
-        if known is None and not found:
-            raise NotFound(f"drive {key.hex()} is not known here: ddrive list shows the known drives")
+            raise Busy(f"{called} is mounted at {mounts[0].mountpoint}: ddrive unmount it first")
+        found = await self._found(key)
+        if known is None and kind is None and not found:
+            raise NotFound(f"{called} is not known here ({key.hex()}): ddrive list shows the known drives")
         own = any(stored.own for _, stored in found)
         value = {
             "key": key.hex(),
+            "kind": kind or "drive",
             "writable": own,
             "feeds": len(found),
             "bytes": sum(stored.disk_bytes for _, stored in found),
-            "name": known.name if known else None,
+            "name": self._databases.name_of(key) if kind else known.name if known else None,
         }
         if params.get("dry_run"):
             return value
         if own and not params.get("own"):
-            raise NotWritable(f"drive {short(key)} is our own, its secret key would go too: say so with --yes")
-        if known is not None:
-            await self._collection.leave(known)
-        if not await _unused(found):
-            if known is not None:
-                self._collection.keep(known)
-            raise Busy(f"drive {short(key)} is read by a program or nested in a mounted drive: end that first")
+            raise NotWritable(f"{called} has feeds of our own, their secret keys would go too: say so with --yes")
+        await self._leave(key, known, called, found)
         for store, stored in found:
-            await self._forget(store, stored.key)
+            await self._forget(store, stored.key, constant=DATABASE_HEADER_BLOCKS if kind == DATABASE else 0)
         self._space.pins.drop(key, "/", {})
         if known is not None:
             self._collection.forget(known)
         return value
+
+    async def _found(self, key: PublicKey) -> list[tuple[OwnedStore, FeedFolder]]:
+        """Return the feeds on the disk that go with a drive, database or graph."""
+        if self._databases.kind_of(key) is None:
+            return [(store, stored) for store in self._stores.values() for stored in await _parts(store, key)]
+        store, feeds = self._databases.parts(key)
+        return [(store, stored) for feed in feeds if (stored := feed_folder_at(store.folder(feed))) is not None]
+
+    async def _leave(
+        self, key: PublicKey, known: KnownDrive | None, called: str, found: Sequence[tuple[OwnedStore, FeedFolder]]
+    ) -> None:
+        """Use these feeds no longer. A database is not known afterwards: without its feeds it would be begun anew.
+
+        Raises: Busy when somebody else uses them; then all is as it was.
+        """
+        is_drive = self._databases.kind_of(key) is None
+        if known is not None:
+            await self._collection.leave(known)
+        elif not is_drive:
+            self._databases.leave(key)
+        if not await _unused(found):
+            if known is not None:
+                self._collection.keep(known)
+            elif not is_drive:
+                self._databases.keep(key)
+            raise Busy(f"{called} is read by a program or nested in a mounted drive: end that first")
+        if not is_drive:
+            self._databases.forget(key)
 
     async def gc(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Free feeds that nothing known uses, and of others' drives what their newest version does not need.
@@ -105,7 +134,7 @@ class Keeping:
         value: dict[str, Any] = {"feeds": [], "drives": [], "blocks": 0, "bytes": 0}
         for store in self._stores.values():
             reach = Reach(store)
-            kept = set(self._kept_feeds())
+            kept = self._databases.feeds()
             for known in self._collection.table:
                 if known.dialect is None:
                     kept.add(known.key)
@@ -131,8 +160,8 @@ class Keeping:
         if not dry:
             await self._forget(store, stored.key)
 
-    async def _forget(self, store: OwnedStore, key: PublicKey) -> None:
-        await store.forget(key)
+    async def _forget(self, store: OwnedStore, key: PublicKey, *, constant: int = 0) -> None:
+        await store.forget(key, constant=constant)
         self._space.forget(store.discovery_key(key))
 
     async def _free_blocks(

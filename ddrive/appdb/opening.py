@@ -9,7 +9,7 @@ import trio
 from ddrive.appdb.appdb import AppDB
 from ddrive.appdb.node import encode_header
 from ddrive.appdb.writers import CACHE_BYTES, Writers
-from ddrive.errors import Closed, InvalidKey, LengthChanged
+from ddrive.errors import Behind, Closed, InvalidKey, LengthChanged
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.store.interface import Store
@@ -55,3 +55,5 @@ async def _begin(feed: Feed, header: bytes) -> None:
             await feed.append([header], expected_length=0)
         except LengthChanged:
             await feed.wait_length(1)
+        except Behind:  # it was deleted here: until a peer has given it back, the database can only be read
+            return

@@ -142,18 +142,19 @@ class OwnedStore:
             entry.idle_since = trio.current_time()
         await trio.lowlevel.checkpoint()
 
-    async def forget(self, key: PublicKey) -> None:
+    async def forget(self, key: PublicKey, *, constant: int = 0) -> None:
         """Close the feed and delete its files.
 
         Of a feed of ours the number of signed blocks is remembered: whoever opens it again under its name can append
-        only when it has as many again, so that nothing is signed twice.
+        only when it has as many again, so that nothing is signed twice. Unless it has none but the first ones, of which
+        so many are `constant`: written again, they are the same.
         """
         found = self.discovery_key(key)
         folder = self.path / feed_folder(found)
         async with self._taken_out(found):
             stored = feed_folder_at(folder)
-            if stored is not None and stored.own:
-                self._signed.note({key: signed_length(folder)})
+            if stored is not None and stored.own and (length := signed_length(folder)) > constant:
+                self._signed.note({key: length})
             await trio.to_thread.run_sync(shutil.rmtree, folder, True)
 
     async def become_author(

@@ -1,4 +1,4 @@
-"""`rm` and `gc`: forget a drive and its bytes, and free what nothing needs. The engine does both."""
+"""`rm` and `gc`: forget a drive, database or graph and its bytes, and free what nothing needs. The engine does both."""
 
 import sys
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ import typer
 from mountd.cli import options, report
 from mountd.cli.drives import Drive
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, run, short_name, whole
+from mountd.cli.session import Session, named_drive, run, whole
 from mountd.values import format_size
 
 YesAnyway = Annotated[bool, typer.Option("--yes", "-y", envvar="DDRIVE_YES", help="Accepted: nothing is asked.")]
@@ -22,13 +22,13 @@ def rm(
     as_json: options.Json = False,
     no_start: options.NoStart = False,
 ) -> None:
-    """Forget a drive and delete its bytes; of a drive of your own the secret key goes too, for ever."""
+    """Forget a drive, database or graph and delete its bytes; the secret key of your own goes too, for ever."""
 
     async def verb(session: Session) -> None:
         ref = whole(await session.find(named))
         planned = await session.call("rm", key=ref.key.hex(), dry_run=True)
         if not dry_run:
-            options.confirm(_question(planned, short_name(ref)), yes=yes)
+            options.confirm(_question(planned), yes=yes)
             planned = await session.call("rm", key=ref.key.hex(), own=planned["writable"])
         word = "would delete" if dry_run else "deleted"
         session.say(planned, [f"{word} {format_size(planned['bytes'])} in {planned['feeds']} feeds"])
@@ -39,10 +39,14 @@ def rm(
     run(Common(state, as_json, start=not no_start), verb)
 
 
-def _question(planned: dict[str, Any], name: str) -> str:
+def _question(planned: dict[str, Any]) -> str:
     size = format_size(planned["bytes"])
+    called = "database" if planned["kind"] == "db" else planned["kind"]
+    name = f"{called} {planned['key'][:8]}"
     if not planned["writable"]:
         return f"forget {name} and delete {size}?"
+    if called != "drive":
+        return f"you can write to {name}: delete {size} and your secret key for it, with which nobody writes again?"
     return f"{name} is your own drive: delete {size} and its secret key, so that nobody can ever change it again?"
 
 

@@ -197,7 +197,7 @@ def test_database_is_not_taken_for_a_drive(engine: Program, tmp_path: Path) -> N
     graph = engine.ask("graph", "create")["key"]
     key = engine.ask("db", "create")["key"]
     for known, verb in ((key, "db"), (graph, "graph")):
-        for call in (("ls", known), ("info", known), ("seed", known), ("rm", known, "--yes")):
+        for call in (("ls", known), ("info", known), ("seed", known)):
             assert engine.run(*call).code != 0
         assert f"use ddrive {verb}" in engine.run("ls", known).err
     assert engine.ask("list") == []

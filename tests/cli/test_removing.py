@@ -1,6 +1,7 @@
 """`rm` and `gc`: drives are forgotten with their bytes, and what nothing needs is freed; nothing else is touched."""
 
 import json
+import select
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,54 @@ def test_our_own_feeds_are_never_garbage(dialect: str, ddrive: Program, tmp_path
     assert folders(ddrive.state) == before
     assert len(ddrive.run("cat", f"{made['url']}+{made['version']}", "a").out) == 300_000
     assert ddrive.ask("db", "get", database, "name")[0]["value"] == "value"
+
+
+@pytest.mark.parametrize("kind", ["db", "graph"])
+def test_a_database_of_others_is_forgotten_with_its_feeds(kind: str, ddrive: Program, tmp_path: Path) -> None:
+    key, kept = (ddrive.ask(kind, "create")["key"] for _ in range(2))
+    put = ("put", key, "name", "value") if kind == "db" else ("put", key, "a", "b", "label")
+    look = "ls" if kind == "db" else "info"
+    ddrive.ask(kind, *put)
+    with program(tmp_path / "other" / "state") as other:
+        for each in (key, kept):
+            other.ask(kind, look, each, "--peer", ddrive.address)
+        before, of_both = folders(other.state), other.ask(kind, "list")
+        planned = other.ask("rm", key, "--dry-run")
+        assert (planned["kind"], planned["writable"]) == (kind, kind == "db")  # we would write with a feed of our own
+        assert other.run("rm", key).code == 2
+        assert (other.ask(kind, "list"), folders(other.state)) == (of_both, before)
+        done = other.ask("rm", key, "--yes")
+        assert done["feeds"] == before // 2
+        assert [known["key"] for known in other.ask(kind, "list")] == [kept]
+        assert folders(other.state) == before // 2
+        other.ask("stop")
+        assert [known["key"] for known in other.ask(kind, "list")] == [kept]
+        assert other.run("rm", key, "--yes").code == 3
+        assert other.ask(kind, look, key, "--peer", ddrive.address), "it can be fetched again"
+
+
+def test_a_database_of_our_own_is_never_signed_twice(ddrive: Program) -> None:
+    key = ddrive.ask("db", "create", "--name", "mine")["key"]
+    with ddrive.running("db", "watch", key, "--json") as watching:
+        assert watching.stdout is not None
+        while not select.select([watching.stdout], [], [], 0.5)[0]:
+            ddrive.ask("db", "put", key, "name", "value")
+        busy = ddrive.run("rm", key, "--yes")
+        assert (busy.code, "read by a program" in busy.err) == (1, True)
+        assert ddrive.run("db", "get", key, "name").out == b"value\n", "all is as it was"
+        watching.terminate()
+    assert ddrive.ask("rm", key, "--yes")["name"] == "mine"
+    assert (ddrive.ask("db", "list"), folders(ddrive.state)) == ([], 0)
+    refused = ddrive.run("db", "create", "--name", "mine")
+    assert (refused.code, "blocks of it were signed" in refused.err) == (6, True)
+
+
+def test_a_database_to_which_we_have_written_is_read_again(ddrive: Program, tmp_path: Path) -> None:
+    key = ddrive.ask("db", "create")["key"]
+    ddrive.ask("db", "put", key, "name", "value")
+    with program(tmp_path / "other" / "state") as other:
+        other.ask("db", "info", key, "--peer", ddrive.address)
+        other.ask("db", "put", key, "ours", "unheard")  # we are no writer, so that no peer has this
+        other.ask("rm", key, "--yes")
+        assert other.run("db", "get", key, "name", "--peer", ddrive.address).out == b"value\n"
+        assert other.run("db", "put", key, "again", "x").code == 6
