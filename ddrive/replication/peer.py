@@ -104,7 +104,7 @@ class PeerState:
     doubted: int = 0  # announced lengths up to here were asked for and never proven
     last_seek: int = 0  # byte offset it was asked for last: npm peers answer the same one only once
     broke_promise_at: float = -1.0  # when nodes that it sent were last dropped, against our promise in Want
-    broken_promises: int = 0
+    broken_promises: int = 0  # since an answer of it was good
     suspected: bool = False  # of another history of the feed: it was asked once more for a proof that did not verify
     stats: PeerStats = field(default_factory=PeerStats)
 

@@ -21,7 +21,7 @@ from ddrive.replication.probing import Prober
 REQUEST_TIMEOUT_S = 5.0  # a silent request is asked elsewhere
 DROP_AFTER_S = 20.0  # a peer that owes answers and stays silent is dropped
 PAUSE_S = 5.0  # when what arrives cannot be stored
-MAX_BROKEN_PROMISES = 16  # answers of one peer that we did not store; from then on it is to blame for what it sends
+MAX_BROKEN_PROMISES = 16  # answers of a peer in a row that we did not take; then it is to blame for what it sends
 LATE_S = 30.0  # a peer that left a request unanswered may be asked for the block again
 
 
@@ -224,14 +224,13 @@ class Scheduler:
         self._prober.answered(peer, index)
         return self._fill(now)
 
-    def dropped(self, peer: PeerState, now: float, *, for_us: bool = False) -> list[Action]:
+    def dropped(self, peer: PeerState, now: float, *, verified: bool = False) -> list[Action]:
         """Note that an answer was not stored: the peer is told, and may be wrong about us until it hears that.
 
-        `for_us`: for want of room, which the peer cannot bring about.
+        `verified`: it was good, there was only no room for it.
         """
         peer.broke_promise_at = now
-        if not for_us:
-            peer.broken_promises += 1
+        peer.broken_promises = 0 if verified else peer.broken_promises + 1
         if not peer.uploading or 0 not in peer.regions_asked:
             return []
         return [Send(peer.id, self._want(0))]

@@ -224,6 +224,7 @@ class FeedSession(Ending):
         finally:
             self._giver = None
         if count:
+            peer.state.broken_promises = 0
             self._answered(peer, {index: value for index, (value, _) in islice(blocks.items(), count)})
         return count
 
@@ -258,12 +259,13 @@ class FeedSession(Ending):
             # the disk is full or fails: the peer is not to blame, and asking others at once would not help
             logger.error("cannot store block feed=%s block=%d error=%s", short(self.feed.key), data.index, error)
             self._scheduler.failed(peer.state, data.index, now)
-            self._run(self._scheduler.dropped(peer.state, now, for_us=True))
+            self._run(self._scheduler.dropped(peer.state, now, verified=True))
             return
         finally:
             self._giver = None
+        peer.state.broken_promises = 0
         if not stored.proof:
-            self._run(self._scheduler.dropped(peer.state, now, for_us=True))
+            self._run(self._scheduler.dropped(peer.state, now, verified=True))
         if data.value is not None:
             self._answered(peer, {data.index: data.value})
             return

@@ -99,6 +99,31 @@ async def test_a_disk_without_room_is_not_the_fault_of_the_peer(autojump_clock, 
     assert reader.ends == []
 
 
+async def test_a_peer_is_not_to_blame_for_answers_to_seeks_that_were_given_up(autojump_clock, monkeypatch):
+    writer, reader, dice = Place(600), Place(), random.Random(4)
+    files = reader.feed.log._files
+    write = files.write_nodes
+
+    def full(nodes):
+        if dice.random() < 0.5:
+            raise OSError(errno.ENOSPC, "no space left")
+        write(nodes)
+
+    async def read(index):
+        with suppress(DiskFull):
+            await reader.feed.seek(index * 100 + 50)
+            assert await reader.feed.get(index) == block(index)
+
+    monkeypatch.setattr(files, "write_nodes", full)
+    async with linked((reader, writer)):
+        for start in range(0, 600, 6):
+            with trio.move_on_after(dice.choice([0.001, 0.1, 5, 30])):
+                async with trio.open_nursery() as nursery:
+                    for index in range(start, start + 6):
+                        nursery.start_soon(read, index)
+    assert reader.ends == []
+
+
 async def test_a_sparse_read_fetches_only_the_block(autojump_clock):
     writer, reader = Place(300), Place()
     async with linked((reader, writer)):
@@ -426,3 +451,70 @@ async def test_without_a_peer_a_block_that_is_not_held_is_said_to_be_so(autojump
     with pytest.raises(NotHeld):
         await reader.feed.get(BlockIndex(0), wait=False)
     assert isinstance(reader.session, FeedSession)
+
+
+@asynccontextmanager
+async def asking(indexes):
+    """Give a reader that has asked a peer for these blocks, the true answers, and what makes answers to others."""
+    log = log_of(20)
+    truth = honest(log)
+    reader, peer = Place(), Scripted(20, truth)
+    async with linked((reader, peer)), trio.open_nursery() as nursery:
+        await reader.feed.get(BlockIndex(0))  # from now on no answer needs a signature
+        peer.answer = silent
+        for index in indexes:
+            nursery.start_soon(reader.feed.download, index, index + 1)
+        await until(lambda: set(indexes) <= set(peer.requests()))
+
+        def answer(index):
+            (data,) = truth(Request(BlockIndex(index), nodes=reader.feed.log.digest(index)))
+            assert data.signature is None
+            return data
+
+        yield reader, answer
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_lie_is_not_covered_up_by_the_truth_that_comes_with_it(autojump_clock):
+    async with asking([4, 9, 14]) as (reader, answer):
+        lie = replace(answer(4), value=b"\xff" + answer(4).value[1:])
+        with pytest.raises(RemoteProtocolError):
+            reader.session.received(reader.link, [lie, answer(4), answer(9)])
+        assert not reader.feed.has(4)
+
+
+async def test_a_block_that_comes_twice_at_once_counts_once(autojump_clock):
+    async with asking([4, 9, 14]) as (reader, answer):
+        before = reader.session.stats.downloaded_blocks
+        reader.session.received(reader.link, [answer(4), answer(9), answer(9), answer(14)])
+        assert [reader.feed.has(index) for index in (4, 9, 14)] == [True] * 3
+        assert reader.session.stats.downloaded_blocks == before + 3
+
+
+async def test_what_nobody_asked_for_is_refused_also_among_answers(autojump_clock):
+    async with asking([4, 9]) as (reader, answer):
+        reader.session.received(reader.link, [answer(4), answer(14), answer(9)])
+        assert [reader.feed.has(index) for index in (4, 9, 14)] == [True, True, False]
+
+
+@pytest.mark.parametrize("how", ["the link is ended", "the peer is removed", "another exchange has begun on the link"])
+async def test_what_comes_after_the_end_in_one_piece_does_not_count(autojump_clock, how):
+    writer, peer = Place(20), Scripted(0, silent)
+    heard = []
+
+    def hear(link, payload):
+        heard.append(payload)
+        if how == "the link is ended":
+            link.disconnect("enough")
+            return
+        writer.session.remove_peer(link)
+        if how == "another exchange has begun on the link":
+            writer.session.add_peer(link, peer.channel)
+
+    writer.session.extensions.register("test", hear)
+    async with linked((peer, writer)):
+        await until(lambda: peer.channel is not None and writer.session.peer_count)
+        writer.session.received(
+            writer.link, [Options(("test",)), Extension(0, b"one"), Extension(0, b"two"), Want(BlockIndex(0), 20)]
+        )
+        assert heard == [b"one"]
