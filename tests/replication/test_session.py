@@ -2,14 +2,15 @@
 
 import errno
 import random
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import pytest
 import trio
 
-from ddrive.errors import DiskFull, NotHeld
+from ddrive.errors import DiskFull, NotHeld, RemoteProtocolError
 from ddrive.ids import BlockIndex, Node, NodeIndex
-from ddrive.protocol.messages import Cancel, Close, Data, Have, Request, Status, Unhave, Want
+from ddrive.protocol.messages import Cancel, Close, Data, Extension, Have, Options, Request, Status, Unhave, Want
 from ddrive.replication.session import FeedSession
 from tests.replication.peers import Place, Scripted, block, honest, linked, log_of, lying, silent, until
 
@@ -515,6 +516,8 @@ async def test_what_comes_after_the_end_in_one_piece_does_not_count(autojump_clo
     async with linked((peer, writer)):
         await until(lambda: peer.channel is not None and writer.session.peer_count)
         writer.session.received(
-            writer.link, [Options(("test",)), Extension(0, b"one"), Extension(0, b"two"), Want(BlockIndex(0), 20)]
+            writer.link, [Options(("test",)), Extension(0, b"one"), Extension(0, b"two"), Want(BlockIndex(0), 1 << 20)]
         )
+        await trio.sleep(1)
         assert heard == [b"one"]
+        assert not [message for message in peer.got if isinstance(message, Have)], "the want was answered"
