@@ -5,6 +5,7 @@ Knows nothing of the rules of a feed; what is verified or held is decided elsewh
 """
 
 from collections.abc import Iterable, Iterator
+from logging import getLogger
 from struct import Struct
 
 from ddrive.errors import CorruptStorage
@@ -21,6 +22,8 @@ MAX_TREE_PAGES = 384  # 4 MB of cached tree per feed: of 50,000 blocks read here
 HIGH_NODE = 127  # a node with these low bits covers 128 blocks or more: it is kept by itself, decoded
 MAX_HIGH_NODES = 16384  # enough for 10^6 blocks; with them a random block of so many is found in a third of the time
 SCAN_SLOTS = 1024  # signatures read at once when looking for one
+
+_log = getLogger(__name__)
 
 _MAGIC = b"\x05\x02\x57"
 _NODE = Struct(">32sQ")
@@ -225,9 +228,11 @@ class FeedFiles:
         return storage
 
     def _check_header(self, storage: Storage, name: str, wanted: bytes) -> bytes:
-        """Return the header of a file, written first where it is blank."""
+        """Return the header of a file, written first where it is blank or damaged: what follows is checked anyway."""
         found = storage.read(0, HEADER_BYTES)
-        if not found.strip(b"\x00"):
+        if not found.startswith(_MAGIC):
+            if found.strip(b"\x00"):
+                _log.warning("header of a file is damaged file=%s starts=%s", name, found[:4].hex())
             if not self._read_only:
                 storage.write(0, wanted)
             return wanted

@@ -4,6 +4,7 @@ To them belong its folder, its name, and the secret key that follows from the na
 are looked through in a thread, whoever wants the feed waits for that, and who closes the store ends it.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +22,8 @@ from ddrive.ids import DiscoveryKey, PublicKey, short
 from ddrive.store.derive import decode_name, derive_pair, encode_name
 from ddrive.store.files import make_folders, write_durably
 from ddrive.store.shelf import NAME
+
+_log = logging.getLogger(__name__)
 
 
 def stored_feed(
@@ -41,6 +44,9 @@ def stored_feed(
                 raise StorageError(f"{name_file} names another feed, or the master key has changed")
     if name is not None and not name_file.exists():
         write_durably(name_file, encode_name(name))  # before the key: a key without its name is read-only
+    if (folder / KEY).exists() and (folder / KEY).read_bytes() != key:
+        _log.warning("file with the key of a feed is damaged feed=%s", short(key))  # the folder tells which it is
+        write_durably(folder / KEY, key)
     secret_key = pair.secret_key if pair else None
     opening = FeedLog.open if (folder / KEY).exists() else partial(FeedLog.create, store_secret_key=False)
     return opening(FileDirectory(folder), key=key, secret_key=secret_key)

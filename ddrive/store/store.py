@@ -235,7 +235,7 @@ class OwnedStore:
             key = (self.path / feed_folder(discovery_key) / "key").read_bytes()
         except OSError:
             return None
-        return PublicKey(key) if len(key) == KEY_BYTES else None
+        return PublicKey(key) if len(key) == KEY_BYTES and self.discovery_key(PublicKey(key)) == discovery_key else None
 
     def load(self, discovery_key: DiscoveryKey) -> Feed:
         """Return the feed of this name in the open, opening it from disk; no use is counted.

@@ -428,7 +428,7 @@ def test_opening_the_wrong_thing(directory):
     with pytest.raises(WrongKey):
         FeedLog.create(MemoryDirectory(), key=PublicKey(bytes(32)), secret_key=PAIR.secret_key)
     storage = directory.open("tree", create=False)
-    storage.write(0, b"PNG!")
+    storage.write(3, b"\x01")  # of another file of a feed
     storage.close()
     with pytest.raises(CorruptStorage):
         FeedLog.open(directory)

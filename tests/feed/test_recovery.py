@@ -1,6 +1,7 @@
 """What is left of a feed after damage and after power losses: never a wrong block, never a second signature."""
 
 import random
+from contextlib import suppress
 
 import pytest
 
@@ -53,6 +54,29 @@ def lose_bits(files):
 
 def tear_last_signature(files):
     files["signatures"][32 + 5 * 64 + 32 :] = bytes(32)
+
+
+def overwrite(name):
+    def change(files):
+        files[name][:] = random.Random(5).randbytes(len(files[name]))
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["tree", "signatures", "bitfield"])
+def test_a_reader_fetches_again_what_was_overwritten_with_its_header(name):
+    log = damaged(overwrite(name), author=False)
+    source = writer(SIX[:5])
+    source.append(SIX[5:])
+    copy(source, log, range(6))
+    assert content(log) == dict(enumerate(SIX))
+
+
+@pytest.mark.parametrize("name", ["tree", "signatures", "bitfield"])
+def test_an_author_signs_nothing_else_after_a_file_was_overwritten_with_its_header(name):
+    log = damaged(overwrite(name))
+    with suppress(CorruptStorage):
+        assert log.append([b"next"]) == 6
 
 
 @pytest.mark.parametrize("change", [lose_bits, cut("bitfield", 32 + 1), cut("bitfield", 32), lose_last_signature])

@@ -42,6 +42,20 @@ async def test_a_strange_key_gives_a_feed_to_read(tmp_path):
         assert feed.length == 0
 
 
+@pytest.mark.parametrize("damage", [bytes(32), b"short", b""])
+async def test_a_damaged_file_with_the_key_is_mended_as_the_folder_tells_the_feed(tmp_path, damage):
+    async with open_store(tmp_path, DWEB) as store:
+        feed = await store.open_feed(name="a")
+        await feed.append([b"one"])
+        key, file = feed.key, store.folder(feed.key) / "key"
+    file.write_bytes(damage)
+    async with open_store(tmp_path, DWEB) as store:
+        assert store.known(store.discovery_key(key)) is None
+        feed = await store.open_feed(key=key)
+        assert (await feed.get(BlockIndex(0)), feed.writable) == (b"one", True)
+    assert file.read_bytes() == key
+
+
 async def test_one_object_per_feed(tmp_path):
     async with open_store(tmp_path, DWEB) as store:
         feed = await store.open_feed(name="a")
