@@ -136,6 +136,7 @@ class Space:
 
     def judge(self, counted: _Counted) -> None:
         """Decide when a feed is to be dropped from: entries of a drive only when there is no content left."""
+        self._ledger.add_feed(counted.topic, counted.tier)  # reading may find that the block is damaged, and tell us
         try:
             counted.tier = _tier(counted.feed.get_held(BlockIndex(0)))
         except CorruptStorage:

@@ -72,3 +72,20 @@ def test_bad_blocks_are_listed_and_repaired(ddrive: Program, tmp_path: Path) -> 
         assert other.ask("verify", key)["bad"] == []
         assert other.run("cat", key, "b").out == b"second file " * 100
     assert ddrive.run("verify", "0" * 64).code == 3
+
+
+def test_a_drive_that_lost_all_its_bytes_is_verified_and_fetched_again(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "a").write_bytes(b"first file")
+    key = ddrive.ask("import", source)["key"]
+    with program(tmp_path / "other" / "state") as other:
+        other.ask("download", key, "--peer", ddrive.address)
+        assert other.run("stop").code == 0
+        for data in other.state.glob("dweb/*/*/*/data"):
+            data.write_bytes(b"")
+        other.ask("status")  # the engine starts, and opens what is pinned
+        assert other.run("verify", key).code in (0, 4)  # 0: all that is missing was fetched meanwhile
+        assert other.run("cat", key, "a").out == b"first file"
+        other.run("verify", key, "--repair")
+        assert other.ask("verify", key)["bad"] == []
