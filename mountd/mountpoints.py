@@ -97,14 +97,22 @@ class Mountpoints:
             return None
 
     async def restore(self, mount: Mount) -> None:
-        """Bring a mount of the last run back: its worker may still live; what is dead is replaced."""
+        """Bring a mount of the last run back: its worker may still live; what is dead is replaced.
+
+        In a copy of a state directory, what the original still serves is forgotten.
+        """
         async with self._turn(mount.mountpoint):
             if self.table.get(mount.mountpoint) is not mount:
                 return
             try:
                 if await self._workers.adopt(mount):
                     return
-                if not await _is_dead(mount.mountpoint):  # a dead one is taken off by the worker, just before it mounts
+                is_gone = await _is_dead(mount.mountpoint)
+                if not is_gone and is_ours(mount.mountpoint) and not self._workers.is_own(mount):
+                    self.forget(mount)
+                    _log.warning("mount left to the original of this state directory mountpoint=%s", mount.mountpoint)
+                    return
+                if not is_gone:  # a dead one is taken off by the worker, just before it mounts
                     await self._check_free(mount.mountpoint, cover=True)
                 await self._workers.start(mount)
                 _log.info("restored drive=%s mountpoint=%s", short(mount.key), mount.mountpoint)

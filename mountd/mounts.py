@@ -34,6 +34,7 @@ class Mount:
     pid: int | None = None
     started: int | None = None
     served_as: str | None = None  # the dialect that its worker was told; None: it finds that out itself
+    owner: str | None = None  # the state directory for which its worker was started
     state: State = "starting"
     writable: bool = False
 

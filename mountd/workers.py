@@ -1,7 +1,8 @@
 """The mount workers of an engine: started, watched, restarted, and found again by the next engine.
 
 A worker outlives its engine and serves what is held meanwhile. The next engine knows it by pid, start time and command
-line, and watches it through a pidfd like its own children. A worker that leaves a dead mount behind, or ends with an
+line, and watches it through a pidfd like its own children. The engine of a copy of the state directory, which has the
+same table of mounts, leaves it alone. A worker that leaves a dead mount behind, or ends with an
 error, is replaced; one that ends with its mount gone was unmounted by somebody.
 """
 
@@ -81,10 +82,15 @@ class WorkerPool:
         self._workers: dict[str, Worker] = {}
         self._restarts: dict[str, deque[float]] = {}
         self._are_ending = False  # all of them: none is started any more
+        self._owner = _owner(config.state)
 
     def running(self, mountpoint: str) -> bool:
         """Tell whether a worker serves this place."""
         return mountpoint in self._workers
+
+    def is_own(self, mount: Mount) -> bool:
+        """Tell whether the worker that `mount` names was started for this state directory, not for its original."""
+        return mount.owner == self._owner
 
     async def start(self, mount: Mount) -> None:
         """Start the worker of `mount` and return when the mountpoint answers.
@@ -128,17 +134,19 @@ class WorkerPool:
     async def stop(self, mount: Mount, *, force: bool) -> None:
         """End the mount and its worker, in bounded time and without asking the network.
 
+        Without a worker of ours, what lives at the place is another engine's, and stays.
         Raises: Busy, naming who uses it, unless `force`.
         """
         worker = self._workers.get(mount.mountpoint)
-        if worker:
-            worker.is_stopping = True
+        if worker is None:
+            await detach_dead(mount.mountpoint)
+            return
+        worker.is_stopping = True
         try:
             await unmount(mount.mountpoint)
         except Busy as error:
             if not force:
-                if worker:
-                    worker.is_stopping = False
+                worker.is_stopping = False
                 with trio.move_on_after(END_LIMIT_S):
                     if names := await holders(mount.mountpoint):
                         raise Busy(
@@ -146,10 +154,8 @@ class WorkerPool:
                         ) from None
                 raise Busy(f"{error}: close what uses it, or use ddrive unmount --force") from None
             await unmount(mount.mountpoint, detach=True)
-            if worker:
-                worker.signal(signal.SIGTERM)
-        if worker:
-            await self._end(worker)
+            worker.signal(signal.SIGTERM)
+        await self._end(worker)
 
     async def stop_all(self) -> None:
         """End all mounts and let none begin; they stay in the table, for the next engine."""
@@ -203,6 +209,7 @@ class WorkerPool:
         self._workers[mount.mountpoint] = worker
         mount.pid, mount.started = process.pid, _start_time(process.pid)
         mount.served_as = mount.dialect.name if mount.dialect else None
+        mount.owner = self._owner
         self._table.save()
         return worker
 
@@ -262,7 +269,7 @@ class WorkerPool:
 
     def _find(self, mount: Mount) -> Worker | None:
         """Return the worker that `mount` names, if that process is still the same one."""
-        if mount.pid is None or mount.pid <= 0 or mount.started is None:
+        if mount.pid is None or mount.pid <= 0 or mount.started is None or not self.is_own(mount):
             return None
         try:
             pidfd = os.pidfd_open(mount.pid)
@@ -368,6 +375,12 @@ def _is_defunct(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
     except (OSError, IndexError):
         return False
+
+
+def _owner(state: Path) -> str:
+    """Return what tells a state directory from its copies, as long as this machine runs."""
+    status = state.stat()
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def _is_worker(pid: int, mountpoint: str) -> bool:

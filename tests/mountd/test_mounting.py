@@ -3,6 +3,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -329,3 +330,36 @@ async def test_a_drive_that_nobody_has_yet_fills_in(tmp_path: Path, dialect: str
         assert await trio.to_thread.run_sync(waits_for, place / "file") == TEXT
         shown = await at.shown_as("ok")
         assert (shown["url"], shown["pid"]) == (f"{DIALECTS[dialect].url_scheme}://{key}", made["pid"])
+
+
+async def test_a_copied_state_directory_leaves_the_mounts_of_the_original_alone(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        made = await at.mount()
+        shutil.copytree(at.engine.state, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sock"))
+        async with engine(tmp_path / "copy") as copy:
+            assert (await copy.call("status"))["mounts"] == []
+            with pytest.raises(NotFound):
+                await copy.call("unmount", mountpoint=str(at.place), force=True)
+            await copy.call("stop")
+            assert await copy.ended() == 0
+            assert await at.read() == TEXT
+            assert (await at.shown())["pid"] == made["pid"]
+            await at.unmount()
+            await copy.start()
+            await copy.call("mount", key=at.key, mountpoint=str(at.place), wait_s=0.1)
+            await at.engine.kill()
+            await at.engine.start()
+            assert (await at.engine.call("status"))["mounts"] == []
+            assert await at.read() == TEXT
+
+
+async def test_a_dead_mount_is_unmounted_without_ending_that_of_another_engine(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at, engine(tmp_path / "other") as other:
+        await at.mount()
+        await at.engine.kill(signal.SIGTERM)
+        await other.call("mount", key=await write_drive(other, file=b"other"), mountpoint=str(at.place), wait_s=0.1)
+        await at.engine.start()
+        assert (await at.shown())["state"] == "dead"
+        await at.unmount()
+        assert (await at.engine.call("status"))["mounts"] == []
+        assert await at.read() == b"other"
