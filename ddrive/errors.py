@@ -117,6 +117,10 @@ class InvalidProof(DriveError):
     """A block, node or signature does not verify against the author's key."""
 
 
+class Untied(InvalidProof):
+    """A longer signed tree of which nothing shows yet that it goes on from the one that is stored here."""
+
+
 class Forked(InvalidProof):
     """Two different histories are signed with the key of this feed."""
 

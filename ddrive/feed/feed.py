@@ -223,12 +223,12 @@ class Feed(AppendableFeed):
 
     # -- changing
 
-    def put(self, index: int, value: Buffer | None, proof: Proof) -> Stored:
+    def put(self, index: int, value: Buffer | None, proof: Proof, *, tied: bool = False) -> Stored:
         """Verify and store what a peer sent, wake who waits for it and tell the listeners.
 
-        Raises: InvalidProof, Forked.
+        With `tied` a longer tree has to be shown to go on from ours. Raises: InvalidProof, Untied, Forked.
         """
-        result = self._owned().put(index, value, proof)
+        result = self._owned().put(index, value, proof, tied=tied)
         if result.grew:
             self._audience.grew(self.length)
         if result.block:

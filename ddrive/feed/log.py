@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from logging import getLogger
 from typing import NamedTuple
 
-from ddrive.errors import CorruptStorage, Forked, InvalidProof, NotHeld
+from ddrive.errors import CorruptStorage, Forked, InvalidProof, NotHeld, Untied
 from ddrive.feed import flat, merkle
 from ddrive.feed.forks import author_signed, record_fork
 from ddrive.feed.hashing import Buffer, signed_by
@@ -83,11 +83,13 @@ class FeedLog(OwnedFeed):
         signature = self._files.signature(planned.signed_length)
         return None if signature is None else Proof(tuple(nodes), signature)
 
-    def put(self, index: int, value: Buffer | None, proof: Proof) -> Stored:
+    def put(self, index: int, value: Buffer | None, proof: Proof, *, tied: bool = False) -> Stored:
         """Verify block `index` (or, without `value`, its leaf) and store what is new.
 
-        A new block that there is no room for is in `passing` afterwards, for a while.
-        Raises: InvalidProof, Forked; in both cases nothing of the block was written.
+        A new block that there is no room for is in `passing` afterwards, for a while. With `tied` a longer tree has to
+        be shown to go on from ours, as by the proof of the first block that we lack; else of two histories the second
+        one would cover the first one unnoticed, until a proof happens to touch both.
+        Raises: InvalidProof, Untied, Forked; in all cases nothing of the block was written.
         """
         self._check_open()
         try:
@@ -108,6 +110,10 @@ class FeedLog(OwnedFeed):
         grew = checked.length > self.length
         if grew and (self._staged is not None or self._staging):
             raise InvalidProof(f"feed {short(self.key)} grew elsewhere during an append")
+        if grew and tied and not checked.contradicted and not checked.goes_on_from(self.roots):
+            raise Untied(
+                f"{checked.length} blocks of feed {short(self.key)} do not show that they go on from {self.length}"
+            )
         new_block = value is not None and (bool(checked.contradicted) or not self._bits.has(index))
         if new_block and value is not None and self.on_write is not None:
             self.on_write(index, value)

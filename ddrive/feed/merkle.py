@@ -56,7 +56,7 @@ class Checked(NamedTuple):
 
     `nodes` are new or corrected nodes, `contradicted` the stored nodes whose hash differs from theirs, `resized` tells
     whether only the size of stored nodes is corrected. `length`, `roots` and `signature` are those of the signed tree,
-    0 and empty when the proof ended at a node that was held already.
+    0 and empty when the proof ended at a node that was held already. `built_on` are nodes that it is computed from.
     """
 
     nodes: list[Node]
@@ -65,6 +65,14 @@ class Checked(NamedTuple):
     length: int
     roots: list[Node]
     signature: bytes | None
+    built_on: Sequence[Node] = ()
+
+    def goes_on_from(self, roots: Iterable[Node]) -> bool:
+        """Tell whether the signed tree contains the one with these roots.
+
+        A proof of the first block behind that one shows it: the nodes to the left of the way up are these roots.
+        """
+        return set(roots) <= {*self.built_on, *self.roots}
 
 
 class Grown(NamedTuple):
@@ -257,6 +265,7 @@ def check(
         raise InvalidProof(f"block {block}: a proof without a block has to begin with its leaf")
     fresh: list[Node] = []
     contradicted: list[Node] = []
+    built_on: list[Node] = []
     while True:
         held = load(top.number)
         if held is not None:
@@ -275,8 +284,9 @@ def check(
             sibling = stored
         else:
             break
+        built_on.append(sibling)
         top = parent_node(top, sibling)
-    checked = _check_roots(block, top, proof, position, load, fresh, contradicted)
+    checked = _check_roots(block, top, proof, position, load, fresh, contradicted)._replace(built_on=built_on)
     if proof.signature is None:
         raise InvalidProof(f"block {block}: the proof ends in roots and has no signature")
     if not signed_by(key, checked.roots, checked.length, proof.signature, verify):

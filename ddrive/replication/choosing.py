@@ -1,6 +1,6 @@
 """The next block to ask a peer for: what somebody waits for first, then read-ahead in order, then downloads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ddrive.ids import PeerId
@@ -30,11 +30,14 @@ class Choice:
         demand: DemandTable,
         peers: Mapping[PeerId, PeerState],
         asked: Mapping[int, PeerId],
+        is_tying: Callable[[], bool],
     ) -> None:
+        """`is_tying`: whether the first block that we lack has to be proven before those behind it."""
         self._local = local
         self._demand = demand
         self._peers = peers
         self._asked = asked
+        self._is_tying = is_tying
 
     def next_block(self, peer: PeerState) -> int | None:
         """Return the block to ask this peer for next, or None when it is busy or has nothing that is wished."""
@@ -85,7 +88,7 @@ class Choice:
         """Tell whether `index` should wait for a first proof, or be left to a livelier peer."""
         if index >= self._local.length:
             allowed = BEYOND_URGENT if level is Level.URGENT else BEYOND_REQUESTS
-            if peer.beyond >= allowed:
+            if peer.beyond >= allowed or (index > self._local.length and self._is_tying()):
                 return True
         if not peer.stalled and not (peer.slow and level is not Level.BULK):
             return False

@@ -22,7 +22,6 @@ class Ending(Asking):
         self.wants_all = False  # everything that is announced is downloaded, so an exchange can be complete
         self._peers: dict[Link, LinkedPeer] = {}
         self._uploading = True
-        self._finished = False
 
     @abstractmethod
     def remove_peer(self, link: Link) -> None:
@@ -47,7 +46,7 @@ class Ending(Asking):
     @property
     def downloading(self) -> bool:
         """Whether peers are asked for blocks; a feed of our own asks for none unless it is told to."""
-        return self._scheduler.downloading and not self._finished
+        return self._scheduler.downloading
 
     @downloading.setter
     def downloading(self, downloading: bool) -> None:
@@ -84,26 +83,13 @@ class Ending(Asking):
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
-    def finish(self) -> None:
-        """Tell all peers that nothing more is asked for, so that those which end when all is done can end."""
-        self._finished = True
-        for peer in list(self._peers.values()):
-            peer.send(self._status(peer))
-            if not peer.state.downloading:
-                self._leave(peer)
-
     def _on_status(self, peer: LinkedPeer, status: Status) -> None:
-        was_downloading, peer.offers = peer.state.downloading, status.uploading
-        peer.state.downloading = status.downloading
+        peer.offers, peer.state.downloading = status.uploading, status.downloading
         self._apply_directions(peer)
         self._notify()
-        if status.downloading:
-            return
-        if not peer.options.live:
+        # who stays does so whatever the peer says: its directions are switches, and may be back on at any time
+        if not status.downloading and not peer.options.live:
             self._consider_end(peer)
-        # a peer that never asks (a writer) says so at the start, and stays; one that has asked is done with it
-        elif (self._finished or (was_downloading and peer.state.asks)) and self._has_no_use_for(peer):
-            self._leave(peer)
 
     def _consider_end(self, peer: LinkedPeer) -> None:
         """Move one step towards the end with a peer that asks for nothing, when we need nothing more of it."""
@@ -121,6 +107,8 @@ class Ending(Asking):
         for other in list(self._peers.values()):
             if self._may_be_done_with(other):
                 self._say_done(other)
+                if not other.state.downloading:  # one that stays would not answer
+                    self._leave(other)
 
     def _may_be_done_with(self, peer: LinkedPeer) -> bool:
         """Tell, without looking through our blocks (0.1 ms), whether the end with a peer may have come."""
@@ -147,9 +135,3 @@ class Ending(Asking):
         peer.send(Status(uploading=False, downloading=False))
         peer.link.close_channel(peer.channel)
         self.remove_peer(peer.link)
-
-    def _has_no_use_for(self, peer: LinkedPeer) -> bool:
-        """Tell whether nothing may be asked of a peer that asks nothing either."""
-        if not self.downloading:
-            return True
-        return not self._scheduler.eager_length and not self._scheduler.demand.blocks

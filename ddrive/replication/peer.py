@@ -82,7 +82,6 @@ class PeerState:
     downloading: bool = True  # it makes requests
     wanted: bool = False  # it sent a Want: announce to it what we come to hold
     wants_seen: int = 0
-    asks: bool = False  # it sent a Want or a Request at some time
     old: bool = False  # it announces without length: an old peer that gets no Wants
     asked: dict[int, Asked] = field(default_factory=dict)
     late: dict[int, Late] = field(default_factory=dict)
@@ -102,6 +101,7 @@ class PeerState:
     average_size: int = 0  # bytes of its blocks, a running mean
     most_bytes: int = MAX_IN_FLIGHT_BYTES  # in flight, by the average size
     doubted: int = 0  # announced lengths up to here were asked for and never proven
+    untying: int = 0  # the first block that we lacked when it could not show that longer trees go on from ours
     last_seek: int = 0  # byte offset it was asked for last: npm peers answer the same one only once
     broke_promise_at: float = -1.0  # when nodes that it sent were last dropped, against our promise in Want
     broken_promises: int = 0  # since an answer of it was good

@@ -41,6 +41,7 @@ class Prober:
         self._demand = demand
         self._peers = peers
         self._attempts: dict[int, int] = {}  # byte offset -> requests sent to locate it
+        self._untied_at = 0  # our length when a longer tree came that did not show that it goes on from ours
 
     @property
     def has_work(self) -> bool:
@@ -62,8 +63,10 @@ class Prober:
         if answered is None:
             return
         peer.probes.remove(answered)
-        if answered.seek is None and self._local.length < answered.length:
-            peer.doubted = max(peer.doubted, answered.length if answered.index == answered.length - 1 else 0)
+        if answered.seek is None and self._local.length <= answered.index:
+            if answered.index == answered.length - 1:
+                peer.doubted = max(peer.doubted, answered.length)
+            peer.untying = max(peer.untying, answered.index)
         self.resolve()
 
     def resolve(self) -> None:
@@ -82,8 +85,41 @@ class Prober:
             probe.overdue = True
             if probe.seek is None:
                 peer.doubted = max(peer.doubted, probe.length)
+                peer.untying = max(peer.untying, probe.index)
         peer.probes = [probe for probe in peer.probes if now - probe.sent_at <= PROBE_KEPT_S]
         return sum(not probe.byte_offset for probe in overdue)
+
+    def tie(self, now: float, first: PeerState) -> tuple[PeerState, Request] | None:
+        """Return what to ask, `first` rather than others, so that longer trees can be tied to ours; None if it was.
+
+        A longer tree may be of another history than ours. A proof of the first block that we lack shows whether it is:
+        the nodes to the left of the way up from it are our roots.
+        """
+        index = self._local.length
+        if any(probe.index == index and probe.seek is None for peer in self._peers.values() for probe in peer.probes):
+            return None
+        able = [peer for peer in self._peers.values() if self._ties(peer)]
+        if not able:
+            return None
+        peer = first if first in able else able[0]
+        return peer, self._probe(peer, index, now)
+
+    def can_tie(self) -> bool:
+        """Tell whether a peer can show that longer trees go on from ours, as far as we know."""
+        return any(self._ties(peer) for peer in self._peers.values())
+
+    def note_untied(self) -> None:
+        """Note that a longer tree came before it was shown to go on from ours."""
+        self._untied_at = self._local.length
+
+    @property
+    def is_tying(self) -> bool:
+        """Tell whether nothing beyond our length should be asked for until the longer trees are tied to ours."""
+        return 0 < self._untied_at == self._local.length and self.can_tie()
+
+    def _ties(self, peer: PeerState) -> bool:
+        index = self._local.length
+        return peer.uploading and 0 < index != peer.untying and peer.remote.has(index)
 
     def settled(self) -> bool:
         """Tell whether every peer has said what it holds and the lengths that they announced are proven."""
@@ -112,7 +148,7 @@ class Prober:
             if self.eager:
                 yield peer, Request(BlockIndex(target - 1))
             else:
-                yield peer, self._probe(peer, target - 1, now)
+                yield peer, self._probe(peer, self._local.length if self._ties(peer) else target - 1, now)
             reach = target
 
     def _probe(

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ddrive.ids import BlockIndex, PeerId
-from ddrive.protocol.messages import Cancel, Data, Message, Request, Status, Want
+from ddrive.protocol.messages import Cancel, Data, Message, Request, Status
 from ddrive.replication.blocks import REGION_BLOCKS
 from ddrive.replication.choosing import Choice, LocalBlocks
 from ddrive.replication.demand import BlockWish, DemandTable, LengthWish, Level, OffsetWish, Wish
 from ddrive.replication.overtaking import Overtaking
 from ddrive.replication.peer import MAX_IN_FLIGHT_BYTES, MIN_REQUESTS, SLOW_FOR_S, Asked, PeerState
 from ddrive.replication.probing import Prober
+from ddrive.replication.regions import want, wants
 
 REQUEST_TIMEOUT_S = 5.0  # a silent request is asked elsewhere
 DROP_AFTER_S = 20.0  # a peer that owes answers and stays silent is dropped
@@ -62,8 +63,8 @@ class Scheduler:
         self._timeout_s = request_timeout_s
         self._asked: dict[int, PeerId] = {}  # block -> the one peer that it is asked of
         self._tips: set[int] = set()  # blocks asked for without a wish, to follow the length
-        self._choice = Choice(local, self.demand, self.peers, self._asked)
         self._prober = Prober(local, self.demand, self.peers, eager=eager_length)
+        self._choice = Choice(local, self.demand, self.peers, self._asked, lambda: self._prober.is_tying)
         self._overtaking = Overtaking(self.peers, self.demand)
         self._paused_until = 0.0
         self._last_id = 0
@@ -224,6 +225,19 @@ class Scheduler:
         self._prober.answered(peer, index)
         return self._fill(now)
 
+    @property
+    def can_tie(self) -> bool:
+        """Tell whether a peer can show that longer trees go on from ours: then they have to be shown to."""
+        return self._prober.can_tie()
+
+    def untied(self, peer: PeerState, index: int, now: float) -> list[Action]:
+        """Note an answer about `index` that was not stored, as its longer tree was not shown to go on from ours."""
+        self._prober.note_untied()
+        if index in peer.asked:
+            self._release(peer, index, cancelled=True)
+        peer.probes = [probe for probe in peer.probes if probe.index != index or probe.seek is not None]
+        return self.dropped(peer, now, verified=True) + self._tie(peer, now)
+
     def dropped(self, peer: PeerState, now: float, *, verified: bool = False) -> list[Action]:
         """Note that an answer was not stored: the peer is told, and may be wrong about us until it hears that.
 
@@ -233,7 +247,7 @@ class Scheduler:
         peer.broken_promises = 0 if verified else peer.broken_promises + 1
         if not peer.uploading or 0 not in peer.regions_asked:
             return []
-        return [Send(peer.id, self._want(0))]
+        return [Send(peer.id, want(0))]
 
     def excuses(self, peer: PeerState, index: int, now: float) -> bool:
         """Take a block that did not verify back; tells whether that may be because we had not kept our promise."""
@@ -325,29 +339,10 @@ class Scheduler:
         return [action for peer in self.peers.values() for action in self._ask_regions(peer)]
 
     def _ask_regions(self, peer: PeerState) -> list[Action]:
-        """Ask the peer which blocks it holds: the first region always, then the ones that wishes lie in."""
+        """Ask the peer which blocks it holds, if it may be asked for blocks."""
         if not self.downloading or not peer.uploading:
             return []
-        if not self.demand.far and 0 in peer.regions_asked:
-            return []
-        actions: list[Action] = []
-        spans = [(0, 1)]
-        for wish in self.demand.blocks:
-            # blocks that somebody waits for may be asked about before the peer has shown to be that long
-            end = wish.end if wish.level is Level.URGENT else min(wish.end, peer.remote.length)
-            if not peer.remote.covers(wish.start, end):
-                spans.append((wish.start, end))
-        for start, end in spans:
-            while (region := peer.region_to_ask(start, end)) is not None:
-                peer.regions_asked.add(region)
-                peer.regions_unanswered.add(region)
-                actions.append(Send(peer.id, self._want(region)))
-        return actions
-
-    @staticmethod
-    def _want(region: int) -> Want:
-        """Return the question for a region; the first one promises to keep all nodes that answers bring."""
-        return Want(BlockIndex(region * REGION_BLOCKS), REGION_BLOCKS, keeps=region == 0)
+        return [Send(peer.id, question) for question in wants(peer, self.demand)]
 
     def _fill(self, now: float, only: PeerState | None = None) -> list[Action]:
         """Use free slots, of all peers or of one: the least busy peer gets the next block."""
@@ -356,7 +351,7 @@ class Scheduler:
         actions = self._probe(now) if self._prober.has_work else []
         if only is not None:
             while only.uploading and (index := self._choice.next_block(only)) is not None:
-                actions.append(self._ask(only, index, now))
+                actions += self._ask(only, index, now)
             return actions
         ready = [peer for peer in self.peers.values() if peer.uploading]
         while ready:
@@ -365,7 +360,7 @@ class Scheduler:
             if index is None:
                 ready.remove(peer)
             else:
-                actions.append(self._ask(peer, index, now))
+                actions += self._ask(peer, index, now)
         return actions
 
     def _probe(self, now: float) -> list[Action]:
@@ -376,11 +371,18 @@ class Scheduler:
                 actions.append(Send(peer.id, request))
             elif self._choice.askable(peer, request.index, Level.URGENT):
                 self._tips.add(request.index)
-                actions.append(self._ask(peer, request.index, now))
+                actions += self._ask(peer, request.index, now)
         return actions
 
-    def _ask(self, peer: PeerState, index: int, now: float) -> Send:
-        """Note that `index` is now asked of `peer`."""
+    def _tie(self, peer: PeerState, now: float) -> list[Action]:
+        """Ask for what ties longer trees to ours, unless that is under way."""
+        if self._local.length in self._asked or (tie := self._prober.tie(now, peer)) is None:
+            return []
+        return [Send(tie[0].id, tie[1])]
+
+    def _ask(self, peer: PeerState, index: int, now: float) -> list[Action]:
+        """Note that `index` is now asked of `peer`; what ties it to our tree is asked for before it."""
+        actions = self._tie(peer, now) if index > self._local.length else []
         peer.serial += 1
         beyond = index >= self._local.length
         peer.beyond += beyond
@@ -388,4 +390,4 @@ class Scheduler:
         peer.asked[index] = Asked(index, now, peer.serial, beyond)
         self._asked[index] = peer.id
         self.demand.taken(index)
-        return Send(peer.id, Request(BlockIndex(index)))
+        return [*actions, Send(peer.id, Request(BlockIndex(index)))]

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from ddrive.errors import Forked, InvalidProof, RemoteProtocolError, WriteRefused
+from ddrive.errors import Forked, InvalidProof, RemoteProtocolError, Untied, WriteRefused
 from ddrive.feed import rle
 from ddrive.feed.feed import Feed
 from ddrive.feed.merkle import Proof
@@ -238,19 +238,28 @@ class FeedSession(Ending):
             return
         self._giver = peer
         try:
-            stored = self.feed.put(data.index, data.value, Proof(data.nodes, data.signature))
+            tied = self._scheduler.can_tie
+            stored = self.feed.put(data.index, data.value, Proof(data.nodes, data.signature), tied=tied)
+        except Untied:
+            self._run(self._scheduler.untied(peer.state, data.index, now))
+            return
         except InvalidProof as error:
             if not isinstance(error, Forked):
-                if data.signature is not None and self._log.length and not peer.state.suspected:
+                was_suspected = peer.state.suspected
+                if data.signature is not None and self._log.length and not was_suspected:
                     # nodes of ours that the proof builds on may be of another history: a whole proof will tell
                     peer.state.suspected = True
                     self._run(self._scheduler.dropped(peer.state, now))
                 if self._scheduler.excuses(peer.state, data.index, now):
+                    if was_suspected:  # it counts on what it has sent, and would leave that out of the whole proof
+                        self._run(self._scheduler.dropped(peer.state, now))
                     return
             for stats in (peer.state.stats, self.stats):
                 stats.verify_failures += 1
-            if isinstance(error, Forked):
+            if isinstance(error, Forked):  # which its author is to blame for, not this peer
                 self.uploading = False
+                self._leave(peer)
+                return
             raise RemoteProtocolError(f"feed {short(self.feed.key)}: {error}") from error
         except WriteRefused as error:
             peer.link.disconnect(f"block {data.index} was refused: {error}")
@@ -291,7 +300,6 @@ class FeedSession(Ending):
         self._end_if_complete(peer)
 
     def _on_request(self, peer: LinkedPeer, request: Request) -> None:
-        peer.state.asks = True
         if self._serves(peer):
             peer.uploads.add(request)
 
@@ -321,7 +329,6 @@ class FeedSession(Ending):
         self._notify()
 
     def _on_want(self, peer: LinkedPeer, want: Want) -> None:
-        peer.state.asks = True
         if want.keeps:
             peer.uploads.begin_account()
         if self._serves(peer):

@@ -458,7 +458,52 @@ def test_a_wished_length_is_asked_of_the_peer_that_announced_most():
     longest = bench.join((0, 9))
     bench.sent.clear()
     bench.run(bench.scheduler.want_length(4, bench.now)[1])
-    assert bench.sent == [Send(longest.id, Request(BlockIndex(8), hash=True))]
+    assert bench.sent == [Send(longest.id, Request(BlockIndex(3), hash=True))]  # ties what is longer to what is here
+
+
+def test_a_length_is_proven_by_its_last_block_where_nothing_has_to_be_tied():
+    bench = Bench(Local(0))
+    peer = bench.join((0, 9))
+    bench.sent.clear()
+    bench.run(bench.scheduler.want_length(4, bench.now)[1])
+    assert bench.sent == [Send(peer.id, Request(BlockIndex(8), hash=True))]
+
+
+def test_what_cannot_be_tied_by_anybody_is_asked_for_all_the_same():
+    bench = Bench(Local(3))
+    peer = bench.join((5, 9))
+    bench.sent.clear()
+    bench.run(bench.scheduler.want_length(4, bench.now)[1])
+    assert bench.sent == [Send(peer.id, Request(BlockIndex(8), hash=True))]
+    assert not bench.scheduler.can_tie
+
+
+def test_a_peer_that_does_not_tie_though_it_could_is_passed_over():
+    bench = Bench(Local(3), request_timeout_s=5)
+    silent, other = bench.join((0, 9)), bench.join((5, 9))
+    bench.sent.clear()
+    bench.run(bench.scheduler.want_length(4, bench.now)[1])
+    assert bench.sent == [Send(silent.id, Request(BlockIndex(3), hash=True))]
+    assert bench.scheduler.can_tie
+    bench.tick(6)
+    assert not bench.scheduler.can_tie
+    assert (bench.asked(silent), bench.asked(other)) == ([3], [8])
+
+
+def test_nothing_beyond_is_asked_for_while_an_untied_tree_waits_to_be_tied():
+    local = Local(3)
+    bench = Bench(local)
+    first, second = bench.join((0, 4)), bench.join((5, 9))
+    bench.sent.clear()
+    bench.run(bench.scheduler.want_blocks(3, 9, bench.now, urgent=True)[1])
+    assert bench.asked(first) == [3]
+    asked = bench.asked(second)
+    bench.sent.clear()
+    bench.run(bench.scheduler.untied(second, asked[0], bench.now))
+    assert not [send for send in bench.sent if isinstance(send.message, Request)]
+    local.length = 4
+    bench.tick(0.1)
+    assert [send.message for send in bench.sent if isinstance(send.message, Request)]
 
 
 def test_a_length_that_stays_unproven_is_asked_of_the_next_peer():
@@ -468,7 +513,7 @@ def test_a_length_that_stays_unproven_is_asked_of_the_next_peer():
     bench.run(bench.scheduler.want_length(4, bench.now)[1])
     assert bench.asked(honest) == []
     bench.tick(6)
-    assert bench.asked(honest) == [4]
+    assert bench.asked(honest) == [3]
 
 
 def test_an_eager_feed_fetches_the_last_block_as_soon_as_it_is_announced():
@@ -477,7 +522,8 @@ def test_an_eager_feed_fetches_the_last_block_as_soon_as_it_is_announced():
     assert bench.asked(peer) == []
     bench.run(bench.scheduler.has(peer, 3, 5, bench.now))
     bench.run(bench.scheduler.has(peer, 4, 5, bench.now))
-    assert [send.message for send in bench.sent if isinstance(send.message, Request)] == [Request(BlockIndex(4))]
+    asked = [send.message for send in bench.sent if isinstance(send.message, Request)]
+    assert asked == [Request(BlockIndex(3), hash=True), Request(BlockIndex(4))]
 
 
 def test_a_seek_is_sent_once_then_narrowed_down():
