@@ -1,15 +1,17 @@
 """Changing a drive: files, directories, links, attributes, nested drives, and many entries at once.
 
-Every change is one version of the drive (two for a nested drive). A change goes to the drive that owns the path; only
-that one has to be writable.
+A change goes to the drive that owns the path; only that one has to be writable. It is decided on the version that it
+follows (`present`), so that changes at the same time, in whatever process, do not lose each other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ddrive.drive.content import Block
 from ddrive.drive.mounts import OwnDrive
-from ddrive.drive.paths import DrivePath, drive_path, parent
+from ddrive.drive.paths import DrivePath, drive_path
+from ddrive.drive.present import Present
 from ddrive.drive.stat import (
     DIRECTORY_BIT,
     DIRECTORY_MODE,
@@ -24,21 +26,12 @@ from ddrive.drive.stat import (
 )
 from ddrive.drive.view import DriveView
 from ddrive.drive.writer import Content, NewEntry, blocks_of, grouped, new_stat, store, store_stream
-from ddrive.errors import (
-    AlreadyExists,
-    CrossesMount,
-    InvalidPath,
-    IsADirectory,
-    LengthChanged,
-    NotADirectory,
-    NotEmpty,
-    NotFound,
-    NotWritable,
-)
+from ddrive.errors import InvalidPath, IsADirectory, LengthChanged, NotFound, NotWritable
 from ddrive.ids import PublicKey
-from ddrive.trie import MountTrie, TrieNode
+from ddrive.trie import Delete, MountPoint, MountTrie, Owner, Put, Trie
+from ddrive.trie.mountpoint import mount_changes, removal
 
-_ATTEMPTS = 16  # at changing attributes that others change meanwhile
+Decide = Callable[[Present, str], Awaitable[Sequence[Put | Delete]]]  # shown a drive, and the key of a path in it
 
 
 class ChangingDrive(DriveView):
@@ -68,10 +61,10 @@ class ChangingDrive(DriveView):
         Raises: NotWritable, IsADirectory, NotADirectory when a part of the path is a file.
         """
         where = drive_path(path)
-        await self._check_replaceable(where)
-        own = await self.own(where)
+        own = await self._holder(where)
+        await Present(own.trie.snapshot(), where, own.path).replaceable(own.path)
         stat = new_stat(FILE_BIT | mode & PERMISSION_BITS, uid=uid, gid=gid, mtime_ms=mtime_ms, metadata=metadata)
-        return await store_stream(own.trie, own.content, own.path, stat, grouped(blocks_of(content)))
+        return await self._store_content(own, where, stat, blocks_of(content), lambda _, new: new)
 
     async def mkdir(
         self, path: str, *, mode: int = DIRECTORY_MODE, uid: int = 0, gid: int = 0, mtime_ms: int | None = None
@@ -88,23 +81,23 @@ class ChangingDrive(DriveView):
 
     async def unlink(self, path: str) -> None:
         """Remove a file or link. Raises: NotFound, IsADirectory, NotWritable."""
-        where = drive_path(path)
-        if (await self.lstat(where)).is_dir:
-            raise IsADirectory(f"{path!r} is a directory")
-        await self._remove(where)
+
+        async def decide(present: Present, key: str) -> Sequence[Put | Delete]:
+            node, stat = await present.existing(key)
+            if stat.is_dir:
+                raise IsADirectory(f"{path!r} is a directory")
+            return [*removal(key, node), *await present.kept_directory(key)]
+
+        await self._change(drive_path(path), decide)
 
     async def rmdir(self, path: str) -> None:
         """Remove an empty directory. Raises: NotFound, NotADirectory, NotEmpty, CrossesMount, NotWritable."""
-        where = drive_path(path)
-        stat = await self.lstat(where)
-        if not stat.is_dir:
-            raise NotADirectory(f"{path!r} is not a directory")
-        if stat.mount is not None:
-            raise CrossesMount(f"{path!r} is a nested drive: unmount it")
-        owner = await (await self.trie()).owner(where)
-        async for _ in owner.trie.trie.iterate("/" + owner.inner, recursive=False, gt=True):
-            raise NotEmpty(f"the directory {path!r} is not empty")
-        await self._remove(where)
+
+        async def decide(present: Present, key: str) -> Sequence[Put | Delete]:
+            await present.empty_directory(key)
+            return [Delete("/" + key), *await present.kept_directory(key)]
+
+        await self._change(drive_path(path), decide)
 
     async def rename(self, old: str, new: str) -> None:
         """Move an entry with everything below it, as one version; what is at `new` is replaced if it is alike.
@@ -112,22 +105,17 @@ class ChangingDrive(DriveView):
         Raises: NotFound, NotADirectory, IsADirectory, NotEmpty, CrossesMount, InvalidPath, NotWritable.
         """
         source, target = drive_path(old), drive_path(new)
-        stat = await self.lstat(source)
         if source == target:
+            await self.lstat(source)
             return
-        await self._check_parent(target)
-        try:
-            there = await self.lstat(target)
-        except NotFound:
-            there = None
-        if there is not None and there.is_dir:
-            if not stat.is_dir:
-                raise IsADirectory(f"{new!r} is a directory")
-            await self.rmdir(target)
-        elif there is not None and stat.is_dir:
-            raise NotADirectory(f"{new!r} is not a directory")
-        await (await self._writable_trie()).rename(source, target)
-        await self._keep_directory(parent(source))
+
+        async def check(view: Trie, before: str, after: str) -> Sequence[Put | Delete]:
+            present = Present(view, source, before)
+            await present.check_move(before, after, merge=True)
+            directory = before.rpartition("/")[0]
+            return () if after.startswith(f"{directory}/") else await present.kept_directory(before)
+
+        await (await self._writable_trie()).rename(source, target, check=check)
 
     async def set_stat(self, path: str, **changes: Any) -> Stat:
         """Change attributes of an entry (`mode`: permissions, `uid`, `gid`, `mtime_ms`, `ctime_ms`, `metadata`).
@@ -168,14 +156,12 @@ class ChangingDrive(DriveView):
         is replaced. Raises: as `rename`, AlreadyExists when a directory is there.
         """
         source, target = drive_path(old), drive_path(new)
-        stat = await self.lstat(source)
-        await self._check_parent(target)
-        if await self.exists(target):
-            if (await self.lstat(target)).is_dir:
-                raise AlreadyExists(f"{new!r} is a directory")
-            if stat.is_dir:
-                raise NotADirectory(f"{new!r} is not a directory")
-        return await (await self._writable_trie()).copy(source, target)
+
+        async def check(view: Trie, before: str, after: str) -> Sequence[Put | Delete]:
+            await Present(view, source, before).check_move(before, after, merge=False)
+            return ()
+
+        return await (await self._writable_trie()).copy(source, target, check=check)
 
     # -- nested drives
 
@@ -185,46 +171,43 @@ class ChangingDrive(DriveView):
         Raises: AlreadyExists, NotADirectory, InvalidKey, NotWritable.
         """
         where = drive_path(path)
-        await self._check_new(where)
+        own = await self._holder(where)
+        stat = new_stat(FILE_MODE if feed else DIRECTORY_MODE, mount=Mount(key, version, feed))
         if feed:
             plain = await self._tree.plain_feed(key)
-            stat = new_stat(FILE_MODE, mount=Mount(key, version, True))
-            await self._put(where, replace(stat, size=plain.byte_length, blocks=plain.length))
-            return
-        own = await self.own(where)
-        stat = replace(
-            new_stat(DIRECTORY_MODE, mount=Mount(key, version)),
-            offset=own.content.length,
-            byte_offset=own.content.byte_length,
-        )
-        await (await self._writable_trie()).mount(where, key, version=version, value=encode_stat(stat))
+            stat = replace(stat, size=plain.byte_length, blocks=plain.length)
+        else:
+            stat = replace(stat, offset=own.content.length, byte_offset=own.content.byte_length)
+
+        async def decide(present: Present, inner: str) -> Sequence[Put | Delete]:
+            await present.check_new(inner)
+            value = encode_stat(stat)
+            return [Put("/" + inner, value)] if feed else mount_changes(MountPoint(inner, key, version), value)
+
+        await self._change(where, decide)
 
     async def unmount(self, path: str) -> None:
         """Take a nested drive or feed away; its content stays in the store. Raises: NotFound, NotWritable."""
-        where = drive_path(path)
-        stat = await self.lstat(where)
-        if stat.mount is None:
-            raise NotFound(f"nothing is mounted at {path!r}")
-        trie = await self._writable_trie()
-        await (trie.delete(where) if stat.mount.feed else trie.unmount(where))
-        await self._keep_directory(parent(where))
+
+        async def decide(present: Present, key: str) -> Sequence[Put | Delete]:
+            node, stat = await present.existing(key)
+            if stat.mount is None:
+                raise NotFound(f"nothing is mounted at {path!r}")
+            return [*removal(key, node), *await present.kept_directory(key)]
+
+        await self._change(drive_path(path), decide)
 
     # -- many entries at once
 
     async def own(self, path: str) -> OwnDrive:
         """Return the drive to which what is at and below `path` belongs, to write to it. Raises: NotWritable."""
-        trie = await self._writable_trie()
-        where = drive_path(path)
-        place = await trie.owner(where)
-        if not place.trie.writable:
-            raise NotWritable(f"the drive that {path!r} belongs to cannot be changed here")
-        return OwnDrive(place.trie.trie, DrivePath(place.inner), await self._tree.content(place.trie))
+        return await self._owned(await (await self._writable_trie()).owner(drive_path(path)), path)
 
     async def batch(self, entries: Sequence[NewEntry], removed: Sequence[str] = ()) -> None:
         """Store many entries of the drive itself: one append for all content, one for all entries.
 
-        Paths are not checked against what is there: the caller knows. `removed` go first.
-        Raises: NotWritable, InvalidPath.
+        Paths are not compared with what is there: the caller knows. `removed` go first.
+        Raises: NotWritable, InvalidPath for a name that none can have.
         """
         trie = await self._writable_trie()
         checked = [entry._replace(path=drive_path(entry.path)) for entry in entries]
@@ -238,67 +221,74 @@ class ChangingDrive(DriveView):
             raise NotWritable(f"version {self.version} of the drive is fixed: open the newest one")
         return await self.trie()
 
-    async def _check_replaceable(self, path: DrivePath) -> None:
-        """Raise when a file cannot be stored at `path`."""
-        try:
-            stat = await self.lstat(path)
-        except NotFound:
-            await self._check_parent(path)
-            return
-        if stat.is_dir:
-            raise IsADirectory(f"'/{path}' is a directory")
+    async def _holder(self, path: DrivePath) -> OwnDrive:
+        """Return the drive that holds the entry `path` itself, to write to it. Raises: NotWritable."""
+        return await self._owned(await (await self._writable_trie()).place(path), path)
 
-    async def _check_new(self, path: DrivePath) -> None:
-        """Raise when something is at `path`, or when nothing can be."""
-        if await self.exists(path):
-            raise AlreadyExists(f"'/{path}' exists already")
-        await self._check_parent(path)
+    async def _owned(self, place: Owner, path: str) -> OwnDrive:
+        if not place.trie.writable:
+            raise NotWritable(f"the drive that {path!r} belongs to cannot be changed here")
+        return OwnDrive(place.trie.trie, DrivePath(place.inner), await self._tree.content(place.trie))
 
-    async def _check_parent(self, path: DrivePath) -> None:
-        """Raise NotADirectory when the nearest existing part of the way to `path` is no directory."""
-        while path:
-            path = parent(path)
-            try:
-                stat = await self.lstat(path)
-            except NotFound:
-                continue
-            if not stat.is_dir:
-                raise NotADirectory(f"'/{path}' is not a directory")
-            return
+    async def _change(self, path: DrivePath, decide: Decide) -> None:
+        """Do what `decide` answers in the drive that holds the entry `path`, anew when somebody else comes first."""
+
+        async def decided(view: Trie, key: str) -> Sequence[Put | Delete]:
+            return await decide(Present(view, path, key), key)
+
+        await (await self._writable_trie()).update(path, decided)
 
     async def _store_new(self, path: DrivePath, stat: Stat) -> None:
         """Store an entry without content where there is none."""
-        await self._check_new(path)
-        own = await self.own(path)
-        await store(own.trie, own.content, [NewEntry(own.path, stat)])
+        content = (await self._holder(path)).content
+        if stat.is_dir:
+            stat = replace(stat, offset=content.length, byte_offset=content.byte_length)
+
+        async def decide(present: Present, key: str) -> Sequence[Put | Delete]:
+            await present.check_new(key)
+            return [Put("/" + key, encode_stat(stat))]
+
+        await self._change(path, decide)
+
+    async def _store_content(
+        self,
+        own: OwnDrive,
+        path: DrivePath,
+        stat: Stat,
+        blocks: AsyncGenerator[Block, None],
+        final: Callable[[Stat | None, Stat], Stat],
+    ) -> Stat:
+        """Append the content of a file, then store its entry; return its attributes.
+
+        These are what `final` answers when it is given those of the entry that is replaced by then, and `stat` with the
+        place of the content; it may raise. Raises: LengthChanged when the path belongs to another drive by then.
+        """
+
+        async def store_entry(stat: Stat) -> Stat:
+            stored = stat
+
+            async def decide(present: Present, key: str) -> Sequence[Put | Delete]:
+                nonlocal stored
+                if present.trie.feed is not own.trie.feed:
+                    raise LengthChanged(f"'/{path}' belongs to another drive by now: write it again")
+                stored = final(await present.replaceable(key), stat)
+                return [Put("/" + key, encode_stat(stored))]
+
+            await self._change(path, decide)
+            return stored
+
+        return await store_stream(own.trie, own.content, own.path, stat, grouped(blocks), store_entry=store_entry)
 
     async def _change_stat(self, path: DrivePath, changed: Callable[[Stat], Stat]) -> Stat:
-        """Store what `changed` makes of the attributes of an entry, even when others change them meanwhile."""
+        """Store what `changed` makes of the attributes of an entry, and return that."""
         if not path:
             raise InvalidPath("the root of a drive has no attributes of its own")
-        trie = await self._writable_trie()
-        for _ in range(_ATTEMPTS):
-            old, entry = await self._entry(path)
-            seen = entry.node if entry is not None else None
-            stat = changed(old)
+        stored: list[Stat] = []
 
-            def unchanged(now: TrieNode | None, _: TrieNode | None, seen: TrieNode | None = seen) -> bool:
-                return (now and now.seq) == (seen and seen.seq)
+        async def decide(present: Present, key: str) -> Sequence[Put | Delete]:
+            node, stat = await present.existing(key)
+            stored.append(changed(stat))
+            return [Put("/" + key, encode_stat(stored[-1]), node.flags if node is not None else 0)]
 
-            flags = seen.flags if seen is not None else 0
-            if await trie.put(path, encode_stat(stat), flags=flags, condition=unchanged) is not None:
-                return stat
-        raise LengthChanged(f"others keep changing '/{path}'")
-
-    async def _put(self, path: DrivePath, stat: Stat) -> None:
-        await (await self._writable_trie()).put(path, encode_stat(stat))
-
-    async def _remove(self, path: DrivePath) -> None:
-        """Remove an entry; the directory it was in stays, even when it was one only because of this entry."""
-        await (await self._writable_trie()).delete(path)
-        await self._keep_directory(parent(path))
-
-    async def _keep_directory(self, path: DrivePath) -> None:
-        """Give a directory that would vanish with its last entry an entry of its own."""
-        if path and not await self.exists(path):
-            await self._store_new(path, new_stat(DIRECTORY_MODE))
+        await self._change(path, decide)
+        return stored[-1]

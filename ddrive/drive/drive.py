@@ -5,30 +5,33 @@ opening and making one.
 """
 
 import os
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from ddrive.drive import holdings
 from ddrive.drive.changing import ChangingDrive
-from ddrive.drive.content import Block
-from ddrive.drive.handles import MODES, FileHandle
+from ddrive.drive.handles import MODES, FileHandle, Mode, Spool
 from ddrive.drive.history import Log
 from ddrive.drive.mirroring import keep_all
 from ddrive.drive.mounts import DriveTree
 from ddrive.drive.paths import DrivePath, drive_path
+from ddrive.drive.present import Present
+from ddrive.drive.rewriting import Outdated, Rewrite, Rewritten, longer, resized
 from ddrive.drive.stat import FILE_BIT, FILE_MODE, NO_METADATA, PERMISSION_BITS, Stat
 from ddrive.drive.streams import FileReceiveStream, FileSendStream
 from ddrive.drive.tags import Tags
 from ddrive.drive.watch import Watch
-from ddrive.drive.writer import grouped, new_stat, store_stream
-from ddrive.errors import AlreadyExists, NotFound, NotWritable, Unsupported
+from ddrive.drive.writer import blocks_of, new_stat
+from ddrive.errors import AlreadyExists, BadHandle, LengthChanged, NotFound, NotWritable, Unsupported
 from ddrive.feed import Feed
 from ddrive.feed.subscription import Subscription
 from ddrive.ids import DiscoveryKey, PublicKey
 from ddrive.store.derive import discovery_of
 from ddrive.store.interface import Store, StoreEvent
+
+_ATTEMPTS = 256  # at storing a file that others keep storing: each time one of them got through
 
 
 class Info(NamedTuple):
@@ -95,31 +98,31 @@ class Drive(ChangingDrive):
         """Open a file, following links, as the built-in `open` does: `mode` is `r`, `w`, `x` or `a`, with `+` for both.
 
         What is written becomes one version when the file is closed, and nothing of it when the `async with` block is
-        left by an exception. The other options are for a file that is made.
+        left by an exception. Then `a` adds to what the file has by then, the others replace it, and `x` raises
+        AlreadyExists when there is one by then. The other options are for a file that is made.
         Raises: ValueError for another mode, NotFound, AlreadyExists, IsADirectory, NotADirectory, NotWritable.
         """
         chosen = MODES.get(mode.replace("b", ""))
         if chosen is None:
             raise ValueError(f"{mode!r} is no mode of an open file: {', '.join(MODES)}")
-        where, stat = drive_path(path), None
-        try:
-            where, stat = await self.resolve(where), await self.stat(where)
-        except NotFound:
-            if not chosen.create:
-                raise
-        if stat is not None and chosen.exclusive:
-            raise AlreadyExists(f"{path!r} exists already")
         if not chosen.write:
-            return FileHandle(path, chosen, stat or Stat(FILE_MODE), await self.open(where), self._no_commit)
-        if stat is not None and stat.mount is not None and not stat.is_dir:
-            raise NotWritable(f"{path!r} shows a feed: write to that")
-        await self._check_replaceable(where)
-        await self.own(where)
+            where = await self.resolve(path)
+            return FileHandle(path, chosen, await self.stat(where), await self.open(where), self._no_commit)
+        where, stat = await self._to_write(path, chosen)
         reader = None if stat is None or chosen.truncate else await self.open(where)
         made = new_stat(FILE_BIT | permissions & PERMISSION_BITS, uid=uid, gid=gid, metadata=metadata)
+        exclusive = chosen.exclusive
 
-        async def commit(_: Stat, blocks: AsyncGenerator[Block, None]) -> Stat:
-            return await self._store_file(where, made, blocks)
+        async def commit(spool: Spool, appended: int | None) -> Stat:
+            nonlocal exclusive
+            if appended is None:
+                stored = await self._store_file(where, made, lambda _: spool.blocks(), new=exclusive)
+            else:
+                stored = await self._store_file(
+                    where, made, lambda old: longer(old, spool.blocks(appended)), follows=True
+                )
+            exclusive = False
+            return stored
 
         return FileHandle(path, chosen, stat or made, reader, commit)
 
@@ -150,15 +153,14 @@ class Drive(ChangingDrive):
 
         Raises: as `open_file`.
         """
-        async with await self.open_file(path, "a") as file:
-            await file.write(data)
-            return await file.commit()
+        where, _ = await self._to_write(path, MODES["a"])
+        made = new_stat(FILE_MODE)
+        return await self._store_file(where, made, lambda old: longer(old, blocks_of(data)), follows=True)
 
     async def truncate(self, path: str, size: int = 0) -> Stat:
         """Cut or lengthen a file; what is new is zeros. Raises: as `open_file`."""
-        async with await self.open_file(path, "r+") as file:
-            await file.truncate(size)
-            return await file.commit()
+        where, _ = await self._to_write(path, MODES["r+"])
+        return await self._store_file(where, new_stat(FILE_MODE), lambda old: resized(old, size), follows=True)
 
     # -- about paths
 
@@ -285,20 +287,47 @@ class Drive(ChangingDrive):
 
     # -- inside
 
-    async def _store_file(self, where: DrivePath, made: Stat, blocks: AsyncGenerator[Block, None]) -> Stat:
-        """Store the content of a file; its other attributes are those that it has by now."""
+    async def _to_write(self, path: str, mode: Mode) -> tuple[DrivePath, Stat | None]:
+        """Return where `path` leads to and the attributes of the file there, None when it is to be made.
+
+        Raises: as `open_file`.
+        """
+        where = drive_path(path)
         try:
-            old = await self.lstat(where)
+            where, stat, _ = await self._resolve(where)
         except NotFound:
-            old = made
-        now = new_stat(FILE_MODE)
-        stat = replace(old if old.is_file else made, mtime_ms=now.mtime_ms, ctime_ms=now.ctime_ms)
-        own = await self.own(where)
-        return await store_stream(own.trie, own.content, own.path, stat, grouped(blocks))
+            if not mode.create:
+                raise
+            stat = None
+        if stat is not None and mode.exclusive:
+            raise AlreadyExists(f"{path!r} exists already")
+        if stat is not None and stat.mount is not None and not stat.is_dir:
+            raise NotWritable(f"{path!r} shows a feed: write to that")
+        own = await self._holder(where)
+        there = await Present(own.trie.snapshot(), where, own.path).replaceable(own.path)
+        if there is not None and mode.exclusive:
+            raise AlreadyExists(f"{path!r} is a link that leads nowhere")
+        return where, stat
+
+    async def _store_file(
+        self, where: DrivePath, made: Stat, content: Rewritten, *, new: bool = False, follows: bool = False
+    ) -> Stat:
+        """Store the content of a file; its other attributes are those that it has by then, or those of `made`.
+
+        `content` is given the file as it is. If what it yields `follows` from that, it is asked again when somebody
+        else has stored the file meanwhile.
+        Raises: AlreadyExists when the file should be `new` and is not; what `content` raises.
+        """
+        for _ in range(_ATTEMPTS):
+            own = await self._holder(where)
+            attempt = Rewrite(own, made, content, new=new, follows=follows)
+            with suppress(Outdated):
+                return await self._store_content(own, where, made, attempt.blocks(), attempt.final)
+        raise LengthChanged(f"others keep storing '/{where}'")
 
     @staticmethod
-    async def _no_commit(stat: Stat, _: AsyncGenerator[Block, None]) -> Stat:
-        return stat
+    async def _no_commit(_: Spool, __: int | None) -> Stat:
+        raise BadHandle("the file was opened to read")
 
 
 async def open_drive(

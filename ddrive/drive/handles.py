@@ -45,8 +45,6 @@ MODES: Mapping[str, Mode] = {
     "a+": Mode(True, True, True, False, False, True),
 }
 
-Commit = Callable[[Stat, AsyncGenerator[Block, None]], Awaitable[Stat]]  # stores a file, returns its attributes
-
 
 class Spool:
     """The bytes of a file that is being written."""
@@ -88,9 +86,9 @@ class Spool:
             self._file.write(bytes(size - self._file.tell()))
         self.size = size
 
-    async def blocks(self) -> AsyncGenerator[Block, None]:
-        """Yield everything, in blocks as they are stored."""
-        for offset in range(0, self.size, BLOCK_BYTES):
+    async def blocks(self, start: int = 0) -> AsyncGenerator[Block, None]:
+        """Yield everything from `start` on, in blocks as they are stored."""
+        for offset in range(start, self.size, BLOCK_BYTES):
             yield await self.read(offset, BLOCK_BYTES)
 
     def close(self) -> None:
@@ -102,6 +100,9 @@ class Spool:
         held = self._file.getvalue()
         self._file = await trio.to_thread.run_sync(_unnamed_file, held)
         self._on_disk = True
+
+
+Commit = Callable[[Spool, int | None], Awaitable[Stat]]  # stores a file, or adds what is in the spool from there on
 
 
 class FileHandle:
@@ -118,6 +119,7 @@ class FileHandle:
         self._reader = reader
         self._commit = commit
         self._spool: Spool | None = None
+        self._appended = 0 if mode.append else None  # from here on the spool holds what goes to the file's end
         self._position = 0
         self._turn = trio.Lock()
         self._closed = False
@@ -176,6 +178,7 @@ class FileHandle:
         async with self._turn:
             wanted = self._position if size is None else size
             await (await self._writable()).truncate(wanted)
+            self._appended = None
             return wanted
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
@@ -240,13 +243,15 @@ class FileHandle:
                 spool.close()
                 raise
             self._spool = spool
+            self._appended = spool.size if self._mode.append else None
         self._dirty = True
         return self._spool
 
     async def _store(self) -> Stat:
         self._check(True, "")
         if self._dirty and self._spool is not None:
-            self._stat = await self._commit(self._stat, self._spool.blocks())
+            self._stat = await self._commit(self._spool, self._appended)
+            self._appended = self._spool.size if self._mode.append else None
             self._dirty = False
         return self._stat
 

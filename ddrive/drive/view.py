@@ -16,9 +16,10 @@ from ddrive.drive.listings import ListedAt
 from ddrive.drive.mounts import DriveMount, DriveTree
 from ddrive.drive.nested import NestedDrives
 from ddrive.drive.paths import DrivePath, drive_path, is_hostile, link_target
+from ddrive.drive.present import implicit_stat
 from ddrive.drive.reader import Extent, FileReader, extent_of
 from ddrive.drive.stat import DIRECTORY_MODE, Stat, decode_stat, may_be_stat
-from ddrive.drive.walks import Changes, DirEntry, Entries, Found, Versions, Walk, stat_or_none
+from ddrive.drive.walks import Changes, DirEntry, Entries, Found, Versions, Walk
 from ddrive.errors import (
     CorruptStorage,
     DriveError,
@@ -38,7 +39,6 @@ from ddrive.trie.nodes import Prefetch
 LINKS_MAX = 40  # as Linux
 _COMPONENT_DIGITS = 32  # of a trie path; a node's row behind them points at the entry that ends there
 _ENTRIES_PER_TURN = 2048  # of a listing (about 10 ms) before other tasks get their turn
-_HEADS_TRIED = 16  # newest blocks looked at for the times of a directory without entry; tags and mounts have none
 _BROUGHT_MAX = 50_000  # entries fetched ahead of a walk; their nodes stay decoded until about 30,000 more are used
 _BRING_S = 5.0  # the longest time that a walk is held up by that
 _BY_NAME = itemgetter(0)
@@ -238,7 +238,7 @@ class DriveView:
             return decode_stat(entry.node.value), entry
         if await entry.trie.trie.newest("/" + entry.inner) is None:
             raise NotFound(f"no such file or directory: '/{path}'")
-        return self._implicit(entry.trie), entry
+        return implicit_stat(entry.trie.trie), entry
 
     async def _resolve(self, path: DrivePath) -> tuple[DrivePath, Stat, Entry | None]:
         """Return where `path` leads to, following a link at its end and, when that is needed, links on the way."""
@@ -271,17 +271,7 @@ class DriveView:
 
     async def _root(self) -> Stat:
         """Return the attributes of the drive's root without asking anybody."""
-        return self._implicit(await self.trie()) if self.metadata.has(0) else Stat(DIRECTORY_MODE)
-
-    def _implicit(self, trie: MountTrie) -> Stat:
-        """Return the attributes of a directory of `trie` without entry, with the times of the newest held entry."""
-        newest = trie.version - 1
-        for seq in range(newest, max(0, newest - _HEADS_TRIED), -1):
-            node = trie.trie.nodes.peek(seq)
-            stat = None if node is None or node.hidden else stat_or_none(node)
-            if stat is not None:
-                return Stat(DIRECTORY_MODE, mtime_ms=stat.mtime_ms, ctime_ms=stat.mtime_ms)
-        return Stat(DIRECTORY_MODE)
+        return implicit_stat((await self.trie()).trie) if self.metadata.has(0) else Stat(DIRECTORY_MODE)
 
     async def _in_directory(self, path: str, listed: Callable[[Owner], Awaitable[Listed]]) -> Listed:
         """Return what `listed` gives for a directory, after links to it were followed."""
@@ -360,7 +350,7 @@ class DriveView:
                 continue
             entry = node if len(node.parts) == level else own.get(name)
             if entry is None:
-                implicit = implicit or self._implicit(owner.trie)
+                implicit = implicit or implicit_stat(owner.trie.trie)
                 found[name] = DirEntry(name, implicit)
                 continue
             try:

@@ -5,7 +5,7 @@ on one drive; which one owns a path is found out before.
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -74,10 +74,12 @@ async def store_stream(
     groups: AsyncGenerator[Sequence[Block], None],
     *,
     spare: Spare | None = None,
+    store_entry: Callable[[Stat], Awaitable[Stat]] | None = None,
 ) -> Stat:
     """Append a file of any size, group of blocks by group, then store its entry; return its attributes.
 
     `groups` is closed at the end. When it fails nothing is stored. What is there to `spare` is not appended again.
+    Who has to look first at what is at `path` gives `store_entry`, which stores the attributes and returns them.
     Raises: as `store`, and what `groups` raises.
     """
     async with aclosing(groups), writing(content):
@@ -85,6 +87,8 @@ async def store_stream(
         async for group in groups:
             await written.write(group)
         stat = located(stat, written.extent)
+        if store_entry is not None:
+            return await store_entry(stat)
         await trie.put(path, encode_stat(stat))
     return stat
 

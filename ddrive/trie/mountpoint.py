@@ -4,6 +4,7 @@ A mount is two nodes: a visible one at the path itself, and a hidden one whose v
 `mountable-hypertrie@2`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,9 @@ from google.protobuf.message import DecodeError
 from ddrive.errors import InvalidKey
 from ddrive.ids import PublicKey
 from ddrive.trie import schema_pb2
+from ddrive.trie.batch import Delete, Put
 from ddrive.trie.node import TrieNode
+from ddrive.trie.path import KeyPath
 
 MOUNT_FLAG: Final = 1  # user flags of both nodes, exactly
 RECORDS: Final = "mounts"  # first component of the hidden keys
@@ -57,3 +60,27 @@ def decode_mount(node: TrieNode) -> MountPoint:
 def is_mount(node: TrieNode | None) -> bool:
     """Tell whether `node` is one of the two nodes of a mount."""
     return node is not None and node.flags == MOUNT_FLAG
+
+
+def mount_changes(mount: MountPoint, value: bytes | None) -> list[Put | Delete]:
+    """Return what makes both nodes of a mount; `value` is that of the visible one. Raises: InvalidKey."""
+    record = Put(mount.record_key, encode_mount(mount), MOUNT_FLAG, hidden=True)
+    return [record, Put("/" + mount.path, value, MOUNT_FLAG)]
+
+
+def removal(key: str, node: TrieNode | None) -> list[Put | Delete]:
+    """Return what removes the entry `node` at `key`, a mount with its record."""
+    entry = Delete("/" + key)
+    return [Delete(f"{RECORDS}/{key}", hidden=True), entry] if is_mount(node) else [entry]
+
+
+def move_records(records: Sequence[TrieNode], source: KeyPath, target: KeyPath) -> list[Put | Delete]:
+    """Return the changes that move mount records along with their mount points."""
+    depth = len(source.parts)
+    changes: list[Put | Delete] = []
+    for record in records:
+        mount = decode_mount(record)
+        moved = MountPoint("/".join(target.parts + record.parts[1 + depth :]), mount.key, mount.version)
+        changes.append(Put(moved.record_key, encode_mount(moved), record.flags, hidden=True))
+    changes += [Delete("/" + record.key, hidden=True) for record in records]
+    return changes

@@ -7,6 +7,7 @@ it is already in.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -17,7 +18,16 @@ from ddrive.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.trie.batch import Condition, Delete, Put
 from ddrive.trie.lookup import ancestors, lookup
-from ddrive.trie.mountpoint import MOUNT_FLAG, RECORDS, MountPoint, decode_mount, encode_mount, is_mount
+from ddrive.trie.mountpoint import (
+    MOUNT_FLAG,
+    RECORDS,
+    MountPoint,
+    decode_mount,
+    is_mount,
+    mount_changes,
+    move_records,
+    removal,
+)
 from ddrive.trie.mountwalk import Found, MountDiff, MountWalk, Place, join, normal_path
 from ddrive.trie.node import TrieNode
 from ddrive.trie.path import KeyPath, normalize, writable_path
@@ -27,7 +37,9 @@ from ddrive.trie.visited import Visited
 MAX_DEPTH: Final = 64  # mounts within mounts
 
 OpenTrie = Callable[[PublicKey], Awaitable[Trie]]
-
+Changes = Sequence[Put | Delete]
+Decide = Callable[[Trie, str], Awaitable[Changes]]  # shown the trie that owns a path, and its key there
+CheckMove = Callable[[Trie, str, str], Awaitable[Changes]]
 
 Entry = Found["MountTrie"]
 Owner = Place["MountTrie"]
@@ -188,88 +200,89 @@ class MountTrie:
         Returns and raises: as `Trie.put`.
         """
 
-        async def decide(view: Trie, key: str) -> Sequence[Put | Delete]:
+        async def decide(view: Trie, key: str) -> Changes:
             change = Put("/" + key, value, flags, hidden, condition, closest)
             if hidden or flags == MOUNT_FLAG or not is_mount(await view.get("/" + key)):
                 return [change]
             return [change, Delete(MountPoint(key, self.key).record_key, hidden=True)]
 
-        return (await self._update(path, decide))[0]
+        return (await self.update(path, decide))[0]
 
     async def delete(
         self, path: str, *, hidden: bool = False, condition: Condition | None = None, closest: bool = False
     ) -> TrieNode | None:
         """Remove the entry at `path`, a mount point with its record. Returns and raises: as `Trie.delete`."""
 
-        async def decide(view: Trie, key: str) -> Sequence[Put | Delete]:
+        async def decide(view: Trie, key: str) -> Changes:
             change = Delete("/" + key, hidden, condition, closest)
             if hidden or not is_mount(await view.get("/" + key)):
                 return [change]
             return [change, Delete(MountPoint(key, self.key).record_key, hidden=True)]
 
-        return (await self._update(path, decide))[0]
+        return (await self.update(path, decide))[0]
 
-    async def mount(
-        self,
-        path: str,
-        key: PublicKey,
-        *,
-        version: int | None = None,
-        value: bytes | None = b"",
-        condition: Condition | None = None,
-    ) -> None:
-        """Mount the trie `key` at `path`; `value` is that of the visible entry, `condition` is asked about it.
+    async def mount(self, path: str, key: PublicKey, *, version: int | None = None, value: bytes | None = b"") -> None:
+        """Mount the trie `key` at `path`; `value` is that of the visible entry. Raises: InvalidKey, as `put`."""
 
-        Raises: InvalidKey, as `put`.
-        """
+        async def decide(_: Trie, inner: str) -> Changes:
+            return mount_changes(MountPoint(normal_path("/" + inner), key, version), value)
 
-        async def decide(_: Trie, inner: str) -> Sequence[Put | Delete]:
-            mount = MountPoint(normal_path("/" + inner), key, version)
-            record = Put(mount.record_key, encode_mount(mount), MOUNT_FLAG, hidden=True)
-            return [record, Put("/" + inner, value, MOUNT_FLAG, condition=condition)]
-
-        await self._update(path, decide)
+        await self.update(path, decide)
 
     async def unmount(self, path: str) -> None:
         """Remove the mount at `path`. Raises: NotFound when there is none, as `put`."""
 
-        async def decide(view: Trie, inner: str) -> Sequence[Put | Delete]:
-            if not is_mount(await view.get("/" + inner)):
+        async def decide(view: Trie, inner: str) -> Changes:
+            node = await view.get("/" + inner)
+            if not is_mount(node):
                 raise NotFound(f"nothing is mounted at {path!r}")
-            return [Delete(MountPoint(inner, self.key).record_key, hidden=True), Delete("/" + inner)]
+            return removal(inner, node)
 
-        await self._update(path, decide)
+        await self.update(path, decide)
 
-    async def rename(self, old: str, new: str) -> int:
+    async def rename(self, old: str, new: str, *, check: CheckMove | None = None) -> int:
         """Move the entry at `old` and all below it to `new` in one append, mounts included; return their number.
 
+        `check` is shown the present version and both keys in it: it answers with further changes, or raises to refuse.
         Raises: CrossesMount when the two belong to different tries, InvalidPath when one contains the other.
         """
-        return await self._transfer(old, new, keep=False)
+        return await self._transfer(old, new, check, keep=False)
 
-    async def copy(self, old: str, new: str) -> int:
+    async def copy(self, old: str, new: str, *, check: CheckMove | None = None) -> int:
         """Store the entry at `old` and all below it at `new` too. As `rename`, but the old entries stay."""
-        return await self._transfer(old, new, keep=True)
+        return await self._transfer(old, new, check, keep=True)
 
-    async def _transfer(self, old: str, new: str, *, keep: bool) -> int:
-        source, target = await self.place(old), await self.place(new)
-        if source.trie.trie is not target.trie.trie:
-            raise CrossesMount(f"{old!r} and {new!r} are in different drives")
-        before, after = writable_path("/" + source.inner), writable_path("/" + target.inner)
-        shared = min(len(before.parts), len(after.parts))
-        if before.parts[:shared] == after.parts[:shared]:
-            raise InvalidPath(f"{old!r} cannot be moved to {new!r}: one contains the other")
+    async def _transfer(self, old: str, new: str, check: CheckMove | None, *, keep: bool) -> int:
+        for _ in range(MAX_DEPTH):
+            source, target = await self.place(old), await self.place(new)
+            if source.trie.trie is not target.trie.trie:
+                raise CrossesMount(f"{old!r} and {new!r} are in different drives")
+            before, after = writable_path("/" + source.inner), writable_path("/" + target.inner)
+            with suppress(_OwnerChanged):
+                return await self._move_within(source.trie.trie, before, after, check, keep=keep)
+        raise TooManyLinks(f"the mounts on the way to {old!r} and {new!r} keep changing")
+
+    async def _move_within(
+        self, trie: Trie, before: KeyPath, after: KeyPath, check: CheckMove | None, *, keep: bool
+    ) -> int:
+        """Do what `_transfer` is for within one trie."""
         count = 0
 
-        async def moves(view: Trie) -> Sequence[Put | Delete]:
+        async def moves(view: Trie) -> Changes:
             nonlocal count
-            nodes = await view.list("/" + source.inner)
+            await self._check_owner(view, before.key)
+            await self._check_owner(view, after.key)
+            more = await check(view, before.key, after.key) if check is not None else ()
+            shared = min(len(before.parts), len(after.parts))
+            if before.parts[:shared] == after.parts[:shared]:
+                raise InvalidPath(f"{before.key!r} cannot be moved to {after.key!r}: one contains the other")
+            nodes = await view.list("/" + before.key)
             count = len(nodes)
-            records = await view.list(f"{RECORDS}/{source.inner}", hidden=True)
-            changes = [*move_changes(nodes, before, after), *_move_records(records, before, after)]
-            return [change for change in changes if isinstance(change, Put)] if keep else changes
+            records = await view.list(f"{RECORDS}/{before.key}", hidden=True)
+            changes = [*move_changes(nodes, before, after), *move_records(records, before, after)]
+            return [*(change for change in changes if isinstance(change, Put) or not keep), *more]
 
-        await source.trie.trie.update(moves)
+        await trie.update(moves)
         return count
 
     async def mounts(self, *, recursive: bool = False, opened_only: bool = False) -> Mounts:
@@ -333,38 +346,29 @@ class MountTrie:
                 return Place(trie, "/".join(path.parts[depth:]), mount, join(place.base, mount.path))
         return None
 
-    async def _update(
-        self, path: str, decide: Callable[[Trie, str], Awaitable[Sequence[Put | Delete]]]
-    ) -> Sequence[TrieNode | None]:
-        """Apply what `decide` answers in the trie that owns the entry `path`, even when mounts change meanwhile."""
+    async def update(self, path: str, decide: Decide) -> Sequence[TrieNode | None]:
+        """Do what `decide` answers in the trie that owns the entry `path`, even when mounts change meanwhile.
+
+        As `Trie.update`; `decide` is given that trie at its present version, and the key that `path` has in it.
+        """
         key = normalize(path)
         for _ in range(MAX_DEPTH):
             place = await self.place(key)
             inner = key if place.trie is self else place.inner
 
-            async def checked(view: Trie, place: Owner = place, inner: str = inner) -> Sequence[Put | Delete]:
-                owner = MountTrie(view, self._tries)
-                if await owner._next_place(Place(owner, inner, None, ""), False) is not None:
-                    raise _OwnerChanged
+            async def checked(view: Trie, inner: str = inner) -> Changes:
+                await self._check_owner(view, inner)
                 return await decide(view, inner)
 
-            try:
+            with suppress(_OwnerChanged):
                 return await place.trie.trie.update(checked)
-            except _OwnerChanged:
-                continue
         raise TooManyLinks(f"the mounts on the way to {path!r} keep changing")
 
-
-def _move_records(records: Sequence[TrieNode], source: KeyPath, target: KeyPath) -> list[Put | Delete]:
-    """Return the changes that move mount records along with their mount points."""
-    depth = len(source.parts)
-    changes: list[Put | Delete] = []
-    for record in records:
-        mount = decode_mount(record)
-        moved = MountPoint("/".join(target.parts + record.parts[1 + depth :]), mount.key, mount.version)
-        changes.append(Put(moved.record_key, encode_mount(moved), record.flags, hidden=True))
-    changes += [Delete("/" + record.key, hidden=True) for record in records]
-    return changes
+    async def _check_owner(self, view: Trie, inner: str) -> None:
+        """Raise `_OwnerChanged` when something is mounted by now in `view` on the way to `inner`."""
+        owner = MountTrie(view, self._tries)
+        if await owner._next_place(Place(owner, inner, None, ""), False) is not None:
+            raise _OwnerChanged
 
 
 async def open_mount_trie(

@@ -27,7 +27,7 @@ from ddrive.trie.path import MAX_PATH_BYTES, KeyPath, key_path, writable_path
 from ddrive.trie.watch import Watch
 from ddrive.trie.writing import WriteStream
 
-MAX_ATTEMPTS: Final = 16  # of a change while others keep appending
+MAX_ATTEMPTS: Final = 256  # of a change while others keep appending: each time one of them got through
 
 _HIDDEN_WALK: Final = 1 | 8  # flags of an iteration: recursive, hidden
 
