@@ -75,6 +75,11 @@ const commands = {
   },
   async update ({ options }) { await call(feed, 'update', options || {}); return { length: feed.length } },
   async download ({ start, end }) { await call(feed, 'download', { start, end }); return {} },
+  async switch ({ downloading, uploading }) {
+    feed.setDownloading(downloading)
+    feed.setUploading(uploading)
+    return {}
+  },
   async clear ({ start, end }) { await call(feed, 'clear', start, end); return {} },
   async signature ({ index }) {
     const found = await call(feed, 'signature', index)

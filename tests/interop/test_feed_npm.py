@@ -313,6 +313,40 @@ async def test_an_exchange_that_is_not_live_ends_when_npm_has_all(
 
 
 @both
+async def test_we_end_an_exchange_that_npm_would_go_on_with(dialect: str, tmp_path: Path) -> None:
+    async with reader_of_npm(dialect, tmp_path) as (npm, feed):
+        replication = await link(npm, feed, ours={"live": False}, live=True)
+        await replication.wait()
+        assert feed.has(0, 60)
+
+
+@both
+async def test_npm_switches_its_directions_off_and_on_on_one_link(dialect: str, tmp_path: Path) -> None:
+    async with npm_reader(dialect, tmp_path, sparse=True) as (npm, feed):
+        replication = await link(npm, feed)
+        assert await npm.get(0) == BLOCKS[0]
+        for on in (False, True):
+            await npm.ask("switch", downloading=on, uploading=on)
+            while feed.peers[0].downloading is not on:
+                await trio.sleep(0.01)
+        assert await npm.get(1) == BLOCKS[1]
+        assert replication.end is None
+
+
+@both
+async def test_we_switch_our_directions_off_and_on_on_one_link(dialect: str, tmp_path: Path) -> None:
+    async with reader_of_npm(dialect, tmp_path, sparse=True) as (npm, feed):
+        replication = await link(npm, feed)
+        assert await feed.get(0) == BLOCKS[0]
+        for on in (False, True):
+            feed.set_downloading(on)
+            feed.set_uploading(on)
+            assert (await npm.ask("state"))["peers"] == 1
+        assert await feed.get(1) == BLOCKS[1]
+        assert replication.end is None
+
+
+@both
 async def test_another_feed_is_refused(dialect: str, tmp_path: Path) -> None:
     async with (
         reader_of_npm(dialect, tmp_path, sparse=True) as (npm, _),

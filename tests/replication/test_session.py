@@ -10,7 +10,7 @@ import trio
 
 from ddrive.errors import DiskFull, NotHeld, RemoteProtocolError
 from ddrive.ids import BlockIndex, Node, NodeIndex
-from ddrive.protocol.messages import Cancel, Close, Data, Extension, Have, Options, Request, Status, Unhave, Want
+from ddrive.protocol.messages import Cancel, Data, Extension, Have, Options, Request, Status, Unhave, Want
 from ddrive.replication.session import FeedSession
 from tests.replication.peers import Place, Scripted, block, honest, linked, log_of, lying, silent, until
 
@@ -400,23 +400,17 @@ async def test_extension_messages_reach_the_handler_of_their_name(autojump_clock
     assert heard == [("zeta", b"hello")]
 
 
-async def test_a_reader_that_is_done_ends_the_exchange(autojump_clock):
-    writer, reader = Place(20), Place()
-    async with linked((reader, writer)):
-        await reader.feed.download(0, 20)
-        reader.session.finish()
-        await until(lambda: not reader.session.peer_count and not writer.session.peer_count)
-    assert Close not in map(type, writer.received_messages)
-
-
-async def test_a_peer_that_is_done_with_us_is_left(autojump_clock):
+async def test_a_live_link_stays_when_the_peer_switches_both_directions_off(autojump_clock):
     writer, asker = Place(20), Scripted(0, silent)
     async with linked((asker, writer)):
         await until(lambda: asker.channel)
         asker.say(Want(BlockIndex(0), 1 << 20))
         asker.say(Status(uploading=True, downloading=False))
-        await until(lambda: Status(uploading=False, downloading=False) in asker.got)
-        assert writer.session.peer_count == 0
+        asker.say(Status(uploading=False, downloading=False))
+        asker.say(Status(uploading=False, downloading=True))
+        asker.say(Request(BlockIndex(3)))
+        await until(lambda: any(isinstance(message, Data) for message in asker.got))
+        assert writer.session.peer_count == 1
 
 
 async def test_a_proof_of_absurd_size_is_a_lie(autojump_clock):

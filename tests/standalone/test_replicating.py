@@ -101,6 +101,27 @@ async def test_uploading_can_be_switched_off_and_on(autojump_clock):
         assert copy.has(0, 20)
 
 
+@pytest.mark.parametrize("switched", ["set_downloading", "set_uploading"])
+async def test_a_switch_leaves_a_link_in_use_as_it_is(switched: str, autojump_clock):
+    async with author_and_copy() as (author, copy):
+        await copy.get(0)
+        feed = copy if switched == "set_downloading" else author
+        for on in (False, True):
+            getattr(feed, switched)(on)
+            await trio.sleep(1)
+            assert len(author.peers) == len(copy.peers) == 1
+            assert getattr(feed, switched.removeprefix("set_")) is on
+        assert await copy.get(1, timeout=5) == BLOCKS[1]
+
+
+async def test_a_link_ends_when_the_one_that_is_not_to_stay_is_done(autojump_clock):
+    async with author_and_copy(joined=False, sparse=False) as (author, copy):
+        one, other = join(author, copy, {"live": True}, {"live": False})
+        await one.wait()
+        await other.wait()
+        assert copy.has(0, 20)
+
+
 async def test_our_own_feed_downloads_when_it_is_told_to(tmp_path: Path, autojump_clock):
     directory = MemoryDirectory()
     async with open_feed(directory) as author:
