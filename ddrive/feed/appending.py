@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import trio
 
-from ddrive.errors import Closed, DriveError, LengthChanged, NotWritable
-from ddrive.feed.file_blocks import loaded
+from ddrive.errors import Closed, LengthChanged, NotWritable
+from ddrive.feed.file_blocks import FileBlocks, loaded
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog
 from ddrive.feed.merkle import Grown
@@ -122,9 +122,12 @@ class AppendableFeed:
         before that loses them. Without `atomic` many blocks may go in several appends, which is quicker over a view:
         when one of them fails, those before it stay. `step` makes it one of several, where the files are ours.
         Blocks may be `FileBlocks`, which are read from an open file.
-        Raises: NotWritable, LengthChanged, TooLarge, Forked, CorruptStorage, SourceChanged, Closed.
+        Raises: NotWritable, LengthChanged, TooLarge, Forked, CorruptStorage, SourceChanged, Closed, and TypeError when
+        `blocks` is something else, like a single block.
         """
         self._check_open()
+        if not isinstance(blocks, FileBlocks) and not all(issubclass(kind, Buffer) for kind in set(map(type, blocks))):
+            raise TypeError(f"feed {self.name}: append takes a list of blocks, each of them bytes")
         if self.appender != self._append_here:
             return await self.appender(blocks, expected_length, atomic)
         blocks = await loaded(blocks)
@@ -253,7 +256,7 @@ class AppendableFeed:
                 log.check_appendable(waiting.blocks)
                 if waiting.step.cannot_follow():
                     raise LengthChanged(f"feed {self.name} was not given what goes before these blocks")
-            except DriveError as error:
+            except Exception as error:
                 waiting.fail(error)
                 continue
             waiting.start = BlockIndex(length + len(blocks))

@@ -150,3 +150,50 @@ async def test_one_cancelled_while_another_task_writes_it_is_done(victim: int):
         scopes[victim].cancel()
     assert {index: bytes([number]) for number, index in found.items()}.items() <= content(feed.log).items()
     assert feed.length in (3, 4)
+
+
+@pytest.mark.parametrize("wrong", [b"abc", ["text"], [b"good", 3], [None]], ids=repr)
+async def test_what_is_no_list_of_blocks_spoils_nothing(wrong):
+    feed = Feed(writer())
+    found = []
+
+    async def append(block):
+        found.append(await feed.append([block]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(append, b"one")
+        with pytest.raises(TypeError, match="list of blocks"):
+            await feed.append(wrong)
+        nursery.start_soon(append, b"two")
+    assert sorted(found) == [0, 1]
+    assert await feed.append([b"three", bytearray(b"four"), memoryview(b"five")]) == 2
+    assert feed.length == 5
+
+
+async def test_one_that_cannot_be_appended_takes_none_of_the_others_along(monkeypatch):
+    feed = Feed(writer())
+    check = feed.log.check_appendable
+
+    def fails_for_two(blocks):
+        if blocks == [b"two"]:
+            raise RuntimeError("broken")
+        check(blocks)
+
+    monkeypatch.setattr(feed.log, "check_appendable", fails_for_two)
+    found = {}
+
+    async def append(block):
+        try:
+            found[block] = await feed.append([block])
+        except RuntimeError as error:
+            found[block] = str(error)
+
+    async with feed._turn, trio.open_nursery() as nursery:
+        for block in (b"one", b"two", b"three"):
+            nursery.start_soon(append, block)
+        await trio.testing.wait_all_tasks_blocked()
+        feed._turn.release()
+        await trio.testing.wait_all_tasks_blocked()
+        await feed._turn.acquire()
+    assert found.pop(b"two") == "broken"
+    assert {feed.get_held(index): index for index in range(feed.length)} == found
