@@ -237,7 +237,9 @@ class Npm(System):
             child.end()
 
     def measure(self) -> Iterator[tuple[str, float]]:
-        _, seconds = self.imported(self.place / "big", self.large())
+        large = self.large()
+        take_memory(5 * GIB // 2)
+        _, seconds = self.imported(self.place / "big", large)
         yield "import of the large file, MB/s", (self.tree / "big").stat().st_size / 1e6 / seconds
         _, seconds = self.imported(self.place / "many", self.tree / "many")
         yield "import of small files, files/s", self.count / seconds
@@ -308,6 +310,7 @@ class Ours(System):
 
     def measure(self) -> Iterator[tuple[str, float]]:
         large = str(self.large())
+        take_memory(5 * GIB // 2)
         seconds = timed(lambda: self.command("a", "import", large))
         yield "import of the large file, MB/s", (self.tree / "big").stat().st_size / 1e6 / seconds
         seconds = timed(lambda: self.command("a", "import", f"{self.tree}/many"))
