@@ -204,7 +204,7 @@ class StandaloneFeed(Readable):
         key_pair: NoiseKeyPair | None = None,
         address: str = "",
         timeout: float | None = TIMEOUT_S,
-        handshake_timeout: float = HANDSHAKE_TIMEOUT_S,
+        handshake_timeout: float | None = HANDSHAKE_TIMEOUT_S,
         keep_alive: float | None = None,
         on_authenticate: Authenticate | None = None,
         encrypted: bool = True,
@@ -220,10 +220,9 @@ class StandaloneFeed(Readable):
         exception. `timeout`: seconds without a sign of life after which the link ends, None for never; ours is sent
         after `keep_alive` seconds, by default half of that. More feeds are carried after `add` of the result; with
         `keep_unknown` those that the peer asks for are kept for the program to decide on (`requests`). `encrypted`
-        and `noise` are false only in tests, on both sides.
+        and `noise` are false only in tests, on both sides. Raises: ValueError for options that exclude each other.
         """
         self._check_open()
-        replication = Replication([self], PeerOptions(live, ack, download, upload), keep_unknown=keep_unknown)
         options = LinkOptions(
             static_secret=key_pair.secret_key if key_pair else self._options.static_secret,
             address=address,
@@ -234,6 +233,7 @@ class StandaloneFeed(Readable):
             encrypted=encrypted,
             noise=noise,
         )
+        replication = Replication([self], PeerOptions(live, ack, download, upload), keep_unknown=keep_unknown)
         self._started = [other for other in self._started if other.end is None] + [replication]
         self._nursery.start_soon(partial(replication.run, stream, initiator=initiator, options=options))
         return replication

@@ -7,6 +7,7 @@ with `keep_unknown`, reported and left open until the program has decided.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 import trio
@@ -53,16 +54,32 @@ class Carried(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
-    """How one link behaves, apart from what it carries; the defaults are those of the npm peers."""
+    """How one link behaves, apart from what it carries; the defaults are those of the npm peers.
+
+    Raises: ValueError for what no link can do.
+    """
 
     static_secret: bytes  # X25519, 32 bytes
     address: str = ""  # of the peer, for messages
     timeout_s: float | None = TIMEOUT_S  # without received bytes; None: never
-    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S
+    handshake_timeout_s: float | None = HANDSHAKE_TIMEOUT_S  # None: never
     keep_alive_s: float | None = None  # None: half of the timeout
     authenticate: Authenticate | None = None
     encrypted: bool = True
     noise: bool = True
+
+    def __post_init__(self) -> None:
+        if self.encrypted and not self.noise:
+            raise ValueError("without noise there are no keys to encrypt with: give encrypted=False, too")
+        if self.authenticate is not None and not self.noise:
+            raise ValueError("without noise the peer has no key that on_authenticate could look at")
+        for name, seconds in (
+            ("timeout", self.timeout_s),
+            ("handshake_timeout", self.handshake_timeout_s),
+            ("keep_alive", self.keep_alive_s),
+        ):
+            if seconds is not None and not seconds > 0:
+                raise ValueError(f"{name} is a time above 0 s, not {seconds}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +203,8 @@ class Replication:
                         handler=self,
                         static_secret=options.static_secret,
                         address=options.address,
-                        timeout_s=options.timeout_s or float("inf"),
-                        handshake_timeout_s=options.handshake_timeout_s,
+                        timeout_s=inf if options.timeout_s is None else options.timeout_s,
+                        handshake_timeout_s=inf if options.handshake_timeout_s is None else options.handshake_timeout_s,
                         keep_alive_s=options.keep_alive_s,
                         authenticate=options.authenticate,
                         encrypted=options.encrypted,

@@ -182,6 +182,34 @@ async def test_unencrypted_modes_carry_blocks(modes, autojump_clock):
         assert await copy.get(3) == BLOCKS[3]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"noise": False},
+        {"noise": False, "encrypted": False, "on_authenticate": lambda key: True},
+        {"timeout": 0},
+        {"handshake_timeout": -1},
+        {"keep_alive": 0},
+    ],
+)
+async def test_options_that_no_link_can_have_are_refused_at_once(options, autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        near, far = memory_stream_pair()
+        with pytest.raises(ValueError):
+            author.replicate(near, True, **options)
+        author.replicate(near, True)
+        copy.replicate(far, False)
+        assert await copy.get(3) == BLOCKS[3]
+
+
+async def test_a_link_may_wait_for_ever(autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        never = {"timeout": None, "handshake_timeout": None}
+        join(author, copy, never, never)
+        await trio.sleep(1000)
+        assert await copy.get(3) == BLOCKS[3]
+
+
 async def test_one_link_carries_several_feeds(autojump_clock):
     async with author_and_copy(joined=False) as (a, b), author_and_copy([b"other"], joined=False) as (c, d):
         one, other = join(a, b)
