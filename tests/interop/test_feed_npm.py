@@ -328,7 +328,7 @@ async def test_npm_switches_its_directions_off_and_on_on_one_link(dialect: str, 
         for on in (False, True):
             await npm.ask("switch", downloading=on, uploading=on)
             while feed.peers[0].downloading is not on:
-                await trio.sleep(0.01)
+                await npm.ask("state")
         assert await npm.get(1) == BLOCKS[1]
         assert replication.end is None
 
