@@ -243,7 +243,8 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
     remembered = config.state / "listen.json"
     port = load_json(remembered, {}).get("port", 0)
     choices = [config.listen] if config.listen else [f"{ALL_ADDRESSES}:{port}", f"{ALL_ADDRESSES}:0"]
-    secret = _identity(config.state / "identity")
+    identity = config.state / "identity"
+    secret = _identity(identity)
     share = Share(_bucket(config.up_limit), _bucket(config.down_limit), Slots(config.upload_slots))
     async with AsyncExitStack() as stack:
         for number, choice in enumerate(choices):
@@ -255,6 +256,7 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
                     static_secret=secret,
                     admits=lambda key: not config.allowed_peers or key in config.allowed_peers,
                     share=share,
+                    new_secret=lambda: _new_identity(identity),
                 )
                 swarm = await stack.enter_async_context(opening)
                 break
@@ -275,9 +277,12 @@ def _identity(path: Path) -> bytes:
         secret = path.read_bytes()
     except FileNotFoundError:
         secret = b""
-    if len(secret) != STATIC_SECRET_BYTES:
-        secret = os.urandom(STATIC_SECRET_BYTES)
-        save_bytes(path, secret)
+    return secret if len(secret) == STATIC_SECRET_BYTES else _new_identity(path)
+
+
+def _new_identity(path: Path) -> bytes:
+    secret = os.urandom(STATIC_SECRET_BYTES)
+    save_bytes(path, secret)
     return secret
 
 

@@ -27,7 +27,7 @@ MAX_FOUND = 512  # addresses that were found, of all topics; beyond, the one tha
 MAX_FOUND_OF_HOST = 16  # likewise, of one host: several peers may be behind one router
 GIVEN_UP = 8  # failures in a row after which an address that was found is forgotten
 
-OURSELVES = "this is our own address, or that of an engine with a copy of our state directory"
+OURSELVES = "this is our own address, or that of a copy of our state directory, which has the same key so far"
 
 Source = Literal["given", "remembered"] | Mechanism
 RANK: dict[Source, int] = {"given": 0, "remembered": 1, "lan": 2, "dht": 3, "mainline": 3}  # who is dialled first

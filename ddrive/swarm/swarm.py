@@ -19,6 +19,7 @@ import trio
 from ddrive.ids import DiscoveryKey, short
 from ddrive.protocol import Link, LinkEnd, LinkHandler, run_link, static_public_key
 from ddrive.protocol.sharing import Share
+from ddrive.store.linked import STATIC_SECRET_BYTES
 from ddrive.swarm.background import background
 from ddrive.swarm.dialing import OURSELVES, DialCounts, DialPlan, Source
 from ddrive.swarm.members import MAX_LINKS, Member, make_room
@@ -58,14 +59,17 @@ class Swarm:
         nursery: trio.Nursery,
         admits: Callable[[bytes], bool],
         share: Share,
+        new_secret: Callable[[], bytes],
     ) -> None:
         self._handler = handler
         self._admits = admits
         self._share = share
         self._static_secret = static_secret
+        self._new_secret = new_secret
         self._nursery = nursery
         self._plan = DialPlan()
         self._members: dict[Member, None] = {}  # in the order in which they came
+        self._own_key_at: dict[bytes, Address] = {}  # who showed it when we dialled, by handshake hash
         self._traffic: dict[str, tuple[int, int]] = {}  # of links that have ended
         self._changed = trio.Event()
         self.public_key = static_public_key(static_secret)  # by which peers know us, 32 bytes
@@ -259,8 +263,7 @@ class Swarm:
         """Return why the link of `member` must not stay, or None when it may."""
         key, now = link.remote_public_key, trio.current_time()
         if key == self.public_key:
-            if member.address is not None:
-                self._plan.found_ourselves(member.address)
+            self._met_own_key(member.address, link)
             return OURSELVES
         if member.address is not None:
             if member.address not in self._plan.targets:
@@ -282,6 +285,25 @@ class Swarm:
         self._plan.linked(key)
         logger.info("peer connected key=%s address=%s", short(key), link.address)
         return None
+
+    def _met_own_key(self, dialled: Address | None, link: Link) -> None:
+        """Find out who has our key: we ourselves, or the engine of a copy of our state directory.
+
+        Of a link to ourselves we see both ends. Otherwise the one that was dialled takes a new key, so that the two can
+        be linked when the other one dials again, and nobody takes them for one.
+        """
+        if dialled is not None:
+            self._own_key_at[link.handshake_hash] = dialled
+            if len(self._own_key_at) > MAX_LINKS:
+                del self._own_key_at[next(iter(self._own_key_at))]
+            return
+        address = self._own_key_at.pop(link.handshake_hash, None)
+        if address is not None:
+            self._plan.found_ourselves(address)
+            return
+        self._static_secret = self._new_secret()
+        self.public_key = static_public_key(self._static_secret)
+        logger.warning("a copy of us is there address=%s our new key=%s", link.address, self.public_key.hex())
 
     def _leave(self, member: Member, end: LinkEnd) -> None:
         self._members.pop(member, None)
@@ -308,17 +330,19 @@ async def open_swarm(
     ipv6_too: bool = False,
     admits: Callable[[bytes], bool] = lambda key: True,
     share: Share | None = None,
+    new_secret: Callable[[], bytes] = lambda: os.urandom(STATIC_SECRET_BYTES),
 ) -> AsyncIterator[Swarm]:
     """Give a swarm that listens on `listen` (`host:port`, port 0 = any free one); leaving the block ends all links.
 
     `static_secret` is our X25519 secret key (32 bytes): peers tell us by it, so it should outlive the process. There
     are links to those alone whom `admits(public key)` lets in. With `ipv6_too`, all IPv6 addresses are listened
-    on at the same port as well, where there are any. `share` limits all links together.
+    on at the same port as well, where there are any. `share` limits all links together. When an engine with the same
+    secret is met, a copy, `new_secret` is called for another one.
     Raises: ValueError when `listen` is no address; OSError when it cannot be listened on.
     """
     listeners = await _listen(Address.parse(listen, lowest_port=0), ipv6_too=ipv6_too)
     async with background() as nursery:
-        swarm = Swarm(handler, static_secret, listeners, nursery, admits, share or Share())
+        swarm = Swarm(handler, static_secret, listeners, nursery, admits, share or Share(), new_secret)
         nursery.start_soon(swarm._keep_dialing)
         nursery.start_soon(swarm._end_lost_links)
         nursery.start_soon(partial(trio.serve_listeners, swarm._accept, listeners, handler_nursery=nursery))

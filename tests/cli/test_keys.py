@@ -88,7 +88,7 @@ def test_a_copied_state_refuses_to_write_what_was_written_elsewhere(ddrive: Prog
     (source / "a").write_bytes(b"a" * 1000)
     key = ddrive.ask("import", source)["key"]
     ddrive.ask("stop")
-    shutil.copytree(ddrive.state, tmp_path / "copy" / "state", ignore=shutil.ignore_patterns("*.sock", "identity"))
+    shutil.copytree(ddrive.state, tmp_path / "copy" / "state", ignore=shutil.ignore_patterns("*.sock"))
     with program(tmp_path / "peer" / "state") as peer, program(tmp_path / "copy" / "state") as copy:
         (source / "b").write_bytes(b"b" * 1000)
         ddrive.ask("import", source, key)
@@ -107,6 +107,48 @@ def test_a_copied_state_refuses_to_write_what_was_written_elsewhere(ddrive: Prog
             pass
         copy.ask("import", source, key)
         assert copy.run("cat", key, "b").out == b"b" * 1000
+
+
+def test_a_copy_that_meets_its_original_goes_on_from_there(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    key = ddrive.ask("import", source, "--name", "mine")["key"]
+    ddrive.ask("stop")
+    shutil.copytree(ddrive.state, tmp_path / "copy" / "state", ignore=shutil.ignore_patterns("*.sock"))
+    with program(tmp_path / "copy" / "state") as copy:
+        (source / "b").write_bytes(b"b" * 1000)
+        ddrive.ask("import", source, key)
+        copy.ask("peer", "add", ddrive.address)
+        while copy.ask("info", key)["version"] < ddrive.ask("info", key)["version"]:
+            pass
+        assert ddrive.ask("status")["peer_key"] != copy.ask("status")["peer_key"]
+        while copy.ask("info", key)["content"]["downloaded"] < 1:
+            pass
+        (source / "c").write_bytes(b"c" * 1000)
+        copy.ask("import", source, key)
+        while copy.ask("info", key)["version"] > ddrive.ask("info", key)["version"]:
+            pass
+        assert ddrive.run("cat", key, "c").out == b"c" * 1000
+        assert not ddrive.ask("info", key)["forked"]
+
+
+def test_two_histories_of_a_copy_and_its_original_are_noticed(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    key = ddrive.ask("import", source, "--name", "mine")["key"]
+    ddrive.ask("stop")
+    shutil.copytree(ddrive.state, tmp_path / "copy" / "state", ignore=shutil.ignore_patterns("*.sock"))
+    with program(tmp_path / "copy" / "state") as copy:
+        (source / "b").write_bytes(b"b" * 1000)
+        ddrive.ask("import", source, key)
+        (source / "b").write_bytes(b"something else")
+        (source / "c").write_bytes(b"c" * 1000)
+        copy.ask("import", source, key)
+        copy.ask("peer", "add", ddrive.address)
+        while not ddrive.ask("info", key)["forked"]:  # it is the shorter one, so it asks for what it lacks
+            pass
+        (source / "d").write_bytes(b"d")
+        assert ddrive.run("import", source, key).code in (4, 6)
 
 
 def test_the_file_opens_with_its_passphrase_alone() -> None:
