@@ -1,14 +1,68 @@
 """Where a feed keeps its files: a directory on disk, memory, or files that a program makes itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from ddrive.errors import StorageLocked
+from ddrive.feed.hashing import Buffer
 from ddrive.feed.storage import BITFIELD, DATA, FILE_NAMES, SIGNATURES, TREE, Directory, FileDirectory, Storage
 
-StorageFactory = Callable[[str], Storage]
-
 _GROWING = (TREE, SIGNATURES, BITFIELD, DATA)
+_OPTIONAL = ("write_all", "punch", "extents", "preload", "unload")
+_PIECE_BYTES = 1 << 16
+
+
+class PlainStorage(Protocol):
+    """The part of `Storage` that a program's own files need; the rest can be done by it."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """As in `Storage`, like the others."""
+
+    def write(self, offset: int, data: Buffer) -> None: ...
+
+    def size(self) -> int: ...
+
+    def truncate(self, size: int) -> None: ...
+
+    def sync(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+StorageFactory = Callable[[str], PlainStorage]
+
+
+class CompletedStorage:
+    """A whole `Storage` made of a plain one; what the plain one has beyond that is used."""
+
+    def __init__(self, plain: PlainStorage) -> None:
+        for name in _OPTIONAL:
+            if hasattr(plain, name):
+                setattr(self, name, getattr(plain, name))
+        self.read, self.write, self.size = plain.read, plain.write, plain.size
+        self.truncate, self.sync, self.close = plain.truncate, plain.sync, plain.close
+
+    def write_all(self, offset: int, pieces: Sequence[Buffer]) -> None:
+        """Write all pieces in one."""
+        self.write(offset, b"".join(pieces))
+
+    def punch(self, offset: int, size: int) -> None:
+        """Overwrite the range with zeros: no space is freed."""
+        end = min(offset + size, self.size())
+        for start in range(offset, end, _PIECE_BYTES):
+            self.write(start, bytes(min(_PIECE_BYTES, end - start)))
+
+    def extents(self) -> list[tuple[int, int]]:
+        """Return the whole file as one range."""
+        size = self.size()
+        return [(0, size)] if size else []
+
+    def preload(self, size: int) -> None:
+        """Do nothing."""
+
+    def unload(self, offset: int, size: int) -> None:
+        """Do nothing."""
 
 
 class FactoryDirectory:
@@ -29,7 +83,7 @@ class FactoryDirectory:
         if not create and not storage.size():
             storage.close()
             raise FileNotFoundError(name)
-        return storage
+        return CompletedStorage(storage)
 
     def exists(self, name: str) -> bool:
         """Tell whether the file `name` has content."""

@@ -275,8 +275,8 @@ class Replication:
         return [] if self._link is None else [self._link]
 
     def send(self, link: Link, message: Message) -> None:
-        """Send a message of an extension."""
-        if isinstance(message, Extension):
+        """Send a message of an extension, on this link only: the numbers of extensions are its own."""
+        if isinstance(message, Extension) and link is self._link:
             link.send_stream(message)
 
     def send_options(self, link: Link) -> None:

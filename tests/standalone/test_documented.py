@@ -54,3 +54,18 @@ def test_every_option_of_opening_is_documented():
 def test_every_option_of_replicate_is_documented():
     options = set(inspect.signature(ddrive.StandaloneFeed.replicate).parameters) - {"self", "stream"}
     assert _documented("## Peers\n") == options
+
+
+def test_what_is_awaited_is_documented():
+    awaited = {name for name, _ in inspect.getmembers(ddrive.StandaloneFeed, inspect.iscoroutinefunction)}
+    public = {name for name in awaited if not name.startswith("_")}
+    listed = re.search(r"awaited: of a feed (.*?), of a replication", TEXT, re.DOTALL)
+    assert listed is not None
+    inside = {"append_blocks", "close_links", "wait_for_length"}  # what the feed and its streams call themselves
+    assert set(re.findall(r"`(\w+)`", listed[1])) == public - inside
+
+
+def test_the_methods_of_a_factorys_files_are_documented():
+    rows = TEXT.split("| method | |")[1].split("\n\n")[0]
+    methods = {name for name, _ in inspect.getmembers(ddrive.feed.Storage, inspect.isfunction) if name[0] != "_"}
+    assert set(re.findall(r"`(\w+)\(", rows)) == methods

@@ -84,3 +84,19 @@ async def test_the_link_itself_has_extensions(autojump_clock):
             await anext(opened)
             ours.broadcast([1])
             assert (await anext(messages)).value == [1]
+
+
+async def test_who_sent_a_message_on_a_link_can_be_answered(autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        one, other = join(author, copy)
+        join(author, copy)
+        ours, theirs = (link.register_extension("talk", "utf-8") for link in (one, other))
+        with ours.messages() as answers, theirs.messages() as messages:
+            await copy.get(0)
+            ours.broadcast("hello")
+            message = await anext(messages)
+            for peer in [*copy.peers, message.peer]:
+                theirs.send("again", peer)
+            await trio.sleep(1)
+            ours.close()
+            assert [answer.value async for answer in answers] == ["again", "again"]

@@ -37,6 +37,66 @@ async def test_a_factory_of_files_keeps_the_feed():
         assert feed.writable
 
 
+class SixMethods:
+    """A file with no more than a factory's files need to have."""
+
+    def __init__(self, content: bytearray) -> None:
+        self._content = content
+
+    def read(self, offset: int, size: int) -> bytes:
+        return bytes(self._content[offset : offset + size])
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._content.extend(bytes(max(0, offset - len(self._content))))
+        self._content[offset : offset + len(data)] = data
+
+    def size(self) -> int:
+        return len(self._content)
+
+    def truncate(self, size: int) -> None:
+        self._content[:] = self._content[:size].ljust(size, b"\x00")
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_factory_needs_six_methods():
+    files: dict[str, bytearray] = {}
+    blocks = [b"%03d" % index * 40 for index in range(300)]
+
+    def factory(name: str) -> SixMethods:
+        return SixMethods(files.setdefault(name, bytearray()))
+
+    async with open_feed(factory) as feed:
+        await feed.append(list(blocks))
+        feed.clear(7, 9)
+    assert files["data"] == b"".join(blocks[:7]) + bytes(240) + b"".join(blocks[9:])
+    async with open_feed(factory) as feed:
+        assert feed.downloaded_count() == 298
+        assert await feed.append(b"more") == 300
+        assert (await feed.audit()).valid == 299
+        assert await feed.get_range(9, 301) == [*blocks[9:], b"more"]
+        await feed.destroy_storage()
+    assert not any(files.values())
+
+
+async def test_what_a_factorys_file_can_do_beyond_is_used():
+    files: dict[str, bytearray] = {}
+    punched: list[tuple[int, int]] = []
+
+    class Punching(SixMethods):
+        def punch(self, offset: int, size: int) -> None:
+            punched.append((offset, size))
+
+    async with open_feed(lambda name: Punching(files.setdefault(name, bytearray()))) as feed:
+        await feed.append([b"abc", b"defg"])
+        feed.clear(0)
+    assert punched == [(0, 3)]
+
+
 async def test_a_feed_of_our_own_can_be_written():
     async with open_feed(MemoryDirectory()) as feed:
         assert feed.writable

@@ -183,19 +183,19 @@ async def test_unencrypted_modes_carry_blocks(modes, autojump_clock):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "reason"),
     [
-        {"noise": False},
-        {"noise": False, "encrypted": False, "on_authenticate": lambda key: True},
-        {"timeout": 0},
-        {"handshake_timeout": -1},
-        {"keep_alive": 0},
+        ({"noise": False}, "encrypted=False"),
+        ({"noise": False, "encrypted": False, "on_authenticate": lambda key: True}, "on_authenticate"),
+        ({"timeout": 0}, "timeout is"),
+        ({"handshake_timeout": -1}, "handshake_timeout is"),
+        ({"keep_alive": 0}, "keep_alive is"),
     ],
 )
-async def test_options_that_no_link_can_have_are_refused_at_once(options, autojump_clock):
+async def test_options_that_no_link_can_have_are_refused_at_once(options, reason, autojump_clock):
     async with author_and_copy(joined=False) as (author, copy):
         near, far = memory_stream_pair()
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match=reason):
             author.replicate(near, True, **options)
         author.replicate(near, True)
         copy.replicate(far, False)
