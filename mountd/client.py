@@ -14,7 +14,7 @@ import trio
 from ddrive.errors import EngineError, StorageError, StorageLocked
 from ddrive.store.attached import Attached, open_attached
 from mountd import owning
-from mountd.config import Config, load_config, package_environment
+from mountd.config import Config, load_config, next_environment, package_environment
 from mountd.logs import last_line, open_log
 
 __all__ = ["connect_engine", "package_environment"]
@@ -84,7 +84,7 @@ def _spawn(config: Config, log: Path) -> int:
         return os.posix_spawn(
             sys.executable,
             [sys.executable, "-P", "-m", "mountd.engine", "--state", str(config.state)],
-            package_environment(),
+            next_environment(config),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, descriptor, 1),

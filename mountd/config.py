@@ -1,6 +1,8 @@
 """The settings of an engine: flags before environment (`DDRIVE_*`) before the TOML file before defaults.
 
 Empty text counts as not given. The file is `$XDG_CONFIG_HOME/ddrive/config.toml`; its names are those of `Config`.
+What an engine is given by flags and environment holds for the engines after it, too, that verbs start by themselves:
+one that has crashed is never followed by one that is more open to the network.
 """
 
 import os
@@ -12,6 +14,7 @@ from typing import Any
 
 from ddrive.errors import DriveError
 from ddrive.swarm import Address
+from mountd.files import load_json
 from mountd.values import parse_size
 
 READ_TIMEOUT_S = 30.0  # a mount without its own `--timeout` gives up on a call after this long
@@ -66,6 +69,11 @@ class Config:
         return self.state / "control.sock"
 
     @property
+    def options_file(self) -> Path:
+        """Where it is kept what the last engine was given by flags and environment."""
+        return self.state / "options.json"
+
+    @property
     def log_directory(self) -> Path:
         """Where the logs of a background engine and of its mounts go."""
         return self.state / "log"
@@ -88,6 +96,22 @@ def load_config(flags: Mapping[str, Any] | None = None, *, environ: Mapping[str,
     values |= {name: value for name, value in (flags or {}).items() if value is not None}
     state = values.pop("state", None) or default_state(environ)
     return Config(state=Path(os.path.abspath(state)), **{name: _checked(name, value) for name, value in values.items()})
+
+
+def given_options(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that give an engine settings, all but its state directory."""
+    names = {item.name.upper() for item in fields(Config)} - {"STATE"} | set(OPTIONS.values())
+    names |= {f"NO_{name.upper()}" for name in OPPOSITES}
+    return {f"DDRIVE_{name}": text for name in sorted(names) if (text := environ.get(f"DDRIVE_{name}"))}
+
+
+def next_environment(config: Config) -> dict[str, str]:
+    """Return the environment of an engine that a verb starts: with what the last engine was given, if we do not say.
+
+    Raises: StorageError when that cannot be read.
+    """
+    before = {name: text for name, text in load_json(config.options_file, {}).items() if isinstance(text, str)}
+    return package_environment() | given_options(before) | given_options(os.environ)
 
 
 def default_state(environ: Mapping[str, str]) -> Path:

@@ -30,7 +30,7 @@ from ddrive.swarm import Swarm, open_swarm
 from mountd import owning
 from mountd.adopting import Adopting
 from mountd.collection import Collection
-from mountd.config import Config, load_config
+from mountd.config import Config, given_options, load_config
 from mountd.control import Control, Params, Tell, Verb
 from mountd.databases import Databases
 from mountd.drives import DriveTable, KnownDrive
@@ -86,6 +86,7 @@ async def _serve(config: Config, stores: dict[str, OwnedStore], task_status: tri
         engine = Engine(config, stores, drives, mounts, nursery)
         try:
             async with _swarm(config, engine.replicator) as swarm, open_finder(config, swarm) as finder:
+                save_json(config.options_file, given_options(os.environ))
                 if config.metrics_addr is not None:
                     metrics = mountd.metrics.Metrics(swarm, finder, stores, mounts, engine.space.report)
                     nursery.start_soon(metrics.serve, await metrics.listen(config.metrics_addr))
@@ -194,7 +195,11 @@ class Engine:
         return self._collection.serves(topic) and self._databases.serves(topic)
 
     async def _stop(self) -> list[dict[str, Any]]:
-        """Begin the end, and return when the mounts have ended, with what these could not store."""
+        """Begin the end, and return when the mounts have ended, with what these could not store.
+
+        Who asks for that has done with the options of this engine, too.
+        """
+        self._config.options_file.unlink(missing_ok=True)
         self._begin_end()
         await self._mounts_ended.wait()
         return self._left
@@ -262,7 +267,7 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
                 break
             except (OSError, ValueError) as error:
                 if number == len(choices) - 1:
-                    raise DriveError(f"cannot listen on {choice} ({error}): choose another --listen") from error
+                    raise DriveError(f"cannot listen on {choice} ({error}): use ddrive daemon --listen") from error
         save_json(remembered, {"port": int(swarm.listen_addresses[0].rpartition(":")[2])})
         yield swarm
 

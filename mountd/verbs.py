@@ -18,7 +18,7 @@ from ddrive.replication.peer import PeerStats
 from ddrive.replication.session import FeedSession
 from ddrive.store.store import OwnedStore
 from mountd.collection import Collection, dialect_named
-from mountd.config import Config
+from mountd.config import Config, given_options
 from mountd.control import Params, Tell, Verb
 from mountd.describing import Describer
 from mountd.drives import KnownDrive
@@ -96,6 +96,7 @@ class Verbs:
             "peer_key": self._peers.own_key.hex(),
             "discovery": self._finder.report(),
             "space": self._space.report(),
+            "options": {name.removeprefix("DDRIVE_").lower(): text for name, text in given_options(os.environ).items()},
         }
 
     async def stop(self, params: Params, tell: Tell) -> dict[str, Any]:

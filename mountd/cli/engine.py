@@ -142,6 +142,9 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
         ["peers", str(value["peers"])],
         ["our peer key", value["peer_key"]],
     ]
+    if value["options"]:
+        given = ", ".join(f"{name}={text}" for name, text in value["options"].items())
+        rows.append(["options", f"{given} (until ddrive stop)"])
     rows += [[f"look on {name}", _mechanism(about)] for name, about in value["discovery"].items()]
     rows += [["mount", f"{mount['mountpoint']}  {mount['state']}  {mount['url']}"] for mount in value["mounts"]]
     return report.columns(rows)

@@ -345,6 +345,27 @@ async def test_the_port_is_remembered(state: Path) -> None:
         assert (await running.call("status"))["listen"] == first
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_an_engine_that_a_verb_starts_is_as_closed_as_the_last_one(
+    state: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("DDRIVE_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/nonexistent")
+    async with engine(state, DDRIVE_ALLOW_PEER="11" * 32) as running:
+        given = (await running.call("status"))["options"]
+        assert given == {"allow_peer": "11" * 32, "listen": "127.0.0.1:0", "no_discovery": "1"}
+        await running.kill(number)
+        monkeypatch.setenv("DDRIVE_UPLOAD_SLOTS", "3")
+        async with connect_engine(state) as started:
+            shown = await started.call("status")
+            assert [address.rpartition(":")[0] for address in shown["listen"]] == ["127.0.0.1"]
+            assert not any(about["running"] for about in shown["discovery"].values())
+            assert shown["options"] == given | {"upload_slots": "3"}
+            await started.call("stop")
+    assert not (state / "options.json").exists()
+
+
 async def test_an_engine_that_says_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mountd.client.ANSWER_LIMIT_S", 0.5)
     async with engine(tmp_path / "state") as running:
