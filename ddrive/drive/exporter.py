@@ -1,8 +1,9 @@
 """Writing a drive's tree, of any version and from any path down, into a directory.
 
 What is there already with the same size and time is left as it is, so an export that was interrupted goes on where it
-stopped. Nested drives are entered like directories, but never in a circle. What cannot be written is listed in the
-report and does not stop the rest; what cannot be *read* (no peer, corrupt) ends the export with its error.
+stopped. Nested drives are entered like directories, but never in a circle. What cannot be written, what does not verify
+and what cannot be had of a nested drive is listed in the report and does not stop the rest; what cannot be had of the
+drive itself ends the export with its error.
 """
 
 from collections.abc import Iterator
@@ -17,11 +18,12 @@ import trio
 from ddrive.drive.drive import Drive
 from ddrive.drive.holdings import wanting
 from ddrive.drive.paths import DrivePath, drive_path, join, parent
+from ddrive.drive.reaching import Reach
 from ddrive.drive.reader import FileReader
 from ddrive.drive.report import Notice, Progress, Refused, Tally
 from ddrive.drive.stat import Stat
 from ddrive.drive.target import Blocked, Directory, File, Output, write_all
-from ddrive.drive.walks import DirEntry
+from ddrive.drive.walks import DirEntry, Inside
 from ddrive.errors import CorruptStorage, InvalidProof
 
 SMALL_BYTES = 1024 * 1024  # files up to that are gathered and written with one hop to a thread
@@ -54,6 +56,7 @@ class _Level:
     stat: Stat | None  # None: the target itself, whose mode and times stay
     below: list[tuple[DrivePath, Stat]]  # directories still to be entered, in reverse
     drives: frozenset[bytes]  # keys of the drives we are inside of
+    inside: Inside | None  # the innermost of the nested ones
 
 
 async def export_tree(
@@ -65,6 +68,7 @@ async def export_tree(
     dry_run: bool = False,
     progress: Progress | None = None,
     notice: Notice | None = None,
+    reach: Reach | None = None,
 ) -> ExportReport:
     """Write what is at and below `path` into the directory `dest`, which is made if need be.
 
@@ -72,13 +76,14 @@ async def export_tree(
     it, what the drive lacks is removed and a directory in the place of a file is replaced.
     Modes (without set-user-id and the like), times, link targets and extended attributes of the user are restored,
     owners are not. With `dry_run` nothing is written or removed. `notice` hears of each path of the drive that is, or
-    would be.
+    would be. `reach` decides how long a nested drive is waited for, and lists what could not be had.
     Raises: NotFound, OSError when `dest` cannot be used, and what reading raises.
     """
-    export = _Export(drive, delete=delete, dry_run=dry_run, notice=notice)
+    reach = reach or Reach()
+    export = _Export(drive, reach, delete=delete, dry_run=dry_run, notice=notice)
     start = drive_path(path)
     if progress is not None:
-        export.tally = await _tally(drive, start, progress)
+        export.tally = await _tally(drive, start, progress, reach)
     hostile_before = drive.hostile_names
     stat = await drive.stat(start)
     root = await trio.to_thread.run_sync(Directory.look if dry_run else Directory.root, Path(dest))
@@ -86,18 +91,20 @@ async def export_tree(
         await export.tree(start, root)
     else:
         try:
-            await export.entries(parent(start), root, [DirEntry(start.rpartition("/")[2], stat)])
+            await export.entries(parent(start), root, [DirEntry(start.rpartition("/")[2], stat)], None)
         finally:
             root.close()
     export.report.hostile_names = drive.hostile_names - hostile_before
+    export.report.refused += reach.refused
     return export.report
 
 
 class _Export:
     """One running export."""
 
-    def __init__(self, drive: Drive, *, delete: bool, dry_run: bool, notice: Notice | None) -> None:
+    def __init__(self, drive: Drive, reach: Reach, *, delete: bool, dry_run: bool, notice: Notice | None) -> None:
         self.report = ExportReport()
+        self._reach = reach
         self.tally = Tally()
         self._drive = drive
         self._delete = delete
@@ -106,7 +113,7 @@ class _Export:
 
     async def tree(self, start: DrivePath, root: Directory) -> None:
         """Write the directory `start` and all below it."""
-        levels = [_Level(start, root, None, [], frozenset([self._drive.key]))]
+        levels = [_Level(start, root, None, [], frozenset([self._drive.key]), None)]
         try:
             levels[0].below = await self._fill(levels[0])
             while levels:
@@ -126,12 +133,13 @@ class _Export:
 
     def _enter(self, level: _Level, path: DrivePath, stat: Stat, *, depth: int) -> _Level | None:
         """Return the level for a directory of `level`; None when it cannot be entered."""
-        drives = level.drives
+        drives, inside = level.drives, level.inside
         if stat.mount is not None:
             if stat.mount.key in drives:
                 self._refuse(path, "it is a drive that contains itself")
                 return None
             drives |= {stat.mount.key}
+            inside = Inside(path, stat.mount.key)
         if depth >= DEPTH_MAX:
             self._refuse(path, f"it lies more than {DEPTH_MAX} levels deep")
             return None
@@ -145,18 +153,23 @@ class _Export:
             self._refuse(path, str(problem))
             return None
         self.report.directories += 1
-        return _Level(path, directory, stat, [], drives)
+        return _Level(path, directory, stat, [], drives, inside)
 
     async def _fill(self, level: _Level) -> list[tuple[DrivePath, Stat]]:
         """Write the files and links of a directory; return the directories in it, in reverse."""
-        entries = await self._drive.list(level.path)
+        entries = await self._reach.attempt(level.inside, level.path, partial(self._drive.list, level.path))
+        if entries is None:
+            return []
         below = [(join(level.path, name), stat) for name, stat in entries if stat.is_dir]
         if self._delete:
             await self._remove_others(level, {name for name, _ in entries})
-        await self.entries(level.path, level.directory, [entry for entry in entries if not entry.stat.is_dir])
+        files = [entry for entry in entries if not entry.stat.is_dir]
+        await self.entries(level.path, level.directory, files, level.inside)
         return below[::-1]
 
-    async def entries(self, path: DrivePath, directory: Directory, entries: list[DirEntry]) -> None:
+    async def entries(
+        self, path: DrivePath, directory: Directory, entries: list[DirEntry], inside: Inside | None
+    ) -> None:
         """Write files and links of one directory."""
         gathered: list[DirEntry] = []
         size = 0
@@ -168,16 +181,18 @@ class _Export:
             elif self._dry_run:
                 self._done(join(path, name), stat, written=True)
             elif stat.size > SMALL_BYTES or stat.mount is not None:
-                await self._large(join(path, name), directory, name, stat)
+                await self._large(join(path, name), directory, name, stat, inside)
             else:
                 gathered.append(DirEntry(name, stat))
                 size += stat.size
             if size >= GATHERED_BYTES or len(gathered) >= GATHERED_FILES:
-                await self._small(path, directory, gathered)
+                await self._small(path, directory, gathered, inside)
                 gathered, size = [], 0
-        await self._small(path, directory, gathered)
+        await self._small(path, directory, gathered, inside)
 
-    async def _small(self, path: DrivePath, directory: Directory, entries: list[DirEntry]) -> None:
+    async def _small(
+        self, path: DrivePath, directory: Directory, entries: list[DirEntry], inside: Inside | None
+    ) -> None:
         """Write small files and links: all that is missing of them is asked for at once."""
         outputs = [Output(name, stat) for name, stat in entries if stat.is_symlink]
         readers: list[tuple[DirEntry, FileReader]] = []
@@ -187,19 +202,30 @@ class _Export:
                     readers.append((entry, await self._drive.open(join(path, entry.name))))
         with wanting(reader for _, reader in readers):
             for entry, reader in readers:
-                with self._verifying(join(path, entry.name)):
-                    outputs.append(Output(entry.name, entry.stat, await reader.read(0, reader.size)))
+                where = join(path, entry.name)
+                with self._verifying(where):
+                    held = reader.held(0, reader.size)
+                    reading = partial(reader.read, 0, reader.size)
+                    data = await self._reach.attempt(inside, where, reading, held=held)
+                    if data is not None:
+                        outputs.append(Output(entry.name, entry.stat, data))
         if outputs:
             await self._write(path, directory, outputs)
 
-    async def _large(self, path: DrivePath, directory: Directory, name: str, stat: Stat) -> None:
-        """Write a file piece by piece; one that turns out not to verify is removed again."""
+    async def _large(self, path: DrivePath, directory: Directory, name: str, stat: Stat, inside: Inside | None) -> None:
+        """Write a file piece by piece; one that turns out not to verify, or cannot be had, is removed again."""
+        if stat.mount is not None:
+            inside = Inside(path, stat.mount.key)
         with self._verifying(path):
-            reader = await self._drive.open(path)
+            reader = await self._reach.attempt(inside, path, partial(self._drive.open, path))
+            if reader is None:
+                return
             try:
                 creating = partial(directory.create, name, replace=self._delete)
                 with await trio.to_thread.run_sync(creating) as file:
-                    await self._copy(reader, file)
+                    if not await self._copy(reader, file, inside, path):
+                        directory.remove(name)
+                        return
                     await trio.to_thread.run_sync(file.finish, stat)
                 self._done(path, stat, written=True, counted=True)
             except (CorruptStorage, InvalidProof):
@@ -218,12 +244,16 @@ class _Export:
         except (CorruptStorage, InvalidProof) as problem:
             self._refuse(path, str(problem))
 
-    async def _copy(self, reader: FileReader, file: File) -> None:
-        position = 0
-        while data := await reader.read(position, CHUNK_BYTES):
+    async def _copy(self, reader: FileReader, file: File, inside: Inside | None, path: DrivePath) -> bool:
+        """Write the content of a file; tell whether all of it could be had."""
+        for position in range(0, reader.size, CHUNK_BYTES):
+            held = reader.held(position, CHUNK_BYTES)
+            data = await self._reach.attempt(inside, path, partial(reader.read, position, CHUNK_BYTES), held=held)
+            if data is None:
+                return False
             await trio.to_thread.run_sync(file.write, [data])
-            position += len(data)
             self.tally.add_bytes(len(data))
+        return True
 
     async def _write(self, path: DrivePath, directory: Directory, outputs: list[Output]) -> None:
         """Write what was gathered."""
@@ -278,11 +308,11 @@ class _Export:
         self.tally.add_file(0 if counted else stat.size)
 
 
-async def _tally(drive: Drive, start: DrivePath, progress: Progress) -> Tally:
+async def _tally(drive: Drive, start: DrivePath, progress: Progress, reach: Reach) -> Tally:
     """Return a count that knows how much there is to export."""
     stats = [await drive.stat(start)]
     if stats[0].is_dir:
-        stats = [stat async for _, stat in drive.walk(start)]
+        stats = [stat async for _, stat in drive.walk(start, reach=reach)]
     sizes = [stat.size for stat in stats if stat.is_file]
     return Tally(progress, len(sizes), sum(sizes))
 

@@ -6,13 +6,16 @@ that are mounted as files below it are left out.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
 from ddrive.drive.paths import DrivePath, drive_path
+from ddrive.drive.reaching import Reach
 from ddrive.drive.reader import FileReader
 from ddrive.drive.stat import Stat
 from ddrive.drive.view import DriveView
+from ddrive.drive.walks import Inside
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.store.runs import joined
@@ -30,34 +33,43 @@ EMPTY = Usage(0, 0, 0)
 Done = Callable[[DrivePath, Usage], None]
 
 
-async def usage(drive: DriveView, path: str = "/") -> dict[DrivePath, Usage]:
-    """Return how much is held of each file at or below `path`, empty ones too. Raises: NotFound."""
-    files = await _files(drive, path)
+async def usage(drive: DriveView, path: str = "/", *, reach: Reach | None = None) -> dict[DrivePath, Usage]:
+    """Return how much is held of each file at or below `path`, empty ones too. Raises: NotFound.
+
+    With `reach` what cannot be had of nested drives is left out, here and below, and listed there.
+    """
+    files = await _files(drive, path, reach)
     held = {content.path: content.usage() for content in await _contents(drive, files)}
     return {where: held.get(where, EMPTY) for where in files}
 
 
-async def extents(drive: DriveView, path: str = "/") -> dict[PublicKey, list[tuple[int, int]]]:
+async def extents(
+    drive: DriveView, path: str = "/", *, reach: Reach | None = None
+) -> dict[PublicKey, list[tuple[int, int]]]:
     """Return for each feed in which blocks everything at or below `path` lies, as half-open runs in order.
 
     Raises: NotFound.
     """
     found: dict[PublicKey, list[tuple[int, int]]] = {}
-    for content in await _contents(drive, await _files(drive, path)):
+    for content in await _contents(drive, await _files(drive, path, reach)):
         found.setdefault(content.feed.key, []).append((content.start, content.end))
     return {key: joined(runs) for key, runs in found.items()}
 
 
-async def download(drive: DriveView, path: str = "/", *, done: Done | None = None) -> None:
+async def download(drive: DriveView, path: str = "/", *, done: Done | None = None, reach: Reach | None = None) -> None:
     """Fetch and keep everything at or below `path`; `done` is called for each file that is complete.
 
     Raises: NotFound, what the feeds raise.
     """
-    contents = await _contents(drive, await _files(drive, path))
+    contents = await _contents(drive, await _files(drive, path, reach))
     with wanting(content.reader for content in contents):
         for content in contents:
-            await content.feed.download(content.start, content.end)
-            if done is not None:
+            fetched = partial(content.feed.download, content.start, content.end)
+            if reach is None:
+                await fetched()
+            else:
+                await reach.attempt(content.inside, content.path, fetched, held=content.is_held)
+            if done is not None and content.is_held:
                 done(content.path, content.usage())
 
 
@@ -92,11 +104,19 @@ def wanting(readers: Iterable[FileReader]) -> Iterator[None]:
         yield
 
 
+class _File(NamedTuple):
+    """A file, and the nested drive that it is in."""
+
+    stat: Stat
+    inside: Inside | None
+
+
 class _Content(NamedTuple):
     """An open file with content."""
 
     path: DrivePath
     reader: FileReader
+    inside: Inside | None
 
     @property
     def feed(self) -> Feed:
@@ -113,21 +133,31 @@ class _Content(NamedTuple):
         """The block behind its last one."""
         return self.start + self.reader.extent.blocks
 
+    @property
+    def is_held(self) -> bool:
+        """Whether all of it is here."""
+        return self.feed.held(self.start, self.end) == self.end - self.start
+
     def usage(self) -> Usage:
         """How much of it is held."""
         return Usage(self.reader.size, self.end - self.start, self.feed.held(self.start, self.end))
 
 
-async def _files(drive: DriveView, path: str) -> dict[DrivePath, Stat]:
+async def _files(drive: DriveView, path: str, reach: Reach | None = None) -> dict[DrivePath, _File]:
     """Return the files at or below `path`."""
     start = drive_path(path)
     stat = await drive.stat(start)
     if not stat.is_dir:
-        return {start: stat}
-    return {where: stat async for where, stat in drive.walk(start) if stat.is_file and not stat.mount}
+        return {start: _File(stat, None)}
+    walk = drive.walk(start, reach=reach)
+    return {where: _File(stat, walk.inside) async for where, stat in walk if stat.is_file and not stat.mount}
 
 
-async def _contents(drive: DriveView, files: Mapping[DrivePath, Stat]) -> list[_Content]:
+async def _contents(drive: DriveView, files: Mapping[DrivePath, _File]) -> list[_Content]:
     """Return those of `files` that have content, opened."""
-    opened = [_Content(where, await drive.open(where)) for where, stat in files.items() if stat.blocks or stat.mount]
+    opened = [
+        _Content(where, await drive.open(where), file.inside)
+        for where, file in files.items()
+        if file.stat.blocks or file.stat.mount
+    ]
     return [content for content in opened if content.reader.size]

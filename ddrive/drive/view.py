@@ -17,9 +17,10 @@ from ddrive.drive.mounts import DriveMount, DriveTree
 from ddrive.drive.nested import NestedDrives
 from ddrive.drive.paths import DrivePath, drive_path, is_hostile, link_target
 from ddrive.drive.present import implicit_stat
+from ddrive.drive.reaching import Reach
 from ddrive.drive.reader import Extent, FileReader, extent_of
 from ddrive.drive.stat import DIRECTORY_MODE, Stat, decode_stat, may_be_stat
-from ddrive.drive.walks import Changes, DirEntry, Entries, Found, Versions, Walk
+from ddrive.drive.walks import Changes, DirEntry, Entries, Found, Inside, Versions, Walk
 from ddrive.errors import (
     CorruptStorage,
     DriveError,
@@ -149,13 +150,23 @@ class DriveView:
 
         return Entries(opened)
 
-    def walk(self, path: str = "/", *, mounts: bool = True) -> Walk:
+    def walk(self, path: str = "/", *, mounts: bool = True, reach: Reach | None = None) -> Walk:
         """Return an asynchronous iterator over (path, attributes) of everything below a directory.
 
         Each directory comes before what is in it, names in order. Nested drives are entered if `mounts`, but not one
-        that the walk is inside of already; links are not followed. The iterator raises what `list` raises.
+        that the walk is inside of already; links are not followed. The iterator raises what `list` raises; with `reach`
+        what cannot be had of nested drives is left out and listed there.
         """
-        return Walk(self.list, self._bring, drive_path(path), self.key, mounts=mounts)
+
+        async def listing(directory: DrivePath, inside: Inside | None, is_first: bool) -> Sequence[DirEntry] | None:
+            async def listed() -> Sequence[DirEntry]:
+                if is_first:
+                    await self._bring(directory)
+                return await self.list(directory)
+
+            return await listed() if reach is None else await reach.attempt(inside, directory, listed)
+
+        return Walk(listing, drive_path(path), self.key, mounts=mounts)
 
     async def mounts(self) -> Sequence[DriveMount]:
         """Return all nested drives, those in nested drives too, but none twice on one way down."""

@@ -22,6 +22,13 @@ class DirEntry(NamedTuple):
     stat: Stat
 
 
+class Inside(NamedTuple):
+    """The nested drive that a walk is inside of: where it is, seen from outside, and which one."""
+
+    path: DrivePath
+    key: PublicKey
+
+
 Found = Awaitable[Sequence[DirEntry]]
 
 
@@ -44,19 +51,21 @@ class Walk:
 
     def __init__(
         self,
-        listing: Callable[[str], Awaitable[Sequence[DirEntry]]],
-        bring: Callable[[str], Awaitable[None]],
+        listing: Callable[[DrivePath, Inside | None, bool], Awaitable[Sequence[DirEntry] | None]],
         start: DrivePath,
         key: PublicKey,
         *,
         mounts: bool = True,
     ) -> None:
-        """`listing` lists one directory; `bring` is told before each drive whose entries are about to be listed."""
+        """`listing` lists a directory, given what it is inside of and whether it is the first one of a drive.
+
+        None instead of a list leaves the directory out.
+        """
+        self.inside: Inside | None = None  # where what was given last lies
         self._list = listing
-        self._bring = bring
         self._mounts = mounts
         self._drives: frozenset[PublicKey] = frozenset()  # the walk is inside of these
-        self._pending = [(start, frozenset([key]))]  # directories still to come, in reverse
+        self._pending: list[_Pending] = [_Pending(start, frozenset([key]), None)]  # still to come, in reverse
         self._ready: list[tuple[DrivePath, Stat]] = []  # in reverse
 
     def __aiter__(self) -> Self:
@@ -70,20 +79,27 @@ class Walk:
         return self._ready.pop()
 
     async def _next_directory(self) -> None:
-        directory, drives = self._pending.pop()
-        if len(drives) > len(self._drives):
-            await self._bring(directory)
-        self._drives = drives
+        directory, drives, inside = self._pending.pop()
+        is_first = len(drives) > len(self._drives)
+        self._drives, self.inside = drives, inside
         below = []
-        for name, stat in await self._list(directory):
+        for name, stat in await self._list(directory, inside, is_first) or ():
             path = join(directory, name)
             self._ready.append((path, stat))
             if stat.is_dir and stat.mount is None:
-                below.append((path, drives))
+                below.append(_Pending(path, drives, inside))
             elif self._mounts and stat.is_dir and stat.mount is not None and stat.mount.key not in drives:
-                below.append((path, drives | {stat.mount.key}))
+                below.append(_Pending(path, drives | {stat.mount.key}, Inside(path, stat.mount.key)))
         self._ready.reverse()
         self._pending += reversed(below)
+
+
+class _Pending(NamedTuple):
+    """A directory that a walk has still to look into, inside of `drives`."""
+
+    path: DrivePath
+    drives: frozenset[PublicKey]
+    inside: Inside | None
 
 
 class Entries:

@@ -26,11 +26,12 @@ def du(
         ref = await session.find(named)
         place = joined(ref, path)
         async with (
-            patience(session, timeout, f"{short_name(ref)}, {place}"),
+            patience(session, timeout, f"{short_name(ref)}, {place}") as patient,
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
-            found = await usage(opened, place)
-        value = _summed(place, found)
+            reach = patient.reach()
+            found = await usage(opened, place, reach=reach)
+        value = _summed(place, found) | {"refused": session.say_refused(reach)}
         session.say(value, [f"{format_size(value['bytes'])} in {value['files']} files", _held_line(value)])
 
     named = named_drive(drive)
@@ -52,11 +53,12 @@ def fetch(
         ref = await session.find(named)
         place = joined(ref, path)
         async with (
-            patience(session, timeout, f"{short_name(ref)}, {place}"),
+            patience(session, timeout, f"{short_name(ref)}, {place}") as patient,
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
-            wanted = _summed(place, await usage(opened, place))
-            blocks = {key.hex(): runs for key, runs in (await extents(opened, place)).items()}
+            reach = patient.reach()
+            wanted = _summed(place, await usage(opened, place, reach=reach))
+            blocks = {key.hex(): runs for key, runs in (await extents(opened, place, reach=reach)).items()}
             await session.call("pin", key=ref.key.hex(), path=place, version=opened.version, blocks=blocks)
             with report.meter(posixpath.basename(place) or "all", total=wanted["bytes"], quiet=as_json) as meter:
                 done = 0
@@ -66,8 +68,9 @@ def fetch(
                     done += file.size
                     meter.update(done)
 
-                await download(opened, place, done=count)
-            value = _summed(place, await usage(opened, place))
+                await download(opened, place, done=count, reach=reach)
+            value = _summed(place, await usage(opened, place, reach=reach))
+        value["refused"] = session.say_refused(reach)
         session.say(value, [_held_line(value)])
 
     named = named_drive(drive)

@@ -11,6 +11,7 @@ import typer
 
 from ddrive.drive.address import KeyRef
 from ddrive.drive.drive import Drive
+from ddrive.drive.reaching import Reach
 from ddrive.drive.reader import FileReader
 from ddrive.drive.stat import Stat
 from mountd.cli import options, report
@@ -45,15 +46,17 @@ def ls(
         ref = await session.find(named)
         place = joined(ref, path)
         async with (
-            patience(session, timeout, f"{short_name(ref)}, {place}"),
+            patience(session, timeout, f"{short_name(ref)}, {place}") as patient,
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
-            found = await _listed(opened, place, recursive=recursive)
+            reach = patient.reach()
+            found = await _listed(opened, place, reach, recursive=recursive)
         if as_json:
             session.say([_entry(name, about) for name, about in found], [])
         else:
             rows = [_long_row(_entry(name, about)) if long else [name] for name, about in found]
             session.say(None, (_shown(line) for line in report.columns(rows)))
+        session.say_refused(reach)
 
     named = named_drive(drive)
     run(Common(state, as_json, start=not no_start), verb)
@@ -110,14 +113,14 @@ async def _copy(reader: FileReader, name: str, alive: Callable[[], None]) -> Non
         alive()
 
 
-async def _listed(drive: Drive, path: str, *, recursive: bool) -> Sequence[tuple[str, Stat]]:
+async def _listed(drive: Drive, path: str, reach: Reach, *, recursive: bool) -> Sequence[tuple[str, Stat]]:
     """Return the entries of the directory `path`, or the one file that it names."""
     here = await drive.stat(path)
     if not here.is_dir:
         return [(posixpath.basename(path), here)]
     if recursive:
         start = path.rstrip("/") + "/"
-        return [(full.removeprefix(start), about) async for full, about in drive.walk(path)]
+        return [(full.removeprefix(start), about) async for full, about in drive.walk(path, reach=reach)]
     return await drive.list(path)
 
 

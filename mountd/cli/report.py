@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -19,6 +19,7 @@ from mountd.errnos import EXIT_OTHER, is_expected, to_exit_code
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as `cat` ends when its reader has gone
+SHOWN_REFUSALS = 10  # more are only counted; --json lists them all
 DEBUG = "DDRIVE_DEBUG"  # set in the environment: internal errors show their traceback
 
 ADVICE: dict[type[BaseException], str] = {
@@ -66,6 +67,14 @@ def note(text: str) -> None:
     with suppress(OSError):
         sys.stderr.write(f"ddrive: {printable(text)}\n")
         sys.stderr.flush()
+
+
+def note_refused(refused: Sequence[Mapping[str, str]]) -> None:
+    """Tell a person which paths were left out, and why."""
+    for one in refused[:SHOWN_REFUSALS]:
+        note(f"left out ({one['path']}): {one['why']}")
+    if len(refused) > SHOWN_REFUSALS:
+        note(f"left out {len(refused) - SHOWN_REFUSALS} more: --json lists them")
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -3,20 +3,24 @@
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
+import typer
 
 import ddrive.drive
 from ddrive.dialect import DIALECTS
 from ddrive.drive.address import KeyRef, parse_key
+from ddrive.drive.reaching import Reach
 from ddrive.errors import EngineError, InvalidKey, NotFound, TimedOut
 from ddrive.ids import PublicKey, short
 from ddrive.store.attached import Attached
 from mountd.cli import report
 from mountd.cli.options import Common
 from mountd.client import connect_engine
+from mountd.errnos import EXIT_TRY_AGAIN
 
 SILENT_S = 10.0  # somebody who waits longer is told why
 POLL_S = 1.0  # between two looks at whether anything arrives
@@ -35,6 +39,7 @@ class Session:
         self.opened: PublicKey | None = None  # the drive that is read here
         self.explained = False  # why nothing of that drive comes was said
         self.private = False  # drives that are opened are to be shown to nobody
+        self.exit_code = 0  # of a verb that did what could be done
 
     async def call(self, method: str, **params: Any) -> Any:
         """Return the engine's answer; parameters that are None are left out."""
@@ -43,6 +48,18 @@ class Session:
     def say(self, value: Any, lines: Iterable[str]) -> None:
         """Write the result of the verb to stdout."""
         report.say(value, lines, as_json=self.common.as_json)
+
+    def say_refused(self, reach: Reach, *, told: bool = False) -> list[dict[str, str]]:
+        """Tell a person what could not be had of nested drives, unless `told` already, and return it for JSON.
+
+        When something was waited for in vain the verb ends with the exit code for that.
+        """
+        refused = [{"path": path, "why": why} for path, why in reach.refused]
+        if not told:
+            report.note_refused(refused)
+        if not reach.complete:
+            self.exit_code = EXIT_TRY_AGAIN
+        return refused
 
     async def find(self, named: KeyRef | Path) -> KeyRef:
         """Return the drive at a path inside one of the engine's mounts; a key is returned as it is.
@@ -90,29 +107,65 @@ class Session:
                 await drive.close()
 
 
+class Patience:
+    """Gives up on what waits without anything arriving over the network; the innermost waiting counts.
+
+    Who keeps the event loop waiting for somebody else than the network calls it, right afterwards.
+    """
+
+    def __init__(self, session: Session, limit: float) -> None:
+        self.limit = limit
+        self._session = session
+        self._scopes: list[trio.CancelScope] = []
+
+    def __call__(self) -> None:
+        """Set the deadline to `limit` seconds from now."""
+        if self._scopes:
+            self._scopes[-1].deadline = trio.current_time() + self.limit
+
+    @asynccontextmanager
+    async def waiting(self, waiting_for: str, key: PublicKey | None = None) -> AsyncIterator[None]:
+        """Give up on the block, which waits for the drive `key`, by default the one that is read.
+
+        Raises: TimedOut, which names what it was `waiting_for`.
+        """
+        if self._scopes:
+            self._scopes[-1].deadline = inf
+        with trio.CancelScope() as scope:
+            self._scopes.append(scope)
+            self()
+            try:
+                yield
+            finally:
+                self._scopes.pop()
+                self()
+        if scope.cancelled_caught:
+            why = None if key is None and self._session.explained else await _reason(self._session, key)
+            raise TimedOut(
+                f"nothing arrived for {self.limit:g} s ({waiting_for}{f'; {why}' if why else ''}): "
+                "is a peer that has it running? name one with --peer HOST:PORT, or try again"
+            )
+
+    def reach(self) -> Reach:
+        """Return what goes on without a nested drive from which nothing arrives."""
+        return Reach(lambda inside: self.waiting(f"drive {short(inside.key)}, nested at /{inside.path}", inside.key))
+
+
 @asynccontextmanager
-async def patience(session: Session, seconds: float | None, waiting_for: str) -> AsyncIterator[Callable[[], None]]:
+async def patience(session: Session, seconds: float | None, waiting_for: str) -> AsyncIterator[Patience]:
     """Give up on the block when it waits for `seconds` without anything arriving over the network.
 
-    Work on what is held here may take as long as it likes. A block that keeps the event loop waiting for somebody else
-    than the network calls what is given, right afterwards.
+    Work on what is held here may take as long as it likes.
     Raises: TimedOut, which names what it was `waiting_for`.
     """
-    limit = PATIENCE_S if seconds is None else seconds
-    with trio.move_on_after(limit) as scope:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_extend, session, scope, limit)
-            yield lambda: _move(scope, limit)
-            nursery.cancel_scope.cancel()
-    if scope.cancelled_caught:
-        why = None if session.explained else await _reason(session)
-        raise TimedOut(
-            f"nothing arrived for {limit:g} s ({waiting_for}{f'; {why}' if why else ''}): "
-            "is a peer that has it running? name one with --peer HOST:PORT, or try again"
-        )
+    patient = Patience(session, PATIENCE_S if seconds is None else seconds)
+    async with patient.waiting(waiting_for), trio.open_nursery() as nursery:
+        nursery.start_soon(_extend, session, patient)
+        yield patient
+        nursery.cancel_scope.cancel()
 
 
-async def _extend(session: Session, scope: trio.CancelScope, limit: float) -> None:
+async def _extend(session: Session, patient: Patience) -> None:
     """Move the deadline on as long as bytes arrive, or other wishes stand than before, or none.
 
     Somebody who waits long because no peer has the drive is told why.
@@ -125,10 +178,10 @@ async def _extend(session: Session, scope: trio.CancelScope, limit: float) -> No
             now = arrived, session.engine.wishes()
             if now != before or not now[1]:
                 before, told_at = now, max(told_at, trio.current_time() + SILENT_S)
-                _move(scope, limit)
+                patient()
             elif trio.current_time() >= told_at:
                 await _explain(session)
-        await trio.sleep(min(POLL_S, limit / 4))
+        await trio.sleep(min(POLL_S, patient.limit / 4))
 
 
 async def _explain(session: Session) -> None:
@@ -138,35 +191,34 @@ async def _explain(session: Session) -> None:
         report.note(f"still waiting for a peer that has drive {short(session.opened)} ({why})")
 
 
-async def _reason(session: Session) -> str | None:
-    """Return in words why nothing of the drive comes that is read here, None when there is none or nobody knows."""
-    if session.opened is None:
+async def _reason(session: Session, key: PublicKey | None = None) -> str | None:
+    """Return in words why nothing of a drive comes, by default of the one that is read; None when nobody knows."""
+    key = key or session.opened
+    if key is None:
         return None
-    with trio.move_on_after(POLL_S), suppress(EngineError):
-        found = await session.call("drive.why", key=session.opened.hex())
+    with trio.move_on_after(POLL_S), suppress(EngineError, NotFound):  # a nested drive may be none that it knows
+        found = await session.call("drive.why", key=key.hex())
         return found["why"] or f"of {found['peers']} connected none gives what is missing"
     return None
 
 
-def _move(scope: trio.CancelScope, limit: float) -> None:
-    """Set the deadline to `limit` from now."""
-    scope.deadline = trio.current_time() + limit
-
-
 def run(common: Common, verb: Callable[[Session], Awaitable[None]]) -> None:
     """Run `verb` with a connection to the engine, which is started when it may be and none runs."""
-    trio.run(_run, common, verb)
+    if code := trio.run(_run, common, verb):
+        raise typer.Exit(code)
 
 
-async def _run(common: Common, verb: Callable[[Session], Awaitable[None]]) -> None:
+async def _run(common: Common, verb: Callable[[Session], Awaitable[None]]) -> int:
     async with (
         connect_engine(common.state, start=common.start) as engine,
         engine.events("progress") as remarks,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(_pass_on, remarks)
-        await verb(Session(common, engine))
+        session = Session(common, engine)
+        await verb(session)
         nursery.cancel_scope.cancel()
+    return session.exit_code
 
 
 async def _pass_on(remarks: trio.MemoryReceiveChannel[dict[str, Any]]) -> None:

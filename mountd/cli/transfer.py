@@ -24,8 +24,6 @@ from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name, whole
 from mountd.values import format_size
 
-SHOWN_REFUSALS = 10  # more are only counted; --json lists them all
-
 Delete = Annotated[
     bool, typer.Option("--delete", envvar="DDRIVE_DELETE", help="Remove there what is not here; asks, or see --yes.")
 ]
@@ -106,9 +104,10 @@ def export(
         ref = await session.find(named)
         with report.meter("exporting", quiet=as_json) as meter:
             async with (
-                patience(session, timeout, short_name(ref)),
+                patience(session, timeout, short_name(ref)) as patient,
                 session.drive(ref, peers=peer, wait_s=timeout) as opened,
             ):
+                reach = patient.reach()
                 done = await export_tree(
                     opened,
                     joined(ref, None),
@@ -117,12 +116,14 @@ def export(
                     dry_run=dry_run,
                     progress=_shown(meter),
                     notice=changes,
+                    reach=reach,
                 )
                 version = opened.version
         value = _value(await session.call("info", key=ref.key.hex()), version, done, changes)
         session.say(value, [])
         if not as_json:
             _summary("would export" if dry_run else "exported", value)
+        session.say_refused(reach, told=True)
 
     run(Common(state, as_json, start=not no_start), verb)
 
@@ -238,8 +239,4 @@ def _summary(what: str, value: dict[str, Any]) -> None:
         f"{', ' + str(value['removed']) + ' removed' if value['removed'] else ''}; "
         f"{version}{value['url']}"
     )
-    refused: Sequence[dict[str, str]] = value["refused"]
-    for one in refused[:SHOWN_REFUSALS]:
-        report.note(f"left out ({one['path']}): {one['why']}")
-    if len(refused) > SHOWN_REFUSALS:
-        report.note(f"left out {len(refused) - SHOWN_REFUSALS} more: --json lists them")
+    report.note_refused(value["refused"])

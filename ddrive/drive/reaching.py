@@ -1,0 +1,71 @@
+"""Going through a drive although a nested one cannot be reached: that one is left out, and listed.
+
+How long to wait is the caller's decision, so it says around what the waiting is done.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TypeVar
+
+from ddrive.drive.paths import DrivePath
+from ddrive.drive.report import Refused
+from ddrive.drive.walks import Inside
+from ddrive.errors import (
+    CorruptStorage,
+    InvalidProof,
+    NoPeers,
+    NotFound,
+    NotHeld,
+    TimedOut,
+    TooManyLinks,
+    Unsupported,
+)
+
+T = TypeVar("T")
+Waiting = Callable[[Inside], AbstractAsyncContextManager[object]]  # ends what waits too long with NoPeers or TimedOut
+
+UNREACHED = (NoPeers, NotHeld, TimedOut)
+UNUSABLE = (CorruptStorage, InvalidProof, NotFound, TooManyLinks, Unsupported)
+
+
+class Reach:
+    """What could not be reached of nested drives, and was left out therefore."""
+
+    def __init__(self, waiting: Waiting = lambda _: nullcontext()) -> None:
+        self.complete = True  # whether all could be reached
+        self._lost: set[Inside] = set()
+        self._refused: dict[DrivePath, str] = {}
+
+        self._waiting = waiting
+
+    @property
+    def refused(self) -> list[Refused]:
+        """What was left out, and why."""
+        return [Refused(path, why) for path, why in self._refused.items()]
+
+    async def attempt(
+        self, inside: Inside | None, path: DrivePath, call: Callable[[], Awaitable[T]], *, held: bool = False
+    ) -> T | None:
+        """Return what `call` gives, which concerns `path` in the drive `inside` (None: the outer one).
+
+        None: it could not be had, and is listed. A drive that was waited for in vain is not waited for again; what is
+        `held` needs no waiting. Raises: what `call` raises for the outer drive, and what is no fault of a nested one.
+        """
+        if inside is None:
+            return await call()
+        if inside in self._lost and not held:
+            self._refuse(path, f"the drive nested at /{inside.path} cannot be reached")
+            return None
+        try:
+            async with self._waiting(inside):
+                return await call()
+        except UNREACHED as error:
+            self.complete = False
+            self._lost.add(inside)
+            self._refuse(path, str(error))
+        except UNUSABLE as error:
+            self._refuse(path, str(error))
+        return None
+
+    def _refuse(self, path: DrivePath, why: str) -> None:
+        self._refused.setdefault(path, why)
