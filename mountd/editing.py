@@ -232,7 +232,7 @@ class Editor(OpenFiles):
         return inode
 
     async def set_xattr(self, number: int, name: str, value: bytes | None, caller: int) -> None:
-        """Give an extended attribute a value, or take it away. Raises: OSError (ENODATA, EPERM, EOPNOTSUPP, ENOSPC)."""
+        """Give an extended attribute a value, or take it away. Raises: OSError (ENODATA, EOPNOTSUPP, ENOSPC)."""
         staged = await self._ready()
         inode = await self._vfs.getattr(number, caller)
         await self._check_writable(staged, inode, caller)

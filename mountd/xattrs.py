@@ -1,4 +1,8 @@
-"""The extended attributes of a mount: ours, `user.ddrive.*`, and those that the author of an entry gave it."""
+"""The extended attributes of a mount: ours, `user.ddrive.*`, and those that the author of an entry gave it.
+
+Ours are told to whoever asks for them by name, and not listed: programs that copy attributes take what is listed along,
+and would have to set and remove what cannot be set nor removed.
+"""
 
 import errno
 from collections.abc import Mapping
@@ -16,10 +20,8 @@ OF_FILES = ("blocks", "held", "offset")
 
 
 def names_of(stat: Stat) -> list[str]:
-    """Return the names of the attributes of an entry. Those under our prefix are never the author's."""
-    own = [OWN_PREFIX + name for name in OF_ALL + (OF_FILES if stat.is_file else ())]
-    given = [name for name in stat.metadata if name.startswith(PREFIX) and not name.startswith(OWN_PREFIX)]
-    return own + given
+    """Return the names of the attributes that the author gave an entry; those under our prefix are never his."""
+    return [name for name in stat.metadata if name.startswith(PREFIX) and not name.startswith(OWN_PREFIX)]
 
 
 def given_value(stat: Stat, name: str) -> bytes | None:
@@ -34,7 +36,7 @@ def check_given(name: str, metadata: Mapping[str, bytes]) -> None:
     if not name.startswith(PREFIX):
         raise OSError(errno.EOPNOTSUPP, f"attributes are named {PREFIX}…, not {name}")
     if name.startswith(OWN_PREFIX):
-        raise OSError(errno.EPERM, f"{name} is not set but told by the mount")
+        raise OSError(errno.EOPNOTSUPP, f"{name} is not set but told by the mount")  # `cp` and `mv` go on after that
     if sum(len(other.encode()) + len(value) for other, value in metadata.items()) > TOTAL_BYTES_MAX:
         raise OSError(errno.ENOSPC, f"an entry has room for {TOTAL_BYTES_MAX} bytes of attributes")
 

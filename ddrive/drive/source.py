@@ -52,7 +52,7 @@ def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) ->
 
     With `only`, just these paths with all below them, and the directories above them; what is not there is passed over.
     """
-    drive = _drive_at(root)
+    drive = _drive_at(str(root))
     pending = [""]
     if only is not None:
         pending = []
@@ -137,22 +137,22 @@ def _look_at(place: str, path: str, drive: bytes | None) -> Found | None:
     except OSError as problem:
         return Found(path, Stat(0), problem.strerror or str(problem))
     attributes = _attributes(place) if target is None else NO_METADATA
-    if kind == modes.S_IFDIR and attributes is not NO_METADATA and attributes.get(_DRIVE_KEY, drive) != drive:
+    if kind == modes.S_IFDIR and _drive_at(place) not in (None, drive):
         return Found(path, Stat(0), "a drive of its own is mounted there")
     kept = user_attributes(attributes)
     return Found(path, replace(stat_of(status, target), metadata=kept) if kept else stat_of(status, target))
 
 
-def _drive_at(root: Path) -> bytes | None:
+def _drive_at(place: str) -> bytes | None:
     """Return the key of the mounted drive that a directory lies in, None when it lies in none."""
-    return _attributes(str(root)).get(_DRIVE_KEY)
+    try:
+        return os.getxattr(place, _DRIVE_KEY, follow_symlinks=False)  # told, not listed
+    except OSError:
+        return None
 
 
 def _attributes(place: str) -> Mapping[str, bytes]:
-    """Return the user's extended attributes of a file or directory, and the key of a drive that shows it.
-
-    None where there is no such thing.
-    """
+    """Return the user's extended attributes of a file or directory; none where there is no such thing."""
     try:
         names = os.listxattr(place, follow_symlinks=False)
         if not names:
@@ -160,7 +160,7 @@ def _attributes(place: str) -> Mapping[str, bytes]:
         return {
             name: os.getxattr(place, name, follow_symlinks=False)
             for name in names
-            if name == _DRIVE_KEY or (name.startswith(USER_ATTRIBUTES) and not name.startswith(TOLD_ATTRIBUTES))
+            if name.startswith(USER_ATTRIBUTES) and not name.startswith(TOLD_ATTRIBUTES)
         }
     except OSError:
         return NO_METADATA

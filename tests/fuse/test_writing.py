@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import os
 import stat
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -308,13 +309,36 @@ def test_extended_attributes(place: Path) -> None:
     assert os.getxattr(path, "user.a") == b"1"
     assert code_of(lambda: os.setxattr(path, "user.a", b"2", os.XATTR_CREATE)) == errno.EEXIST
     assert code_of(lambda: os.setxattr(path, "user.b", b"2", os.XATTR_REPLACE)) == errno.ENODATA
-    assert code_of(lambda: os.setxattr(path, "user.ddrive.key", b"2")) == errno.EPERM
+    assert code_of(lambda: os.setxattr(path, "user.ddrive.key", b"2")) == errno.EOPNOTSUPP
     assert code_of(lambda: os.setxattr(path, "trusted.a", b"2")) == errno.EOPNOTSUPP
     assert code_of(lambda: os.setxattr(path, "user.big", b"2" * 65_536)) == errno.ENOSPC
     assert "user.a" in os.listxattr(path)
     os.removexattr(path, "user.a")
     assert "user.a" not in os.listxattr(path)
     assert code_of(lambda: os.removexattr(path, "user.a")) == errno.ENODATA
+
+
+def test_programs_that_copy_attributes_copy_the_authors(place: Path, tmp_path: Path) -> None:
+    source, back, stale = (tmp_path / name for name in ("source", "back", "stale"))
+    for directory in (source, stale):
+        (directory / "d").mkdir(parents=True)
+        (directory / "d" / "f").write_bytes(b"x")
+        os.setxattr(directory / "d" / "f", "user.a", b"1")
+    os.setxattr(stale / "d" / "f", "user.ddrive.version", b"1")
+    for command in (
+        ["rsync", "-aX", f"{source}/", f"{place}/synced/"],
+        ["rsync", "-aX", f"{source}/", f"{place}/synced/"],
+        ["rsync", "-aX", f"{place}/synced/", f"{back}/"],
+        ["cp", "-a", f"{place}/synced/d", f"{back}/copied"],
+        ["mv", f"{place}/synced/d/f", f"{back}/moved"],
+        ["cp", "-a", f"{stale}/d/f", f"{place}/copied"],
+        ["mv", f"{stale}/d/f", f"{place}/moved"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), command
+    for path in (back / "d" / "f", back / "copied" / "f", back / "moved", place / "copied", place / "moved"):
+        assert os.listxattr(path) == ["user.a"], path
+    assert os.getxattr(place / "moved", "user.ddrive.key")
 
 
 def test_other_kinds_of_entries(place: Path) -> None:
