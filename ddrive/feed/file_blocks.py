@@ -50,9 +50,12 @@ class FileBlocks(Sequence[bytes]):
             return FileBlocks(self.file, self.places[index])
         return bytes(FileBlocks(self.file, [self.places[index]]).load()[0])
 
-    def load(self) -> list[memoryview]:
-        """Return all blocks, read now, those side by side with one call. Raises: SourceChanged, OSError."""
-        memory = memoryview(bytearray(sum(self.sizes)))
+    def load(self, buffer: bytearray | None = None) -> list[memoryview]:
+        """Return all blocks, read now, those side by side with one call, into a `buffer` of their size if it is given.
+
+        Raises: SourceChanged, OSError.
+        """
+        memory = memoryview(bytearray(sum(self.sizes)) if buffer is None else buffer)
         start = 0
         for run in _runs(self.places):
             end = start + run.size
@@ -83,7 +86,8 @@ async def loaded(blocks: Sequence[Buffer]) -> Sequence[Buffer]:
     """
     if not isinstance(blocks, FileBlocks):
         return blocks
-    return await trio.to_thread.run_sync(blocks.load, limiter=_threads, abandon_on_cancel=True)
+    buffer = bytearray(sum(blocks.sizes))  # made here, as each thread would keep memory of its own for the next one
+    return await trio.to_thread.run_sync(blocks.load, buffer, limiter=_threads, abandon_on_cancel=True)
 
 
 def _runs(places: Sequence[Place]) -> Iterator[Place]:
