@@ -67,7 +67,7 @@ class OwnedFeed(StoredFeed):
         self.on_write: OnWrite | None = None
         self.room: Room = lambda index, size: True
         self._verify = signing.verify
-        self._signer = signing.signer(secret_key)
+        self._signer = signing.signer(key, secret_key)
         self.writable = self._signer is not None
         self.length, self.roots, self._damaged = recover(files, bits, key, self._signer, self._verify)
         self.signed_length = self.length  # what is beyond was appended, is not durable, and no peer hears of it

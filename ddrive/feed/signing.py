@@ -5,9 +5,11 @@ Own functions serve keys that never enter this process, or keys held by several 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ddrive import crypto
-from ddrive.ids import PublicKey
+from ddrive.errors import InvalidProof
+from ddrive.ids import PublicKey, short
 
 Sign = Callable[[bytes], bytes]  # message -> signature of 64 bytes; the same for the same message; may run in a thread
 Verify = Callable[[bytes, bytes, PublicKey], bool]  # message, signature, key of the feed
@@ -20,13 +22,23 @@ class Signing:
     sign: Sign | None = None
     verify: Verify = crypto.verify
 
-    def signer(self, secret_key: bytes | None) -> Sign | None:
-        """Return what signs for a feed, None when it cannot be appended to."""
+    def signer(self, key: PublicKey, secret_key: bytes | None) -> Sign | None:
+        """Return what signs for the feed `key`, None when it cannot be appended to."""
         if self.sign is not None:
-            return self.sign
+            return partial(self._sign_checked, self.sign, key)
         if secret_key is None:
             return None
         return lambda message: crypto.sign(message, secret_key)
+
+    def _sign_checked(self, sign: Sign, key: PublicKey, message: bytes) -> bytes:
+        """Return what a program's own `sign` gives: once stored, a wrong signature would cost the blocks it is for.
+
+        Raises: InvalidProof.
+        """
+        signature = sign(message)
+        if len(signature) != crypto.SIGNATURE_BYTES or not self.verify(message, signature, key):
+            raise InvalidProof(f"what `sign` gave for feed {short(key)} is no signature that `verify` takes")
+        return signature
 
 
 ED25519 = Signing()

@@ -24,7 +24,7 @@ from ddrive.replication.observing import PeerOptions
 from ddrive.standalone.encodings import Encoding
 from ddrive.standalone.events import FeedClosed
 from ddrive.standalone.extending import FeedExtension
-from ddrive.standalone.getting import Readable
+from ddrive.standalone.getting import Readable, check_blocks
 from ddrive.standalone.host import Event, FeedOptions
 from ddrive.standalone.peers import Peer
 from ddrive.standalone.replicating import LinkOptions, Replication
@@ -84,6 +84,9 @@ class StandaloneFeed(Readable):
 
         By default the signature of the whole feed. Raises: NotHeld when there is none.
         """
+        self._check_open()
+        if index is not None:
+            check_blocks(index)
         return self._log.signature(index)
 
     def verify(self, index: int, signature: bytes) -> None:
@@ -91,6 +94,8 @@ class StandaloneFeed(Readable):
 
         Raises: InvalidProof when it is not, NotHeld when the tree up to there is not held.
         """
+        self._check_open()
+        check_blocks(index)
         self._log.verify(index, signature)
 
     def root_hashes(self, index: int) -> list[Node]:
@@ -98,6 +103,8 @@ class StandaloneFeed(Readable):
 
         Raises: NotHeld when one is missing.
         """
+        self._check_open()
+        check_blocks(index)
         return self._log.root_hashes(index)
 
     def proof(self, index: int, *, digest: int = 0, hash: bool = False) -> Proof:
@@ -105,6 +112,8 @@ class StandaloneFeed(Readable):
 
         With `hash` the proof begins with the leaf and needs no block. Raises: NotHeld when it cannot be proven here.
         """
+        self._check_open()
+        check_blocks(index)
         proof = self._log.proof(index, digest=digest, hash_only=hash, remote=RemoteTree())
         if proof is None:
             raise NotHeld(f"block {index} of feed {self.feed.name} cannot be proven here")
@@ -112,6 +121,8 @@ class StandaloneFeed(Readable):
 
     def digest(self, index: int) -> int:
         """Return the number that tells a peer which nodes for block `index` are held here."""
+        self._check_open()
+        check_blocks(index)
         return self._log.digest(index)
 
     def put(self, index: int, block: bytes | None, proof: Proof) -> Stored:
@@ -120,10 +131,12 @@ class StandaloneFeed(Readable):
         Raises: InvalidProof, Forked; nothing is stored then.
         """
         self._check_open()
+        check_blocks(index)
         return self.feed.put(index, block, proof)
 
     async def audit(self) -> AuditReport:
         """Read every held block again and return which are good; the others are not held any more."""
+        self._check_open()
         valid, invalid = await self.feed.audit()
         return AuditReport(valid, tuple(invalid))
 
@@ -133,6 +146,7 @@ class StandaloneFeed(Readable):
         Peers are told that we do not hold them any more.
         """
         self._check_open()
+        check_blocks(start, end)
         self.feed.clear(start, start + 1 if end is None else end)
 
     # -- streams ---------------------------------------------------------------------------------------------------
@@ -158,6 +172,7 @@ class StandaloneFeed(Readable):
         together; `wait`, `timeout` and `if_available` hold for each of these steps and mean the same as for `get`.
         """
         self._check_open()
+        check_blocks(start, end)
         first = self.length if tail else start
         if end is None and snapshot and not live and not tail:
             end = self.length

@@ -7,13 +7,22 @@ import trio
 
 from ddrive.errors import Closed, NoPeers, NotHeld, NotWritable
 from ddrive.feed.log import FeedLog
+from ddrive.feed.merkle import MAX_LENGTH
 from ddrive.feed.storage import Directory
 from ddrive.ids import BlockIndex
+from ddrive.replication.asking import ENDLESS
 from ddrive.standalone.downloads import Download, pieces_of
 from ddrive.standalone.encodings import Encoding, decode, encoding_of
 from ddrive.standalone.host import FeedHost, FeedOptions
 
 NOWHERE = -1  # of a wait that is not for a certain block, so that `cancel` does not end it
+
+
+def check_blocks(start: int, end: int | None = None) -> None:
+    """Raise ValueError when `start`, or what lies before `end`, is no block of any feed; nothing counts back."""
+    if start < 0 or max(start + 1, end or 0) > MAX_LENGTH:
+        what = f"{start} is not the index of a block" if end is None else f"{start} to {end} are not blocks"
+        raise ValueError(f"{what}: these are numbered from 0 and at most {MAX_LENGTH}")
 
 
 class Readable(FeedHost):
@@ -58,6 +67,8 @@ class Readable(FeedHost):
 
         Raises: as `get`.
         """
+        self._check_open()
+        check_blocks(start, end)
         missing = max(end - start, 0) - self.feed.held(start, max(start, end))
         if missing and not wait:
             raise NotHeld(f"{missing} of the blocks {start} to {end} of feed {self.feed.name} are not held")
@@ -118,6 +129,9 @@ class Readable(FeedHost):
         for. Raises: NotHeld when `wait` is false and nodes are missing, TimedOut, NoPeers, Closed.
         """
         self._check_open()
+        check_blocks(start, end)
+        if byte_offset < 0:
+            raise ValueError(f"bytes are numbered from 0: there is no byte {byte_offset}")
         found = self.feed.locate(byte_offset)
         if found is not None and (not wait or self._log.size_proven(found[0])):
             await trio.lowlevel.checkpoint()
@@ -146,6 +160,7 @@ class Readable(FeedHost):
         """
         self._check_open()
         wanted = self.length + 1 if min_length is None else min_length
+        check_blocks(0, wanted)
         only_available = self._only_available(if_available)
         if self.length < wanted and only_available and self.writable and not force:
             raise NoPeers(f"feed {self.feed.name} is our own: no peer has more of it")
@@ -153,7 +168,7 @@ class Readable(FeedHost):
             if only_available:
                 await self._until_long(wanted)
             length = await self.feed.wait_length(wanted)
-            if not hash:
+            if not hash and wanted > 0:
                 await self.feed.get(wanted - 1)
         return length
 
@@ -194,6 +209,8 @@ class Readable(FeedHost):
         """
         self._check_open()
         pieces = pieces_of(start, end, blocks, linear=linear)
+        for first, last in pieces:
+            check_blocks(first, None if last == ENDLESS else last)
         download = Download(self.feed, self.session, pieces, self._forget_download)
         if not download.done:
             self._downloads.append(download)
@@ -239,6 +256,7 @@ class Readable(FeedHost):
         on_wait: Callable[[int], object] | None,
         only_available: bool,
     ) -> bytes:
+        check_blocks(index)
         if self.feed.closed or self.feed.has(index) or not wait:
             return await self.feed.get(index, wait=False)
         if on_wait is not None:

@@ -1,6 +1,7 @@
 """Opening a feed that stands alone: where it lies, whose it is, and how it behaves."""
 
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from logging import getLogger
 from pathlib import Path
@@ -14,7 +15,7 @@ from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog
 from ddrive.feed.opening import open_log
 from ddrive.feed.signing import ED25519, Sign, Signing, Verify
-from ddrive.feed.storage import KEY, Directory
+from ddrive.feed.storage import KEY, Directory, FileDirectory
 from ddrive.ids import PublicKey, short
 from ddrive.protocol.keys import NoiseKeyPair
 from ddrive.standalone.encodings import Encoding, encoding_of
@@ -24,6 +25,7 @@ from ddrive.standalone.peers import Peer
 from ddrive.standalone.places import StorageFactory, directory_of
 
 TICK_S = 0.25  # how often the exchange looks after what takes too long
+LOADER_THREADS = 2  # read and check large blocks ahead of who reads them in order
 FLUSH_S = 1.0  # how often received and unsynced blocks are made durable
 
 OnWrite = Callable[[int, bytes, Peer | None], object]
@@ -62,22 +64,21 @@ async def open_feed(
     block, peer)` is called before a verified block is written, also our own (peer None); an exception prevents that.
     Raises: NotFound, NotWritable, WrongKey, StorageLocked, CorruptStorage, InvalidKey.
     """
+    encoding = encoding_of(value_encoding)
     directory = directory_of(place)
     log = await _open_log(
         directory,
-        PublicKey(bytes(key)) if key is not None else None,
+        None if key is None else _public_key(key),
         secret_key,
         create=create_if_missing,
         overwrite=overwrite,
+        writable=writable,
         store_secret_key=store_secret_key,
         signing=Signing(sign, verify or ED25519.verify),
         cache_bytes=storage_cache_size,
     )
-    if writable and not log.writable:
-        log.close()
-        raise NotWritable(f"the secret key of feed {short(log.key)} is not here")
     static_secret = (key_pair or NoiseKeyPair.generate()).secret_key
-    options = FeedOptions(dialect, static_secret, encoding_of(value_encoding), if_available, stats)
+    options = FeedOptions(dialect, static_secret, encoding, if_available, stats)
     async with _running(log, directory, options) as feed:
         log.on_write = _hook(feed, on_write) if on_write is not None else None
         feed.set_uploading(uploading)
@@ -90,7 +91,7 @@ async def open_feed(
 async def _running(log: FeedLog, directory: Directory, options: FeedOptions) -> AsyncIterator[StandaloneFeed]:
     """Look after a feed while the context lasts, and close it."""
     failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, _loader(log, directory):
         feed = StandaloneFeed(log, directory, options, nursery)
         nursery.start_soon(_look_after, feed)
         try:
@@ -108,6 +109,17 @@ async def _running(log: FeedLog, directory: Directory, options: FeedOptions) -> 
         raise failure
 
 
+@asynccontextmanager
+async def _loader(log: FeedLog, directory: Directory) -> AsyncIterator[None]:
+    """Give a feed on disk threads that read ahead; a program's own storage is only read from one."""
+    if not isinstance(directory, FileDirectory):
+        yield
+        return
+    with ThreadPoolExecutor(LOADER_THREADS, thread_name_prefix="load") as executor:
+        log.load_in(executor)
+        yield
+
+
 async def _open_log(
     directory: Directory,
     key: PublicKey | None,
@@ -115,6 +127,7 @@ async def _open_log(
     *,
     create: bool,
     overwrite: bool,
+    writable: bool,
     store_secret_key: bool,
     signing: Signing,
     cache_bytes: int | None,
@@ -134,8 +147,8 @@ async def _open_log(
             raise InvalidKey("a feed with an own `sign` needs the key under which its signatures verify")
         pair = KeyPair.generate() if secret_key is None else KeyPair.from_secret_key(secret_key)
         key, secret_key = pair.public_key, pair.secret_key
-    elif not stored and key is not None and len(key) != KEY_BYTES:
-        raise InvalidKey(f"the key of a feed has {KEY_BYTES} bytes, not {len(key)}")
+    elif not stored and writable and secret_key is None and signing.sign is None:
+        raise NotWritable("a feed that is made from its key alone cannot be appended to")
 
     def make() -> FeedLog:
         if key is None or directory.exists(KEY):
@@ -149,7 +162,18 @@ async def _open_log(
             cache_bytes=cache_bytes,
         )
 
-    return await open_log(directory, make)
+    log = await open_log(directory, make)
+    if writable and not log.writable:
+        log.close()
+        raise NotWritable(f"the secret key of feed {short(log.key)} is not here")
+    return log
+
+
+def _public_key(key: bytes) -> PublicKey:
+    """Return a key that was given. Raises: InvalidKey."""
+    if isinstance(key, str | int) or len(key) != KEY_BYTES:
+        raise InvalidKey(f"the key of a feed is {KEY_BYTES} bytes (`bytes.fromhex` of its text), not {key!r:.80}")
+    return PublicKey(bytes(key))
 
 
 def _hook(feed: StandaloneFeed, on_write: OnWrite) -> Callable[[int, Buffer], None]:

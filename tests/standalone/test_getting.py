@@ -5,6 +5,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from ddrive.errors import Closed, NoPeers, NotHeld, TimedOut, Withdrawn
+from ddrive.feed.merkle import Proof
 from ddrive.feed.storage import MemoryDirectory
 from ddrive.standalone import open_feed
 from tests.standalone.pairs import BLOCKS, author_and_copy, join
@@ -234,3 +235,42 @@ async def test_an_eager_feed_fetches_everything(autojump_clock):
         await author.append(b"more")
         await trio.sleep(2)
         assert copy.has(0, 21)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda feed: feed.get(-1),
+        lambda feed: feed.get_range(-2, 3),
+        lambda feed: feed.get_range(0, 1 << 60),
+        lambda feed: feed.seek(-1),
+        lambda feed: feed.seek(300, start=-1),
+        lambda feed: feed.update(1 << 60),
+        lambda feed: feed.download(-3, 2),
+        lambda feed: feed.download(blocks=[1, -1]),
+        lambda feed: feed.clear(-3, 2),
+        lambda feed: feed.read_stream(-1),
+        lambda feed: feed.proof(-1),
+        lambda feed: feed.digest(-1),
+        lambda feed: feed.signature(-1),
+        lambda feed: feed.put(-1, b"", Proof(())),
+    ],
+)
+async def test_what_no_feed_has_is_refused_and_no_peer_is_asked(ask, autojump_clock):
+    async with author_and_copy() as (author, copy):
+        for feed in (author, copy):
+            with pytest.raises(ValueError, match="number"):  # noqa: PT012
+                answer = ask(feed)
+                await answer
+        assert await copy.get_range(0, 20) == BLOCKS
+
+
+async def test_a_closed_feed_says_so_to_every_call():
+    async with open_feed(MemoryDirectory()) as feed:
+        await feed.append(b"one")
+        await feed.aclose()
+        for ask in (feed.signature, lambda: feed.proof(0), lambda: feed.root_hashes(0), lambda: feed.digest(0)):
+            with pytest.raises(Closed):
+                ask()
+        with pytest.raises(Closed):
+            await feed.audit()

@@ -7,7 +7,7 @@ import pytest
 from ddrive import crypto
 from ddrive.crypto import KeyPair, discovery_key
 from ddrive.dialect import DWEB, HYPERCORE
-from ddrive.errors import Closed, InvalidKey, NotFound, NotWritable, StorageLocked, WrongKey
+from ddrive.errors import Closed, InvalidKey, InvalidProof, NotFound, NotWritable, StorageLocked, WrongKey
 from ddrive.feed.storage import MemoryDirectory, MemoryStorage
 from ddrive.protocol import NoiseKeyPair
 from ddrive.standalone import open_feed
@@ -197,6 +197,33 @@ async def test_own_signatures_need_a_key():
     with pytest.raises(InvalidKey):
         async with open_feed(MemoryDirectory(), sign=lambda message: bytes(64)):
             pass
+
+
+@pytest.mark.parametrize("sign", [lambda message: b"short", lambda message: bytes(64)])
+async def test_an_own_signature_that_does_not_verify_is_not_stored(sign):
+    directory = MemoryDirectory()
+    async with open_feed(directory, PAIR.public_key, secret_key=PAIR.secret_key) as feed:
+        await feed.append(b"good")
+    async with open_feed(directory, PAIR.public_key, sign=sign) as feed:
+        with pytest.raises(InvalidProof, match="sign"):
+            await feed.append(b"lost")
+        assert feed.length == 1
+    async with open_feed(directory, secret_key=PAIR.secret_key) as feed:
+        assert await feed.append(b"next") == 1
+
+
+async def test_options_that_are_wrong_leave_nothing_behind(tmp_path: Path):
+    place = tmp_path / "feed"
+    with pytest.raises(ValueError, match="encoding"):
+        async with open_feed(place, value_encoding="none"):
+            pass
+    with pytest.raises(NotWritable):
+        async with open_feed(place, PAIR.public_key, writable=True):
+            pass
+    with pytest.raises(InvalidKey, match="fromhex"):
+        async with open_feed(place, PAIR.public_key.hex()):  # type: ignore[arg-type]
+            pass
+    assert not place.exists()
 
 
 @pytest.mark.parametrize("dialect", [DWEB, HYPERCORE])
