@@ -306,6 +306,9 @@ class Collection:
         self.table.save()
         if seeding:
             self.keep(known)
+        elif not self._is_mounted(known.key):
+            await self._close(known.key)
+            self._on_change()
         async with self.feeds(known) as found:
             if found:
                 for feed in found[1]:
@@ -316,7 +319,12 @@ class Collection:
         known = self._topics.get(topic)
         if known is None or self.is_seeding(known):
             return True
-        return known.seeding is None and known.key in self._open
+        return known.key in self._open and not known.writable  # read here, so what is missing is fetched
+
+    def gives(self, topic: DiscoveryKey) -> bool:
+        """Tell whether peers are answered who exchange the feed with this discovery key."""
+        known = self._topics.get(topic)
+        return known is None or known.seeding is not False
 
     def _note_topics(self, known: KnownDrive) -> None:
         for name, store in self._stores.items():

@@ -118,7 +118,9 @@ class Engine:
         self._mounts_ended = trio.Event()
         self._left: list[dict[str, Any]] = []  # what they could not store
         self._changed: Callable[[], None] = lambda: None  # what is to be looked for among peers
-        self.replicator = Replicator(list(stores.values()), serves=self._serves)
+        self.replicator = Replicator(
+            list(stores.values()), serves=self._serves, gives=lambda topic: self._collection.gives(topic)
+        )
         self._collection = Collection(
             drives,
             stores,

@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 class Replicator:
     """The `LinkHandler` of all links that carry the feeds of `stores`.
 
-    `serves(discovery_key)` may refuse a feed, which is then neither offered nor agreed to; `remember(key, dialect,
+    `serves(discovery_key)` may refuse a feed, which is then neither offered nor agreed to; `gives(discovery_key)` may
+    refuse to answer requests for one that is exchanged, which is then only fetched; `remember(key, dialect,
     link)` is told of each feed that a peer has proven to know.
     """
 
@@ -37,10 +38,12 @@ class Replicator:
         stores: Sequence[OwnedStore],
         *,
         serves: Callable[[DiscoveryKey], bool] = lambda discovery_key: True,
+        gives: Callable[[DiscoveryKey], bool] = lambda discovery_key: True,
         remember: Callable[[PublicKey, Dialect, Link], None] = lambda key, dialect, link: None,
     ) -> None:
         self.stores = list(stores)
         self._serves = serves
+        self._gives = gives
         self._remember = remember
         self._channels: dict[Link, dict[ChannelId, tuple[OwnedStore, FeedSession]]] = {}
         self._unsubscribe = [store.subscribe(self) for store in stores]
@@ -62,7 +65,7 @@ class Replicator:
             link.disconnect("we are leaving")
 
     def reconsider(self, store: OwnedStore, feed: Feed) -> None:
-        """Ask `serves` again about an open feed: offer it on all links, or leave its channels at once."""
+        """Ask `serves` and `gives` again about an open feed: offer it on all links, or leave its channels at once."""
         if self._serves(store.discovery_key(feed.key)):
             self.feed_opened(store, feed)
             return
@@ -85,6 +88,8 @@ class Replicator:
         if not self._serves(store.discovery_key(feed.key)):
             return
         session = store.session(feed)
+        if not feed.forked:  # else the session has decided
+            session.uploading = self._gives(store.discovery_key(feed.key))
         try:
             channel = link.open_channel(feed.key, store.dialect)
         except LocalProtocolError as error:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from ddrive.dialect import DWEB
+from ddrive.drive import open_drive
 from ddrive.errors import (
     AlreadyExists,
     DriveError,
@@ -23,8 +25,10 @@ from ddrive.errors import (
     NotFound,
     StorageLocked,
 )
+from ddrive.ids import PublicKey
 from mountd.client import connect_engine
 from tests.mountd.engines import COMMAND, Engine, engine, environment
+from tests.mountd.test_mounting import read, write_drive
 from tests.support.until import until
 
 NOBODY = "ab" * 32
@@ -343,6 +347,38 @@ async def test_the_port_is_remembered(state: Path) -> None:
         await running.kill(signal.SIGTERM)
         await running.start(DDRIVE_LISTEN="")
         assert (await running.call("status"))["listen"] == first
+
+
+@pytest.mark.parametrize("is_mounted", [False, True])
+async def test_an_unseeded_drive_of_others_is_still_fetched(tmp_path: Path, is_mounted: bool) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    async with (
+        engine(tmp_path / "a") as author,
+        engine(tmp_path / "b") as reader,
+        engine(tmp_path / "c") as other,
+        reader.attached() as attached,
+    ):
+        key = await write_drive(author, first=b"1" * 1000, second=b"2" * 1000)
+        address, readers = [(await running.call("status"))["listen"][0] for running in (author, reader)]
+        await reader.call("drive.open", key=key, peers=[address])
+        if is_mounted:
+            await reader.call("mount", key=key, mountpoint=str(place))
+            assert await read(place / "first") == b"1" * 1000
+        await reader.call("unseed", key=key)
+        if is_mounted:
+            assert await read(place / "second") == b"2" * 1000
+        else:
+            assert (await reader.call("info", key=key))["peers"] == 0
+            await reader.call("drive.open", key=key)
+            with trio.fail_after(20):
+                drive = await open_drive(attached.store(DWEB), key=PublicKey(bytes.fromhex(key)))
+                assert await drive.read_file("/second") == b"2" * 1000
+                await drive.close()
+        with pytest.raises(NoPeers):
+            await other.call("drive.open", key=key, peers=[readers], wait_s=1.0)
+        await reader.call("seed", key=key)
+        assert (await other.call("drive.open", key=key, peers=[readers]))["dialect"] == "dweb"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
