@@ -137,6 +137,10 @@ class CorruptStorage(StorageError):
     """Bytes on our own disk do not verify."""
 
 
+class ImpossibleEntry(CorruptStorage):
+    """What the author of a drive has stored at a path cannot be understood, or cannot be true."""
+
+
 class StorageLocked(StorageError):
     """Another process owns this directory."""
 

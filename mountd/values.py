@@ -4,6 +4,7 @@ Nothing here does I/O. A text that cannot be read raises `ValueError` with a mes
 """
 
 import re
+from datetime import datetime
 
 SIZE_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}  # `10K` is 10000, `10KiB` is 10240
 BINARY_UNITS = {"KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -59,3 +60,13 @@ def format_duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60:02}m"
     return f"{whole // 86400}d {whole % 86400 // 3600:02}h"
+
+
+def format_time(time_ms: int | None) -> str:
+    """Return a time of a drive, in milliseconds since 1970, for reading; `?` for one that no calendar has."""
+    if time_ms is None:
+        return ""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):
+        return "?"

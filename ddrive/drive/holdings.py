@@ -4,7 +4,7 @@ A path that is a file means that file, a directory means every file below it, ne
 that are mounted as files below it are left out.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import groupby
@@ -16,6 +16,7 @@ from ddrive.drive.reader import FileReader
 from ddrive.drive.stat import Stat
 from ddrive.drive.view import DriveView
 from ddrive.drive.walks import Inside
+from ddrive.errors import CorruptStorage
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.store.runs import joined
@@ -36,10 +37,10 @@ Done = Callable[[DrivePath, Usage], None]
 async def usage(drive: DriveView, path: str = "/", *, reach: Reach | None = None) -> dict[DrivePath, Usage]:
     """Return how much is held of each file at or below `path`, empty ones too. Raises: NotFound.
 
-    With `reach` what cannot be had of nested drives is left out, here and below, and listed there.
+    With `reach` what cannot be had of nested drives, or cannot be, is left out and listed there; so below.
     """
     files = await _files(drive, path, reach)
-    held = {content.path: content.usage() for content in await _contents(drive, files)}
+    held = {content.path: content.usage() for content in await _contents(drive, files, reach)}
     return {where: held.get(where, EMPTY) for where in files}
 
 
@@ -51,7 +52,7 @@ async def extents(
     Raises: NotFound.
     """
     found: dict[PublicKey, list[tuple[int, int]]] = {}
-    for content in await _contents(drive, await _files(drive, path, reach)):
+    for content in await _contents(drive, await _files(drive, path, reach), reach):
         found.setdefault(content.feed.key, []).append((content.start, content.end))
     return {key: joined(runs) for key, runs in found.items()}
 
@@ -61,7 +62,7 @@ async def download(drive: DriveView, path: str = "/", *, done: Done | None = Non
 
     Raises: NotFound, what the feeds raise.
     """
-    contents = await _contents(drive, await _files(drive, path, reach))
+    contents = await _contents(drive, await _files(drive, path, reach), reach)
     with wanting(content.reader for content in contents):
         for content in contents:
             fetched = partial(content.feed.download, content.start, content.end)
@@ -153,11 +154,18 @@ async def _files(drive: DriveView, path: str, reach: Reach | None = None) -> dic
     return {where: _File(stat, walk.inside) async for where, stat in walk if stat.is_file and not stat.mount}
 
 
-async def _contents(drive: DriveView, files: Mapping[DrivePath, _File]) -> list[_Content]:
-    """Return those of `files` that have content, opened."""
-    opened = [
-        _Content(where, await drive.open(where), file.inside)
-        for where, file in files.items()
-        if file.stat.blocks or file.stat.mount
-    ]
-    return [content for content in opened if content.reader.size]
+async def _contents(drive: DriveView, files: dict[DrivePath, _File], reach: Reach | None = None) -> list[_Content]:
+    """Return those of `files` that have content, opened; what cannot be true is taken out of them for `reach`."""
+    contents = []
+    for where, file in list(files.items()):
+        try:
+            reader = await drive.open(where) if file.stat.blocks or file.stat.mount else None
+        except CorruptStorage as error:
+            if reach is None:
+                raise
+            reach.refuse(where, str(error))
+            del files[where]
+            continue
+        if reader is not None and reader.size:
+            contents.append(_Content(where, reader, file.inside))
+    return contents

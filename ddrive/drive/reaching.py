@@ -29,13 +29,12 @@ UNUSABLE = (CorruptStorage, InvalidProof, NotFound, TooManyLinks, Unsupported)
 
 
 class Reach:
-    """What could not be reached of nested drives, and was left out therefore."""
+    """What was left out because it could not be reached in nested drives, or cannot be true."""
 
     def __init__(self, waiting: Waiting = lambda _: nullcontext()) -> None:
         self.complete = True  # whether all could be reached
         self._lost: set[Inside] = set()
         self._refused: dict[DrivePath, str] = {}
-
         self._waiting = waiting
 
     @property
@@ -54,7 +53,7 @@ class Reach:
         if inside is None:
             return await call()
         if inside in self._lost and not held:
-            self._refuse(path, f"the drive nested at /{inside.path} cannot be reached")
+            self.refuse(path, f"the drive nested at /{inside.path} cannot be reached")
             return None
         try:
             async with self._waiting(inside):
@@ -62,10 +61,11 @@ class Reach:
         except UNREACHED as error:
             self.complete = False
             self._lost.add(inside)
-            self._refuse(path, str(error))
+            self.refuse(path, str(error))
         except UNUSABLE as error:
-            self._refuse(path, str(error))
+            self.refuse(path, str(error))
         return None
 
-    def _refuse(self, path: DrivePath, why: str) -> None:
+    def refuse(self, path: DrivePath, why: str) -> None:
+        """List something that is left out."""
         self._refused.setdefault(path, why)

@@ -12,7 +12,7 @@ import trio
 
 from ddrive.drive.readahead import ReadAhead
 from ddrive.drive.stat import Stat
-from ddrive.errors import BadHandle, CorruptStorage
+from ddrive.errors import BadHandle, CorruptStorage, ImpossibleEntry
 from ddrive.feed import MAX_LENGTH, Feed
 
 NUMBER_MAX = 1 << 53  # sizes and positions beyond it are nonsense; the peers cannot even count that far
@@ -37,10 +37,10 @@ class _Place(NamedTuple):
 
 
 def extent_of(stat: Stat) -> Extent:
-    """Return where `stat` says the bytes are; a file without blocks is empty. Raises: CorruptStorage for nonsense."""
+    """Return where `stat` says the bytes are; a file without blocks is empty. Raises: ImpossibleEntry for nonsense."""
     size = stat.size if stat.blocks else 0
     if max(size, stat.byte_offset + size) > NUMBER_MAX or stat.offset + stat.blocks > MAX_LENGTH:
-        raise CorruptStorage(f"the attributes claim {stat.size} bytes in {stat.blocks} blocks, which cannot be")
+        raise ImpossibleEntry(f"the attributes claim {stat.size} bytes in {stat.blocks} blocks, which cannot be")
     return Extent(stat.offset, stat.blocks, stat.byte_offset, size)
 
 
@@ -85,7 +85,7 @@ class FileReader:
         """Return the bytes `offset` up to `offset + size`; fewer only where the file ends.
 
         Waits for missing blocks as long as the caller does.
-        Raises: CorruptStorage when the feed does not hold what the entry claims; BadHandle after `aclose`.
+        Raises: ImpossibleEntry when the feed does not hold what the entry claims; BadHandle after `aclose`.
         """
         if self._closed:
             raise BadHandle(f"{self._name} is closed")
@@ -181,7 +181,7 @@ class FileReader:
     def _remember(self, place: _Place, position: int, data: bytes | memoryview, blocks: int = 1) -> bytes | memoryview:
         """Keep a block, or some in a row, for the next read; return `data`.
 
-        Raises: CorruptStorage when it ends before `position`.
+        Raises: ImpossibleEntry when it ends before `position`.
         """
         reached, following = place.start + len(data), place.block + blocks
         if reached <= position or (following == self._last and reached < self.size):
@@ -192,7 +192,7 @@ class FileReader:
     def _locate(self, position: int) -> _Place | None:
         """Return the block of byte `position` if that is known here; an empty block may stand before it.
 
-        Raises: CorruptStorage when it lies outside the blocks of the file.
+        Raises: ImpossibleEntry when it lies outside the blocks of the file.
         """
         if position == 0 or self.extent.blocks == 1:
             return _Place(self._first, 0)
@@ -219,7 +219,7 @@ class FileReader:
         return _Place(index, start)
 
     async def _check(self) -> None:
-        """Compare the entry with the lengths that are proven. Raises: CorruptStorage."""
+        """Compare the entry with the lengths that are proven. Raises: ImpossibleEntry."""
         feed, extent = self.feed, self.extent
         if feed.writable and feed.length < self._last:
             await feed.refresh()  # a view of our own feed may be told a moment late
@@ -233,9 +233,9 @@ class FileReader:
                 raise self._mismatch(f"block {self._first} of its feed starts elsewhere")
             self._checked = True
 
-    def _mismatch(self, found: str) -> CorruptStorage:
+    def _mismatch(self, found: str) -> ImpossibleEntry:
         extent = self.extent
-        return CorruptStorage(
+        return ImpossibleEntry(
             f"{self._name or 'the file'} should be {extent.size} bytes in blocks {extent.offset} to {self._last}"
             f" from byte {extent.byte_offset} of its feed, but {found}"
         )

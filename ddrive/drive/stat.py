@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from ddrive.drive.schema_pb2 import StatRecord
-from ddrive.errors import CorruptStorage, InvalidPath
+from ddrive.errors import CorruptStorage, ImpossibleEntry, InvalidPath
 from ddrive.ids import PublicKey
 
 KIND_BITS = 0o170000
@@ -100,15 +100,15 @@ def decode_stat(data: bytes | None) -> Stat:
 
     Numbers that are absent are 0; a metadata record without value counts as removed. Text that is not UTF-8 is kept
     with surrogate escapes, as Python does for file names.
-    Raises: CorruptStorage when `data` is no Stat: the author of the drive wrote something else there.
+    Raises: ImpossibleEntry when `data` is no Stat: the author of the drive wrote something else there.
     """
     try:
         record = StatRecord.FromString(data or b"")
     except DecodeError:
-        raise CorruptStorage("the attributes of this entry cannot be decoded") from None
+        raise ImpossibleEntry("the attributes of this entry cannot be decoded") from None
     mode = record.mode
     if not mode:
-        raise CorruptStorage("the attributes of this entry have no mode")
+        raise ImpossibleEntry("the attributes of this entry have no mode")
     mtime_ms, ctime_ms = record.mtime_ms, record.ctime_ms
     return Stat(
         mode,
@@ -142,7 +142,7 @@ def _is_stat(data: bytes) -> bool:
 def _decode_mount(record: Any) -> Mount:
     """Return the mount in `record` (generated message)."""
     if len(record.key) != KEY_BYTES:
-        raise CorruptStorage(f"the key of a mount has {len(record.key)} bytes, not {KEY_BYTES}")
+        raise ImpossibleEntry(f"the key of a mount has {len(record.key)} bytes, not {KEY_BYTES}")
     return Mount(PublicKey(record.key), record.version or None, record.feed, record.hash or None)
 
 

@@ -2,7 +2,7 @@
 
 from ddrive.drive.paths import check_name
 from ddrive.drive.view import DriveView
-from ddrive.errors import AlreadyExists, CorruptStorage, NotFound
+from ddrive.errors import AlreadyExists, ImpossibleEntry, NotFound
 from ddrive.trie import TrieNode
 from ddrive.trie.node import encode_varints
 
@@ -64,4 +64,4 @@ def _version_in(node: TrieNode) -> int:
         if byte < 0x80:
             return version
         shift += 7
-    raise CorruptStorage(f"the tag {node.key!r} holds no version")
+    raise ImpossibleEntry(f"the tag {node.key!r} holds no version")

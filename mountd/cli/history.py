@@ -1,6 +1,5 @@
 """`log`: what each version of a drive brought."""
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +9,7 @@ from mountd.cli import options, report
 from mountd.cli.look import DriveText
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name
-from mountd.values import format_size
+from mountd.values import format_size, format_time
 
 
 def log(
@@ -43,7 +42,7 @@ def log(
             [
                 str(event["version"]),
                 event["type"],
-                _when(event["mtime"]),
+                format_time(event["mtime"]),
                 "" if event["size"] is None else format_size(event["size"]),
                 event["path"],
             ]
@@ -64,12 +63,3 @@ def _shown(event: Event) -> dict[str, Any]:
         "size": None if stat is None or stat.is_dir else stat.size,
         "mtime": None if stat is None else stat.mtime_ms,
     }
-
-
-def _when(mtime_ms: int | None) -> str:
-    if mtime_ms is None:
-        return ""
-    try:
-        return datetime.fromtimestamp(mtime_ms / 1000).strftime("%Y-%m-%d %H:%M")
-    except (OverflowError, ValueError, OSError):
-        return "?"

@@ -4,7 +4,6 @@ import posixpath
 import stat
 import sys
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +16,7 @@ from ddrive.drive.stat import Stat
 from mountd.cli import options, report
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name
+from mountd.values import format_time
 
 PIECE_BYTES = 1024 * 1024  # one read and one write to stdout
 LONG_READ_BYTES = 8 * 1024 * 1024  # a larger file shows its progress
@@ -136,7 +136,7 @@ def _entry(name: str, about: Stat) -> dict[str, Any]:
 
 def _long_row(entry: dict[str, Any]) -> list[str]:
     kinds = {"directory": stat.S_IFDIR, "link": stat.S_IFLNK, "file": stat.S_IFREG}
-    when = datetime.fromtimestamp(entry["mtime"] / 1000).strftime("%Y-%m-%d %H:%M")
+    when = f"{format_time(entry['mtime']):<16}"
     arrow = f" -> {entry['target']}" if "target" in entry else ""
     return [stat.filemode(kinds[entry["type"]] | entry["mode"]), f"{entry['size']:>12}", when, entry["name"] + arrow]
 

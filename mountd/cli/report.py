@@ -32,6 +32,7 @@ ADVICE: dict[type[BaseException], str] = {
     errors.Forked: "its author's key signed two histories; do not trust it",
     errors.InvalidProof: "a peer sent wrong bytes; nothing of it was kept, try again",
     errors.CorruptStorage: "bytes on this disk are damaged; reading with a peer connected fetches them again",
+    errors.ImpossibleEntry: "its author stored that; only he can mend it",
     errors.StorageLocked: "another program uses this state directory; end it, or choose another with --state",
     errors.EngineError: "see engine.log in the log folder of the state directory",
     errors.MountFailed: "see the mount's log in the log folder of the state directory",

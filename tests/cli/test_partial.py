@@ -2,6 +2,12 @@
 
 from pathlib import Path
 
+import trio
+
+from ddrive.dialect import DWEB
+from ddrive.drive import NewEntry, Stat, open_drive
+from ddrive.ids import PublicKey
+from ddrive.store.attached import open_attached
 from tests.support.program import Program
 
 GHOST = "cd" * 32  # a drive that nobody has
@@ -39,3 +45,29 @@ def test_a_nested_drive_that_nobody_has_holds_up_nothing_else(ddrive: Program, t
         assert (value["files"], value["bytes"], value["held"]) == (3, 2_000_130, 2_000_130)
         assert [one["path"] for one in value["refused"]] == ["mo/ghost"]
     assert ddrive.run("du", outer, "z").code == 0
+
+
+def test_entries_that_cannot_be_true_stop_nothing(ddrive: Program) -> None:
+    key = ddrive.ask("create")["key"]
+
+    async def author() -> None:
+        async with open_attached(ddrive.state / "control.sock", reconnect=False) as engine:
+            drive = await open_drive(engine.store(DWEB), key=PublicKey(bytes.fromhex(key)))
+            late = NewEntry("late", Stat(0o100644, mtime_ms=1 << 60), [b"content"])
+            nowhere = Stat(0o100644, size=1000, blocks=3, offset=1 << 60, mtime_ms=1_600_000_000_000)
+            await drive.batch([late, NewEntry("nowhere", nowhere, placed=True)])
+
+    trio.run(author)
+    listed = ddrive.run("ls", key, "-l")
+    assert listed.code == 0, listed
+    assert listed.out.splitlines()[0].split()[2:] == [b"?", b"late"]
+    told = ddrive.run("log", key)
+    assert (told.code, b"?" in told.out) == (0, True)
+    for verb in ("du", "download"):
+        counted = ddrive.run(verb, key, "--json")
+        assert counted.code == 0, counted
+        assert (counted.json()["files"], counted.json()["bytes"]) == (1, 7)
+        [refused] = counted.json()["refused"]
+        assert (refused["path"], "1000 bytes in 3 blocks" in refused["why"]) == ("nowhere", True)
+    alone = ddrive.run("cat", key, "nowhere")
+    assert (alone.code, "its author" in alone.err, "disk" in alone.err) == (4, True, False), alone
