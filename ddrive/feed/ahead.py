@@ -40,6 +40,10 @@ class LoadAhead:
         self._jobs: dict[int, _Job] = {}  # by block, in the order of loading
         self._bytes = 0
 
+    def __len__(self) -> int:
+        """Return how many blocks are loaded or being loaded."""
+        return len(self._jobs)
+
     def has(self, index: int) -> bool:
         """Tell whether block `index` is loaded or being loaded."""
         return index in self._jobs

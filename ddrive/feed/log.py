@@ -220,6 +220,7 @@ class FeedLog(OwnedFeed):
         """
         good, bad = 0, []
         used, self.used = self.used, None
+        ahead, self._ahead = self._ahead, None  # what it holds is not read again
         for first, last in self._bits.runs(start, self.length if end is None else end):
             self._verified.set_blocks(first, last, False)
             for index in range(first, last):
@@ -228,7 +229,7 @@ class FeedLog(OwnedFeed):
                     good += 1
                 except (NotHeld, CorruptStorage):
                     bad.append(index)
-        self.used = used
+        self.used, self._ahead = used, ahead
         return good, bad
 
     def bitfield_bytes(self, start: int, length: int) -> bytes:

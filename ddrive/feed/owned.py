@@ -6,6 +6,7 @@ Source: feed.md sections 4.4 and 4.5.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from logging import getLogger
 from typing import NamedTuple, Self
@@ -24,6 +25,7 @@ from ddrive.errors import (
     WrongKey,
 )
 from ddrive.feed import merkle
+from ddrive.feed.ahead import JOB_BLOCKS, LoadAhead
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import Buffer, signable
 from ddrive.feed.layout import FeedFiles
@@ -34,6 +36,8 @@ from ddrive.feed.signing import ED25519, Signing
 from ddrive.feed.storage import FORKED, KEY, SECRET_KEY, Directory, read_small, write_small
 from ddrive.ids import BlockIndex, Node, PublicKey, short
 
+LARGE_BYTES = 16 * 1024  # of a block on average: from here on checking it takes longer than handing it to a thread
+JOBS_AHEAD = 3  # one is waited for, the others keep two threads busy
 MAX_APPEND_BYTES = MAX_BLOCK_BYTES - 8192  # a longer block and its proof would not fit into a frame of 8 MiB
 
 Room = Callable[[int, int], bool]  # asked whether there is room for so many bytes at a block, before they are written
@@ -74,6 +78,8 @@ class OwnedFeed(StoredFeed):
         self.byte_length = merkle.total_size(self.roots)
         self.floor = 0  # blocks of a feed of ours that were signed for sure, while not all of them are here
         self.claimed: Callable[[], int] = lambda: 0  # the length that a peer says a feed of ours has
+        self._following = 0  # the block behind the one that was verified last
+        self._in_order = 0  # blocks verified one after the other
         self.forked = directory.exists(FORKED)
         self._staged: Staged | None = None  # the last one that is neither published nor abandoned
         self._staging = False  # another one is being written
@@ -150,6 +156,10 @@ class OwnedFeed(StoredFeed):
             directory.close()
             raise
 
+    def load_in(self, executor: Executor) -> None:
+        """Read and check large blocks in threads, ahead of whoever reads them one after the other."""
+        self._ahead = LoadAhead(executor)
+
     def close(self) -> None:
         """Make everything durable and give the files back; further calls do nothing."""
         if self.closed:
@@ -158,6 +168,8 @@ class OwnedFeed(StoredFeed):
             self.flush()
         finally:
             self.closed = True
+            if self._ahead is not None:
+                self._ahead.close()
             self._files.close()
             self._directory.close()
 
@@ -331,6 +343,12 @@ class OwnedFeed(StoredFeed):
 
     def _note_verified(self, index: int) -> None:
         self._verified.add_block(index)
+        if self._ahead is None or self.byte_length < LARGE_BYTES * self.length:
+            return
+        self._in_order = self._in_order + 1 if index == self._following else 1
+        self._following = index + 1
+        if self._in_order % JOB_BLOCKS == 0:
+            self.load_ahead(index + 1, index + 1 + JOBS_AHEAD * JOB_BLOCKS)
 
     def _lose(self, index: int) -> DriveError:
         error = super()._lose(index)

@@ -74,7 +74,8 @@ class StoredFeed:
         if self.used is not None:
             self.used[index >> SEGMENT_BITS] = None
         self.reads += 1
-        if self._ahead is not None and (loaded := self._ahead.take(index)) is not None:
+        if self._ahead and (loaded := self._ahead.take(index)) is not None:
+            self._note_verified(index)
             return loaded
         leaf = self._node(2 * index)
         start = self.byte_offset(index)
@@ -138,7 +139,8 @@ class StoredFeed:
             return
         for first, last in self._bits.runs(start, min(end, self.length)):
             for low in range(first, last, JOB_BLOCKS):
-                wanted = [index for index in range(low, min(last, low + JOB_BLOCKS)) if not ahead.has(index)]
+                unread = range(low, min(last, low + JOB_BLOCKS))
+                wanted = [index for index in unread if not (ahead.has(index) or self._verified.has(index))]
                 leaves = [leaf for index in wanted if (leaf := self._node(2 * index)) is not None]
                 offset = self.byte_offset(wanted[0]) if wanted else None
                 gapless = len(leaves) == len(wanted) == (wanted[-1] - wanted[0] + 1 if wanted else 0)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from ddrive.errors import NotHeld
-from ddrive.feed import FeedView, FileDirectory
+from ddrive.errors import CorruptStorage, NotHeld
+from ddrive.feed import FeedLog, FeedView, FileDirectory
 from ddrive.feed.ahead import MAX_AHEAD_BYTES
 from ddrive.feed.storage import FileStorage
 from tests.feed.samples import copy, main_blocks, reader, writer
@@ -183,3 +183,68 @@ def test_a_run_ends_before_a_damaged_block_and_one_that_was_cleared(tmp_path, ex
     view.mark_cleared(6, 7)
     assert view.loaded_run(5, 1 << 20) is None
     view.close()
+
+
+LARGE = [bytes([number]) * (20_000 + number) for number in range(100)]
+
+
+@pytest.fixture
+def owned(tmp_path, executor):
+    """Return a feed of large blocks, opened anew, so that none is verified."""
+    writer(LARGE, FileDirectory(tmp_path / "feed")).close()
+    log = FeedLog.open(FileDirectory(tmp_path / "feed"))
+    log.load_in(executor)
+    yield log
+    log.close()
+
+
+def sizes_of(reads):
+    return {size for offset, size in reads if size >= 20_000}
+
+
+def test_who_reads_a_feed_of_ours_in_order_has_it_loaded_ahead(owned, counted_reads):
+    assert [owned.block(index) for index in range(100)] == LARGE
+    assert max(sizes_of(counted_reads)) > 8 * 20_000
+    del counted_reads[:]
+    assert [owned.block(index) for index in range(100)] == LARGE
+    assert max(sizes_of(counted_reads)) < 8 * 20_000  # verified: one by one, without hashing again
+
+
+def test_who_jumps_about_in_a_feed_of_ours_has_nothing_loaded_ahead(owned, counted_reads):
+    order = [index * 37 % 100 for index in range(100)]
+    assert [owned.block(index) for index in order] == [LARGE[index] for index in order]
+    assert max(sizes_of(counted_reads)) < 2 * 20_000
+
+
+def test_a_block_that_is_damaged_is_found_among_those_loaded_ahead(owned, tmp_path):
+    with (tmp_path / "feed" / "data").open("r+b") as file:
+        file.seek(sum(map(len, LARGE[:50])))
+        file.write(b"damage")
+    found = []
+    for index in range(100):
+        try:
+            found.append(owned.block(index))
+        except CorruptStorage:
+            found.append(b"")
+    assert found == [*LARGE[:50], b"", *LARGE[51:]]
+    assert not owned.has(50)
+
+
+def test_a_block_that_was_cleared_is_not_given_out_from_memory(owned):
+    for index in range(8):
+        owned.block(index)
+    owned.clear(9, 10)
+    assert owned.block(8) == LARGE[8]
+    with pytest.raises(NotHeld):
+        owned.block(9)
+    assert owned.block(10) == LARGE[10]
+
+
+def test_an_audit_reads_what_was_loaded_ahead_again(owned, tmp_path):
+    for index in range(8):
+        owned.block(index)
+    owned.block(8)  # what comes after it is in memory
+    with (tmp_path / "feed" / "data").open("r+b") as file:
+        file.seek(sum(map(len, LARGE[:12])))
+        file.write(b"damage")
+    assert owned.audit() == (99, [12])
