@@ -1,5 +1,6 @@
 from . import (
     adopting,
+    app,
     bar,
     bootstrap,
     db,
@@ -19,10 +20,11 @@ from . import (
     transfer,
     versions,
 )
-from .app import main
+from .starting import main
 
 __all__ = [
     "adopting",
+    "app",
     "bar",
     "bootstrap",
     "db",

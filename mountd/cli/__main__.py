@@ -1,5 +1,5 @@
 """`python -m mountd.cli` and `python -m ddrive` are the `ddrive` command."""
 
-from mountd.cli.app import main
+from mountd.cli import main
 
 main()

@@ -13,6 +13,7 @@ import typer
 import mountd.cli
 from mountd.cli import report
 from mountd.cli.calls import arranged
+from mountd.cli.starting import loaded
 
 PARSER_ERROR: type[Exception] = typer.BadParameter.__mro__[2]  # typer exports no base class of all wrong calls
 
@@ -129,6 +130,7 @@ def _run(arguments: Sequence[str]) -> int:
     arguments = arranged(arguments, GROUPS)
     as_json = "--json" in arguments
     command: Any = typer.main.get_command(_program(arguments[0]))
+    loaded()
     try:
         code = command.main(args=list(arguments), prog_name="ddrive", standalone_mode=False)
         sys.stdout.flush()

@@ -15,9 +15,9 @@ from typing import Any
 
 import mountd.cli
 from ddrive import errors
+from mountd.cli.starting import EXIT_INTERRUPTED
 from mountd.errnos import EXIT_OTHER, is_expected, to_exit_code
 
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as `cat` ends when its reader has gone
 SHOWN_REFUSALS = 10  # more are only counted; --json lists them all
 DEBUG = "DDRIVE_DEBUG"  # set in the environment: internal errors show their traceback

@@ -262,6 +262,14 @@ def test_an_interrupt_is_quiet(ddrive: Program) -> None:
     assert (waiting.returncode, out, err) == (130, b"", b"")
 
 
+def test_an_interrupt_is_quiet_while_the_command_is_loaded(ddrive: Program, tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    path = f"{tmp_path / 'first'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    done = ddrive.run("status", PYTHONPATH=path)
+    assert (done.code, done.out, done.err) == (130, b"", "")
+
+
 def test_a_missing_dev_fuse_is_said(ddrive: Program, tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
     devices = tmp_path / "dev"
