@@ -3,7 +3,8 @@
 This process reads and writes the files; the engine signs what is appended and fetches what is missing.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +17,8 @@ from ddrive.drive.drive import Drive
 from ddrive.drive.exporter import ExportReport, export_tree
 from ddrive.drive.importer import ImportReport, import_tree
 from ddrive.drive.report import Progress
-from ddrive.errors import NotFound, NotWritable, UnusablePlace
+from ddrive.errors import DiskFull, DriveError, NotFound, NotWritable, StorageError, UnusablePlace
+from ddrive.feed.log import DISK_FULL
 from mountd.cli import options, report
 from mountd.cli.following import follow
 from mountd.cli.look import DriveText, joined
@@ -65,12 +67,14 @@ def import_(
 
     async def verb(session: Session) -> None:
         if named is None:
-            ref = parse_key((await session.call("create", name=name, dialect=dialect, private=private))["url"])
+            async with _room_for(session, source, None):
+                made = await session.call("create", name=name, dialect=dialect, private=private)
+            ref = parse_key(made["url"])
             if not as_json:
                 report.note(f"if this is interrupted, go on with: ddrive import {source} {ref.key.hex()}")
         else:
             ref = whole(await session.find(named))
-        async with session.drive(ref) as opened:
+        async with _room_for(session, source, ref, is_new=named is None and name is None), session.drive(ref) as opened:
             if not opened.writable:
                 raise NotWritable(f"{short_name(ref)} was not made here: import into a new drive, without KEY")
             done = await copy.import_into(opened, as_json)
@@ -79,6 +83,40 @@ def import_(
                 await copy.follow(session, ref, opened)
 
     run(Common(state, as_json, start=not no_start), verb)
+
+
+@asynccontextmanager
+async def _room_for(session: Session, source: Path, ref: KeyRef | None, *, is_new: bool = False) -> AsyncIterator[None]:
+    """Say what to do when the disk is full; a drive that `is_new` and in which nothing is yet is forgotten again.
+
+    A drive that was given a name stays: a name cannot be used twice. Raises: DiskFull.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = report.first_cause(error)
+        if not _is_full(cause):
+            raise
+        state = (await session.call("status"))["state"]
+        if ref is not None:
+            about = await session.call("info", key=ref.key.hex())
+            if not (is_new and about["version"] <= 1 and not about["content"]["length"]):
+                raise DiskFull(
+                    f"no room for all of {source} ({short_name(ref)}, {state}): free some space there, "
+                    f"then go on with: ddrive import {source} {ref.key.hex()}"
+                ) from None
+            with suppress(DriveError):
+                await session.call("rm", key=ref.key.hex(), own=True)
+        raise DiskFull(
+            f"no room for a new drive ({state}): free some space there, then import {source} again"
+        ) from None
+
+
+def _is_full(error: BaseException) -> bool:
+    """Tell whether a disk is full; what the engine's disk says comes as text."""
+    if isinstance(error, OSError):
+        return error.errno in DISK_FULL
+    return type(error) is StorageError and str(error).startswith(tuple(f"[Errno {number}]" for number in DISK_FULL))
 
 
 def export(

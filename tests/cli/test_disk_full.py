@@ -1,6 +1,7 @@
 """A disk that fills up: readers go on, writers hear of it, and all is well again when there is room."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,27 @@ def test_a_full_disk_stops_writers_alone(ddrive: Program, tmp_path: Path) -> Non
         assert (other.pid, other.ask("verify", mine)["bad"]) == (pid, [])
         for place in (mount, own):
             other.ask("unmount", place)
+
+
+def test_an_import_says_what_to_do_when_the_disk_is_full(tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    for number in range(4):
+        (source / f"{number}").write_bytes(content(4 * MIB, number))
+    with small_disk(tmp_path / "small", 12 * MIB) as disk, program(disk / "state") as other:
+        assert other.ask("list") == []
+        filler = fill(disk)
+        refused = other.run("import", source, "--json")
+        assert (refused.code, refused.json()["error"]["code"]) == (7, "DiskFull")
+        assert "free some space there" in refused.err
+        os.truncate(filler, filler.stat().st_size - 512 * 1024)  # room for a drive, but not for what is imported
+        refused = other.run("import", source)
+        assert (refused.code, f"then import {source} again" in refused.err) == (7, True), refused
+        assert other.ask("list") == []
+        filler.unlink()
+        refused = other.run("import", source)
+        [left] = other.ask("list")
+        assert (refused.code, f"ddrive import {source} {left['key']}" in refused.err.splitlines()[-1]) == (7, True)
+        (source / "3").unlink()
+        (source / "2").unlink()
+        assert other.ask("import", source, left["key"])["files"] == 2
