@@ -31,8 +31,15 @@ Verb = Callable[[Params, Tell], Awaitable[Any]]
 class ControlService:
     """What one connection offers: feed methods and the verbs of the engine."""
 
-    def __init__(self, stores: Mapping[str, OwnedStore], verbs: Mapping[str, Verb], outbox: Outbox) -> None:
+    def __init__(
+        self,
+        stores: Mapping[str, OwnedStore],
+        verbs: Mapping[str, Verb],
+        may_append: Callable[[], Awaitable[None]],
+        outbox: Outbox,
+    ) -> None:
         self._feeds = FeedService(stores, outbox)
+        self._may_append = may_append
         self._verbs = verbs
         self._outbox = outbox
 
@@ -43,6 +50,8 @@ class ControlService:
     async def call(self, method: str, params: Params) -> Any:
         """Return the result of a method. Raises: LocalProtocolError when there is none of that name."""
         if self._feeds.owns(method):
+            if method == "feed.append":
+                await self._may_append()
             return await self._feeds.call(method, params)
         verb = self._verbs.get(method)
         if verb is None:
@@ -65,12 +74,19 @@ class ControlService:
 
 
 class Control:
-    """The listening socket at `path` and its connections."""
+    """The listening socket at `path` and its connections. Clients append when `may_append` returns."""
 
-    def __init__(self, path: Path, stores: Mapping[str, OwnedStore], verbs: Mapping[str, Verb]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        stores: Mapping[str, OwnedStore],
+        verbs: Mapping[str, Verb],
+        may_append: Callable[[], Awaitable[None]],
+    ) -> None:
         self._path = path
         self._stores = stores
         self._verbs = verbs
+        self._may_append = may_append
         self._connections: set[Answering] = set()
         self._accepting = trio.CancelScope()
 
@@ -107,7 +123,7 @@ class Control:
         connection = Answering(stream, name=f"pid {who.pid}")
         self._connections.add(connection)
         try:
-            await connection.run(ControlService(self._stores, self._verbs, connection.outbox))
+            await connection.run(ControlService(self._stores, self._verbs, self._may_append, connection.outbox))
         except Exception:
             _log.exception("connection failed pid=%d", who.pid)
         finally:

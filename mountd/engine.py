@@ -141,7 +141,7 @@ class Engine:
             cache_size=config.cache_size,
             min_free=config.min_free_space,
         )
-        Guard(list(stores.values()))
+        self._guard = Guard(list(stores.values()))
         for store in stores.values():
             help_peers(store)
         self._workers = WorkerPool(config, mounts, nursery, on_unmounted=lambda mount: self._mountpoints.forget(mount))
@@ -159,10 +159,11 @@ class Engine:
         answering = (verbs, upkeep, keeping, keys, adopting, self._databases)
         table = {name: verb for part in answering for name, verb in part.table().items()}
         held = {name: verb if name == "stop" else self._later(verb) for name, verb in table.items()}
-        control = Control(self._config.socket, self._stores, held)
+        control = Control(self._config.socket, self._stores, held, self._guard.settled)
         await self._nursery.start(control.serve)
         self._nursery.start_soon(self._stop_on_signal)
         self._nursery.start_soon(self.space.run)
+        self._nursery.start_soon(self._guard.run)
         self._collection.start()
         self._databases.start(peers.add)
         self._changed = finder.changed

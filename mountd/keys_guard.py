@@ -1,24 +1,35 @@
 """Keeps the two feeds of a drive of ours in step while they are filled up again.
 
 Entries that come back from a peer tell how long the feed with the content was: that may be shorter here, at everybody
-we know, or nowhere to be found. Nothing is appended to it before it is as long again.
+we know, or nowhere to be found. Nothing is appended to it before it is as long again. Of a feed whose filling up was
+interrupted, the entries held already are looked through, a few at a time; until that is done all appends wait.
 """
 
+import logging
+from collections import deque
+
+import trio
+
 from ddrive.drive.walks import stat_or_none
-from ddrive.errors import CorruptStorage, InvalidProof
+from ddrive.errors import CorruptStorage, DriveError, InvalidProof
 from ddrive.feed import Feed
-from ddrive.ids import BlockIndex, PublicKey
+from ddrive.ids import BlockIndex, PublicKey, short
 from ddrive.store.store import OwnedStore
 from ddrive.trie.node import decode_node
 from mountd.keeping_reach import content_key
+from mountd.space_following import ENTRIES_PER_TURN, LOOKED_THROUGH
 
-LOOKED_THROUGH = 20_000  # newest entries of a drive whose filling up was interrupted: half a second
+_log = logging.getLogger(__name__)
 
 
 class Guard:
     """Watches all feeds of ours in the stores."""
 
     def __init__(self, stores: list[OwnedStore]) -> None:
+        self._behind: deque[_Watched] = deque()  # to be looked through
+        self._wake = trio.Event()
+        self._settled = trio.Event()
+        self._settled.set()
         for store in stores:
             store.subscribe(self)
 
@@ -28,7 +39,23 @@ class Guard:
             watched = _Watched(store, feed)
             feed.subscribe(watched)
             if feed.behind:
-                watched.look_through()
+                self._behind.append(watched)
+                self._wake.set()
+                if self._settled.is_set():
+                    self._settled = trio.Event()
+
+    async def settled(self) -> None:
+        """Return when everything that is open has been looked through: before that nothing may be appended."""
+        await self._settled.wait()
+
+    async def run(self) -> None:
+        """Look through what is opened, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            while self._behind:
+                await self._behind.popleft().look_through()
+            self._settled.set()
 
 
 class _Watched:
@@ -40,11 +67,16 @@ class _Watched:
         self._content: PublicKey | None = None
         self._end = 0  # of the content that entries from peers tell of
 
-    def look_through(self) -> None:
-        """Look at what came before."""
+    async def look_through(self) -> None:
+        """Look at what came before; other tasks get their turn in between."""
         length = self._feed.length
-        for start, end in self._feed.runs(max(0, length - LOOKED_THROUGH), length):
-            self._look(start, end)
+        try:
+            for start, end in self._feed.runs(max(0, length - LOOKED_THROUGH), length):
+                for piece in range(start, end, ENTRIES_PER_TURN):
+                    self._look(piece, min(end, piece + ENTRIES_PER_TURN))
+                    await trio.lowlevel.checkpoint()
+        except (DriveError, OSError) as error:  # closed meanwhile, for one: it is looked through when opened again
+            _log.warning("not looked through feed=%s error=%s", short(self._feed.key), error)
 
     def stored(self, start: int, end: int) -> None:
         """Look at entries that came from a peer."""
