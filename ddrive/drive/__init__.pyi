@@ -7,6 +7,7 @@ from .holdings import Usage, clear, download, usage
 from .importer import ImportReport, import_tree
 from .mirroring import MirrorReport, mirror
 from .mounts import DriveMount
+from .reaching import Reach
 from .reader import FileReader
 from .report import Progress, Refused
 from .stat import Mount, Stat
@@ -29,6 +30,7 @@ __all__ = [
     "Mount",
     "NewEntry",
     "Progress",
+    "Reach",
     "Refused",
     "Stat",
     "Usage",

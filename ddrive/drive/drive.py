@@ -18,6 +18,7 @@ from ddrive.drive.mirroring import keep_all
 from ddrive.drive.mounts import DriveTree
 from ddrive.drive.paths import DrivePath, drive_path
 from ddrive.drive.present import Present
+from ddrive.drive.reaching import Reach
 from ddrive.drive.rewriting import Outdated, Rewrite, Rewritten, longer, resized
 from ddrive.drive.stat import FILE_BIT, FILE_MODE, NO_METADATA, PERMISSION_BITS, Stat
 from ddrive.drive.streams import FileReceiveStream, FileSendStream
@@ -233,12 +234,13 @@ class Drive(ChangingDrive):
 
     # -- what is held
 
-    async def download(self, path: str = "/", *, done: holdings.Done | None = None) -> None:
+    async def download(self, path: str = "/", *, done: holdings.Done | None = None, reach: Reach | None = None) -> None:
         """Fetch and keep everything at and below `path`; `done(path, usage)` is called for each complete file.
 
+        With `reach` what cannot be had of nested drives is left out and listed there.
         Raises: NotFound, and what the feeds raise.
         """
-        await holdings.download(self, path, done=done)
+        await holdings.download(self, path, done=done, reach=reach)
 
     async def clear(self, path: str = "/") -> int:
         """Drop the held bytes of everything at and below `path`; return the number of blocks. Own files stay.
@@ -247,9 +249,9 @@ class Drive(ChangingDrive):
         """
         return await holdings.clear(self, path)
 
-    async def stats(self, path: str = "/") -> dict[DrivePath, holdings.Usage]:
+    async def stats(self, path: str = "/", *, reach: Reach | None = None) -> dict[DrivePath, holdings.Usage]:
         """Return size, blocks and held blocks of each file with content at and below `path`. Raises: NotFound."""
-        return await holdings.usage(self, path)
+        return await holdings.usage(self, path, reach=reach)
 
     async def mirror(self) -> None:
         """Fetch and keep all versions of the drive and its nested drives, also those to come; runs until cancelled."""

@@ -20,7 +20,7 @@ from ddrive.feed.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.store.attached_feed import AttachedFeed
 from ddrive.store.calling import Calling, open_calling
-from ddrive.store.derive import DEFAULT_NAME
+from ddrive.store.derive import DEFAULT_NAME, checked_key
 
 USE_S = 1.0  # between two messages about what was read: `stats` is at most this far behind
 LOADER_THREADS = 2  # read and check blocks ahead of readers: hashing takes twice as long as serving a reader
@@ -44,8 +44,10 @@ class AttachedStore:
         """Return the feed with this key, or the one that the engine derives from `name`.
 
         `live` lets the engine ask for every new length at once. Waits for an engine when there is none.
-        Raises: what the engine raises; StorageError when its directory cannot be read.
+        Raises: InvalidKey, what the engine raises; StorageError when its directory cannot be read.
         """
+        if key is not None:
+            key = checked_key(key)
         attached = self._usable(key)
         if attached is None:
             async with self._turn:

@@ -13,6 +13,16 @@ DEFAULT_NAME = "default"  # the name of a store's first drive
 _VARINT_BITS = 7
 
 
+def checked_key(key: object) -> PublicKey:
+    """Return `key` when it can be that of a feed. Raises: InvalidKey."""
+    if isinstance(key, bytes) and len(key) == KEY_BYTES:
+        return PublicKey(key)
+    found = (
+        "none" if key is None else f"{len(key)} bytes" if isinstance(key, bytes) else f"of type {type(key).__name__}"
+    )
+    raise InvalidKey(f"a feed is opened by its name or its key of {KEY_BYTES} bytes, this is {found}: see parse_key")
+
+
 def derive_seed(master_key: bytes, name: bytes, dialect: Dialect) -> bytes:
     """Return the 32-byte seed of the feed called `name`. Source: `deriveSeed` of `derive-key@1`."""
     namespace = dialect.store_ns

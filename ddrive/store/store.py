@@ -19,7 +19,7 @@ import trio
 
 from ddrive.crypto import KEY_BYTES, KeyPair
 from ddrive.dialect import DWEB, Dialect
-from ddrive.errors import Closed, DriveError, InvalidKey, NotFound, StorageLocked, WrongKey
+from ddrive.errors import Closed, DriveError, NotFound, StorageLocked, WrongKey
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
 from ddrive.feed.opening import TakesLong, open_now
@@ -29,6 +29,7 @@ from ddrive.ids import DiscoveryKey, PublicKey, short
 from ddrive.replication.session import FeedSession
 from ddrive.store.derive import (
     DEFAULT_NAME,
+    checked_key,
     derive_pair,
     discovery_of,
     encode_name,
@@ -104,7 +105,7 @@ class OwnedStore:
 
         By its discovery key only a feed that is held is found. `live`: follow it, fetching the last block as soon as a
         peer announces it. Each call is one use, which `release` takes back.
-        Raises: InvalidKey without any of them, NotFound, StorageLocked when another process has the feed open.
+        Raises: InvalidKey, NotFound, StorageLocked when another process has the feed open.
         """
         pair = None
         if discovery_key is not None and key is None and (key := self.known(discovery_key)) is None:
@@ -113,8 +114,7 @@ class OwnedStore:
             name = name_bytes(name)
             pair = derive_pair(self.master_key, name, self.dialect)
             key = pair.public_key
-        if key is None or len(key) != KEY_BYTES:
-            raise InvalidKey(f"a feed is opened by its name or its key of {KEY_BYTES} bytes")
+        key = checked_key(key)
         await trio.lowlevel.checkpoint()
         await self._settled(self.discovery_key(key))
         try:

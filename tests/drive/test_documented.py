@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,25 @@ def test_every_method_is_named(what: type, heading: str) -> None:
     inside = {"nodes", "header", "head", "helped", "store", "owner", "default_name"}  # for what is built on them
     public = {name for name, _ in inspect.getmembers(what) if not name.startswith("_")} - inside
     assert public <= named, f"docs/drive.md does not name {sorted(public - named)}"
+
+
+@pytest.mark.parametrize(
+    ("what", "heading"),
+    [(ddrive.Drive, "## The drive"), (ddrive.Trie, "## The trie"), (ddrive.OwnedStore, "## The store")],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_plain_calls_are_told_from_those_that_are_awaited(what: type, heading: str) -> None:
+    section = TEXT.split(heading + "\n")[1].split("\n## ")[0]
+    listed = set(re.findall(r"`(\w+)`", section.split("Plain calls")[1].split(";")[0]))
+    tables = {word for line in section.splitlines() if line.startswith("|") for word in re.findall(r"(\w+)\(", line)}
+    calls = {name: call for name, call in inspect.getmembers(what, inspect.isfunction) if name in tables | listed}
+    assert {name for name, call in calls.items() if not inspect.iscoroutinefunction(call)} == listed
+
+
+@pytest.mark.parametrize("call", [ddrive.import_tree, ddrive.export_tree, ddrive.mirror])
+def test_signatures_are_right(call: Callable[..., object]) -> None:
+    [told] = re.findall(rf"`await {call.__name__}\((.*?)\)`", TEXT, re.DOTALL)
+    assert [one.split("=")[0].strip() for one in told.split(",")] == list(inspect.signature(call).parameters)
 
 
 def test_every_call_of_a_store_exists() -> None:

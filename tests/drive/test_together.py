@@ -9,7 +9,8 @@ import trio
 
 from ddrive.dialect import DWEB
 from ddrive.drive.drive import Drive, open_drive
-from ddrive.errors import AlreadyExists, DriveError, NotEmpty, NotFound
+from ddrive.errors import AlreadyExists, DriveError, InvalidKey, NotEmpty, NotFound
+from ddrive.ids import PublicKey
 from ddrive.store.answering import Answering
 from ddrive.store.attached import open_attached
 from ddrive.store.serve import FeedService
@@ -87,6 +88,12 @@ async def test_contents_and_attributes_do_not_lose_each_other(drives: Sequence[D
     content = await one.read_file("f")
     assert len(content) >= 100
     assert content.count(b"L") == 4
+
+
+async def test_a_key_in_hex_digits_is_refused(drives: Sequence[Drive]) -> None:
+    store = drives[0]._tree.store
+    with pytest.raises(InvalidKey, match="parse_key"):
+        await open_drive(store, key=PublicKey("ab" * 32))  # type: ignore[arg-type]
 
 
 async def test_one_of_several_makes_it(drives: Sequence[Drive]) -> None:

@@ -149,7 +149,7 @@ async def test_feeds_are_closed_with_the_store(tmp_path):
         store.session(feed)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"key": b"short"}])
+@pytest.mark.parametrize("arguments", [{}, {"key": b"short"}, {"key": "ab" * 32}, {"key": "ab" * 16}])
 async def test_a_feed_needs_a_name_or_a_whole_key(tmp_path, arguments):
     async with open_store(tmp_path, DWEB) as store:
         with pytest.raises(InvalidKey):
