@@ -53,12 +53,14 @@ class FeedLog(OwnedFeed):
     ) -> None:
         super().__init__(directory, files, key, secret_key, signing)
         self._doubts: dict[int, None] = {}
+        self._doubted_length = -1  # ours when a longer tree did not verify: it may not go on from what is stored
 
     # -- blocks from peers
 
     def digest(self, index: int) -> int:
         """Return `Request.nodes` for block `index`: which of the nodes that prove it are held."""
-        return 0 if index in self._doubts else self._bits.digest(index)
+        is_doubted = index in self._doubts or (index >= self.length and self.length == self._doubted_length)
+        return 0 if is_doubted else self._bits.digest(index)
 
     def proof(
         self, index: int, *, digest: int, hash_only: bool, remote: RemoteTree, kept: bool = False
@@ -96,6 +98,8 @@ class FeedLog(OwnedFeed):
             checked = merkle.check(index, value, proof, self._node, self.key, self._verify)
         except InvalidProof:
             self._doubt(index)
+            if proof.signature is not None:
+                self._doubted_length = self.length
             raise
         if checked.length and self.forked:
             raise Forked(f"feed {short(self.key)} has two histories: nothing new is accepted")

@@ -46,10 +46,12 @@ class Prober:
     @property
     def has_work(self) -> bool:
         """Tell whether `requests` may have something to ask."""
-        return bool(self.eager or self._demand.lengths or self._demand.offsets)
+        return bool(self.eager or self._demand.lengths or self._demand.offsets or self.is_tying)
 
     def requests(self, now: float) -> Iterator[tuple[PeerState, Request]]:
         """Yield what to ask now; a request with neither `hash` nor `bytes` is for the last block of an eager feed."""
+        if self.is_tying and (tie := self.tie(now)) is not None:
+            yield tie
         if self.eager or self._demand.lengths:
             yield from self._ask_lengths(now)
         if self._demand.offsets:
@@ -89,7 +91,7 @@ class Prober:
         peer.probes = [probe for probe in peer.probes if now - probe.sent_at <= PROBE_KEPT_S]
         return sum(not probe.byte_offset for probe in overdue)
 
-    def tie(self, now: float, first: PeerState) -> tuple[PeerState, Request] | None:
+    def tie(self, now: float, first: PeerState | None = None) -> tuple[PeerState, Request] | None:
         """Return what to ask, `first` rather than others, so that longer trees can be tied to ours; None if it was.
 
         A longer tree may be of another history than ours. A proof of the first block that we lack shows whether it is:
@@ -101,7 +103,7 @@ class Prober:
         able = [peer for peer in self._peers.values() if self._ties(peer)]
         if not able:
             return None
-        peer = first if first in able else able[0]
+        peer = first if first is not None and first in able else able[0]
         return peer, self._probe(peer, index, now)
 
     def can_tie(self) -> bool:

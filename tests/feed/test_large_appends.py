@@ -58,7 +58,7 @@ async def test_while_one_is_made_durable_the_next_one_is_written(tmp_path, monke
     feed = Feed(writer(directory=FileDirectory(tmp_path)))
     monkeypatch.setattr(appending, "TOGETHER_BYTES", BESIDE_BYTES)
     ends = staged_at_each_sync(feed, monkeypatch)
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, feed._turn:
         for number in range(4):
             nursery.start_soon(append_in_order, feed, number)
             await trio.testing.wait_all_tasks_blocked()
@@ -89,7 +89,7 @@ async def test_what_was_written_behind_a_sync_that_failed_is_written_again(tmp_p
         except OSError as error:
             found.append((first, error.errno))
 
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery, feed._turn:
         for first in (b"one", b"two", b"three"):
             nursery.start_soon(append, first)
             await trio.testing.wait_all_tasks_blocked()
@@ -113,9 +113,10 @@ async def test_closing_makes_durable_what_is_written_already(tmp_path, monkeypat
             found.append(None)
 
     async with trio.open_nursery() as nursery:
-        for number in range(4):
-            nursery.start_soon(append, number)
-            await trio.testing.wait_all_tasks_blocked()
+        async with feed._turn:
+            for number in range(4):
+                nursery.start_soon(append, number)
+                await trio.testing.wait_all_tasks_blocked()
         await until(lambda: bool(ends))
         await feed.aclose()
     done = [index for index in found if index is not None]

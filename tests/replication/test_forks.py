@@ -98,9 +98,8 @@ def branches(common: int, left: int, right: int) -> tuple[Place, Place]:
     ("common", "left", "right"),
     [(5, 1, 4), (28, 1, 5), (3, 2, 20), (4, 2, 4), (16, 1, 2), (1, 1, 2), (7, 1, 1), (8, 5, 3), (6, 3, 9), (4, 4, 4)],
 )
-async def test_no_second_history_covers_the_first(
-    common: int, left: int, right: int, eager: bool, autojump_clock: object
-) -> None:
+async def test_no_second_history_covers_the_first(common: int, left: int, right: int, eager: bool) -> None:
+    # by the real clock: what is sent after a doubt is not excused by it
     first, second = branches(common, left, right)
     reader = Place(eager_length=eager)
     async with linked((reader, first)):
@@ -110,8 +109,22 @@ async def test_no_second_history_covers_the_first(
     async with linked((reader, second)):
         with reader.feed.want(0, common + right, urgent=False):
             await reader.feed.refresh()
-            if right > left or left + common < first.feed.length:
-                await until(lambda: reader.feed.forked)
+            if right > left:
+                await until(lambda: reader.feed.forked, 5)
+    assert not any(end.lied for end in (*reader.ends, *second.ends))
     assert reader.feed.length == common + left
     assert [reader.feed.get_held(BlockIndex(index)) for index in range(common + left)] == seen
     assert reader.feed.forked == (right > left)
+
+
+@pytest.mark.parametrize(("common", "left", "right"), [(3, 1, 5), (5, 1, 4), (16, 2, 3), (4, 4, 5)])
+async def test_an_author_finds_that_his_copy_has_gone_another_way(common: int, left: int, right: int) -> None:
+    mine, copy = branches(common, left, right)
+    mine.session.downloading = True
+    mine.session.set_eager_length()
+    async with linked((mine, copy)):
+        await until(lambda: mine.feed.forked, 5)
+    with pytest.raises(Forked):
+        await mine.feed.append([b"more"])
+    assert not any(end.lied for end in (*mine.ends, *copy.ends))
+    assert mine.feed.length == common + left
