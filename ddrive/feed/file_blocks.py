@@ -6,8 +6,7 @@ crossing a socket: the open file does.
 
 import os
 from collections.abc import Iterator, Sequence
-from io import FileIO
-from typing import NamedTuple, overload
+from typing import NamedTuple, Protocol, overload
 
 import trio
 
@@ -15,6 +14,13 @@ from ddrive.errors import SourceChanged
 from ddrive.feed.hashing import Buffer
 
 _threads = trio.CapacityLimiter(16)  # reading; apart from those that write, which must not wait for a slow file
+
+
+class OpenFile(Protocol):
+    """A file that somebody has open."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
 
 
 class Place(NamedTuple):
@@ -27,7 +33,7 @@ class Place(NamedTuple):
 class FileBlocks(Sequence[bytes]):
     """The blocks at some places of an open file, which has to stay open and as it is."""
 
-    def __init__(self, file: FileIO, places: Sequence[Place]) -> None:
+    def __init__(self, file: OpenFile, places: Sequence[Place]) -> None:
         self.file = file
         self.places = places
 

@@ -7,19 +7,19 @@ by `Pending` items that are turned into one message when they are written.
 
 import logging
 from collections import deque
-from io import FileIO
 from typing import Any, Protocol
 
 import trio
 
 from ddrive.errors import Closed, DriveError, RemoteProtocolError, StorageError
 from ddrive.store.rpc import NOTICE, Call, Cancel, Event, Failure, Message, MessageReader, Reply, encode, failure
-from ddrive.store.sockets import receive
+from ddrive.store.sockets import ReceivedFile, has_gone, receive
 
 MAX_CALLS = 1024  # running at once for one client; it waits with further ones
 MAX_QUEUED_BYTES = 16 * 1024 * 1024  # of replies not yet taken by the client; then its calls wait
-MAX_FILES = 64  # received and not yet called for
+MAX_FILES = 64  # received and not yet called for; also of calls running at once, as each has megabytes in memory
 _CHUNK_BYTES = 256 * 1024  # one receive
+_LOOK_S = 1.0  # between two looks whether a client that has to wait is still there: nothing is read of it meanwhile
 _WRITE_BYTES = 1024 * 1024  # gathered for one send
 
 _log = logging.getLogger(__name__)
@@ -105,7 +105,8 @@ class Answering:
         self._stream = stream
         self._name = name
         self._running: dict[int, trio.CancelScope] = {}
-        self._files: deque[FileIO] = deque()  # for calls of which not all was received
+        self._files: deque[ReceivedFile] = deque()  # for calls of which not all was received
+        self._file_calls = 0  # of those that are running
         self._room = trio.Event()
 
     async def run(self, service: Service) -> None:
@@ -134,13 +135,26 @@ class Answering:
                     self._take(message, service, nursery)
                 if len(self._files) > MAX_FILES:
                     raise RemoteProtocolError(f"more than {MAX_FILES} files without a call")
-                while len(self._running) >= MAX_CALLS or self.outbox.queued_bytes > MAX_QUEUED_BYTES:
-                    self._room = trio.Event()
-                    await self._room.wait()
+                await self._until_room()
         except RemoteProtocolError as error:
             _log.warning("client broke the protocol client=%s error=%s", self._name, error)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
+
+    async def _until_room(self) -> None:
+        """Return when more may be taken from the client. Raises: BrokenResourceError when that has gone meanwhile."""
+        while self._is_busy():
+            self._room = trio.Event()
+            with trio.move_on_after(_LOOK_S) as scope:
+                await self._room.wait()
+            if scope.cancelled_caught and has_gone(self._stream):
+                raise trio.BrokenResourceError
+
+    def _is_busy(self) -> bool:
+        """Tell whether the client has to wait before more is taken from it."""
+        if len(self._running) >= MAX_CALLS or self._file_calls >= MAX_FILES:
+            return True
+        return self.outbox.queued_bytes > MAX_QUEUED_BYTES
 
     def _take(self, message: Message, service: Service, nursery: trio.Nursery) -> None:
         match message:
@@ -154,14 +168,18 @@ class Answering:
             case Call():
                 if message.id in self._running:
                     raise RemoteProtocolError(f"call {message.id} is running already")
-                if "file" in message.params:
+                has_file = "file" in message.params
+                if has_file:
                     if not self._files:
                         raise RemoteProtocolError(f"{message.method}: no file came beside the call")
-                    message.params["file"] = self._files.popleft()
+                    message.params["file"] = self._files[0]
                 try:
                     service.expect(message.method, message.params)
                 except TypeError as error:
                     raise RemoteProtocolError(f"{message.method}: {error}") from error
+                if has_file:  # until here it is closed with those that nobody called for
+                    self._files.popleft()
+                    self._file_calls += 1
                 self._running[message.id] = trio.CancelScope()
                 nursery.start_soon(self._answer, message, service)
             case Cancel(call_id):
@@ -178,6 +196,7 @@ class Answering:
         finally:
             if "file" in call.params:
                 call.params["file"].close()
+                self._file_calls -= 1
         del self._running[call.id]
         self.outbox.send(answer)
         self._room.set()

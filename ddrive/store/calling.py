@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import trio
 
 from ddrive.errors import EngineError, RemoteProtocolError
+from ddrive.feed.file_blocks import OpenFile
 from ddrive.store.rpc import NOTICE, Call, Cancel, Event, Failure, Message, MessageReader, Reply, encode, exception
 from ddrive.store.sockets import connect, send_file
 
@@ -96,7 +97,7 @@ class Calling:
         """
         return await self.result(self._start(Call(next(self._ids), method, params or {}), lasting, on_answer))
 
-    def begin(self, method: str, params: dict[str, Any], file: FileIO | None = None) -> UnderWay:
+    def begin(self, method: str, params: dict[str, Any], file: OpenFile | None = None) -> UnderWay:
         """Send a call without waiting; hand what this returns to `result` or `abandon`. Calls go out in this order.
 
         An open `file` goes along as the parameter of that name; it may be closed here at any time.
@@ -169,21 +170,22 @@ class Calling:
             self._check_open()
             await self._up.wait()
 
-    def _start(self, call: Call, lasting: bool, on_answer: OnAnswer | None, file: FileIO | None = None) -> UnderWay:
+    def _start(self, call: Call, lasting: bool, on_answer: OnAnswer | None, file: OpenFile | None = None) -> UnderWay:
         self._check_open()
         if not (self.connected or lasting):
             raise EngineError(f"no engine answers at {self.path}: start it with `ddrive daemon`")
         frame = encode(call)
+        item = frame if file is None else _WithFile(frame, FileIO(os.dup(file.fileno())))
         waiting = self._waiting[call.id] = UnderWay(call, lasting, on_answer)
         if self.connected:
-            self._push(frame if file is None else _WithFile(frame, FileIO(os.dup(file.fileno()))))
+            self._push(item)
         return waiting
 
     def _send(self, message: Message) -> None:
         self._push(encode(message))
 
-    def _push(self, frame: "bytes | _WithFile") -> None:
-        self._queue.append(frame)
+    def _push(self, item: "bytes | _WithFile") -> None:
+        self._queue.append(item)
         self._wake.set()
 
     def _check_open(self) -> None:

@@ -43,6 +43,7 @@ MAX_WISHES = 100_000  # of one client for one feed
 NOTICES = frozenset(["feed.want", "feed.want_offset", "feed.want_length", "feed.drop", "feed.ask_peers", "feed.used"])
 _DISPUTES = 3  # a block that the client finds unusable so many times is fetched again
 
+_threads = trio.CapacityLimiter(16)  # that look at files
 _log = logging.getLogger(__name__)
 
 
@@ -201,8 +202,8 @@ class _Served:
             self.feed.clear(index, index + 1)
 
 
-def _blocks_in(params: dict[str, Any]) -> Sequence[Buffer]:
-    """Return what is to be appended. Raises: LocalProtocolError, TooLarge."""
+async def _blocks_in(params: dict[str, Any]) -> Sequence[Buffer]:
+    """Return what is to be appended, in memory. Raises: LocalProtocolError, TooLarge, SourceChanged, OSError."""
     if "file" not in params:
         return list(params["blocks"])
     places = [Place(offset, size) for offset, size in params["places"]]
@@ -210,9 +211,12 @@ def _blocks_in(params: dict[str, Any]) -> Sequence[Buffer]:
         raise LocalProtocolError("feed.append: places are pairs of an offset and a size")
     if sum(place.size for place in places) > MAX_FRAME_BYTES:
         raise TooLarge(f"an append of more than {MAX_FRAME_BYTES} bytes from a file: make several of it")
-    if not stat.S_ISREG(os.fstat(params["file"].fileno()).st_mode):
+    descriptor = params["file"].fileno()
+    # even that may wait for another process: for one that needs us, where the file lies in a mount of ours
+    status = await trio.to_thread.run_sync(os.fstat, descriptor, limiter=_threads, abandon_on_cancel=True)
+    if not stat.S_ISREG(status.st_mode):
         raise LocalProtocolError("feed.append: only the bytes of a regular file can be appended")
-    return FileBlocks(params["file"], places)
+    return await loaded(FileBlocks(params["file"], places))
 
 
 @dataclass
@@ -284,7 +288,7 @@ class FeedService:
     async def _append(self, params: dict[str, Any]) -> dict[str, Any]:
         before, turn = params["turn"]
         try:
-            blocks = await loaded(_blocks_in(params))  # of a file, while those before are stored
+            blocks = await _blocks_in(params)  # of a file, while those before are stored
             if before is not None:
                 await before.begun.wait()
             feed = await self._feed_of(params)

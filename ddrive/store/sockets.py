@@ -4,15 +4,18 @@ A socket path may have 107 bytes at most; a longer one is reached through an ope
 """
 
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import FileIO
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import trio
+
+from ddrive.feed.file_blocks import OpenFile
 
 _PATH_BYTES = 107  # sun_path of Linux without its closing NUL
 _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
@@ -25,6 +28,25 @@ class Caller(NamedTuple):
     pid: int
     uid: int
     gid: int
+
+
+class ReceivedFile:
+    """A file that somebody else has opened, whatever it is: everything done with it may wait for ever."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        """Return the descriptor. Raises: ValueError when it was closed."""
+        if self._descriptor < 0:
+            raise ValueError("the file is closed")
+        return self._descriptor
+
+    def close(self) -> None:
+        """Give the descriptor back in a thread, and do not wait: the kernel asks a FUSE file's process about it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            trio.lowlevel.start_thread_soon(partial(os.close, descriptor), lambda _: None)
 
 
 @contextmanager
@@ -81,7 +103,14 @@ def caller(stream: trio.SocketStream) -> Caller:
     return Caller(*_CREDENTIALS.unpack(raw))
 
 
-async def send_file(stream: trio.SocketStream, data: bytes, file: FileIO) -> None:
+def has_gone(stream: trio.SocketStream) -> bool:
+    """Tell whether the other side has closed its end, even when not all that it sent was received."""
+    watch = select.poll()
+    watch.register(stream.socket.fileno(), 0)  # an end is always told
+    return bool(watch.poll(0))
+
+
+async def send_file(stream: trio.SocketStream, data: bytes, file: OpenFile) -> None:
     """Send `data`, with the open `file` beside its first byte.
 
     Raises: trio.BrokenResourceError when the other side is gone.
@@ -94,7 +123,7 @@ async def send_file(stream: trio.SocketStream, data: bytes, file: FileIO) -> Non
     await stream.send_all(memoryview(data)[sent:])
 
 
-async def receive(stream: trio.SocketStream, max_bytes: int) -> tuple[bytes, FileIO | None]:
+async def receive(stream: trio.SocketStream, max_bytes: int) -> tuple[bytes, ReceivedFile | None]:
     """Return what comes next, no bytes at the end, and the open file that came beside it.
 
     What follows a file in the stream is never received together with it (unix(7)), so files come in order of their
@@ -109,5 +138,5 @@ async def receive(stream: trio.SocketStream, max_bytes: int) -> tuple[bytes, Fil
         raise trio.BrokenResourceError(str(error)) from error
     for level, kind, value in beside:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) and len(value) == _DESCRIPTOR.size:
-            return data, FileIO(_DESCRIPTOR.unpack(value)[0])
+            return data, ReceivedFile(_DESCRIPTOR.unpack(value)[0])
     return data, None

@@ -1,6 +1,7 @@
 """Views over a real socket: held blocks without a message, everything else through the engine, also when it dies."""
 
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from io import FileIO
@@ -439,6 +440,26 @@ async def test_only_a_file_may_come_where_one_is_expected(tmp_path: Path) -> Non
             await at.view.call("feed.append", {"handle": 1, "places": [], "expected_length": None, "file": True})
         await at.view.calling.wait_connected()
         assert await view.append([b"still there"]) == 0
+
+
+async def test_the_engine_waits_for_no_file_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[threading.Thread] = []
+    status_of = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        status = status_of(descriptor)
+        if status.st_ino == number:
+            looked.append(threading.current_thread())
+        return status
+
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        with numbered(tmp_path / "file", 10) as blocks:
+            number = status_of(blocks.file.fileno()).st_ino
+            monkeypatch.setattr(os, "fstat", fstat)
+            await view.append(blocks)
+            assert looked
+            assert threading.main_thread() not in looked
 
 
 async def append_from(at: World, places: list[Any], file: FileIO) -> None:

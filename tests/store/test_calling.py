@@ -2,10 +2,10 @@
 
 import os
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import trio
@@ -14,8 +14,8 @@ from ddrive.errors import DriveError, EngineError, NotFound, StorageError
 from ddrive.store import answering
 from ddrive.store.answering import Answering, Outbox
 from ddrive.store.calling import Calling, open_calling
-from ddrive.store.rpc import Call, Event, MessageReader, encode
-from ddrive.store.sockets import caller, connect, listen
+from ddrive.store.rpc import NOTICE, Call, Event, Failure, MessageReader, encode
+from ddrive.store.sockets import caller, connect, listen, send_file
 from tests.support.until import until
 
 
@@ -32,6 +32,8 @@ class Echo:
 
     def expect(self, method: str, params: dict[str, Any]) -> None:
         self.expected.append(method)
+        if method == "unhashable":
+            raise TypeError("unhashable type: 'list'")
 
     async def call(self, method: str, params: dict[str, Any]) -> Any:
         match method:
@@ -304,3 +306,71 @@ async def test_long_paths_are_reached(tmp_path: Path) -> None:
     async with served(deep / "control.sock") as (_, calling, _nursery):
         assert await calling.call("echo", {"a": 1}) == {"a": 1}
         assert (deep / "control.sock").stat().st_mode & 0o777 == 0o600
+
+
+class _Descriptor(NamedTuple):
+    """What looks like an open file to a sender, whatever it is."""
+
+    number: int
+
+    def fileno(self) -> int:
+        return self.number
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[_Descriptor]:
+    number = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield _Descriptor(number)
+    os.close(number)
+
+
+def _open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_directory_beside_a_call_is_as_good_as_any_file(tmp_path: Path, directory: _Descriptor) -> None:
+    async with served(tmp_path / "socket") as (_, calling, _nursery):
+        before = _open_files()
+        stream = await connect(tmp_path / "socket")
+        async with stream:
+            for _ in range(3):
+                await send_file(stream, encode(Call(1, "fail", {"file": True})), directory)
+                reader = MessageReader()
+                [answer] = reader.receive(bytes(await stream.receive_some(1 << 16)))
+                assert isinstance(answer, Failure)
+        assert await calling.call("echo", {"a": 1}) == {"a": 1}
+        await until(lambda: _open_files() <= before)
+
+
+async def test_a_client_has_only_so_many_calls_with_files_at_once(tmp_path: Path, directory: _Descriptor) -> None:
+    async with served(tmp_path / "socket") as (server, _, nursery):
+        before = _open_files()
+        stream = await connect(tmp_path / "socket")
+        await until(lambda: len(server.services) == 2)
+        scope = trio.CancelScope()
+
+        async def send() -> None:
+            with scope:
+                for number in range(1, 200):
+                    await send_file(stream, encode(Call(number, "wait", {"file": True})), directory)
+
+        nursery.start_soon(send)
+        await until(lambda: len(server.services[1].expected) == answering.MAX_FILES)
+        await trio.sleep(0.1)
+        assert len(server.services[1].expected) == answering.MAX_FILES
+        scope.cancel()
+        await stream.aclose()
+        await server.services[1].closed.wait()  # though nothing is read of it
+        await until(lambda: _open_files() <= before)
+
+
+async def test_files_without_a_call_go_with_their_client(tmp_path: Path, directory: _Descriptor) -> None:
+    async with served(tmp_path / "socket") as (server, _, _nursery):
+        before = _open_files()
+        for frame in (encode(Call(NOTICE, "n", {"file": True})), encode(Call(7, "unhashable", {"file": True}))):
+            async with await connect(tmp_path / "socket") as stream:
+                with suppress(trio.BrokenResourceError):
+                    for _ in range(answering.MAX_FILES + 2):
+                        await send_file(stream, frame, directory)
+                await until(lambda: server.services[-1].closed.is_set())
+        await until(lambda: _open_files() <= before)
