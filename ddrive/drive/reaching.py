@@ -33,7 +33,7 @@ class Reach:
 
     def __init__(self, waiting: Waiting = lambda _: nullcontext()) -> None:
         self.complete = True  # whether all could be reached
-        self._lost: set[Inside] = set()
+        self._lost: set[tuple[Inside, bool]] = set()  # nested drives, and whether of their content or their entries
         self._refused: dict[DrivePath, str] = {}
         self._waiting = waiting
 
@@ -43,16 +43,18 @@ class Reach:
         return [Refused(path, why) for path, why in self._refused.items()]
 
     async def attempt(
-        self, inside: Inside | None, path: DrivePath, call: Callable[[], Awaitable[T]], *, held: bool = False
+        self, inside: Inside | None, path: DrivePath, call: Callable[[], Awaitable[T]], *, held: bool | None = None
     ) -> T | None:
         """Return what `call` gives, which concerns `path` in the drive `inside` (None: the outer one).
 
-        None: it could not be had, and is listed. A drive that was waited for in vain is not waited for again; what is
-        `held` needs no waiting. Raises: what `call` raises for the outer drive, and what is no fault of a nested one.
+        `held`: whether the content of a file is here, None for entries. None as an answer: it could not be had, and is
+        listed. The entries, or the content, of a drive that were waited for in vain are not waited for again.
+        Raises: what `call` raises for the outer drive, and what is no fault of a nested one.
         """
         if inside is None:
             return await call()
-        if inside in self._lost and not held:
+        lost = inside, held is not None
+        if lost in self._lost and not held:
             self.refuse(path, f"the drive nested at /{inside.path} cannot be reached")
             return None
         try:
@@ -60,7 +62,7 @@ class Reach:
                 return await call()
         except UNREACHED as error:
             self.complete = False
-            self._lost.add(inside)
+            self._lost.add(lost)
             self.refuse(path, str(error))
         except UNUSABLE as error:
             self.refuse(path, str(error))

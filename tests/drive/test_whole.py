@@ -1,6 +1,8 @@
 """What concerns a drive as a whole, and several at once: copies, metadata, places, watching, mirrors, events."""
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,22 @@ import trio.testing
 
 from ddrive.dialect import DWEB
 from ddrive.drive.drive import Drive, open_drive
+from ddrive.drive.exporter import export_tree
 from ddrive.drive.mirroring import mirror
+from ddrive.drive.reaching import Reach
 from ddrive.drive.stat import Stat
+from ddrive.drive.walks import Inside
 from ddrive.drive.writer import NewEntry
-from ddrive.errors import AlreadyExists, Closed, CrossesMount, InvalidPath, NotADirectory, NotFound, NotWritable
+from ddrive.errors import (
+    AlreadyExists,
+    Closed,
+    CrossesMount,
+    InvalidPath,
+    NotADirectory,
+    NotFound,
+    NotWritable,
+    TimedOut,
+)
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.store.events import Downloaded, FeedOpened, Grown, PeerOpened, Uploaded
@@ -261,6 +275,42 @@ async def test_mirroring_is_not_held_up_by_a_drive_that_nobody_has(
         feed = await theirs.open_feed(key=(await nested.content()).key)
         await complete(feed, (await nested.content()).length)
         nursery.cancel_scope.cancel()
+
+
+async def test_what_is_held_of_a_nested_drive_is_exported_when_nobody_has_the_rest(
+    own: Drive, own_store: OwnedStore, tmp_path: Path
+) -> None:
+    large = 3_000_000
+    for name, size in (("a", 10), ("b", 20), ("big", large), ("c", 30), ("d/e", 40)):
+        await own.write_file(name, b"x" * size)
+
+    @asynccontextmanager
+    async def impatient(inside: Inside) -> AsyncIterator[None]:
+        with trio.move_on_after(0.2) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise TimedOut(f"nothing of {inside.path}")
+
+    async with open_store(tmp_path / "reader", DWEB) as theirs:
+        outer = await open_drive(theirs, create=True)
+        await outer.mount("n", own.key)
+        await outer.write_file("f", b"own")
+        async with trio.open_nursery() as nursery:
+            await link(nursery, own_store, theirs)
+            await outer.download()
+            nursery.cancel_scope.cancel()
+        for name in ("n/b", "n/big"):
+            await outer.clear(name)
+        reach = Reach(impatient)
+        report = await export_tree(outer, "/", tmp_path / "copy", reach=reach)
+        assert sorted(refused.path for refused in report.refused) == ["n/b", "n/big"]
+        assert not reach.complete
+        found = {str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+        assert found == {"f", "n/a", "n/c", "n/d/e"}
+        reach = Reach(impatient)
+        await outer.download(reach=reach)
+        assert sorted(refused.path for refused in reach.refused) == ["n/b", "n/big"]
+        assert (await outer.stats(reach=Reach(impatient)))["n/big"].held_blocks == 0
 
 
 async def test_namespaces_have_drives_of_their_own(own: Drive, own_store: OwnedStore) -> None:
