@@ -13,6 +13,7 @@ from ddrive.drive.drive import Drive
 from ddrive.drive.reaching import Reach
 from ddrive.drive.reader import FileReader
 from ddrive.drive.stat import Stat
+from ddrive.ids import short
 from mountd.cli import options, report
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name
@@ -54,7 +55,7 @@ def ls(
         if as_json:
             session.say([_entry(name, about) for name, about in found], [])
         else:
-            rows = [_long_row(_entry(name, about)) if long else [name] for name, about in found]
+            rows = [_long_row(name, about) if long else [name] for name, about in found]
             session.say(None, (_shown(line) for line in report.columns(rows)))
         session.say_refused(reach)
 
@@ -125,7 +126,7 @@ async def _listed(drive: Drive, path: str, reach: Reach, *, recursive: bool) -> 
 
 
 def _entry(name: str, about: Stat) -> dict[str, Any]:
-    kind = "directory" if about.is_dir else "link" if about.is_symlink else "file"
+    kind = "directory" if about.is_dir else "link" if about.is_symlink else "file" if about.is_file else "other"
     entry = {"name": name, "type": kind, "size": about.size, "mode": about.mode & 0o7777, "mtime": about.mtime_ms}
     if about.is_symlink:
         entry["target"] = about.linkname
@@ -134,11 +135,13 @@ def _entry(name: str, about: Stat) -> dict[str, Any]:
     return entry
 
 
-def _long_row(entry: dict[str, Any]) -> list[str]:
-    kinds = {"directory": stat.S_IFDIR, "link": stat.S_IFLNK, "file": stat.S_IFREG}
-    when = f"{format_time(entry['mtime']):<16}"
-    arrow = f" -> {entry['target']}" if "target" in entry else ""
-    return [stat.filemode(kinds[entry["type"]] | entry["mode"]), f"{entry['size']:>12}", when, entry["name"] + arrow]
+def _long_row(name: str, about: Stat) -> list[str]:
+    behind = ""
+    if about.mount is not None:
+        behind = f" ({'feed' if about.mount.feed else 'drive'} {short(about.mount.key)})"
+    elif about.is_symlink:
+        behind = f" -> {about.linkname}"
+    return [stat.filemode(about.mode), f"{about.size:>12}", f"{format_time(about.mtime_ms):<16}", name + behind]
 
 
 def _shown(line: str) -> str:

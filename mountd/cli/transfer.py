@@ -238,6 +238,8 @@ def _check_source(source: Path) -> None:
 
 
 def _check_target(dest: Path) -> None:
+    if dest.is_symlink() and not dest.exists():
+        raise UnusablePlace(f"the target of an export is no link that leads nowhere ({dest}): make what it leads to")
     if dest.exists() and not dest.is_dir():
         raise UnusablePlace(f"the target of an export is a directory, and this is none ({dest}): choose another name")
 

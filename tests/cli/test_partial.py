@@ -38,6 +38,10 @@ def test_a_nested_drive_that_nobody_has_holds_up_nothing_else(ddrive: Program, t
     listed = ddrive.run("ls", outer, "-R", *waiting)
     assert (listed.code, listed.out.split()) == (5, [b"f", b"mo", b"z", b"mo/f", b"mo/ghost", b"z/f"])
     assert "left out (mo/ghost)" in listed.err
+    assert b"ghost (drive cdcdcdcd)" in ddrive.run("ls", outer, "mo", "-l").out
+    (tmp_path / "dangling").symlink_to("nowhere")
+    refused = ddrive.run("export", outer, tmp_path / "dangling")
+    assert (refused.code, "leads nowhere" in refused.err) == (2, True)
     for verb in ("du", "download"):
         counted = ddrive.run(verb, outer, *waiting, "--json")
         assert counted.code == 5
@@ -55,12 +59,14 @@ def test_entries_that_cannot_be_true_stop_nothing(ddrive: Program) -> None:
             drive = await open_drive(engine.store(DWEB), key=PublicKey(bytes.fromhex(key)))
             late = NewEntry("late", Stat(0o100644, mtime_ms=1 << 60), [b"content"])
             nowhere = Stat(0o100644, size=1000, blocks=3, offset=1 << 60, mtime_ms=1_600_000_000_000)
-            await drive.batch([late, NewEntry("nowhere", nowhere, placed=True)])
+            await drive.batch([late, NewEntry("nowhere", nowhere, placed=True), NewEntry("pipe", Stat(0o010644))])
 
     trio.run(author)
     listed = ddrive.run("ls", key, "-l")
     assert listed.code == 0, listed
     assert listed.out.splitlines()[0].split()[2:] == [b"?", b"late"]
+    assert b"prw-r--r--" in listed.out
+    assert [entry["type"] for entry in ddrive.ask("ls", key)] == ["file", "file", "other"]
     told = ddrive.run("log", key)
     assert (told.code, b"?" in told.out) == (0, True)
     for verb in ("du", "download"):
