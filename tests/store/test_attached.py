@@ -382,15 +382,16 @@ async def test_pieces_survive_the_engine_once_each(tmp_path: Path, monkeypatch: 
         view = await at.feed(name="mine")
         blocks = [b"%08d" % number for number in range(1000)]
         async with trio.open_nursery() as nursery:
-
-            @nursery.start_soon
-            async def _() -> None:
-                for length in (100, 300, 700):
-                    await view.wait_length(length)
-                    await at.restart()
-
+            nursery.start_soon(restart_meanwhile, at, view)
             await view.append(blocks, expected_length=0, atomic=False)
         assert [await view.get(index) for index in range(view.length)] == blocks
+
+
+async def restart_meanwhile(at: World, view: Feed) -> None:
+    """Kill the engine some times while a thousand blocks are appended."""
+    for length in (100, 300, 700):
+        await view.wait_length(length)
+        await at.restart()
 
 
 async def test_blocks_in_a_file_are_read_by_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -400,13 +401,7 @@ async def test_blocks_in_a_file_are_read_by_the_engine(tmp_path: Path, monkeypat
         before = len(os.listdir("/proc/self/fd"))
         with numbered(tmp_path / "file", 1000) as blocks:
             async with trio.open_nursery() as nursery:
-
-                @nursery.start_soon
-                async def _() -> None:
-                    for length in (100, 300, 700):
-                        await view.wait_length(length)
-                        await at.restart()
-
+                nursery.start_soon(restart_meanwhile, at, view)
                 await view.append(blocks, expected_length=0, atomic=False)
         assert [await view.get(index) for index in range(view.length)] == [b"%08d" % index for index in range(1000)]
         await until(lambda: len(os.listdir("/proc/self/fd")) <= before)
