@@ -12,6 +12,7 @@ import trio
 from ddrive.errors import LocalProtocolError
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
+from ddrive.feed.merkle import MAX_BYTES
 from ddrive.ids import BlockIndex, ChannelId, PeerId, short
 from ddrive.protocol.link import Link
 from ddrive.protocol.messages import Message, Request
@@ -72,13 +73,16 @@ class Asking:
             self._run(self._scheduler.set_eager_length(trio.current_time()))
 
     def want_blocks(self, start: BlockIndex, end: BlockIndex, *, urgent: bool) -> Callable[[], None]:
-        """Wish for the blocks [start, end) until the result is called."""
+        """Wish for the blocks [start, end) until the result is called. Raises: ValueError."""
+        _check_place(start, ENDLESS)
         wish, actions = self._scheduler.want_blocks(start, end, trio.current_time(), urgent=urgent)
         self._run(actions)
         return self._withdrawal(wish)
 
     def want_offset(self, byte_offset: int, start: BlockIndex, end: BlockIndex) -> Callable[[], None]:
-        """Wish for the nodes that tell which block holds a byte until the result is called."""
+        """Wish for the nodes that tell which block holds a byte until the result is called. Raises: ValueError."""
+        _check_place(start, ENDLESS)
+        _check_place(byte_offset, MAX_BYTES)
         wish, actions = self._scheduler.want_offset(byte_offset, start, end, trio.current_time())
         self._run(actions)
         return self._withdrawal(wish)
@@ -166,3 +170,9 @@ class Asking:
                 peer.send(Request(asked.index, asked.bytes, asked.hash, self._log.digest(asked.index)))
             else:
                 peer.send(action.message)
+
+
+def _check_place(place: int, end: int) -> None:
+    """Raise when no feed has anything there: a message about it could not be written, and none of those with it."""
+    if not 0 <= place < end:
+        raise ValueError(f"there is nothing at {place}: blocks and bytes are numbered from 0")

@@ -164,7 +164,7 @@ class _Served:
         if method == "feed.want_length":
             self._wishes[wish] = source.want_length(int(params["min_length"]))
             return
-        start, end = BlockIndex(params["start"]), BlockIndex(params["end"])
+        start, end = BlockIndex(int(params["start"])), BlockIndex(int(params["end"]))
         if method == "feed.want_offset":
             self._wishes[wish] = source.want_offset(int(params["byte_offset"]), start, end)
             return
@@ -288,16 +288,19 @@ class FeedService:
     async def _append(self, params: dict[str, Any]) -> dict[str, Any]:
         before, turn = params["turn"]
         try:
-            blocks = await _blocks_in(params)  # of a file, while those before are stored
-            if before is not None:
-                await before.begun.wait()
-            feed = await self._feed_of(params)
-        except BaseException:
-            turn.step.failed = True
+            try:
+                blocks = await _blocks_in(params)  # of a file, while those before are stored
+                if before is not None:
+                    await before.begun.wait()
+                feed = await self._feed_of(params)
+            finally:
+                turn.begun.set()  # the next one goes on after the append below has taken its place
+            index = await feed.append(blocks, expected_length=params["expected_length"], step=turn.step)
+        except BaseException as error:
+            turn.step.failed, turn.step.before = True, None  # a row of failures is not kept
+            if isinstance(error, BadHandle) and self._turns.get(params.get("handle")) is turn:
+                del self._turns[params.get("handle")]
             raise
-        finally:
-            turn.begun.set()  # the next one goes on after the append below has taken its place
-        index = await feed.append(blocks, expected_length=params["expected_length"], step=turn.step)
         return {"index": index, "length": feed.length}
 
     async def _feed_of(self, params: dict[str, Any]) -> Feed:

@@ -457,6 +457,35 @@ async def test_the_engine_waits_for_no_file_itself(tmp_path: Path, monkeypatch: 
             assert threading.main_thread() not in looked
 
 
+async def test_appends_that_fail_leave_nothing_behind(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        for handle, error in [(1, LengthChanged), (77, BadHandle)] * 3:
+            params = {"handle": handle, "blocks": [], "expected_length": 9, "run": 1}
+            with pytest.raises(error):
+                await at.view.call("feed.append", params)
+        [service] = at.engine.services
+        assert list(service._turns) == [1]
+        assert service._turns[1].step.before is None
+        assert await view.append([b"still there"]) == 0
+
+
+async def test_a_wish_for_what_no_feed_has_harms_nobody(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        await at.feed(name="mine")
+        [service] = at.engine.services
+        source = service._served[1].feed.source
+        assert source is not None
+        for start in (-3, 1 << 70):
+            with pytest.raises(ValueError, match="numbered"):
+                source.want_blocks(start, start + 5, urgent=False)
+            with pytest.raises(ValueError, match="numbered"):
+                source.want_offset(8, start, start + 5)
+        at.view.calling.notice("feed.want", {"handle": 1, "wish": 1, "start": -3, "end": 4, "urgent": True})
+        await at.view.call("feed.refresh", {"handle": 1})
+        assert not service._served[1]._wishes
+
+
 async def append_from(at: World, places: list[Any], file: FileIO) -> None:
     """Append what is at any places of a file to the first feed that was opened."""
     params = {"handle": 1, "places": places, "expected_length": None}
