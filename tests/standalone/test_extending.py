@@ -43,6 +43,20 @@ async def test_an_extension_that_is_registered_later_works(autojump_clock):
             assert (await anext(messages)).value == "renumbered"
 
 
+async def test_a_message_that_is_sent_as_soon_as_there_is_a_peer_arrives(autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        ours, theirs = author.register_extension("talk"), copy.register_extension("talk")
+        with author.events(PeerOpened) as opened, theirs.messages() as messages:
+            one, other = join(author, copy)
+            on_link, on_other = one.register_extension("link"), other.register_extension("link")
+            with on_other.messages() as link_messages:
+                await one.connected()
+                on_link.broadcast(b"to the link")
+                ours.send(b"at once", (await anext(opened)).peer)
+                assert (await anext(link_messages)).value == b"to the link"
+                assert (await anext(messages)).value == b"at once"
+
+
 async def test_a_peer_without_the_extension_never_sees_a_message(autojump_clock):
     async with author_and_copy(joined=False) as (author, copy):
         ours, other = author.register_extension("talk"), copy.register_extension("other")
