@@ -26,6 +26,7 @@ from ddrive.errors import (
     TimedOut,
     TooManyLinks,
 )
+from ddrive.ids import PublicKey
 from mountd.face import NodeFace
 from mountd.handles import DirHandle, FileHandle, HandleTable, reads
 from mountd.inodes import Inode, InodeTable, Listing, leads_back, to_bytes
@@ -178,13 +179,25 @@ class Vfs(MountedDrive):
         """
         inode = await self.getattr(number, caller)
         value = None
-        if inode.stat is not None and name.startswith(OWN_PREFIX):
+        if name == f"{OWN_PREFIX}key" and (nested := await self._nested_key(inode, caller)) is not None:
+            value = nested.hex().encode()
+        elif inode.stat is not None and name.startswith(OWN_PREFIX):
             value = await self.ask(self._own_value(inode, inode.stat, name.removeprefix(OWN_PREFIX)), inode, caller)
         elif inode.stat is not None:
             value = given_value(inode.stat, name)
         if value is None:
             raise OSError(errno.ENODATA, f"no attribute {name}")
         return value
+
+    async def _nested_key(self, inode: Inode, caller: int) -> PublicKey | None:
+        """Return the key of the nested drive that shows an entry, None when the mounted one does."""
+        place: Inode | None = inode
+        while place is not None:
+            stat = place.stat or (await self.getattr(place.number, caller)).stat
+            if stat is not None and stat.mount is not None and not stat.mount.feed:
+                return stat.mount.key
+            place = place.parent
+        return None
 
     async def _own_value(self, inode: Inode, stat: Stat, name: str) -> bytes | None:
         return await own_value(await self.ready(), inode.path, stat, name)

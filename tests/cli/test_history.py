@@ -62,6 +62,13 @@ def test_a_drive_is_nested_and_taken_out_again(ddrive: Program, tmp_path: Path) 
     while (place / "sub" / "f").read_text() != "newer":
         assert time.monotonic() < end, "the change in the nested drive is not seen"
     assert (place / "pinned" / "f").read_text() == "old"
+    assert os.getxattr(place, "user.ddrive.key").decode() == outer
+    assert os.getxattr(place / "sub" / "f", "user.ddrive.key").decode() == inner["key"]
+    assert [refused["path"] for refused in ddrive.ask("import", place)["refused"]] == ["pinned", "sub"]
+    (place / "sub" / "d").mkdir()
+    again = ddrive.ask("import", place / "sub")
+    assert (again["files"], again["directories"], again["refused"]) == (1, 1, [])
+    (place / "sub" / "d").rmdir()
     assert ddrive.run("link", place / "sub", inner["key"]).code == 1
     ddrive.ask("link", place / "again", inner["key"])
     assert ddrive.run("cat", f"{outer}/again/f").out == b"newer"
