@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import trio
@@ -24,7 +23,7 @@ from ddrive.drive.helping import help_peers
 from ddrive.errors import DriveError
 from ddrive.ids import DiscoveryKey
 from ddrive.protocol.sharing import Bucket, Share, Slots
-from ddrive.store.linked import STATIC_SECRET_BYTES, Replicator
+from ddrive.store.linked import Replicator
 from ddrive.store.store import OwnedStore, open_store
 from ddrive.swarm import Swarm, open_swarm
 from mountd import owning
@@ -35,8 +34,9 @@ from mountd.control import Control, Params, Tell, Verb
 from mountd.databases import Databases
 from mountd.drives import DriveTable, KnownDrive
 from mountd.errnos import to_exit_code
-from mountd.files import load_json, save_bytes, save_json
+from mountd.files import load_json, save_json
 from mountd.finding import Finder, open_finder
+from mountd.identity import Identity
 from mountd.keeping import Keeping
 from mountd.keys import Keys
 from mountd.keys_guard import Guard
@@ -251,8 +251,7 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
     remembered = config.state / "listen.json"
     port = load_json(remembered, {}).get("port", 0)
     choices = [config.listen] if config.listen else [f"{ALL_ADDRESSES}:{port}", f"{ALL_ADDRESSES}:0"]
-    identity = config.state / "identity"
-    secret = _identity(identity)
+    identity = Identity(config.state)
     share = Share(_bucket(config.up_limit), _bucket(config.down_limit), Slots(config.upload_slots))
     async with AsyncExitStack() as stack:
         for number, choice in enumerate(choices):
@@ -261,10 +260,10 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
                     replicator,
                     listen=choice,
                     ipv6_too=not config.listen,
-                    static_secret=secret,
+                    static_secret=identity.secret,
                     admits=lambda key: not config.allowed_peers or key in config.allowed_peers,
                     share=share,
-                    new_secret=lambda: _new_identity(identity),
+                    copy_met=lambda we_dialled: identity.met(we_dialled=we_dialled),
                 )
                 swarm = await stack.enter_async_context(opening)
                 break
@@ -277,21 +276,6 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
 
 def _bucket(rate: int | None) -> Bucket | None:
     return None if rate is None else Bucket(rate)
-
-
-def _identity(path: Path) -> bytes:
-    """Return the secret by whose public half peers know us, made when there is none."""
-    try:
-        secret = path.read_bytes()
-    except FileNotFoundError:
-        secret = b""
-    return secret if len(secret) == STATIC_SECRET_BYTES else _new_identity(path)
-
-
-def _new_identity(path: Path) -> bytes:
-    secret = os.urandom(STATIC_SECRET_BYTES)
-    save_bytes(path, secret)
-    return secret
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

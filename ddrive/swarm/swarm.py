@@ -19,7 +19,6 @@ import trio
 from ddrive.ids import DiscoveryKey, short
 from ddrive.protocol import Link, LinkEnd, LinkHandler, run_link, static_public_key
 from ddrive.protocol.sharing import Share
-from ddrive.store.linked import STATIC_SECRET_BYTES
 from ddrive.swarm.background import background
 from ddrive.swarm.dialing import OURSELVES, DialCounts, DialPlan, Source
 from ddrive.swarm.members import MAX_LINKS, Member, make_room
@@ -59,13 +58,13 @@ class Swarm:
         nursery: trio.Nursery,
         admits: Callable[[bytes], bool],
         share: Share,
-        new_secret: Callable[[], bytes],
+        copy_met: Callable[[bool], bytes | None],
     ) -> None:
         self._handler = handler
         self._admits = admits
         self._share = share
         self._static_secret = static_secret
-        self._new_secret = new_secret
+        self._copy_met = copy_met
         self._nursery = nursery
         self._plan = DialPlan()
         self._members: dict[Member, None] = {}  # in the order in which they came
@@ -289,21 +288,20 @@ class Swarm:
     def _met_own_key(self, dialled: Address | None, link: Link) -> None:
         """Find out who has our key: we ourselves, or the engine of a copy of our state directory.
 
-        Of a link to ourselves we see both ends. Otherwise the one that was dialled takes a new key, so that the two can
-        be linked when the other one dials again, and nobody takes them for one.
+        Of a link to ourselves we see both ends. From a copy, one of us has to take a new key, so that the two can be
+        linked at the next attempt, and nobody takes them for one.
         """
         if dialled is not None:
             self._own_key_at[link.handshake_hash] = dialled
             if len(self._own_key_at) > MAX_LINKS:
                 del self._own_key_at[next(iter(self._own_key_at))]
-            return
-        address = self._own_key_at.pop(link.handshake_hash, None)
-        if address is not None:
+        elif (address := self._own_key_at.pop(link.handshake_hash, None)) is not None:
             self._plan.found_ourselves(address)
             return
-        self._static_secret = self._new_secret()
-        self.public_key = static_public_key(self._static_secret)
-        logger.warning("a copy of us is there address=%s our new key=%s", link.address, self.public_key.hex())
+        secret = self._copy_met(dialled is not None)
+        if secret is not None:
+            self._static_secret, self.public_key = secret, static_public_key(secret)
+            logger.warning("a copy of us is there address=%s our new key=%s", link.address, self.public_key.hex())
 
     def _leave(self, member: Member, end: LinkEnd) -> None:
         self._members.pop(member, None)
@@ -330,19 +328,19 @@ async def open_swarm(
     ipv6_too: bool = False,
     admits: Callable[[bytes], bool] = lambda key: True,
     share: Share | None = None,
-    new_secret: Callable[[], bytes] = lambda: os.urandom(STATIC_SECRET_BYTES),
+    copy_met: Callable[[bool], bytes | None] = lambda we_dialled: None,
 ) -> AsyncIterator[Swarm]:
     """Give a swarm that listens on `listen` (`host:port`, port 0 = any free one); leaving the block ends all links.
 
     `static_secret` is our X25519 secret key (32 bytes): peers tell us by it, so it should outlive the process. There
     are links to those alone whom `admits(public key)` lets in. With `ipv6_too`, all IPv6 addresses are listened
-    on at the same port as well, where there are any. `share` limits all links together. When an engine with the same
-    secret is met, a copy, `new_secret` is called for another one.
+    on at the same port as well, where there are any. `share` limits all links together. When somebody with our secret
+    is met, `copy_met(we dialled)` may return another one: it is a copy, or ourselves if we dialled.
     Raises: ValueError when `listen` is no address; OSError when it cannot be listened on.
     """
     listeners = await _listen(Address.parse(listen, lowest_port=0), ipv6_too=ipv6_too)
     async with background() as nursery:
-        swarm = Swarm(handler, static_secret, listeners, nursery, admits, share or Share(), new_secret)
+        swarm = Swarm(handler, static_secret, listeners, nursery, admits, share or Share(), copy_met)
         nursery.start_soon(swarm._keep_dialing)
         nursery.start_soon(swarm._end_lost_links)
         nursery.start_soon(partial(trio.serve_listeners, swarm._accept, listeners, handler_nursery=nursery))

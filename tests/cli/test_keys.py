@@ -113,15 +113,17 @@ def test_a_copy_that_meets_its_original_goes_on_from_there(ddrive: Program, tmp_
     source = tmp_path / "tree"
     source.mkdir()
     key = ddrive.ask("import", source, "--name", "mine")["key"]
+    peer_key = ddrive.ask("status")["peer_key"]
     ddrive.ask("stop")
     shutil.copytree(ddrive.state, tmp_path / "copy" / "state", ignore=shutil.ignore_patterns("*.sock"))
     with program(tmp_path / "copy" / "state") as copy:
+        assert copy.ask("status")["peer_key"] == peer_key
         (source / "b").write_bytes(b"b" * 1000)
         ddrive.ask("import", source, key)
         copy.ask("peer", "add", ddrive.address)
         while copy.ask("info", key)["version"] < ddrive.ask("info", key)["version"]:
             pass
-        assert ddrive.ask("status")["peer_key"] != copy.ask("status")["peer_key"]
+        assert ddrive.ask("status")["peer_key"] == peer_key != copy.ask("status")["peer_key"]
         while copy.ask("info", key)["content"]["downloaded"] < 1:
             pass
         (source / "c").write_bytes(b"c" * 1000)

@@ -116,24 +116,28 @@ async def test_own_address_is_noticed() -> None:
     assert handler.calls == []
 
 
-@pytest.mark.parametrize("both_dial", [False, True])
-async def test_a_copy_with_our_key_is_linked_when_one_of_both_has_another_key(both_dial: bool) -> None:
-    fresh = iter(SECRETS[1:])
+@pytest.mark.parametrize("copy_dials", [False, True])
+async def test_a_copy_with_our_key_is_linked_when_it_has_another_key(copy_dials: bool) -> None:
+    met: list[bool] = []
+
+    def take_another(we_dialled: bool) -> bytes:
+        met.append(we_dialled)
+        return SECRETS[1]
+
     async with (
         open_swarm(near := Recorder(FEED), listen="127.0.0.1:0", static_secret=SECRETS[0]) as here,
         open_swarm(
-            far := Recorder(FEED), listen="127.0.0.1:0", static_secret=SECRETS[0], new_secret=lambda: next(fresh)
-        ) as there,
+            far := Recorder(FEED), listen="127.0.0.1:0", static_secret=SECRETS[0], copy_met=take_another
+        ) as copy,
     ):
-        here.add_peer(there.listen_addresses[0])
-        if both_dial:
-            there.add_peer(here.listen_addresses[0])
+        dialling, dialled = (copy, here) if copy_dials else (here, copy)
+        dialling.add_peer(dialled.listen_addresses[0])
         await near.wait_for("channel_opened")
         await far.wait_for("channel_opened")
-        assert there.public_key == static_public_key(SECRETS[1])
-        assert (here.public_key == static_public_key(SECRETS[0])) != both_dial
-        assert near.links[0].remote_public_key == there.public_key
-        assert here.peers()[0].connected
+        assert met == [copy_dials]
+        assert (here.public_key, copy.public_key) == tuple(map(static_public_key, SECRETS[:2]))
+        assert near.links[0].remote_public_key == copy.public_key
+        assert dialling.peers()[0].connected
 
 
 async def test_peer_that_comes_up_later_is_found() -> None:
