@@ -40,9 +40,12 @@ class Step:
     failed: bool = False
 
     def cannot_follow(self) -> bool:
-        """Tell whether the one before has failed; asked when its turn has come."""
-        before, self.before = self.before, None
-        return before is not None and before.failed
+        """Tell whether the one before has failed."""
+        return self.before is not None and self.before.failed
+
+    def end(self, *, failed: bool) -> None:
+        """Take note of how it ended; what was before it does not matter any more."""
+        self.failed, self.before = failed, None
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +60,8 @@ class _Waiting:
 
     def fail(self, error: BaseException) -> None:
         """Give it up, and with it what is to go behind it."""
-        self.error, self.step.failed = error, True
+        self.error = error
+        self.step.end(failed=True)
 
 
 class _Group(NamedTuple):
@@ -181,8 +185,8 @@ class AppendableFeed:
             with trio.CancelScope(shield=True):  # another task is writing it together with its own
                 await self._turn.acquire()
         try:
-            if waiting in self._waiting or (self._next is not None and waiting in self._next.members):
-                with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True):
+                while waiting in self._waiting or (self._next is not None and waiting in self._next.members):
                     await self._append_together(log)
         finally:
             self._turn.release()
@@ -208,6 +212,8 @@ class AppendableFeed:
             except BaseException as error:
                 failure = error
         if failure is None:
+            for waiting in group.members:
+                waiting.step.end(failed=False)
             self._show(unseen, group.staged.length)
             return
         log.abandon()
@@ -335,20 +341,24 @@ async def _staged(log: FeedLog, blocks: Sequence[Buffer], after: Staged | None =
         return log.stage(blocks, after)
     before = log.begin_staging(blocks, after)
     hashing: list[Grown] = []
-    failed: Exception | None = None
+    failed: list[Exception] = []
 
-    async def hash_beside() -> None:
-        hashing.append(await trio.to_thread.run_sync(log.grown, before, blocks, limiter=_limiter))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(hash_beside)
+    async def beside(work: Callable[[], None]) -> None:
         try:
-            await trio.to_thread.run_sync(log.stage_content, before, blocks, limiter=_limiter)
+            await trio.to_thread.run_sync(work, limiter=_limiter)
         except Exception as error:  # as it is, not in a group
-            failed = error
-    if failed is not None:
-        raise failed
-    return log.stage_nodes(before, hashing[0])
+            failed.append(error)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(beside, lambda: hashing.append(log.grown(before, blocks)))
+            nursery.start_soon(beside, lambda: log.stage_content(before, blocks))
+        if failed:
+            raise failed[0]
+        return log.stage_nodes(before, hashing[0])
+    except BaseException:
+        log.undo_staging(before)
+        raise
 
 
 async def _in_thread(log: FeedLog, work: Callable[[], None]) -> None:

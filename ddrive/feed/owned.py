@@ -5,9 +5,8 @@ that wait for a disk (`secure`, `sync_files`) touch only files, so that they can
 Source: feed.md sections 4.4 and 4.5.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from logging import getLogger
 from typing import NamedTuple, Self
 
@@ -193,7 +192,11 @@ class OwnedFeed(StoredFeed):
         Raises: NotWritable, TooLarge, Forked, CorruptStorage.
         """
         staged = self.stage(blocks)
-        self._sign(staged)
+        try:
+            self._write_signature(staged.length, self._signature_of(staged))
+        except BaseException:
+            self.abandon()
+            raise
         self.publish(staged)
         return staged.start
 
@@ -204,13 +207,17 @@ class OwnedFeed(StoredFeed):
         was staged last: while that is made durable this one can be written. `abandon` gives up both.
         """
         before = self.begin_staging(blocks, after)
-        self.stage_content(before, blocks)
-        return self.stage_nodes(before, self.grown(before, blocks))
+        try:
+            self.stage_content(before, blocks)
+            return self.stage_nodes(before, self.grown(before, blocks))
+        except BaseException:
+            self.undo_staging(before)
+            raise
 
     def begin_staging(self, blocks: Sequence[Buffer], after: Staged | None = None) -> Staged:
         """Tell who has to know that blocks are about to be written: the first step of `stage`.
 
-        Returns what they follow: `after`, or the feed as it is.
+        Returns what they follow: `after`, or the feed as it is. `undo_staging` has to be called when a step fails.
         """
         self.check_appendable(blocks)
         if self._staged is not after or self._staging:
@@ -229,8 +236,7 @@ class OwnedFeed(StoredFeed):
     def stage_content(self, before: Staged, blocks: Sequence[Buffer]) -> None:
         """Write blocks behind `before`. Like `grown`, fit for any thread."""
         if any(blocks):
-            with self._undone(before):
-                self._files.data.write_all(before.byte_length, blocks)
+            self._files.data.write_all(before.byte_length, blocks)
 
     def grown(self, before: Staged, blocks: Sequence[Buffer]) -> Grown:
         """Return the tree that `blocks` make of the one before them."""
@@ -240,9 +246,8 @@ class OwnedFeed(StoredFeed):
         """Write the nodes of blocks that `stage_content` has written: the last step of `stage`."""
         length = before.length + grown.added
         if grown.added:
-            with self._undone(before):
-                self._files.write_tail(2 * before.length, grown.tail)
-                self._files.write_nodes(grown.parents)
+            self._files.write_tail(2 * before.length, grown.tail)
+            self._files.write_nodes(grown.parents)
         self._staged = Staged(BlockIndex(before.length), length, before.byte_length + grown.size, grown.roots)
         self._staging = False
         return self._staged
@@ -256,8 +261,9 @@ class OwnedFeed(StoredFeed):
             self._files.sync_bitfield()
             self._unsynced_batches = 0
         self._files.sync_content()
+        signature = self._signature_of(staged)
         self._signing = True
-        self._sign(staged)
+        self._write_signature(staged.length, signature)
         self._files.sync_signatures()
         self._signing = False
 
@@ -286,15 +292,10 @@ class OwnedFeed(StoredFeed):
         self._staged = None
         self._damaged = self._damaged or self._signing
 
-    @contextmanager
-    def _undone(self, before: Staged) -> Iterator[None]:
-        """Cut off what was written behind `before` when it could not be completed."""
-        try:
-            yield
-        except BaseException:
-            self._staging = False
-            self._files.data.truncate(min(self._files.data.size(), before.byte_length))
-            raise
+    def undo_staging(self, before: Staged) -> None:
+        """Cut off what was written behind `before`, because it could not be completed."""
+        self._staging = False
+        self._files.data.truncate(min(self._files.data.size(), before.byte_length))
 
     # -- making it durable
 
@@ -322,7 +323,7 @@ class OwnedFeed(StoredFeed):
         self._files.sync_content()
         unsigned = self.signed_length < self.length
         if unsigned:
-            self._write_signature(self.roots, self.length)
+            self._write_signature(self.length, self._signature(self.roots, self.length))
         self._files.sync_signatures()
         if unsigned:  # nothing but an append, which waits for us, changes the length then
             self.signed_length = self.length
@@ -355,13 +356,18 @@ class OwnedFeed(StoredFeed):
         self._unsynced = True
         return CorruptStorage(str(error)) if self.writable else error
 
-    def _sign(self, staged: Staged) -> None:
-        if staged.length > staged.start or self.signed_length < staged.length:
-            self._write_signature(staged.roots, staged.length)
+    def _signature_of(self, staged: Staged) -> bytes | None:
+        """Return the signature that a staged append needs, None when it adds nothing to what is signed."""
+        if staged.length == staged.start and self.signed_length >= staged.length:
+            return None
+        return self._signature(staged.roots, staged.length)
 
-    def _write_signature(self, roots: list[Node], length: int) -> None:
-        if self._signer is not None:
-            self._files.write_signature(length, self._signer(signable(roots, length)))
+    def _signature(self, roots: list[Node], length: int) -> bytes | None:
+        return None if self._signer is None else self._signer(signable(roots, length))
+
+    def _write_signature(self, length: int, signature: bytes | None) -> None:
+        if signature is not None:
+            self._files.write_signature(length, signature)
 
     def _check_open(self) -> None:
         if self.closed:

@@ -297,7 +297,7 @@ class FeedService:
                 turn.begun.set()  # the next one goes on after the append below has taken its place
             index = await feed.append(blocks, expected_length=params["expected_length"], step=turn.step)
         except BaseException as error:
-            turn.step.failed, turn.step.before = True, None  # a row of failures is not kept
+            turn.step.end(failed=True)  # a row of failures is not kept
             if isinstance(error, BadHandle) and self._turns.get(params.get("handle")) is turn:
                 del self._turns[params.get("handle")]
             raise

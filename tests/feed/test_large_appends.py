@@ -1,6 +1,7 @@
 """Appends of many bytes: a thread makes the hashes while the blocks are written. The files are real."""
 
 import errno
+import threading
 import time
 
 import pytest
@@ -142,3 +143,80 @@ def staged_at_each_sync(feed, monkeypatch):
 
     monkeypatch.setattr(feed.log, "secure", slow)
     return found
+
+
+@pytest.mark.parametrize("blocks", [[b"small"], BLOCKS], ids=["small", "large"])
+async def test_cancelling_one_that_is_staged_ahead_spoils_nothing(tmp_path, monkeypatch, blocks):
+    feed = Feed(writer(directory=FileDirectory(tmp_path)))
+    monkeypatch.setattr(appending, "TOGETHER_BYTES", BESIDE_BYTES)
+    secure, gate = feed.log.secure, threading.Event()
+
+    def held_back(staged):
+        assert gate.wait(20)
+        secure(staged)
+
+    monkeypatch.setattr(feed.log, "secure", held_back)
+    found = {}
+
+    async def append(name, what):
+        found[name] = await feed.append(what), feed.length
+
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def cancelled():
+            with scope:
+                await append("second", BLOCKS)
+
+        async with feed._turn:
+            nursery.start_soon(append, "first", BLOCKS)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(cancelled)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(append, "third", blocks)
+            await trio.testing.wait_all_tasks_blocked()
+        await until(lambda: feed._next is not None)
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    size = len(BLOCKS)
+    assert found == {
+        "first": (0, found["first"][1]),
+        "second": (size, found["second"][1]),
+        "third": (2 * size, 2 * size + len(blocks)),
+    }
+    assert [feed.get_held(0), feed.get_held(size), feed.get_held(2 * size)] == [BLOCKS[0], BLOCKS[0], blocks[0]]
+    await feed.aclose()
+
+
+async def test_a_hash_that_fails_leaves_the_feed_usable(tmp_path, monkeypatch):
+    feed = Feed(writer([b"before"], FileDirectory(tmp_path)))
+
+    def fails(before, blocks):
+        raise MemoryError("too little")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feed.log, "grown", fails)
+        with pytest.raises(MemoryError):
+            await feed.append(BLOCKS)
+    assert (feed.length, (tmp_path / "data").stat().st_size) == (1, len(b"before"))
+    assert await feed.append(BLOCKS) == 1
+    await feed.aclose()
+
+
+async def test_a_signer_that_does_not_answer_leaves_the_feed_usable(monkeypatch):
+    feed = Feed(writer([b"before"]))
+    signer = feed.log._signer
+
+    def silent(message):
+        raise OSError(errno.EIO, "the token does not answer")
+
+    monkeypatch.setattr(feed.log, "_signer", silent)
+    with pytest.raises(OSError, match="token"):
+        await feed.append([b"given up"])
+    assert await feed.append([b"unsigned"], durable=False) == 1
+    with pytest.raises(OSError, match="token"):
+        await feed.flush()
+    monkeypatch.setattr(feed.log, "_signer", signer)
+    assert await feed.append([b"after"]) == 2
+    await feed.aclose()
