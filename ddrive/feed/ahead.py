@@ -35,8 +35,10 @@ class _Job(NamedTuple):
 class LoadAhead:
     """The loaded blocks of one feed, by index. Called from one thread; only the loading happens in others."""
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, *, unload: bool) -> None:
+        """`unload`: whether what was read is dropped from the kernel's cache, as it is in that of a mount then."""
         self._executor = executor
+        self._unload = unload
         self._jobs: dict[int, _Job] = {}  # by block, in the order of loading
         self._bytes = 0
 
@@ -51,7 +53,8 @@ class LoadAhead:
     def load(self, data: Storage, offset: int, leaves: Sequence[Node]) -> None:
         """Start loading neighbouring blocks, given their leaves and the place of the first one in `data`."""
         first = leaves[0].number >> 1
-        job = _Job(first, tuple(leaf.size for leaf in leaves), self._executor.submit(_load, data, offset, leaves))
+        loaded = self._executor.submit(_load, data, offset, leaves, self._unload)
+        job = _Job(first, tuple(leaf.size for leaf in leaves), loaded)
         for index, size in enumerate(job.sizes, first):
             self._jobs[index] = job
             self._bytes += size
@@ -101,7 +104,7 @@ class LoadAhead:
             self._bytes -= job.sizes[index - job.first]
 
 
-def _load(data: Storage, offset: int, leaves: Sequence[Node]) -> _Loaded:
+def _load(data: Storage, offset: int, leaves: Sequence[Node], unload: bool) -> _Loaded:
     size = sum(leaf.size for leaf in leaves)
     content = data.read(offset, size)
     view = memoryview(content)
@@ -111,7 +114,8 @@ def _load(data: Storage, offset: int, leaves: Sequence[Node]) -> _Loaded:
         block = view[place : place + leaf.size]
         place += leaf.size
         verified.append(len(block) == leaf.size and leaf_hash(block) == leaf.hash)
-    offset += size
-    behind = max(0, offset - BEHIND_BYTES)
-    data.unload(behind, offset - behind)
+    if unload:
+        offset += size
+        behind = max(0, offset - BEHIND_BYTES)
+        data.unload(behind, offset - behind)
     return _Loaded(content, tuple(verified))

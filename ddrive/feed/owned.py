@@ -157,7 +157,7 @@ class OwnedFeed(StoredFeed):
 
     def load_in(self, executor: Executor) -> None:
         """Read and check large blocks in threads, ahead of whoever reads them one after the other."""
-        self._ahead = LoadAhead(executor)
+        self._ahead = LoadAhead(executor, unload=False)
 
     def close(self) -> None:
         """Make everything durable and give the files back; further calls do nothing."""
@@ -344,6 +344,8 @@ class OwnedFeed(StoredFeed):
 
     def _note_verified(self, index: int) -> None:
         self._verified.add_block(index)
+
+    def _note_order(self, index: int) -> None:
         if self._ahead is None or self.byte_length < LARGE_BYTES * self.length:
             return
         self._in_order = self._in_order + 1 if index == self._following else 1

@@ -76,6 +76,7 @@ class StoredFeed:
         self.reads += 1
         if self._ahead and (loaded := self._ahead.take(index)) is not None:
             self._note_verified(index)
+            self._note_order(index)
             return loaded
         leaf = self._node(2 * index)
         start = self.byte_offset(index)
@@ -88,6 +89,7 @@ class StoredFeed:
             if leaf_hash(data) != leaf.hash:
                 raise self._lose(index)
             self._note_verified(index)
+            self._note_order(index)
         self._remember_start(index + 1, start + leaf.size)
         return data
 
@@ -226,6 +228,9 @@ class StoredFeed:
     def _note_verified(self, index: int) -> None:
         """Take note that block `index` on disk agrees with its leaf."""
         raise NotImplementedError
+
+    def _note_order(self, index: int) -> None:
+        """Take note that block `index` was given out, and verified for that."""
 
     def _load_pair(self, parent: Node) -> tuple[Node, Node] | None:
         """Return the checked children of a node that is certain, None when one is missing or does not fit."""

@@ -28,7 +28,7 @@ class FeedView(StoredFeed):
     def __init__(self, directory: Directory, key: PublicKey, executor: Executor | None = None) -> None:
         files = FeedFiles(directory, read_only=True)
         super().__init__(directory, files, Bitfield(), key)
-        self._ahead = LoadAhead(executor) if executor is not None else None
+        self._ahead = LoadAhead(executor, unload=True) if executor is not None else None
 
     def adopt(self, length: int, runs: Iterable[tuple[int, int]]) -> None:
         """Replace what is known: the owner has `length` blocks proven and holds those in `runs` (half-open).

@@ -248,3 +248,10 @@ def test_an_audit_reads_what_was_loaded_ahead_again(owned, tmp_path):
         file.seek(sum(map(len, LARGE[:12])))
         file.write(b"damage")
     assert owned.audit() == (99, [12])
+
+
+def test_what_is_given_to_peers_in_runs_is_not_loaded_ahead(owned, counted_reads):
+    for start in range(0, 96, 8):
+        assert owned.blocks(start, start + 8) == LARGE[start : start + 8]
+    owned.close()
+    assert sum(size for _, size in counted_reads if size >= 20_000) == sum(map(len, LARGE[:96]))
