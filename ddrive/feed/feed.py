@@ -140,6 +140,7 @@ class Feed(AppendableFeed):
             data = self.get_held(index)
             if data is not None:
                 self.log.misses += waited
+                self.log.note_order(index)
                 await self._give_way()
                 return data
             if not wait:

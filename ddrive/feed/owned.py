@@ -77,8 +77,8 @@ class OwnedFeed(StoredFeed):
         self.byte_length = merkle.total_size(self.roots)
         self.floor = 0  # blocks of a feed of ours that were signed for sure, while not all of them are here
         self.claimed: Callable[[], int] = lambda: 0  # the length that a peer says a feed of ours has
-        self._following = 0  # the block behind the one that was verified last
-        self._in_order = 0  # blocks verified one after the other
+        self._following = 0  # the block behind the one that a program has read last
+        self._in_order = 0  # blocks that it read one after the other
         self.forked = directory.exists(FORKED)
         self._staged: Staged | None = None  # the last one that is neither published nor abandoned
         self._staging = False  # another one is being written
@@ -345,7 +345,8 @@ class OwnedFeed(StoredFeed):
     def _note_verified(self, index: int) -> None:
         self._verified.add_block(index)
 
-    def _note_order(self, index: int) -> None:
+    def note_order(self, index: int) -> None:
+        """Take note that a program has read block `index`; when it reads large ones in order, load those behind it."""
         if self._ahead is None or self.byte_length < LARGE_BYTES * self.length:
             return
         self._in_order = self._in_order + 1 if index == self._following else 1

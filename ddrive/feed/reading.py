@@ -76,7 +76,6 @@ class StoredFeed:
         self.reads += 1
         if self._ahead and (loaded := self._ahead.take(index)) is not None:
             self._note_verified(index)
-            self._note_order(index)
             return loaded
         leaf = self._node(2 * index)
         start = self.byte_offset(index)
@@ -89,7 +88,6 @@ class StoredFeed:
             if leaf_hash(data) != leaf.hash:
                 raise self._lose(index)
             self._note_verified(index)
-            self._note_order(index)
         self._remember_start(index + 1, start + leaf.size)
         return data
 
@@ -148,6 +146,9 @@ class StoredFeed:
                 gapless = len(leaves) == len(wanted) == (wanted[-1] - wanted[0] + 1 if wanted else 0)
                 if offset is not None and gapless and sum(leaf.size for leaf in leaves) <= MAX_AHEAD_BYTES:
                     ahead.load(self._files.data, offset, leaves)
+
+    def note_order(self, index: int) -> None:
+        """Take note that a program has read block `index`, and will maybe read those behind it."""
 
     def byte_offset(self, index: int) -> int | None:
         """Return where block `index` starts in the content of the feed, None when the nodes for it are missing."""
@@ -228,9 +229,6 @@ class StoredFeed:
     def _note_verified(self, index: int) -> None:
         """Take note that block `index` on disk agrees with its leaf."""
         raise NotImplementedError
-
-    def _note_order(self, index: int) -> None:
-        """Take note that block `index` was given out, and verified for that."""
 
     def _load_pair(self, parent: Node) -> tuple[Node, Node] | None:
         """Return the checked children of a node that is certain, None when one is missing or does not fit."""
