@@ -17,8 +17,23 @@ from ddrive.feed.storage import Storage
 from ddrive.ids import Node
 
 JOB_BLOCKS = 8  # read by one thread in one go: a hand-over costs about as much as hashing one block
+JOBS_AHEAD = 3  # of who reads in order: one is waited for, the others keep two threads busy
 MAX_AHEAD_BYTES = 8 * 1024 * 1024  # of one feed, read and not yet taken
 BEHIND_BYTES = 4 * 1024 * 1024  # dropped once more with each job: the kernel only drops whole pages, of up to 2 MiB
+
+
+class InOrder:
+    """Notices a program that reads one block after the other."""
+
+    def __init__(self) -> None:
+        self._following = 0  # the block behind the one that was read last
+        self._count = 0
+
+    def ahead_of(self, index: int) -> range:
+        """Take note that block `index` was read; return the blocks to load now, mostly none."""
+        self._count = self._count + 1 if index == self._following else 1
+        self._following = index + 1
+        return range(index + 1, index + 1 + (0 if self._count % JOB_BLOCKS else JOBS_AHEAD * JOB_BLOCKS))
 
 
 class _Loaded(NamedTuple):

@@ -24,7 +24,7 @@ from ddrive.errors import (
     WrongKey,
 )
 from ddrive.feed import merkle
-from ddrive.feed.ahead import JOB_BLOCKS, LoadAhead
+from ddrive.feed.ahead import InOrder, LoadAhead
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import Buffer, signable
 from ddrive.feed.layout import FeedFiles
@@ -36,7 +36,6 @@ from ddrive.feed.storage import FORKED, KEY, SECRET_KEY, Directory, read_small, 
 from ddrive.ids import BlockIndex, Node, PublicKey, short
 
 LARGE_BYTES = 16 * 1024  # of a block on average: from here on checking it takes longer than handing it to a thread
-JOBS_AHEAD = 3  # one is waited for, the others keep two threads busy
 MAX_APPEND_BYTES = MAX_BLOCK_BYTES - 8192  # a longer block and its proof would not fit into a frame of 8 MiB
 
 Room = Callable[[int, int], bool]  # asked whether there is room for so many bytes at a block, before they are written
@@ -77,8 +76,7 @@ class OwnedFeed(StoredFeed):
         self.byte_length = merkle.total_size(self.roots)
         self.floor = 0  # blocks of a feed of ours that were signed for sure, while not all of them are here
         self.claimed: Callable[[], int] = lambda: 0  # the length that a peer says a feed of ours has
-        self._following = 0  # the block behind the one that a program has read last
-        self._in_order = 0  # blocks that it read one after the other
+        self._order = InOrder()
         self.forked = directory.exists(FORKED)
         self._staged: Staged | None = None  # the last one that is neither published nor abandoned
         self._staging = False  # another one is being written
@@ -103,7 +101,7 @@ class OwnedFeed(StoredFeed):
 
         Raises: AlreadyExists, StorageLocked, WrongKey when the secret key belongs to another feed.
         """
-        _check_secret_key(key, secret_key, signing)
+        signing.check(key, secret_key)
         directory.lock()
         try:
             if directory.exists(KEY):
@@ -144,7 +142,7 @@ class OwnedFeed(StoredFeed):
                 raise WrongKey(f"feed {short(stored)} is stored here, not {short(key)}")
             if secret_key is None and directory.exists(SECRET_KEY):
                 secret_key = read_small(directory, SECRET_KEY, crypto.SECRET_KEY_BYTES) or None
-            _check_secret_key(stored, secret_key, signing)
+            signing.check(stored, secret_key)
             files = FeedFiles(directory, cache_bytes=cache_bytes)
             try:
                 return cls(directory, files, stored, secret_key, signing)
@@ -349,10 +347,8 @@ class OwnedFeed(StoredFeed):
         """Take note that a program has read block `index`; when it reads large ones in order, load those behind it."""
         if self._ahead is None or self.byte_length < LARGE_BYTES * self.length:
             return
-        self._in_order = self._in_order + 1 if index == self._following else 1
-        self._following = index + 1
-        if self._in_order % JOB_BLOCKS == 0:
-            self.load_ahead(index + 1, index + 1 + JOBS_AHEAD * JOB_BLOCKS)
+        if unread := self._order.ahead_of(index):
+            self.load_ahead(unread.start, unread.stop)
 
     def _lose(self, index: int) -> DriveError:
         error = super()._lose(index)
@@ -401,8 +397,3 @@ class OwnedFeed(StoredFeed):
         for block in blocks:
             if len(block) > MAX_APPEND_BYTES:
                 raise TooLarge(f"a block of {len(block)} bytes is over the limit of {MAX_APPEND_BYTES}")
-
-
-def _check_secret_key(key: PublicKey, secret_key: bytes | None, signing: Signing) -> None:
-    if secret_key is not None and signing.sign is None and crypto.KeyPair.from_secret_key(secret_key).public_key != key:
-        raise WrongKey(f"the secret key is not the one of feed {short(key)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ddrive import crypto
-from ddrive.errors import InvalidProof
+from ddrive.errors import InvalidProof, WrongKey
 from ddrive.ids import PublicKey, short
 
 Sign = Callable[[bytes], bytes]  # message -> signature of 64 bytes; the same for the same message; may run in a thread
@@ -21,6 +21,13 @@ class Signing:
 
     sign: Sign | None = None
     verify: Verify = crypto.verify
+
+    def check(self, key: PublicKey, secret_key: bytes | None) -> None:
+        """Raise WrongKey when `secret_key`, if it is what signs, belongs to another feed than `key`."""
+        if secret_key is None or self.sign is not None:
+            return
+        if crypto.KeyPair.from_secret_key(secret_key).public_key != key:
+            raise WrongKey(f"the secret key is not the one of feed {short(key)}")
 
     def signer(self, key: PublicKey, secret_key: bytes | None) -> Sign | None:
         """Return what signs for the feed `key`, None when it cannot be appended to."""
