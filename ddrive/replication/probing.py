@@ -98,7 +98,8 @@ class Prober:
         the nodes to the left of the way up from it are our roots.
         """
         index = self._local.length
-        if any(probe.index == index and probe.seek is None for peer in self._peers.values() for probe in peer.probes):
+        probes = [probe for peer in self._peers.values() for probe in peer.probes if probe.seek is None]
+        if any(probe.index == index and not probe.overdue for probe in probes):
             return None
         able = [peer for peer in self._peers.values() if self._ties(peer)]
         if not able:

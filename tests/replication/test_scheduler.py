@@ -490,6 +490,16 @@ def test_a_peer_that_does_not_tie_though_it_could_is_passed_over():
     assert (bench.asked(silent), bench.asked(other)) == ([3], [8])
 
 
+def test_another_peer_ties_when_the_first_one_stays_silent():
+    bench = Bench(Local(3), request_timeout_s=5, eager_length=True)
+    silent, other = bench.join((0, 9)), bench.join((0, 9))
+    asked = bench.asked(silent) + bench.asked(other)
+    assert asked.count(3) == 1
+    bench.run(bench.scheduler.untied(silent, 8, bench.now))
+    bench.tick(6)
+    assert (bench.asked(silent).count(3), bench.asked(other).count(3)) == (1, 1)
+
+
 def test_nothing_beyond_is_asked_for_while_an_untied_tree_waits_to_be_tied():
     local = Local(3)
     bench = Bench(local)
