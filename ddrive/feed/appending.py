@@ -237,7 +237,7 @@ class AppendableFeed:
         if not members:
             return None
         try:
-            return _Group(members, await _staged(log, blocks, after))
+            return _Group(members, await _staged(log, blocks, after, through=True))
         except BaseException as error:
             for waiting in members:
                 waiting.fail(error)
@@ -335,8 +335,10 @@ class AppendableFeed:
             raise Closed(f"feed {self.name} is closed")
 
 
-async def _staged(log: FeedLog, blocks: Sequence[Buffer], after: Staged | None = None) -> Staged:
-    """Stage an append; of many bytes one thread makes the hashes while another one writes."""
+async def _staged(
+    log: FeedLog, blocks: Sequence[Buffer], after: Staged | None = None, *, through: bool = False
+) -> Staged:
+    """Stage an append; of many bytes one thread makes the hashes while another one writes, `through` to the disk."""
     if not log.blocking or sum(map(len, blocks)) < BESIDE_BYTES:
         return log.stage(blocks, after)
     before = log.begin_staging(blocks, after)
@@ -352,7 +354,7 @@ async def _staged(log: FeedLog, blocks: Sequence[Buffer], after: Staged | None =
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(beside, lambda: hashing.append(log.grown(before, blocks)))
-            nursery.start_soon(beside, lambda: log.stage_content(before, blocks))
+            nursery.start_soon(beside, lambda: log.stage_content(before, blocks, through=through))
         if failed:
             raise failed[0]
         return log.stage_nodes(before, hashing[0])

@@ -4,7 +4,6 @@ So a file of any size is appended without going through the memory of the one wh
 crossing a socket: the open file does.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, overload
 
@@ -12,6 +11,7 @@ import trio
 
 from ddrive.errors import SourceChanged
 from ddrive.feed.hashing import Buffer
+from ddrive.feed.uncached import read_into
 
 _threads = trio.CapacityLimiter(16)  # reading; apart from those that write, which must not wait for a slow file
 
@@ -67,7 +67,7 @@ class FileBlocks(Sequence[bytes]):
             end = start + run.size
             done = start
             while done < end:
-                count = os.preadv(self.file.fileno(), [memory[done:end]], run.offset + done - start)
+                count = read_into(self.file.fileno(), memory[done:end], run.offset + done - start)
                 if not count:
                     raise SourceChanged("a file became shorter while it was stored")
                 done += count

@@ -298,7 +298,7 @@ class FeedLog(OwnedFeed):
         start, size = self._start_of(index, fresh), sum(map(len, values))
         if size:
             try:
-                self._files.data.write_all(start, values)
+                self._files.data.write_through(start, values)
             except OSError as error:
                 if error.errno in (errno.EFBIG, errno.EINVAL):
                     raise InvalidProof(f"feed {short(self.key)} is larger than files can be here") from error

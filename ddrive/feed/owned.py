@@ -231,13 +231,14 @@ class OwnedFeed(StoredFeed):
         self._staging = True
         return before
 
-    def stage_content(self, before: Staged, blocks: Sequence[Buffer]) -> None:
-        """Write blocks behind `before`. Like `grown`, fit for any thread."""
+    def stage_content(self, before: Staged, blocks: Sequence[Buffer], *, through: bool = False) -> None:
+        """Write blocks behind `before`, `through` to the disk if they are secured next. Fit for any thread."""
         if any(blocks):
-            self._files.data.write_all(before.byte_length, blocks)
+            data = self._files.data
+            (data.write_through if through else data.write_all)(before.byte_length, blocks)
 
     def grown(self, before: Staged, blocks: Sequence[Buffer]) -> Grown:
-        """Return the tree that `blocks` make of the one before them."""
+        """Return the tree that `blocks` make of the one before them. Fit for any thread."""
         return merkle.grow(before.roots, before.length, blocks)
 
     def stage_nodes(self, before: Staged, grown: Grown) -> Staged:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from ddrive.errors import StorageLocked
 from ddrive.feed.hashing import Buffer
+from ddrive.feed.uncached import UNCACHED_BYTES, write_pieces
 
 KEY, SECRET_KEY, TREE, SIGNATURES, BITFIELD, DATA = "key", "secret_key", "tree", "signatures", "bitfield", "data"
 FORKED = "forked"  # evidence of two histories under one key; not known to npm peers
@@ -23,6 +24,7 @@ FILE_NAMES = (KEY, SECRET_KEY, TREE, SIGNATURES, BITFIELD, DATA, "name", FORKED)
 _PUNCH_HOLE_KEEP_SIZE = 0x03  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE of <linux/falloc.h>
 _LARGE_BYTES = 4096  # pieces of this size on average cost less to write one by one than to join
 _ZEROS = bytes(1 << 16)
+_MAX_PIECES = os.sysconf("SC_IOV_MAX")
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
@@ -61,6 +63,9 @@ class Storage(Protocol):
 
     def write_all(self, offset: int, pieces: Sequence[Buffer]) -> None:
         """Write all pieces one after the other from `offset` on."""
+
+    def write_through(self, offset: int, pieces: Sequence[Buffer]) -> None:
+        """Do as `write_all`, for what is to be durable soon and is not read again soon, unless it is small."""
 
     def size(self) -> int:
         """Return the size of the file in bytes."""
@@ -145,10 +150,25 @@ class FileStorage:
     def write_all(self, offset: int, pieces: Sequence[Buffer]) -> None:
         """Write all pieces one after the other from `offset` on; large ones without putting them together first."""
         size = sum(map(len, pieces))
-        if len(pieces) == 1 or size < len(pieces) * _LARGE_BYTES or len(pieces) > os.sysconf("SC_IOV_MAX"):
+        if len(pieces) == 1 or size < len(pieces) * _LARGE_BYTES or len(pieces) > _MAX_PIECES:
             self.write(offset, pieces[0] if len(pieces) == 1 else b"".join(pieces))
         elif (written := os.pwritev(self._fd, pieces, offset)) < size:
             self.write(offset + written, b"".join(pieces)[written:])
+
+    def write_through(self, offset: int, pieces: Sequence[Buffer]) -> None:
+        """Write all pieces, large ones past the kernel's cache; small ones share their pages, and may be a trie's."""
+        size = sum(map(len, pieces))
+        if size < max(UNCACHED_BYTES, len(pieces) * _LARGE_BYTES):
+            self.write_all(offset, pieces)
+            return
+        written = 0
+        for start in range(0, len(pieces), _MAX_PIECES):
+            some = pieces[start : start + _MAX_PIECES]
+            whole = sum(map(len, some))
+            count = write_pieces(self._fd, some, offset + written)
+            if count < whole:
+                self.write(offset + written + count, b"".join(some)[count:])
+            written += whole
 
     def size(self) -> int:
         """Return the size of the file in bytes."""
@@ -277,6 +297,10 @@ class MemoryStorage:
     def write_all(self, offset: int, pieces: Sequence[Buffer]) -> None:
         """Write all pieces one after the other from `offset` on."""
         self.write(offset, b"".join(pieces))
+
+    def write_through(self, offset: int, pieces: Sequence[Buffer]) -> None:
+        """Write all pieces."""
+        self.write_all(offset, pieces)
 
     def size(self) -> int:
         """Return the size of the file in bytes."""

@@ -9,7 +9,7 @@ from ddrive.feed.hashing import Buffer
 from ddrive.feed.storage import BITFIELD, DATA, FILE_NAMES, SIGNATURES, TREE, Directory, FileDirectory, Storage
 
 _GROWING = (TREE, SIGNATURES, BITFIELD, DATA)
-_OPTIONAL = ("write_all", "punch", "extents", "preload", "unload")
+_OPTIONAL = ("write_all", "write_through", "punch", "extents", "preload", "unload")
 _PIECE_BYTES = 1 << 16
 
 
@@ -46,6 +46,10 @@ class CompletedStorage:
     def write_all(self, offset: int, pieces: Sequence[Buffer]) -> None:
         """Write all pieces in one."""
         self.write(offset, b"".join(pieces))
+
+    def write_through(self, offset: int, pieces: Sequence[Buffer]) -> None:
+        """Write all pieces."""
+        self.write_all(offset, pieces)
 
     def punch(self, offset: int, size: int) -> None:
         """Overwrite the range with zeros: no space is freed."""

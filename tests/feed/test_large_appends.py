@@ -39,14 +39,15 @@ async def test_the_files_are_those_of_small_appends(tmp_path, durable):
 @pytest.mark.parametrize("durable", [True, False])
 async def test_a_full_disk_leaves_the_feed_as_it_was(tmp_path, monkeypatch, durable):
     feed = Feed(writer([b"before"], FileDirectory(tmp_path)))
-    write_all = FileStorage.write_all
+    name = "write_through" if durable else "write_all"
+    write = getattr(FileStorage, name)
 
     def full(self, offset, pieces):
-        write_all(self, offset, pieces[:3])
+        write(self, offset, pieces[:3])
         raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(FileStorage, "write_all", full)
+        patch.setattr(FileStorage, name, full)
         with pytest.raises(OSError, match="no space left"):
             await feed.append(BLOCKS, durable=durable)
     assert (feed.length, (tmp_path / "data").stat().st_size) == (1, len(b"before"))

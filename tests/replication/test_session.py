@@ -81,7 +81,7 @@ async def test_a_lie_among_blocks_that_came_together_ends_the_link_and_keeps_tho
 async def test_a_disk_without_room_is_not_the_fault_of_the_peer(autojump_clock, monkeypatch, what):
     writer, reader = Place(600), Place()
     log, dice = reader.feed.log, random.Random(1)
-    owner, name = (log._files.data, "write_all") if what == "write_data" else (log._files, what)
+    owner, name = (log._files.data, "write_through") if what == "write_data" else (log._files, what)
     write = getattr(owner, name)
     until_s = trio.current_time() + 60.0
 

@@ -1,0 +1,81 @@
+"""Large pieces are stored alike by file systems that can do without the kernel's cache and by those that cannot."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from ddrive.feed.file_blocks import FileBlocks, Place
+from ddrive.feed.storage import FileDirectory, FileStorage
+from ddrive.feed.uncached import UNCACHED_BYTES, is_sound, read_into, write_pieces
+
+SHIFT = 1234  # as in a feed, where blocks seldom begin with a page
+IN_MEMORY = "/dev/shm"  # a tmpfs, which is nothing but cache
+
+
+@pytest.fixture(params=["disk", "memory"])
+def place(request, tmp_path):
+    if request.param == "disk":
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
+        yield Path(directory)
+
+
+def test_large_pieces_lie_where_they_belong(place):
+    storage = FileDirectory(place).open("data", create=True)
+    pieces = [os.urandom(UNCACHED_BYTES - 1) for _ in range(20)]
+    storage.write(0, b"x" * SHIFT)
+    storage.write_through(SHIFT, pieces[:1])
+    offset = SHIFT + len(pieces[0])
+    storage.write_through(offset, pieces[1:])
+    storage.write(offset, b"y")
+    content = b"x" * SHIFT + pieces[0] + b"y" + b"".join(pieces[1:])[1:]
+    assert storage.read(0, len(content) + 1) == content
+    storage.sync()
+    assert storage.read(SHIFT, len(content)) == content[SHIFT:]
+    storage.close()
+
+
+def test_more_pieces_than_one_call_takes(place):
+    storage = FileDirectory(place).open("data", create=True)
+    pieces = [os.urandom(4100)] * (os.sysconf("SC_IOV_MAX") + 5)
+    storage.write_through(SHIFT, pieces)
+    assert storage.read(SHIFT, 4100 * len(pieces) + 1) == b"".join(pieces)
+    storage.close()
+
+
+def test_blocks_are_read_from_a_file_of_any_file_system(place):
+    content = os.urandom(3 * UNCACHED_BYTES + 5)
+    (place / "file").write_bytes(content)
+    with (place / "file").open("rb") as file:
+        blocks = FileBlocks(file, [Place(1, UNCACHED_BYTES), Place(UNCACHED_BYTES + 1, 10), Place(len(content) - 3, 3)])
+        assert b"".join(blocks.load()) == content[1 : UNCACHED_BYTES + 11] + content[-3:]
+
+
+def test_other_errors_are_told(place):
+    (place / "file").write_bytes(bytes(10))
+    fd = os.open(place / "file", os.O_RDONLY)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        write_pieces(fd, [bytes(UNCACHED_BYTES)], 0)
+    assert read_into(fd, memoryview(bytearray(20)), 0) == 10
+    assert read_into(fd, memoryview(bytearray(20)), 10) == 0
+    os.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        read_into(fd, memoryview(bytearray(20)), 0)
+
+
+def test_a_full_file_system_is_told(place):
+    storage = FileStorage(os.open("/dev/full", os.O_WRONLY))
+    with pytest.raises(OSError, match="No space left"):
+        storage.write_through(0, [bytes(UNCACHED_BYTES)] * 2)
+    storage.close()
+
+
+@pytest.mark.parametrize(
+    ("release", "sound"),
+    [("6.16.0", True), ("7.0-rc1", True), ("6.18.44-fc", True), ("6.15.9-arch1", False), ("5.10.0-30-amd64", False)],
+)
+def test_only_kernels_without_known_faults_are_asked(release, sound):
+    assert is_sound(release) is sound
