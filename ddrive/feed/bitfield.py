@@ -154,6 +154,17 @@ class Bitfield:
         page = self._tree.get(node >> 14)
         return page is not None and page[node & 16383] == 1
 
+    def known_leaves(self, start: int, end: int) -> bool:
+        """Tell whether the leaves of the blocks `start` up to `end` are all known."""
+        while start < end:
+            first = start & -BLOCKS_PER_PAGE
+            stop = min(end, first + BLOCKS_PER_PAGE)
+            page = self._tree.get(start >> 13)
+            if page is None or page.count(1, 2 * (start - first), 2 * (stop - first), 2) < stop - start:
+                return False
+            start = stop
+        return True
+
     def digest(self, block: int) -> int:
         """Return `merkle.digest` of `block`; within a page it looks at the bits directly, in a third of the time."""
         page = self._tree.get(block >> 13)

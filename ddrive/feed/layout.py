@@ -27,6 +27,8 @@ _log = getLogger(__name__)
 
 _MAGIC = b"\x05\x02\x57"
 _NODE = Struct(">32sQ")
+_LEAF_AND_PARENT = Struct(">32sQ40x")
+_BLANK = (bytes(HASH_BYTES), 0)
 _NO_HASH = bytes(HASH_BYTES)
 _NO_SIGNATURE = bytes(SIGNATURE_BYTES)
 _PAGE_SIZE = TREE_PAGE_NODES * NODE_BYTES
@@ -98,6 +100,18 @@ class FeedFiles:
                 self._high.clear()
             self._high[number] = node
         return node
+
+    def leaves(self, start: int, end: int) -> list[tuple[bytes, int]] | None:
+        """Return (hash, size) of the stored leaves of the blocks `start` up to `end`, None when one is blank."""
+        found: list[tuple[bytes, int]] = []
+        while start < end:
+            number = start >> 7
+            page = self._pages.get(number) or self._load_page(number)
+            stop = min(end, (number + 1) << 7)
+            low, high = (start & 127) * 2 * NODE_BYTES, ((stop - 1) & 127) * 2 * NODE_BYTES + 2 * NODE_BYTES
+            found += _LEAF_AND_PARENT.iter_unpack(memoryview(page)[low:high])
+            start = stop
+        return None if _BLANK in found else found
 
     def write_nodes(self, nodes: Iterable[Node]) -> None:
         """Store nodes, neighbours with one write."""

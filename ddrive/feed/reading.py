@@ -75,7 +75,7 @@ class StoredFeed:
             self.used[index >> SEGMENT_BITS] = None
         self.reads += 1
         if self._ahead and (loaded := self._ahead.take(index)) is not None:
-            self._note_verified(index)
+            self._note_verified(index, index + 1)
             return loaded
         leaf = self._node(2 * index)
         start = self.byte_offset(index)
@@ -87,7 +87,7 @@ class StoredFeed:
         if not self._verified.has(index):
             if leaf_hash(data) != leaf.hash:
                 raise self._lose(index)
-            self._note_verified(index)
+            self._note_verified(index, index + 1)
         self._remember_start(index + 1, start + leaf.size)
         return data
 
@@ -98,26 +98,25 @@ class StoredFeed:
         """
         if self.closed or self._bits.held(start, end) < end - start:
             return None
-        leaves = [leaf for index in range(start, end) if (leaf := self._node(2 * index)) is not None]
+        leaves = self._leaves(start, end)
         offset = self.byte_offset(start)
-        size = sum(leaf.size for leaf in leaves)
-        if offset is None or len(leaves) < end - start or size > MAX_BLOCK_BYTES:
+        size = sum([size for _, size in leaves]) if leaves else 0
+        if leaves is None or offset is None or size > MAX_BLOCK_BYTES:
             return None
         data = self._files.data.read(offset, size)
         found: list[bytes] = []
         place = 0
-        for index, leaf in enumerate(leaves, start):
-            block = data[place : place + leaf.size]
-            place += leaf.size
-            if not self._verified.has(index):
-                if leaf_hash(block) != leaf.hash:
-                    return None
-                self._note_verified(index)
-            found.append(block)
+        for _, size in leaves:
+            found.append(data[place : place + size])
+            place += size
+        if self._verified.held(start, end) < end - start:
+            if any(leaf_hash(block) != digest for block, (digest, _) in zip(found, leaves, strict=True)):
+                return None
+            self._note_verified(start, end)
         self.reads += len(found)
         if self.used is not None:
             self.used.update(dict.fromkeys(range(start >> SEGMENT_BITS, (end - 1 >> SEGMENT_BITS) + 1)))
-        return found if place == len(data) else None
+        return found
 
     def loaded_run(self, index: int, max_bytes: int) -> tuple[bytes | memoryview, int] | None:
         """Return blocks from `index` on that were loaded ahead together, and how many: as `LoadAhead.take_run`."""
@@ -226,8 +225,12 @@ class StoredFeed:
         """Return a stored node that was verified before it was written, None when it is missing."""
         raise NotImplementedError
 
-    def _note_verified(self, index: int) -> None:
-        """Take note that block `index` on disk agrees with its leaf."""
+    def _leaves(self, start: int, end: int) -> list[tuple[bytes, int]] | None:
+        """Return (hash, size) of the leaves of the blocks `start` up to `end`; None unless `_node` has all of them."""
+        return self._files.leaves(start, end) if self._bits.known_leaves(start, end) else None
+
+    def _note_verified(self, start: int, end: int) -> None:
+        """Take note that the blocks `start` up to `end` on disk agree with their leaves."""
         raise NotImplementedError
 
     def _load_pair(self, parent: Node) -> tuple[Node, Node] | None:

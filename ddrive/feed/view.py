@@ -77,5 +77,8 @@ class FeedView(StoredFeed):
         # beyond the length the owner may just be writing
         return self._files.node(number) if flat.right_span(number) < 2 * self.length else None
 
-    def _note_verified(self, index: int) -> None:
+    def _leaves(self, start: int, end: int) -> list[tuple[bytes, int]] | None:
+        return self._files.leaves(start, end) if end <= self.length else None
+
+    def _note_verified(self, start: int, end: int) -> None:
         pass

@@ -134,11 +134,10 @@ class Walk:
                 check_child(node, parent, index - 1, digit)
             if not node.key:
                 continue
-            rows, _ = node.rows()
-            position = bisect_left(rows, index)
-            if position < len(rows) and rows[position] < self._end:
+            start = node.first_row(index)
+            if start and (row := node.numbers[start - 1]) < self._end:
                 mark = len(stack)
-                if self._expand(node, position):
+                if self._expand(node, row, start):
                     await self._settle(mark)
             elif not (self._after and len(node.parts) == len(self._prefix.parts)):
                 found.append(node)
@@ -146,17 +145,15 @@ class Walk:
         self._ready = found
         return bool(found)
 
-    def _expand(self, node: TrieNode, position: int) -> bool:
-        """Stack what the row at `position` of `node` points at, and the node itself.
+    def _expand(self, node: TrieNode, row: int, start: int) -> bool:
+        """Stack what row `row` of `node`, whose bits are at `start`, points at, and the node itself.
 
         Tells whether several of them have the same digit, so that their order depends on their keys.
         """
-        rows, starts = node.rows()
-        row = rows[position]
         own = node.digit(row)
         ranks = self._ranks
         order = [(ranks[own], -1, node.seq)]
-        for slot, seq in node.pointers_at(starts[position]):
+        for slot, seq in node.pointers_at(start):
             order.append((ranks[slot], slot, seq))
         order.sort()
         row += 1

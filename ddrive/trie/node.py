@@ -153,6 +153,28 @@ class TrieNode(KeyPath):
             raise self.fault("it points to no older block")
         return seq
 
+    def first_row(self, row: int) -> int:
+        """Return where in `numbers` the bits of the first used row from `row` on are, 0 when there is none.
+
+        The row itself is before them. Nothing is kept, unlike by `rows`: for a walk, which comes by once.
+        Raises: InvalidNode.
+        """
+        numbers = self.numbers
+        count, position, last = len(numbers) - 1, 1, -1
+        while position < count:
+            used, bits = numbers[position], numbers[position + 1]
+            following = position + 2 + bits.bit_count()
+            if not last < used or following > count + 1:
+                raise self.fault(f"row {used} of its table is out of order or cut short")
+            if used >= row:
+                if used >= self.length or bits >> (MAX_SLOT + 1):
+                    raise self.fault(f"row {used} of its table is out of range")
+                return position + 1
+            position, last = following, used
+        if position <= count:
+            raise self.fault("its table is cut short")
+        return 0
+
     def _index(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         rows: list[int] = []
         starts: list[int] = []
