@@ -37,6 +37,7 @@ from mountd.errnos import to_exit_code
 from mountd.files import load_json, save_json
 from mountd.finding import Finder, open_finder
 from mountd.identity import Identity
+from mountd.interpreter import tune
 from mountd.keeping import Keeping
 from mountd.keys import Keys
 from mountd.keys_guard import Guard
@@ -291,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each open feed needs several descriptors
         configure(config.log_level)
+        tune()
         trio.run(run_engine, config)
     except (DriveError, OSError) as error:
         sys.stderr.write(f"ddrive: {error}\n")

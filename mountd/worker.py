@@ -5,7 +5,6 @@ a stat of the mountpoint is answered, or `{"error": {"code", "message"}}`. The p
 is gone, whoever ended it; SIGTERM and SIGINT detach it at once, busy or not.
 """
 
-import gc
 import json
 import logging
 import math
@@ -24,14 +23,12 @@ from ddrive.ids import PublicKey
 from ddrive.store.attached import Attached, open_attached
 from mountd.editing import Editor
 from mountd.face import DriveFace
+from mountd.interpreter import tune
 from mountd.logs import configure, open_log
 from mountd.session import MountOptions, serve_mount
 from mountd.versions import VersionedDrive, unlisted
 from mountd.vfs import Vfs
 from mountd.writing import Writing, serve_writing
-
-GC_OBJECTS = 100_000  # made between two searches for cycles (default 700): a listing makes many, and few cycles
-SWITCH_INTERVAL_S = 0.0002  # a thread that has checked a block waits no longer for the interpreter (default 5 ms)
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +64,7 @@ def main() -> int:
             return 1
         options = WorkerOptions.from_json(told)
         _log_to(options)
-        gc.set_threshold(GC_OBJECTS)
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        tune()
         trio.run(run_worker, options)
     except (DriveError, OSError, ValueError) as error:
         log.error("mount failed: why=%s", error)

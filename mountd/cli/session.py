@@ -21,6 +21,7 @@ from mountd.cli import report
 from mountd.cli.options import Common
 from mountd.client import connect_engine
 from mountd.errnos import EXIT_TRY_AGAIN
+from mountd.interpreter import tune
 
 SILENT_S = 10.0  # somebody who waits longer is told why
 POLL_S = 1.0  # between two looks at whether anything arrives
@@ -37,6 +38,7 @@ class Session:
         self.common = common
         self.engine = engine
         self.opened: PublicKey | None = None  # the drive that is read here
+        self.about: dict[str, Any] = {}  # what the engine says of it: "key", "url", "dialect"
         self.explained = False  # why nothing of that drive comes was said
         self.private = False  # drives that are opened are to be shown to nobody
         self.exit_code = 0  # of a verb that did what could be done
@@ -91,10 +93,10 @@ class Session:
     ) -> AsyncIterator["ddrive.drive.Drive"]:
         """Open the drive at the version that `ref` names, in this process: the engine fetches what is missing."""
         await self.doubt(peers or [])
-        opened = await self.call(
+        self.about = await self.call(
             "drive.open", key=ref.key.hex(), dialect=ref.dialect, peers=peers or [], private=self.private, wait_s=wait_s
         )
-        store = self.engine.store(DIALECTS[opened["dialect"]])
+        store = self.engine.store(DIALECTS[self.about["dialect"]])
         self.opened = PublicKey(ref.key)
         drive = await ddrive.drive.open_drive(store, key=self.opened)
         try:
@@ -204,6 +206,7 @@ async def _reason(session: Session, key: PublicKey | None = None) -> str | None:
 
 def run(common: Common, verb: Callable[[Session], Awaitable[None]]) -> None:
     """Run `verb` with a connection to the engine, which is started when it may be and none runs."""
+    tune()
     if code := trio.run(_run, common, verb):
         raise typer.Exit(code)
 

@@ -1,0 +1,22 @@
+"""How the interpreter is set in all our processes."""
+
+import ctypes
+import gc
+import sys
+
+GC_OBJECTS = 100_000  # made between two searches for cycles (default 700): a listing makes many, and few cycles
+SWITCH_INTERVAL_S = 0.0002  # a thread that has read or checked something waits no longer to go on (default 5 ms)
+_M_ARENA_MAX = -8  # of <malloc.h>
+
+
+def tune() -> None:
+    """Search for cycles of objects seldom, let threads take turns quickly, and keep one heap for all of them.
+
+    To be called before threads are started. Each further heap would hold memory of its own; only glibc can be told so.
+    """
+    gc.freeze()  # what the modules brought with them stays
+    gc.set_threshold(GC_OBJECTS)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
