@@ -7,7 +7,7 @@ in a mounted drive, the drives that are nested in it are reported and left alone
 import os
 import stat as modes
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from io import FileIO
 from itertools import islice
 from pathlib import Path
@@ -140,7 +140,7 @@ def _look_at(place: str, path: str, drive: bytes | None) -> Found | None:
     if kind == modes.S_IFDIR and _drive_at(place) not in (None, drive):
         return Found(path, Stat(0), "a drive of its own is mounted there")
     kept = user_attributes(attributes)
-    return Found(path, replace(stat_of(status, target), metadata=kept) if kept else stat_of(status, target))
+    return Found(path, stat_of(status, target, kept))
 
 
 def _drive_at(place: str) -> bytes | None:
@@ -166,7 +166,7 @@ def _attributes(place: str) -> Mapping[str, bytes]:
         return NO_METADATA
 
 
-def stat_of(status: os.stat_result, target: str | None = None) -> Stat:
+def stat_of(status: os.stat_result, target: str | None = None, metadata: Mapping[str, bytes] = NO_METADATA) -> Stat:
     """Return the attributes of a file, directory or link on disk; where its content is comes later."""
     kind = modes.S_IFMT(status.st_mode)
     return Stat(
@@ -177,6 +177,7 @@ def stat_of(status: os.stat_result, target: str | None = None) -> Stat:
         mtime_ms=status.st_mtime_ns // _NS_PER_MS,
         ctime_ms=status.st_ctime_ns // _NS_PER_MS,
         linkname=target,
+        metadata=metadata,
     )
 
 
@@ -194,7 +195,7 @@ class OpenFile:
         if not modes.S_ISREG(status.st_mode):
             self.close()
             raise Unreadable("it was replaced while it was imported")
-        self.stat = replace(stat_of(status), metadata=found.stat.metadata)
+        self.stat = stat_of(status, None, found.stat.metadata)
         self._modified_ns = status.st_mtime_ns
 
     def read(self, size: int) -> list[bytes]:
@@ -217,9 +218,13 @@ class OpenFile:
             self._bytes = end
 
     def _block(self) -> bytes:
-        block = os.read(self._file.fileno(), BLOCK_BYTES)
-        while 0 < len(block) < BLOCK_BYTES and self._bytes + len(block) < self.stat.size:
-            more = os.read(self._file.fileno(), BLOCK_BYTES - len(block))  # a short read in the middle of a file
+        left = self.stat.size - self._bytes
+        if left <= 0 < self._bytes:  # `check` shows whether it has become longer
+            return b""
+        size = min(BLOCK_BYTES, left) or BLOCK_BYTES  # a file of the kernel that says to be empty may have content
+        block = os.read(self._file.fileno(), size)
+        while 0 < len(block) < min(size, left):
+            more = os.read(self._file.fileno(), size - len(block))  # a short read in the middle of a file
             if not more:
                 break
             block += more

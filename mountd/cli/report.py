@@ -160,6 +160,11 @@ class Meter:
         self._progress = progress
         self._task = progress.add_task(label, total=total) if progress else None
 
+    @property
+    def visible(self) -> bool:
+        """Whether somebody can see it."""
+        return self._progress is not None
+
     def update(self, done: int, total: int | None = None) -> None:
         """Show that `done` bytes have been moved, of `total` when that is known by now."""
         if self._progress is None or self._task is None:

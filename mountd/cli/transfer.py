@@ -78,9 +78,9 @@ def import_(
             if not opened.writable:
                 raise NotWritable(f"{short_name(ref)} was not made here: import into a new drive, without KEY")
             done = await copy.import_into(opened, as_json)
-            copy.say(await session.call("info", key=ref.key.hex()), opened.version, done, as_json=as_json)
+            copy.say(session.about, opened.version, done, as_json=as_json)
             if watch and not dry_run:
-                await copy.follow(session, ref, opened)
+                await copy.follow(session, opened)
 
     run(Common(state, as_json, start=not no_start), verb)
 
@@ -157,7 +157,7 @@ def export(
                     reach=reach,
                 )
                 version = opened.version
-        value = _value(await session.call("info", key=ref.key.hex()), version, done, changes)
+        value = _value(session.about, version, done, changes)
         session.say(value, [])
         if not as_json:
             _summary("would export" if dry_run else "exported", value)
@@ -209,14 +209,13 @@ class _Copy:
                 notice=self.changes,
             )
 
-    async def follow(self, session: Session, ref: KeyRef, drive: Drive) -> None:
+    async def follow(self, session: Session, drive: Drive) -> None:
         """Import what changes from now on, until a signal comes."""
 
         async def changed(only: Collection[str] | None) -> None:
             done = await self.import_into(drive, True, only)
             if done.changed or done.removed or (done.refused and only is not None):
-                about = await session.call("info", key=ref.key.hex())
-                self.say(about, drive.version, done, as_json=session.common.as_json, again=True)
+                self.say(session.about, drive.version, done, as_json=session.common.as_json, again=True)
 
         await follow(self.source, changed)
 
@@ -244,7 +243,11 @@ def _check_target(dest: Path) -> None:
         raise UnusablePlace(f"the target of an export is a directory, and this is none ({dest}): choose another name")
 
 
-def _shown(meter: report.Meter) -> Progress:
+def _shown(meter: report.Meter) -> Progress | None:
+    """Return what moves the bar; None when there is none, so that nobody counts beforehand what there is to do."""
+    if not meter.visible:
+        return None
+
     def progress(_files: int, size: int, _files_total: int, size_total: int) -> None:
         meter.update(size, size_total)
 
