@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 import pyfuse3
 
 from ddrive.errors import MountFailed
+from mountd.awake import Awake
 from mountd.connections import connection, control
 from mountd.device import DEVICE, check_device
 from mountd.mountinfo import mounted_at
@@ -61,9 +62,10 @@ def mounted(operations: Operations, mountpoint: str, options: set[str]) -> Itera
         log.info("unmounted: mountpoint=%s", mountpoint)
 
 
-async def serve_fuse() -> None:
+async def serve_fuse(awake: Awake) -> None:
     """Answer requests until the mount ends or the task is cancelled."""
-    await pyfuse3.main(MIN_TASKS, MAX_TASKS)
+    with awake.serving():
+        await pyfuse3.main(MIN_TASKS, MAX_TASKS)
 
 
 class SessionCache:

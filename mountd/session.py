@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import trio
 
 from ddrive.errors import MountFailed
+from mountd.awake import Awake
 from mountd.callers import ProcessTable
 from mountd.editing import Editor
 from mountd.face import DriveFace
@@ -79,10 +80,9 @@ async def serve_mount(
         follower = Follower(vfs, kernel)
         answered = False
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_serve, nursery.cancel_scope)
+            nursery.start_soon(_serve, operations.awake, nursery.cancel_scope)
             nursery.start_soon(_leave_on_signal, vfs, nursery.cancel_scope)
             nursery.start_soon(vfs.waits.watch)
-            nursery.start_soon(operations.awake.run)
             nursery.start_soon(follower.run, lambda: opener(vfs, editor))
             answered = await _answers(mountpoint)
             if answered:
@@ -97,8 +97,8 @@ async def serve_mount(
         raise MountFailed(f"{mountpoint} was mounted but does not answer: see the log of the mount")
 
 
-async def _serve(ends: trio.CancelScope) -> None:
-    await serve_fuse()
+async def _serve(awake: Awake, ends: trio.CancelScope) -> None:
+    await serve_fuse(awake)
     log.info("the mount has ended")
     ends.cancel()
 
