@@ -40,13 +40,29 @@ def timed(command: list[str] | Callable[[], object]) -> float:
 
 
 def peak_mib(pids: list[int]) -> float:
-    """Return the summed peak resident memory of the processes, in MiB."""
+    """Return the peak resident memory of processes together, in MiB: pages of files that several have count once."""
     total = 0
+    mapped: dict[str, list[int]] = {}  # of each file, what each process has of it in memory, in KiB
     for pid in pids:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 total += int(line.split()[1])
-    return total / 1024
+        for name, kib in file_pages(pid).items():
+            mapped.setdefault(name, []).append(kib)
+    return (total - sum(sum(each) - max(each) for each in mapped.values())) / 1024
+
+
+def file_pages(pid: int) -> dict[str, int]:
+    """Return how many KiB of each file a process has in memory unchanged."""
+    found: dict[str, int] = {}
+    name = ""
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            name = words[5] if len(words) > 5 else ""
+        elif name.startswith("/") and words[0] in ("Rss:", "Anonymous:"):
+            found[name] = found.get(name, 0) + (int(words[1]) if words[0] == "Rss:" else -int(words[1]))
+    return found
 
 
 STAT_ALL = """import os, sys, time
