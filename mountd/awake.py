@@ -6,19 +6,13 @@ core takes longer than the answer; and two turns of the event loop for each requ
 reads and one to wait for the descriptor, take as long as the answer itself. So for a moment after a request that needed
 no waiting the next one is looked for at once. Other processes come first on this core meanwhile, and other tasks after
 a millisecond at most.
-
-pyfuse3 finds its event loop under the name `trio` of its own module, which is how it is brought to asyncio, too.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from os import sched_yield
 from select import POLLIN, poll
 from time import perf_counter
 from types import TracebackType
-from typing import Any
 
-import pyfuse3
 import trio
 
 AWAKE_S = 0.0002  # longer than a program needs between two calls; what an isolated request costs in CPU at most
@@ -36,15 +30,6 @@ class Awake:
     def note(self) -> None:
         """A request of that kind has come."""
         self._until = perf_counter() + AWAKE_S
-
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        """Have pyfuse3 wait in our way while the block runs."""
-        pyfuse3.trio = _Loop(self)  # type: ignore[attr-defined]  # not in its stubs
-        try:
-            yield
-        finally:
-            pyfuse3.trio = trio  # type: ignore[attr-defined]
 
     async def wait_readable(self, fd: int) -> None:
         """Return when `fd` can be read: without a turn of the event loop if that is so now, or within a moment."""
@@ -95,23 +80,3 @@ class Turn:
         if self._waiting and not self._called:
             self._called = True
             self._waiting.unpark()
-
-
-class _Loop:
-    """What pyfuse3 takes for the module `trio`."""
-
-    Lock = Turn
-
-    def __init__(self, awake: Awake) -> None:
-        self.lowlevel = _Lowlevel(awake)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(trio, name)
-
-
-class _Lowlevel:
-    def __init__(self, awake: Awake) -> None:
-        self.wait_readable = awake.wait_readable
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(trio.lowlevel, name)

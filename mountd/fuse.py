@@ -8,11 +8,13 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pyfuse3
+import trio
 
 from ddrive.errors import MountFailed
-from mountd.awake import Awake
+from mountd.awake import Awake, Turn
 from mountd.connections import connection, control
 from mountd.device import DEVICE, check_device
 from mountd.mountinfo import mounted_at
@@ -64,8 +66,31 @@ def mounted(operations: Operations, mountpoint: str, options: set[str]) -> Itera
 
 async def serve_fuse(awake: Awake) -> None:
     """Answer requests until the mount ends or the task is cancelled."""
-    with awake.serving():
+    pyfuse3.trio = Loop(awake)  # type: ignore[attr-defined]  # as `pyfuse3.asyncio.enable` does it
+    try:
         await pyfuse3.main(MIN_TASKS, MAX_TASKS)
+    finally:
+        pyfuse3.trio = trio  # type: ignore[attr-defined]
+
+
+class Loop:
+    """What pyfuse3 takes for the module `trio`: it waits for requests, and for its turn to do so, in our way."""
+
+    Lock = Turn
+
+    def __init__(self, awake: Awake) -> None:
+        self.lowlevel = _Lowlevel(awake)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio, name)
+
+
+class _Lowlevel:
+    def __init__(self, awake: Awake) -> None:
+        self.wait_readable = awake.wait_readable
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio.lowlevel, name)
 
 
 class SessionCache:

@@ -3,13 +3,13 @@
 import os
 from collections.abc import Iterator
 
-import pyfuse3
 import pytest
 import trio
 import trio.testing
 
 from mountd import awake
 from mountd.awake import AWAKE_S, Awake, Turn
+from mountd.fuse import Loop
 
 STEPS = 4  # looks at the descriptor that fit into the time
 
@@ -137,11 +137,8 @@ async def test_a_turn_is_not_lost_with_a_task_that_is_cancelled() -> None:
         assert 3 in came
 
 
-def test_pyfuse3_waits_in_our_way_only_while_it_serves() -> None:
+def test_all_but_the_waiting_for_requests_is_trio() -> None:
     kept = Awake()
-    with kept.serving():
-        assert pyfuse3.trio.Lock is Turn
-        assert pyfuse3.trio.lowlevel.wait_readable == kept.wait_readable
-        assert pyfuse3.trio.open_nursery is trio.open_nursery
-        assert pyfuse3.trio.lowlevel.current_task is trio.lowlevel.current_task
-    assert pyfuse3.trio is trio
+    loop = Loop(kept)
+    assert (loop.Lock, loop.lowlevel.wait_readable) == (Turn, kept.wait_readable)
+    assert (loop.open_nursery, loop.lowlevel.current_task) == (trio.open_nursery, trio.lowlevel.current_task)
