@@ -68,6 +68,17 @@ def _try(descriptor: int) -> bool:
     return True
 
 
+async def ended(state: Path) -> bool:
+    """Return true when no engine has the lock of `state` any more, false when one that should leave does not."""
+    with trio.move_on_after(LEAVING_S):
+        while True:
+            with try_lock(state / _LOCK) as is_free:
+                if is_free:
+                    return True
+            await trio.sleep(0.02)
+    return False
+
+
 def holder(state: Path) -> int | None:
     """Return the process id of the engine that took the lock of `state` last, None when that is not known."""
     try:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ddrive.errors import DriveError, EngineError
+from mountd import owning
 from mountd.cli import options, report
 from mountd.cli.mounting import tell_left
 from mountd.cli.options import Common
@@ -122,6 +123,10 @@ def stop(
 
     async def verb(session: Session) -> None:
         ended = await session.call("stop")
+        if not await owning.ended(load_config({"state": state}).state):
+            report.note(
+                "the engine has ended its mounts, but not itself: do not copy or remove its state yet"
+            )
         session.say({"stopped": True} | ended, [])
         tell_left(ended)
 

@@ -1,7 +1,9 @@
 """The engine under a service manager, and mounts out of /etc/fstab by way of mount(8)."""
 
+import fcntl
 import os
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +23,7 @@ WAIT_S = 30.0  # a safety net
 
 def made(ddrive: Program, tmp_path: Path) -> str:
     """Make a drive with one file and return its key."""
-    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree").mkdir(parents=True)
     (tmp_path / "tree" / "greeting.txt").write_text("hello\n")
     key: str = ddrive.ask("import", tmp_path / "tree")["key"]
     return key
@@ -49,6 +51,16 @@ def test_the_service_manager_is_told_when_the_mounts_are_back(ddrive: Program, t
             engine.send_signal(signal.SIGTERM)
             assert manager.recv(100) == b"STOPPING=1"
             assert engine.wait(WAIT_S) == 0
+
+
+def test_a_state_can_be_removed_when_stop_has_returned(ddrive: Program, tmp_path: Path) -> None:
+    for _ in range(3):
+        made(ddrive, tmp_path / "once")
+        ddrive.ask("stop")
+        with (ddrive.state / "engine.lock").open() as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(ddrive.state)
+        shutil.rmtree(tmp_path / "once")
 
 
 def test_a_line_of_fstab_mounts_a_drive(ddrive: Program, tmp_path: Path) -> None:
