@@ -104,6 +104,8 @@ class StoredFeed:
         if leaves is None or offset is None or size > MAX_BLOCK_BYTES:
             return None
         data = self._files.data.read(offset, size)
+        if len(data) < size:
+            return None
         found: list[bytes] = []
         place = 0
         for _, size in leaves:
