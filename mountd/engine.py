@@ -292,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each open feed needs several descriptors
         configure(config.log_level)
-        tune()
+        tune(lists=False)
         trio.run(run_engine, config)
     except (DriveError, OSError) as error:
         sys.stderr.write(f"ddrive: {error}\n")

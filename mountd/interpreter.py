@@ -1,4 +1,4 @@
-"""How the interpreter is set in all our processes."""
+"""How the interpreter is set in our processes."""
 
 import ctypes
 import gc
@@ -9,13 +9,15 @@ SWITCH_INTERVAL_S = 0.0002  # a thread that has read or checked something waits 
 _M_ARENA_MAX = -8  # of <malloc.h>
 
 
-def tune() -> None:
-    """Search for cycles of objects seldom, let threads take turns quickly, and keep one heap for all of them.
+def tune(*, lists: bool) -> None:
+    """Let threads take turns quickly and keep one heap for all of them; to be called before there are any.
 
-    To be called before threads are started. Each further heap would hold memory of its own; only glibc can be told so.
+    A process that `lists` directories searches for cycles seldom. An engine does not: it runs for months, and what is
+    in a cycle may be large. Each further heap would hold memory of its own; only glibc can be told so.
     """
     gc.freeze()  # what the modules brought with them stays
-    gc.set_threshold(GC_OBJECTS)
+    if lists:
+        gc.set_threshold(GC_OBJECTS)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -64,7 +64,7 @@ def main() -> int:
             return 1
         options = WorkerOptions.from_json(told)
         _log_to(options)
-        tune()
+        tune(lists=True)
         trio.run(run_worker, options)
     except (DriveError, OSError, ValueError) as error:
         log.error("mount failed: why=%s", error)

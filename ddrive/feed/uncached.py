@@ -17,6 +17,7 @@ UNCACHED_BYTES = 64 * 1024  # from here on: small pieces share their pages with 
 
 _RWF_DONTCACHE = 0x80  # of <linux/fs.h>
 _FIRST_SOUND = (6, 16)
+_REFUSALS = (errno.EOPNOTSUPP, errno.ENOSYS)  # of a file system; of a sandbox
 
 
 def write_pieces(fd: int, pieces: Sequence[Buffer], offset: int) -> int:
@@ -27,7 +28,7 @@ def write_pieces(fd: int, pieces: Sequence[Buffer], offset: int) -> int:
     try:
         return os.pwritev(fd, pieces, offset, _flags)
     except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
+        if error.errno not in _REFUSALS:
             raise
         return os.pwritev(fd, pieces, offset)
 
@@ -40,7 +41,7 @@ def read_into(fd: int, buffer: memoryview, offset: int) -> int:
     try:
         return os.preadv(fd, [buffer], offset, _flags)
     except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
+        if error.errno not in _REFUSALS:
             raise
         return os.preadv(fd, [buffer], offset)
 

@@ -124,9 +124,7 @@ def stop(
     async def verb(session: Session) -> None:
         ended = await session.call("stop")
         if not await owning.ended(load_config({"state": state}).state):
-            report.note(
-                "the engine has ended its mounts, but not itself: do not copy or remove its state yet"
-            )
+            report.note("the engine has ended its mounts, but not itself: do not copy or remove its state yet")
         session.say({"stopped": True} | ended, [])
         tell_left(ended)
 

@@ -206,7 +206,7 @@ async def _reason(session: Session, key: PublicKey | None = None) -> str | None:
 
 def run(common: Common, verb: Callable[[Session], Awaitable[None]]) -> None:
     """Run `verb` with a connection to the engine, which is started when it may be and none runs."""
-    tune()
+    tune(lists=True)
     if code := trio.run(_run, common, verb):
         raise typer.Exit(code)
 
