@@ -208,15 +208,16 @@ class Vfs(MountedDrive):
         """Return a handle for reading a directory; its listing is made now, so that it cannot fail half way."""
         inode = self.directory(number)
         handle = DirHandle(inode, caller)
-        await self._fill(handle)
+        await self._listed(handle)
         self.inodes.opened(inode)
         return self._dirs.add(handle)
 
     async def readdir(self, fh: int, start: int, emit: Emit) -> None:
         """Hand the entries from offset `start` on to `emit` until it returns False. Offsets hold while `fh` is open."""
         handle = self._dirs.get(fh)
-        if start == 0:
-            await self._fill(handle)  # rewinddir shows what is there now
+        if start == 0 or not handle.entries:  # rewinddir shows what is there now
+            handle.epoch = self.epoch
+            handle.entries = (await self._listed(handle)).entries
         directory = handle.inode
         current = handle.epoch == self.epoch
         timeout = self.timeout_of(directory) if current else 0.0
@@ -240,12 +241,11 @@ class Vfs(MountedDrive):
         """Close a directory."""
         self.inodes.closed(self._dirs.remove(fh).inode)
 
-    async def _fill(self, handle: DirHandle) -> None:
+    async def _listed(self, handle: DirHandle) -> Listing:
         inode = handle.inode
         if not inode.attached:
             raise NotFound(f"{inode.path} does not exist any more")
-        handle.epoch = self.epoch
-        handle.entries = (await self._listing(inode, handle.opener)).entries
+        return await self._listing(inode, handle.opener)
 
     async def _listing(self, inode: Inode, caller: int) -> Listing:
         """Return what is in a directory, and keep it unless the drive changed meanwhile."""

@@ -110,6 +110,7 @@ def decode_stat(data: bytes | None) -> Stat:
     if not mode:
         raise ImpossibleEntry("the attributes of this entry have no mode")
     mtime_ms, ctime_ms = record.mtime_ms, record.ctime_ms
+    linkname, metadata = record.linkname, record.metadata
     return Stat(
         mode,
         record.uid,
@@ -120,9 +121,9 @@ def decode_stat(data: bytes | None) -> Stat:
         record.byte_offset,
         mtime_ms,
         mtime_ms if ctime_ms == mtime_ms else ctime_ms,  # mostly the same number, kept once
-        record.linkname.decode("utf-8", "surrogateescape") or None,
+        linkname.decode("utf-8", "surrogateescape") if linkname else None,
         _decode_mount(record.mount) if record.HasField("mount") else None,
-        _decode_metadata(record.metadata) if record.metadata else NO_METADATA,
+        _decode_metadata(metadata) if metadata else NO_METADATA,
     )
 
 
