@@ -31,6 +31,7 @@ SYSTEMS = {
 }
 OURS = "ddrive"
 BATCH = 128
+LARGE = 65536
 
 Results = dict[str, dict[str, list[float]]]  # metric -> system -> one value per round
 
@@ -175,15 +176,22 @@ class Bench:
                 yield f"replicate {size} B, CPU s/GiB of the {side}", found["cpu"] / gib
                 yield f"replicate {size} B, peak MiB of the {side}", found["rss_mib"]
 
-    def exchange(self, system: str, source: Path, count: int) -> tuple[dict[str, float], dict[str, float]]:
-        """Return what one exchange has cost each side."""
+            if size == LARGE:
+                giver, _ = self.exchange(system, self.source(size, count), count, takers=2)
+                yield f"replicate {size} B, CPU s/GiB of the giver to its next peer", giver["cpu"] / gib
+
+    def exchange(
+        self, system: str, source: Path, count: int, takers: int = 1
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Return what one exchange has cost each side: the last one of several that follow each other."""
         command = [*SYSTEMS[system], "serve", str(source)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdin is not None
             assert server.stdout is not None
             try:
                 ready = json.loads(server.stdout.readline())
-                taker = task(system, "fetch", self.fresh(), ready["key"], ready["port"], count)
+                for _ in range(takers):
+                    taker = task(system, "fetch", self.fresh(), ready["key"], ready["port"], count)
                 server.stdin.write("\n")
                 server.stdin.flush()
                 return json.loads(server.stdout.readline()), taker
