@@ -18,6 +18,7 @@ from ddrive.protocol.handshake import Authenticate, Handshake
 from ddrive.protocol.messages import Close, Extension, Message, Open, Options
 
 MAX_EARLY_BYTES = 64 * 1024  # of messages on channels that we have not opened, per connection; more are dropped
+END_BYTES = 4096  # of output that is sent with what goes before it
 STREAM_NUMBER = 0  # in place of a channel's: the connection itself is meant
 _EARLY_MESSAGE_BYTES = 256  # what a kept message costs beside its body
 
@@ -151,7 +152,10 @@ class Connection:
         return events
 
     def data_to_send(self, enough_bytes: int | None = None) -> bytes | bytearray:
-        """Return pending output, encrypted, to be sent in this order: all, or as many frames as make `enough_bytes`."""
+        """Return pending output, encrypted, to be sent in this order: all, or as much as makes `enough_bytes`.
+
+        Small ends of what was begun go with it, up to `END_BYTES`: a send by itself would cost as much as a large one.
+        """
         data: bytes | bytearray = self._handshake_output
         self._handshake_output = b""
         self.pending_bytes -= len(data)
@@ -171,6 +175,9 @@ class Connection:
         total = count = 0
         while total < enough_bytes:
             total += len(self._output[count])
+            count += 1
+        most_bytes = total + END_BYTES
+        while count < len(self._output) and (total := total + len(self._output[count])) <= most_bytes:
             count += 1
         pieces = self._output[:count]
         del self._output[:count]

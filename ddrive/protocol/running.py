@@ -14,6 +14,7 @@ import trio
 
 from ddrive.ids import ChannelId
 from ddrive.protocol.connection import (
+    END_BYTES,
     ChannelClosed,
     ChannelOpened,
     ChannelRequested,
@@ -31,7 +32,7 @@ from ddrive.protocol.sharing import Bucket, Share
 TIMEOUT_S = 20.0  # without received bytes; a sign of life goes out after half of it. Source: `hypercore-protocol`
 HANDSHAKE_TIMEOUT_S = 20.0
 MIN_BYTES_PER_S = 1024  # of a frame that takes longer than the timeout: a slower peer is dropped
-SEND_BYTES = 128 * 1024  # handed to the stream at a time: a peer that takes less within the timeout is dropped
+SEND_BYTES = 128 * 1024  # handed to the stream at a time, and a small end: who takes less within the timeout is dropped
 RECEIVE_BYTES = 512 * 1024  # asked of the stream at a time: eight blocks in one pass cost a quarter less than one
 TURN_EVENTS = 48  # of one chunk between two turns of the writer; both sides of an exchange of small blocks work at once
 GREETING_BYTES = 4096  # asked of a stranger at a time, until the handshake is done
@@ -120,7 +121,7 @@ class _RunningLink(Link):
             self._finish("the peer does not take what it is sent")
 
     async def _send_queued(self, timeout_s: float) -> None:
-        most_bytes = SEND_BYTES if (up := self._share.up) is None else up.piece_bytes
+        most_bytes = SEND_BYTES + END_BYTES if (up := self._share.up) is None else up.piece_bytes
         while data := self._connection.data_to_send(SEND_BYTES):
             rest = memoryview(data)
             while rest:

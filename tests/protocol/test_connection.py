@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ddrive.crypto import KeyPair, discovery_key
 from ddrive.dialect import DIALECTS, DWEB, HYPERCORE, Dialect
 from ddrive.errors import LocalProtocolError, RemoteProtocolError
-from ddrive.ids import BlockIndex, ChannelId, DiscoveryKey, PublicKey
+from ddrive.ids import BlockIndex, ChannelId, DiscoveryKey, Node, NodeIndex, PublicKey
 from ddrive.protocol import (
     ChannelClosed,
     ChannelOpened,
@@ -30,7 +30,7 @@ from ddrive.protocol import (
 )
 from ddrive.protocol.channels import MAX_CHANNELS, MAX_STRANGERS
 from ddrive.protocol.codec import decode, encode
-from ddrive.protocol.connection import MAX_EARLY_BYTES
+from ddrive.protocol.connection import END_BYTES, MAX_EARLY_BYTES
 from ddrive.protocol.framing import PING, FrameReader, encode_frame
 from tests.protocol.pairs import FIRST_SECRET, SECOND_SECRET, Pair, Side, new_pair, public_of
 
@@ -516,16 +516,27 @@ def test_message_that_is_too_large_is_not_sent() -> None:
 
 def test_output_is_taken_in_parts() -> None:
     pair, here, there = opened_pair()
-    messages = [Data(BlockIndex(number), bytes(100)) for number in range(50)]
+    messages = [Data(BlockIndex(number), bytes(1000)) for number in range(50)]
     for message in messages:
         pair.first.connection.send(here, message)
     pending = pair.first.connection.pending_bytes
-    part = pair.first.connection.data_to_send(1000)
-    assert 1000 <= len(part) <= 1110
+    part = pair.first.connection.data_to_send(10_000)
+    assert 10_000 <= len(part) <= 11_100 + END_BYTES
     assert pair.first.connection.pending_bytes == pending - len(part)
     received = pair.second.connection.receive_data(part + pair.first.connection.data_to_send())
     assert received == [Received(there, message) for message in messages]
     assert pair.first.connection.pending_bytes == 0
+
+
+def test_the_small_end_of_a_large_block_goes_with_it() -> None:
+    pair, here, there = opened_pair()
+    node = Node(NodeIndex(1), bytes(32), 1 << 17)
+    messages = [Data(BlockIndex(number), bytes(1 << 16), (node,)) for number in range(3)]
+    for message in messages:
+        pair.first.connection.send(here, message)
+    part = pair.first.connection.data_to_send(1 << 16)
+    assert pair.second.connection.receive_data(part) == [Received(there, messages[0])]
+    assert len(part) < (1 << 16) + 200  # and the beginning of the next one
 
 
 # --- any split, any junk

@@ -281,7 +281,7 @@ async def test_slow_peer_is_kept_and_drained_is_called(autojump_clock: MockClock
             peer.connection.receive_data(bytes(await peer.stream.receive_some(64 * 1024)))
             peer.connection.ping()
             await peer.flush()
-            await trio.sleep(9)
+            await trio.sleep(6)
 
     async with scripted_peer(handler, lockstep_stream_pair) as (running, peer), trio.open_nursery() as nursery:
         await peer.shake_hands()
