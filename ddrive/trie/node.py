@@ -19,6 +19,7 @@ from ddrive.trie.path import KeyPath, split
 
 MAX_NUMBERS: Final = 1 << 20  # in one table; a 4 KiB key of one-letter components needs less
 MAX_SLOT: Final = 30  # the peers keep the slots of a row in a signed 32-bit field
+SHORT_TABLE: Final = 128  # numbers; to look along a longer one for each of its rows takes longer than an index
 _HIDDEN: Final = 1  # internal flag; user flags start at bit 8
 _EMPTY_TABLE: Final = array("Q", [0])
 _NODE_BYTES: Final = 700  # objects of a decoded node without its text, value and table
@@ -156,10 +157,14 @@ class TrieNode(KeyPath):
     def first_row(self, row: int) -> int:
         """Return where in `numbers` the bits of the first used row from `row` on are, 0 when there is none.
 
-        The row itself is before them. Nothing is kept, unlike by `rows`: for a walk, which comes by once.
-        Raises: InvalidNode.
+        The row itself is before them. Of a short table nothing is kept, unlike by `rows`: for a walk, which comes by
+        once. Raises: InvalidNode.
         """
         numbers = self.numbers
+        if len(numbers) > SHORT_TABLE:
+            rows, starts = self.rows()
+            found = bisect_left(rows, row)
+            return starts[found] if found < len(rows) else 0
         count, position, last = len(numbers) - 1, 1, -1
         while position < count:
             used, bits = numbers[position], numbers[position + 1]

@@ -1,5 +1,7 @@
 """Blocks that their author signed and that are no proper nodes: errors that name feed and block, in bounded time."""
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +12,18 @@ from hypothesis import strategies as st
 from ddrive.dialect import HYPERCORE
 from ddrive.errors import DriveError, InvalidName, InvalidPath, NameTooLong
 from ddrive.trie import Delete, InvalidNode, Put, Trie, open_trie
-from ddrive.trie.node import Header, TrieNode, decode_header, decode_node, encode_header, encode_node, encode_varints
-from ddrive.trie.path import MAX_KEY_BYTES
+from ddrive.trie.node import (
+    MAX_SLOT,
+    SHORT_TABLE,
+    Header,
+    TrieNode,
+    decode_header,
+    decode_node,
+    encode_header,
+    encode_node,
+    encode_varints,
+)
+from ddrive.trie.path import COMPONENT_DIGITS, MAX_KEY_BYTES
 from tests.trie.feeds import all_blocks, new_feed
 
 HEADER = encode_header(Header("hypertrie"))
@@ -172,6 +184,44 @@ def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
             decode()
         except InvalidNode as error:
             assert "of feed" in str(error)  # noqa: PT017
+
+
+class Counted(array):
+    """A table that counts how often somebody looks at a number of it."""
+
+    looks = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(place)
+
+
+@pytest.mark.parametrize("rows", [SHORT_TABLE // 2 - 1, 50 * SHORT_TABLE])
+def test_a_walk_along_the_rows_of_a_node_ends_soon_however_many_they_are(rows: int) -> None:
+    numbers = Counted("Q", [0, *(number for row in range(rows) for number in (row, 0))])
+    node = TrieNode(5, "/".join("a" * (rows // COMPONENT_DIGITS + 1)), numbers=numbers)
+    assert [node.first_row(row) for row in range(rows + 1)] == [*range(2, 2 * rows + 2, 2), 0]
+    assert numbers.looks <= SHORT_TABLE * rows
+
+
+@given(st.lists(st.integers(0, 2) | st.integers(0, 40) | st.sampled_from([1 << 31, (1 << 64) - 1]), max_size=12))
+def test_the_next_row_is_that_of_the_whole_table_or_a_usable_one(numbers: list[int]) -> None:
+    try:
+        rows, starts = TrieNode(50, "a", numbers=array("Q", numbers)).rows()
+    except InvalidNode:
+        rows, starts = (), (-1,)
+    for row in range(COMPONENT_DIGITS + 2):
+        node = TrieNode(50, "a", numbers=array("Q", numbers))
+        position = bisect_left(rows, row)
+        try:
+            found = node.first_row(row)
+        except InvalidNode:
+            found = -1
+        if starts == (-1,):
+            assert found <= 0 or (row <= numbers[found - 1] < node.length and numbers[found] >> MAX_SLOT + 1 == 0)
+            assert found <= 0 or found + numbers[found].bit_count() < len(numbers)
+        else:
+            assert found == (starts[position] if position < len(rows) else 0)
 
 
 @pytest.mark.parametrize("key", ["", "/", "//"])
