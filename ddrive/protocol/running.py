@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import groupby
 
 import trio
@@ -33,6 +34,7 @@ TIMEOUT_S = 20.0  # without received bytes; a sign of life goes out after half o
 HANDSHAKE_TIMEOUT_S = 20.0
 MIN_BYTES_PER_S = 1024  # of a frame that takes longer than the timeout: a slower peer is dropped
 SEND_BYTES = 128 * 1024  # handed to the stream at a time, and a small end: who takes less within the timeout is dropped
+UNSENT_BYTES = SEND_BYTES + 2 * END_BYTES  # in the kernel: with the 128 KiB that trio sets it leaves a small rest
 RECEIVE_BYTES = 512 * 1024  # asked of the stream at a time: eight blocks in one pass cost a quarter less than one
 TURN_EVENTS = 48  # of one chunk between two turns of the writer; both sides of an exchange of small blocks work at once
 GREETING_BYTES = 4096  # asked of a stranger at a time, until the handshake is done
@@ -236,6 +238,9 @@ async def run_link(
         noise=noise,
     )
     link = _RunningLink(connection, handler, address, share or Share(), stream)
+    if isinstance(stream, trio.SocketStream):
+        with suppress(OSError):  # not over TCP
+            stream.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     try:
         await link.run(timeout_s, handshake_timeout_s, timeout_s / 2 if keep_alive_s is None else keep_alive_s)
     finally:

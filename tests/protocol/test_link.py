@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 from ddrive.crypto import KeyPair, discovery_key
 from ddrive.dialect import DWEB
 from ddrive.errors import LocalProtocolError, RemoteProtocolError
-from ddrive.ids import BlockIndex, ChannelId, DiscoveryKey
+from ddrive.ids import BlockIndex, ChannelId, DiscoveryKey, Node, NodeIndex
 from ddrive.protocol import Connection, Data, Have, Link, LinkEnd, Message, Request, run_link
 from ddrive.protocol import link as link_module
 from tests.protocol.pairs import FIRST_SECRET, SECOND_SECRET, public_of
@@ -419,6 +420,38 @@ async def test_over_loopback_tcp() -> None:
         await reader.wait_for("received")
         nursery.cancel_scope.cancel()
     assert reader.messages == [Data(BlockIndex(3), b"value")]
+
+
+async def test_large_blocks_and_their_nodes_are_taken_by_the_kernel_in_one_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = Node(NodeIndex(1), bytes(32), 1 << 17)
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    reader, writer = Recorder(FEED), Recorder(FEED)
+    taken: list[int] = []
+    socket = trio.socket.socket()
+    socket.close()
+    send = type(socket).send
+
+    async def counting(self: trio.socket.SocketType, *arguments: Any) -> int:
+        count: int = await send(self, *arguments)
+        taken.append(count)
+        return count
+
+    async with trio.open_nursery() as nursery:
+        accept = partial(run_link, initiator=False, handler=writer, static_secret=SECOND_SECRET)
+        nursery.start_soon(trio.serve_listeners, accept, listeners)
+        stream = await trio.testing.open_stream_to_socket_listener(listeners[0])
+        nursery.start_soon(partial(run_link, stream, initiator=True, handler=reader, static_secret=FIRST_SECRET))
+        await writer.wait_for("channel_opened")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        monkeypatch.setattr(type(socket), "send", counting)
+        for index in range(2):
+            writer.links[0].send(writer.channels[0], Data(BlockIndex(index), bytes(1 << 16), (node,) * 4))
+        await reader.wait_for("received", 2)
+        nursery.cancel_scope.cancel()
+    assert [count for count in taken if count > 1000] == [max(taken)]
+    assert max(taken) > 1 << 17
 
 
 async def test_discovery_key_is_what_the_handler_is_asked_for() -> None:
