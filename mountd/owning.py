@@ -68,15 +68,28 @@ def _try(descriptor: int) -> bool:
     return True
 
 
-async def ended(state: Path) -> bool:
-    """Return true when no engine has the lock of `state` any more, false when one that should leave does not."""
+async def ended(state: Path, engine: int | None) -> bool:
+    """Return true when the process `engine` has the lock of `state` no more, false when it should leave and does not.
+
+    Nothing is made in `state`, which may be gone; another engine may be there already.
+    """
     with trio.move_on_after(LEAVING_S):
         while True:
-            with try_lock(state / _LOCK) as is_free:
-                if is_free:
-                    return True
+            if holder(state) != engine or _is_free(state / _LOCK):
+                return True
             await trio.sleep(0.02)
     return False
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        return _try(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def holder(state: Path) -> int | None:

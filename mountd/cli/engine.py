@@ -122,8 +122,10 @@ def stop(
     """Stop the engine; its mounts end cleanly. Nothing happens when none runs."""
 
     async def verb(session: Session) -> None:
+        directory = load_config({"state": state}).state
+        engine = owning.holder(directory)
         ended = await session.call("stop")
-        if not await owning.ended(load_config({"state": state}).state):
+        if not await owning.ended(directory, engine):
             report.note("the engine has ended its mounts, but not itself: do not copy or remove its state yet")
         session.say({"stopped": True} | ended, [])
         tell_left(ended)
