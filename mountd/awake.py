@@ -6,8 +6,15 @@ core takes longer than the answer; and two turns of the event loop for each requ
 reads and one to wait for the descriptor, take as long as the answer itself. So for a moment after a request that needed
 no waiting the next one is looked for at once. Other processes come first on this core meanwhile, and other tasks after
 a millisecond at most.
+
+Who is seen to have a request may be killed before it is read. The kernel then takes the request back, and to read the
+next one blocks the whole process, all its threads, until somebody wants something of the mount. So while requests come,
+a signal interrupts what blocks every 50 ms.
 """
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import sched_yield
 from select import POLLIN, poll
 from time import perf_counter
@@ -17,6 +24,7 @@ import trio
 
 AWAKE_S = 0.0002  # longer than a program needs between two calls; what an isolated request costs in CPU at most
 ALONE_S = 0.001  # requests are answered for so long before other tasks have their turn
+INTERRUPT_S = 0.05  # what blocks is interrupted so often
 
 
 class Awake:
@@ -33,18 +41,25 @@ class Awake:
 
     async def wait_readable(self, fd: int) -> None:
         """Return when `fd` can be read: without a turn of the event loop if that is so now, or within a moment."""
-        ready = self._poll(fd)
-        now = perf_counter()
-        while not ready and now < self._until:
-            sched_yield()
+        while True:  # after others had their turn it has to be looked again: the request may have been taken back
             ready = self._poll(fd)
             now = perf_counter()
-        if not ready:
-            await trio.lowlevel.wait_readable(fd)
+            while not ready and now < self._until:
+                sched_yield()
+                ready = self._poll(fd)
+                now = perf_counter()
+            if not ready:
+                await self._sleep(fd)
+            elif now > self._turn + ALONE_S:
+                await trio.lowlevel.checkpoint()
+            else:
+                return
             self._turn = perf_counter()
-        elif now > self._turn + ALONE_S:
-            await trio.lowlevel.checkpoint()
-            self._turn = perf_counter()
+
+    async def _sleep(self, fd: int) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        await trio.lowlevel.wait_readable(fd)
+        signal.setitimer(signal.ITIMER_REAL, INTERRUPT_S, INTERRUPT_S)
 
     def _poll(self, fd: int) -> bool:
         found = self._polls.get(fd)
@@ -52,6 +67,18 @@ class Awake:
             found = self._polls[fd] = poll()
             found.register(fd, POLLIN)
         return bool(found.poll(0))
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Let the signals of `Awake` interrupt what blocks, and do nothing else, for the length of the block."""
+    before = signal.signal(signal.SIGALRM, lambda number, frame: None)  # a handler of Python restarts no call
+    signal.setitimer(signal.ITIMER_REAL, INTERRUPT_S, INTERRUPT_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class Turn:

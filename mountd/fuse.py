@@ -14,7 +14,7 @@ import pyfuse3
 import trio
 
 from ddrive.errors import MountFailed
-from mountd.awake import Awake, Turn
+from mountd.awake import Awake, Turn, interrupting
 from mountd.connections import connection, control
 from mountd.device import DEVICE, check_device
 from mountd.mountinfo import mounted_at
@@ -68,7 +68,8 @@ async def serve_fuse(awake: Awake) -> None:
     """Answer requests until the mount ends or the task is cancelled."""
     pyfuse3.trio = Loop(awake)  # type: ignore[attr-defined]  # as `pyfuse3.asyncio.enable` does it
     try:
-        await pyfuse3.main(MIN_TASKS, MAX_TASKS)
+        with interrupting():
+            await pyfuse3.main(MIN_TASKS, MAX_TASKS)
     finally:
         pyfuse3.trio = trio  # type: ignore[attr-defined]
 

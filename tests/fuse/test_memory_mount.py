@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import signal
 import stat
 import subprocess
@@ -238,6 +239,34 @@ def test_other_waiting_calls_can_be_ended_too(tmp_path: Path, call: str) -> None
             assert signalled(child, number) < RELEASE_S + SLACK_S
             mount.do("drive.calls.clear()")
         assert mount.is_alive()
+
+
+ASKING = """
+def ask(name):
+    for number in range(10 ** 9):
+        os.path.exists(f"{mnt}/{os.getpid()}-{name}-{number}")
+        if number == 100:
+            print(flush=True)
+for name in range(4):
+    threading.Thread(target=ask, args=(name,)).start()
+"""
+
+
+def test_callers_that_die_while_they_ask_do_not_stop_the_server(tmp_path: Path) -> None:
+    with memory_mount(tmp_path) as mount:
+        assert mount.process.stdin is not None
+        assert mount.process.stdout is not None
+        for _ in range(30):  # each fifth of them did
+            child = mount.child(ASKING)
+            assert child.stdout is not None
+            child.stdout.readline()
+            child.kill()
+            child.communicate()
+            mount.process.stdin.write("?True\n")
+            mount.process.stdin.flush()
+            answered, _, _ = select.select([mount.process.stdout], [], [], RELEASE_S + SLACK_S)
+            assert answered, "it waits for the next who asks"
+            mount.expect("True")
 
 
 def test_a_blocked_or_ignored_signal_does_not_end_a_read(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Requests that follow each other are taken without a turn of the event loop, for a while, and then it sleeps."""
 
+import ctypes
+import errno
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +11,7 @@ import trio
 import trio.testing
 
 from mountd import awake
-from mountd.awake import AWAKE_S, Awake, Turn
+from mountd.awake import AWAKE_S, Awake, Turn, interrupting
 from mountd.fuse import Loop
 
 STEPS = 4  # looks at the descriptor that fit into the time
@@ -92,6 +95,53 @@ async def test_other_tasks_have_their_turn_in_the_end(pipe: tuple[int, int]) -> 
         with trio.fail_after(10):
             while not done.is_set():
                 await kept.wait_readable(reading)
+
+
+async def test_a_request_that_is_taken_back_while_others_have_their_turn_is_not_there(
+    nursery: trio.Nursery, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, (reading, writing) = Awake(), pipe
+    returned = trio.Event()
+
+    async def others() -> None:
+        os.read(reading, 100)
+
+    async def reader() -> None:
+        await kept.wait_readable(reading)
+        returned.set()
+
+    os.write(writing, b"taken back")
+    monkeypatch.setattr(trio.lowlevel, "checkpoint", others)
+    nursery.start_soon(reader)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not returned.is_set()
+    os.write(writing, b"another")
+    await trio.testing.wait_all_tasks_blocked()
+    assert returned.is_set()
+
+
+async def test_reading_a_request_that_was_taken_back_blocks_for_a_moment_only(pipe: tuple[int, int]) -> None:
+    kept, (reading, writing) = Awake(), pipe
+    system, buffer = ctypes.CDLL(None, use_errno=True), ctypes.create_string_buffer(100)
+    os.write(writing, b"request")
+    with interrupting():
+        await kept.wait_readable(reading)
+        os.read(reading, 100)
+        for _ in range(2):
+            assert (system.read(reading, buffer, 100), ctypes.get_errno()) == (-1, errno.EINTR)
+
+
+async def test_who_sleeps_is_not_interrupted(nursery: trio.Nursery, pipe: tuple[int, int]) -> None:
+    kept, (reading, writing) = Awake(), pipe
+    with interrupting():
+        nursery.start_soon(kept.wait_readable, reading)
+        await trio.testing.wait_all_tasks_blocked()
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+        os.write(writing, b"request")
+        await trio.testing.wait_all_tasks_blocked()
+        assert signal.getitimer(signal.ITIMER_REAL) > (0.0, 0.0)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
 
 
 async def test_who_gives_a_turn_back_may_take_it_again_before_others() -> None:
