@@ -133,7 +133,6 @@ class FeedLog(OwnedFeed):
             kept, has_proof = None, False
         if kept is not None:
             self._bits.add_block(index)
-            self._verified.add_block(index)
             self.passing.drop(index)
         elif new_block and value is not None:
             self.passing.add(index, bytes(value))
@@ -154,7 +153,6 @@ class FeedLog(OwnedFeed):
                     break
                 end = start + len(values)
                 self._bits.set_blocks(start, end, True)
-                self._verified.set_blocks(start, end, True)
                 for index in range(start, end):
                     self.passing.drop(index)
                     self._doubts.pop(index, None)
@@ -294,7 +292,11 @@ class FeedLog(OwnedFeed):
         return self.length
 
     def _write_blocks(self, index: int, values: Sequence[Buffer], fresh: Iterable[Node]) -> bool:
-        """Write verified blocks that lie side by side from `index` on; tells whether the disk had room for them."""
+        """Write verified blocks that lie side by side from `index` on; tells whether the disk had room for them.
+
+        They are checked again when they are first read: a disk that fails tells the next `sync`, and the kernel keeps
+        no copy meanwhile.
+        """
         start, size = self._start_of(index, fresh), sum(map(len, values))
         if size:
             try:

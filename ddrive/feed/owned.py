@@ -334,7 +334,7 @@ class OwnedFeed(StoredFeed):
     def cancel_flush(self, pages: list[tuple[int, bytes]]) -> None:
         """Take back `begin_flush`, because the files could not be made durable."""
         self._bits.mark_dirty(number for number, _ in pages)
-        self._unsynced = True
+        self._unsynced, self._verified = True, Bitfield()  # what was read before may have been in memory alone
 
     # -- inside
 

@@ -4,6 +4,7 @@ import errno
 
 import pytest
 
+from ddrive.errors import NotHeld
 from ddrive.feed import FeedLog, MemoryDirectory
 from ddrive.feed.merkle import Proof
 from ddrive.feed.storage import DATA, MemoryStorage
@@ -135,3 +136,22 @@ def test_a_tree_that_cannot_be_read_is_left_to_put(author, monkeypatch):
         patch.setattr(log._files, "node", broken)
         assert log.put_all(blocks) == []
     assert log.put_all(blocks) == [(0, 8)]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_what_a_failing_disk_has_lost_is_not_given_out(author, together):
+    directory = MemoryDirectory()
+    log = begun(author, directory)
+    if together:
+        log.put_all(answers(author, log, [8, 9]))
+    else:
+        copy(author, log, [8, 9])
+    assert log.block(8) == BLOCKS[8]  # as long as the kernel has a copy
+    directory.files[DATA][:] = bytes(len(directory.files[DATA]))
+    with pytest.raises(NotHeld):
+        log.block(9)
+    pages = log.begin_flush()
+    assert pages is not None
+    log.cancel_flush(pages)
+    with pytest.raises(NotHeld):
+        log.block(8)
