@@ -25,6 +25,7 @@ _PUNCH_HOLE_KEEP_SIZE = 0x03  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE of <l
 _LARGE_BYTES = 4096  # pieces of this size on average cost less to write one by one than to join
 _ZEROS = bytes(1 << 16)
 _MAX_PIECES = os.sysconf("SC_IOV_MAX")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
@@ -50,6 +51,16 @@ def write_small(directory: "Directory", name: str, content: bytes) -> None:
         storage.sync()
     finally:
         storage.close()
+
+
+def _cut(pieces: Sequence[Buffer], place: int) -> tuple[list[Buffer], list[Buffer]]:
+    """Return the first `place` bytes of `pieces`, and what follows."""
+    for number, piece in enumerate(pieces):
+        if place < len(piece):
+            view = memoryview(piece)
+            return [*pieces[:number], view[:place]], [view[place:], *pieces[number + 1 :]]
+        place -= len(piece)
+    return [*pieces], []
 
 
 class Storage(Protocol):
@@ -161,14 +172,19 @@ class FileStorage:
         if size < max(UNCACHED_BYTES, len(pieces) * _LARGE_BYTES):
             self.write_all(offset, pieces)
             return
-        written = 0
-        for start in range(0, len(pieces), _MAX_PIECES):
-            some = pieces[start : start + _MAX_PIECES]
-            whole = sum(map(len, some))
-            count = write_pieces(self._fd, some, offset + written)
-            if count < whole:
-                self.write(offset + written + count, b"".join(some)[count:])
-            written += whole
+        # the pages at both ends stay in the cache: what is written beside them would wait until they are read again
+        head, tail = -offset % _PAGE_BYTES, (offset + size) % _PAGE_BYTES
+        first, rest = _cut(pieces, head)
+        whole, last = _cut(rest, size - head - tail)
+        self.write(offset, b"".join(first))
+        written = offset + head
+        for start in range(0, len(whole), _MAX_PIECES):
+            some = whole[start : start + _MAX_PIECES]
+            count, wanted = write_pieces(self._fd, some, written), sum(map(len, some))
+            if count < wanted:
+                self.write(written + count, b"".join(some)[count:])
+            written += wanted
+        self.write(written, b"".join(last))
 
     def size(self) -> int:
         """Return the size of the file in bytes."""

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from ddrive.feed import storage as storages
 from ddrive.feed.file_blocks import FileBlocks, Place
 from ddrive.feed.storage import FileDirectory, FileStorage
 from ddrive.feed.uncached import UNCACHED_BYTES, is_sound, read_into, write_pieces
 
 SHIFT = 1234  # as in a feed, where blocks seldom begin with a page
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 IN_MEMORY = "/dev/shm"  # a tmpfs, which is nothing but cache
 
 
@@ -43,6 +45,28 @@ def test_more_pieces_than_one_call_takes(place):
     pieces = [os.urandom(4100)] * (os.sysconf("SC_IOV_MAX") + 5)
     storage.write_through(SHIFT, pieces)
     assert storage.read(SHIFT, 4100 * len(pieces) + 1) == b"".join(pieces)
+    storage.close()
+
+
+@pytest.mark.parametrize("offset", [0, 1, PAGE_BYTES - 1, PAGE_BYTES, 5 * PAGE_BYTES + SHIFT])
+@pytest.mark.parametrize("sizes", [(UNCACHED_BYTES,), (1, PAGE_BYTES, UNCACHED_BYTES, 0, 1), (100, 3 * UNCACHED_BYTES)])
+def test_a_page_that_is_written_in_part_stays_in_the_cache(tmp_path, monkeypatch, offset, sizes):
+    storage = FileDirectory(tmp_path).open("data", create=True)
+    pieces = [os.urandom(size) for size in sizes]
+    written: list[tuple[int, int]] = []
+
+    def noted(fd, some, place):
+        written.append((place, sum(map(len, some))))
+        return write_pieces(fd, some, place)
+
+    monkeypatch.setattr(storages, "write_pieces", noted)
+    storage.write_through(offset, pieces)
+    assert storage.read(0, 1 << 20) == bytes(offset) + b"".join(pieces)
+    (start, size) = written.pop()
+    assert not written
+    assert (start % PAGE_BYTES, size % PAGE_BYTES) == (0, 0)
+    assert offset <= start < offset + PAGE_BYTES
+    assert start + size <= offset + sum(sizes) < start + size + PAGE_BYTES
     storage.close()
 
 
