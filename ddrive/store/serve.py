@@ -78,6 +78,7 @@ class _Served:
         self._change(True, start, end)
 
     def cleared(self, start: int, end: int) -> None:
+        self._disputed = {index: doubts for index, doubts in self._disputed.items() if not start <= index < end}
         self._change(False, start, end)
 
     def grew(self, length: int) -> None:
@@ -183,7 +184,8 @@ class _Served:
 
     def _tell_held(self, start: int, end: int) -> None:
         """Say again which blocks of [start, end) are held: the client asks because it does not know, or doubts."""
-        if end - start == 1 and self.feed.has(start):
+        if end - start == 1 and self.feed.has(start) and (start, end) not in self._wanted.values():
+            # several wishes at once are of readers that have not been told yet
             doubts = self._disputed[start] = self._disputed.get(start, 0) + 1
             if doubts >= _DISPUTES:
                 self._settle_dispute(BlockIndex(start))
@@ -198,7 +200,6 @@ class _Served:
     def _settle_dispute(self, index: BlockIndex) -> None:
         _log.error("held block is bad for a view feed=%s block=%d", short(self.feed.key), index)
         if not self.feed.writable:  # our own block would be lost for ever
-            del self._disputed[index]
             self.feed.clear(index, index + 1)
 
 

@@ -648,6 +648,22 @@ async def test_a_block_that_is_bad_on_disk_is_fetched_again(tmp_path: Path) -> N
         assert await view.get(7) == BLOCKS[7]
 
 
+@pytest.mark.parametrize("one_by_one", [False, True])
+async def test_only_who_asks_again_after_the_answer_finds_a_block_unusable(tmp_path: Path, one_by_one: bool) -> None:
+    async with world(tmp_path) as at, remote(tmp_path / "peer", at) as (theirs, scope):
+        view = await at.feed(key=theirs.key, live=True)
+        assert await view.get(7) == BLOCKS[7]
+        scope.cancel()
+        async with open_calling(at.engine.socket) as calling:
+            await calling.call("feed.open", {"handle": 1, "dialect": "dweb", "key": theirs.key})
+            for wish in range(5):
+                calling.notice("feed.want", {"handle": 1, "wish": wish, "start": 7, "end": 8, "urgent": True})
+                if one_by_one:
+                    calling.notice("feed.drop", {"handle": 1, "wish": wish})
+            await calling.call("feed.refresh", {"handle": 1})
+            assert (await at.store.open_feed(key=theirs.key)).has(7) is not one_by_one
+
+
 async def test_feed_methods_refuse_nonsense(tmp_path: Path) -> None:
     async with world(tmp_path) as at, open_calling(at.engine.socket) as calling:
         with pytest.raises(BadHandle):
