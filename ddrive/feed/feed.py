@@ -224,12 +224,13 @@ class Feed(AppendableFeed):
 
     # -- changing
 
-    def put(self, index: int, value: Buffer | None, proof: Proof, *, tied: bool = False) -> Stored:
+    def put(self, index: int, value: Buffer | None, proof: Proof, *, tied: bool = False, soon: bool = True) -> Stored:
         """Verify and store what a peer sent, wake who waits for it and tell the listeners.
 
-        With `tied` a longer tree has to be shown to go on from ours. Raises: InvalidProof, Untied, Forked.
+        With `tied` a longer tree has to be shown to go on from ours; `soon`: the block is going to be read at once.
+        Raises: InvalidProof, Untied, Forked.
         """
-        result = self._owned().put(index, value, proof, tied=tied)
+        result = self._owned().put(index, value, proof, tied=tied, soon=soon)
         if result.grew:
             self._audience.grew(self.length)
         if result.block:
@@ -240,12 +241,12 @@ class Feed(AppendableFeed):
             self._audience.nodes_stored()
         return result
 
-    def put_all(self, blocks: Mapping[BlockIndex, tuple[Buffer, Proof]]) -> int:
+    def put_all(self, blocks: Mapping[BlockIndex, tuple[Buffer, Proof]], *, soon: bool = True) -> int:
         """Do the same for several blocks in one go; returns how many were stored.
 
         It ends before the first block about which anything is unusual: `put` tells what.
         """
-        runs = self._owned().put_all(blocks)
+        runs = self._owned().put_all(blocks, soon=soon)
         for start, end in runs:
             self._audience.stored(start, end)
         return sum(end - start for start, end in runs)

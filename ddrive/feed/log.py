@@ -85,12 +85,12 @@ class FeedLog(OwnedFeed):
         signature = self._files.signature(planned.signed_length)
         return None if signature is None else Proof(tuple(nodes), signature)
 
-    def put(self, index: int, value: Buffer | None, proof: Proof, *, tied: bool = False) -> Stored:
+    def put(self, index: int, value: Buffer | None, proof: Proof, *, tied: bool = False, soon: bool = True) -> Stored:
         """Verify block `index` (or, without `value`, its leaf) and store what is new.
 
         A new block that there is no room for is in `passing` afterwards, for a while. With `tied` a longer tree has to
         be shown to go on from ours, as by the proof of the first block that we lack; else of two histories the second
-        one would cover the first one unnoticed, until a proof happens to touch both.
+        one would cover the first one unnoticed, until a proof happens to touch both. `soon`: the block is read at once.
         Raises: InvalidProof, Untied, Forked; in all cases nothing of the block was written.
         """
         self._check_open()
@@ -122,7 +122,7 @@ class FeedLog(OwnedFeed):
         if new_block and value is not None and self.on_write is not None:
             self.on_write(index, value)
         kept = value if new_block and value is not None and self.room(index, len(value)) else None
-        if kept is not None and not self._write_blocks(index, [kept], (*checked.roots, *checked.nodes)):
+        if kept is not None and not self._write_blocks(index, [kept], (*checked.roots, *checked.nodes), soon=soon):
             kept = None
         has_proof = True
         try:
@@ -138,7 +138,7 @@ class FeedLog(OwnedFeed):
             self.passing.add(index, bytes(value))
         return Stored(kept is not None, self._grow(checked) if grew else self.length, grew, has_proof)
 
-    def put_all(self, blocks: Mapping[BlockIndex, tuple[Buffer, Proof]]) -> list[tuple[int, int]]:
+    def put_all(self, blocks: Mapping[BlockIndex, tuple[Buffer, Proof]], *, soon: bool = True) -> list[tuple[int, int]]:
         """Verify blocks that need no signature and store them, neighbours with one write; returns the runs stored.
 
         It ends before the first block about which anything is unusual: `put` stores that one, or says what is wrong.
@@ -149,7 +149,7 @@ class FeedLog(OwnedFeed):
             runs, nodes = self._check_all(blocks)
             self._write_proof(Checked(list(nodes.values()), [], False, 0, [], None))
             for start, values in runs:
-                if not self._write_blocks(start, values, nodes.values()):
+                if not self._write_blocks(start, values, nodes.values(), soon=soon):
                     break
                 end = start + len(values)
                 self._bits.set_blocks(start, end, True)
@@ -291,7 +291,7 @@ class FeedLog(OwnedFeed):
         self.byte_length = merkle.total_size(checked.roots)
         return self.length
 
-    def _write_blocks(self, index: int, values: Sequence[Buffer], fresh: Iterable[Node]) -> bool:
+    def _write_blocks(self, index: int, values: Sequence[Buffer], fresh: Iterable[Node], *, soon: bool) -> bool:
         """Write verified blocks that lie side by side from `index` on; tells whether the disk had room for them.
 
         They are checked again when they are first read: a disk that fails tells the next `sync`, and the kernel keeps
@@ -300,7 +300,8 @@ class FeedLog(OwnedFeed):
         start, size = self._start_of(index, fresh), sum(map(len, values))
         if size:
             try:
-                self._files.data.write_through(start, values)
+                data = self._files.data
+                (data.write_all if soon else data.write_through)(start, values)
             except OSError as error:
                 if error.errno in (errno.EFBIG, errno.EINVAL):
                     raise InvalidProof(f"feed {short(self.key)} is larger than files can be here") from error

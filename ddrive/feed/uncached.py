@@ -1,8 +1,8 @@
 """Large pieces of a file that pass through the kernel's page cache without staying there.
 
-What a feed stores is seldom read back by the process that wrote it, and in a mount it is cached as a part of the
-mounted file anyway. Pages that are given back at once are used again for the next piece: that is several times quicker
-than taking fresh ones, above all in a virtual machine, and leaves the cache to the programs of the user. Source:
+What is downloaded or appended is seldom read back soon, and a mount caches it as a part of the mounted file. Pages that
+are given back at once are used again for the next piece: that is several times quicker than taking fresh ones, above all
+in a virtual machine, and leaves the cache to the programs of the user. Source:
 pwritev2(2), RWF_DONTCACHE, since Linux 6.14; its faults were mended in 6.16.
 """
 

@@ -158,6 +158,11 @@ class Scheduler:
 
     # -- wishes ----------------------------------------------------------------------------------------------------
 
+    def read_soon(self, index: int) -> bool:
+        """Tell whether somebody waits for block `index` or reads what is before it, and not only keeps it."""
+        level = self.demand.level(index)
+        return level is not None and level is not Level.BULK
+
     def want_blocks(self, start: int, end: int, now: float, *, urgent: bool) -> tuple[BlockWish, list[Action]]:
         """Count a wish for the blocks [start, end)."""
         wish = self.demand.add_blocks(start, end, urgent=urgent)

@@ -220,7 +220,7 @@ class FeedSession(Ending):
             return 0
         self._giver = peer
         try:
-            count = self.feed.put_all(blocks)
+            count = self.feed.put_all(blocks, soon=self._scheduler.read_soon(next(iter(blocks))))
         finally:
             self._giver = None
         if count:
@@ -239,7 +239,8 @@ class FeedSession(Ending):
         self._giver = peer
         try:
             tied = self._scheduler.can_tie
-            stored = self.feed.put(data.index, data.value, Proof(data.nodes, data.signature), tied=tied)
+            soon = self._scheduler.read_soon(data.index)
+            stored = self.feed.put(data.index, data.value, Proof(data.nodes, data.signature), tied=tied, soon=soon)
         except Untied:
             self._run(self._scheduler.untied(peer.state, data.index, now))
             return

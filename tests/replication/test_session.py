@@ -11,6 +11,7 @@ import trio
 from ddrive.errors import DiskFull, NotHeld, RemoteProtocolError
 from ddrive.ids import BlockIndex, Node, NodeIndex
 from ddrive.protocol.messages import Cancel, Data, Extension, Have, Options, Request, Status, Unhave, Want
+from ddrive.replication.demand import AHEAD_BLOCKS
 from ddrive.replication.session import FeedSession
 from tests.replication.peers import Place, Scripted, block, honest, linked, log_of, lying, silent, until
 
@@ -34,8 +35,8 @@ async def test_small_blocks_that_were_asked_for_together_are_read_and_stored_tog
         runs["read"].append(end - start)
         return read(start, end)
 
-    def note_stored(blocks):
-        runs["stored"].append(put_all(blocks))
+    def note_stored(blocks, *, soon):
+        runs["stored"].append(put_all(blocks, soon=soon))
         return runs["stored"][-1]
 
     monkeypatch.setattr(writer.feed, "get_held_run", note_read)
@@ -46,6 +47,36 @@ async def test_small_blocks_that_were_asked_for_together_are_read_and_stored_tog
     assert sum(runs["read"]) > 250
     assert sum(runs["stored"]) > 250
     assert len(runs["read"]) + len(runs["stored"]) < 60
+
+
+async def test_only_what_nobody_reads_soon_is_written_past_the_cache(autojump_clock, monkeypatch):
+    count = AHEAD_BLOCKS + 10
+    writer, reader = Place(count), Place()
+    data = reader.feed.log._files.data
+    written: dict[str, int] = {"write_all": 0, "write_through": 0}
+
+    def count_pieces(name):
+        write = getattr(data, name)
+
+        def counting(offset, pieces):
+            written[name] += len(pieces)
+            write(offset, pieces)
+
+        monkeypatch.setattr(data, name, counting)
+
+    count_pieces("write_all")
+    count_pieces("write_through")
+    async with linked((reader, writer)):
+        await reader.feed.refresh()
+        for index in range(5):
+            await reader.feed.get(index)
+        with reader.feed.want(5, 10):  # what is read ahead
+            await reader.feed.get(9)
+        before = dict(written)
+        await reader.feed.download(0, count)
+    assert before["write_through"] == 0
+    assert before["write_all"] >= 6
+    assert written["write_through"] > AHEAD_BLOCKS - 100
 
 
 async def test_a_damaged_block_among_those_read_together_is_taken_back(autojump_clock):
@@ -81,7 +112,7 @@ async def test_a_lie_among_blocks_that_came_together_ends_the_link_and_keeps_tho
 async def test_a_disk_without_room_is_not_the_fault_of_the_peer(autojump_clock, monkeypatch, what):
     writer, reader = Place(600), Place()
     log, dice = reader.feed.log, random.Random(1)
-    owner, name = (log._files.data, "write_through") if what == "write_data" else (log._files, what)
+    owner, name = (log._files.data, "write_all") if what == "write_data" else (log._files, what)
     write = getattr(owner, name)
     until_s = trio.current_time() + 60.0
 
