@@ -1,9 +1,9 @@
 """Large pieces of a file that pass through the kernel's page cache without staying there.
 
 What is downloaded or appended is seldom read back soon, and a mount caches it as a part of the mounted file. Pages that
-are given back at once are used again for the next piece: that is several times quicker than taking fresh ones, above all
-in a virtual machine, and leaves the cache to the programs of the user. Source:
-pwritev2(2), RWF_DONTCACHE, since Linux 6.14; its faults were mended in 6.16.
+are given back at once are used again for the next piece: that is several times quicker than taking fresh ones, above
+all in a virtual machine, and leaves the cache to the programs of the user. Source: pwritev2(2), RWF_DONTCACHE, since
+Linux 6.14; its faults were mended in 6.16.
 """
 
 import errno
