@@ -407,18 +407,26 @@ async def test_cancelled_link_tells_its_handler() -> None:
     assert first.calls == second.calls == ["established", "closed"]
 
 
-async def test_over_loopback_tcp() -> None:
+@asynccontextmanager
+async def over_tcp(reader: Recorder, writer: Recorder) -> AsyncIterator[None]:
+    """Link two handlers over loopback, and go on when they have opened their channel."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    reader, writer = Recorder(FEED), Recorder(FEED, on_message=answer)
     async with trio.open_nursery() as nursery:
         accept = partial(run_link, initiator=False, handler=writer, static_secret=SECOND_SECRET)
         nursery.start_soon(trio.serve_listeners, accept, listeners)
         stream = await trio.testing.open_stream_to_socket_listener(listeners[0])
         nursery.start_soon(partial(run_link, stream, initiator=True, handler=reader, static_secret=FIRST_SECRET))
         await reader.wait_for("channel_opened")
+        await writer.wait_for("channel_opened")
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def test_over_loopback_tcp() -> None:
+    reader, writer = Recorder(FEED), Recorder(FEED, on_message=answer)
+    async with over_tcp(reader, writer):
         reader.links[0].send(reader.channels[0], Request(BlockIndex(3)))
         await reader.wait_for("received")
-        nursery.cancel_scope.cancel()
     assert reader.messages == [Data(BlockIndex(3), b"value")]
 
 
@@ -426,7 +434,6 @@ async def test_large_blocks_and_their_nodes_are_taken_by_the_kernel_in_one_piece
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     node = Node(NodeIndex(1), bytes(32), 1 << 17)
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     reader, writer = Recorder(FEED), Recorder(FEED)
     taken: list[int] = []
     socket = trio.socket.socket()
@@ -438,18 +445,12 @@ async def test_large_blocks_and_their_nodes_are_taken_by_the_kernel_in_one_piece
         taken.append(count)
         return count
 
-    async with trio.open_nursery() as nursery:
-        accept = partial(run_link, initiator=False, handler=writer, static_secret=SECOND_SECRET)
-        nursery.start_soon(trio.serve_listeners, accept, listeners)
-        stream = await trio.testing.open_stream_to_socket_listener(listeners[0])
-        nursery.start_soon(partial(run_link, stream, initiator=True, handler=reader, static_secret=FIRST_SECRET))
-        await writer.wait_for("channel_opened")
+    async with over_tcp(reader, writer):
         await trio.testing.wait_all_tasks_blocked(0.05)
         monkeypatch.setattr(type(socket), "send", counting)
         for index in range(2):
             writer.links[0].send(writer.channels[0], Data(BlockIndex(index), bytes(1 << 16), (node,) * 4))
         await reader.wait_for("received", 2)
-        nursery.cancel_scope.cancel()
     assert [count for count in taken if count > 1000] == [max(taken)]
     assert max(taken) > 1 << 17
 
