@@ -395,6 +395,5 @@ class OwnedFeed(StoredFeed):
                 f"feed {short(self.key)} is ours, has {self.length} blocks here and {claimed} at a peer: "
                 "wait until they have been fetched"
             )
-        for block in blocks:
-            if len(block) > MAX_APPEND_BYTES:
-                raise TooLarge(f"a block of {len(block)} bytes is over the limit of {MAX_APPEND_BYTES}")
+        if (size := max(map(len, blocks), default=0)) > MAX_APPEND_BYTES:
+            raise TooLarge(f"a block of {size} bytes is over the limit of {MAX_APPEND_BYTES}")

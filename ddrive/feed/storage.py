@@ -23,6 +23,7 @@ FILE_NAMES = (KEY, SECRET_KEY, TREE, SIGNATURES, BITFIELD, DATA, "name", FORKED)
 
 _PUNCH_HOLE_KEEP_SIZE = 0x03  # FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE of <linux/falloc.h>
 _LARGE_BYTES = 4096  # pieces of this size on average cost less to write one by one than to join
+_NODE_BYTES = 256  # smaller on average are the nodes of a trie, which are read again soon
 _ZEROS = bytes(1 << 16)
 _MAX_PIECES = os.sysconf("SC_IOV_MAX")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -167,15 +168,17 @@ class FileStorage:
             self.write(offset + written, b"".join(pieces)[written:])
 
     def write_through(self, offset: int, pieces: Sequence[Buffer]) -> None:
-        """Write all pieces, large ones past the kernel's cache; small ones share their pages, and may be a trie's."""
+        """Write all pieces past the kernel's cache, unless they are little together or the nodes of a trie."""
         size = sum(map(len, pieces))
-        if size < max(UNCACHED_BYTES, len(pieces) * _LARGE_BYTES):
+        if size < max(UNCACHED_BYTES, len(pieces) * _NODE_BYTES):
             self.write_all(offset, pieces)
             return
         # the pages at both ends stay in the cache: what is written beside them would wait until they are read again
         head, tail = -offset % _PAGE_BYTES, (offset + size) % _PAGE_BYTES
         first, rest = _cut(pieces, head)
         whole, last = _cut(rest, size - head - tail)
+        if size < len(pieces) * _LARGE_BYTES:
+            whole = [b"".join(whole)]
         self.write(offset, b"".join(first))
         written = offset + head
         for start in range(0, len(whole), _MAX_PIECES):

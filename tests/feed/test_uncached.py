@@ -13,6 +13,7 @@ from ddrive.feed.uncached import UNCACHED_BYTES, is_sound, read_into, write_piec
 
 SHIFT = 1234  # as in a feed, where blocks seldom begin with a page
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+IOV_MAX = os.sysconf("SC_IOV_MAX")
 IN_MEMORY = "/dev/shm"  # a tmpfs, which is nothing but cache
 
 
@@ -40,16 +41,30 @@ def test_large_pieces_lie_where_they_belong(place):
     storage.close()
 
 
-def test_more_pieces_than_one_call_takes(place):
+@pytest.mark.parametrize("size", [300, 4100])
+def test_more_pieces_than_one_call_takes(place, size):
     storage = FileDirectory(place).open("data", create=True)
-    pieces = [os.urandom(4100)] * (os.sysconf("SC_IOV_MAX") + 5)
+    pieces = [os.urandom(size) for _ in range(IOV_MAX + 5)]
     storage.write_through(SHIFT, pieces)
-    assert storage.read(SHIFT, 4100 * len(pieces) + 1) == b"".join(pieces)
+    assert storage.read(SHIFT, size * len(pieces) + 1) == b"".join(pieces)
+    storage.close()
+
+
+def test_nodes_of_a_trie_stay_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(storages, "write_pieces", None)
+    storage = FileDirectory(tmp_path).open("data", create=True)
+    nodes = [os.urandom(110)] * UNCACHED_BYTES
+    storage.write_through(SHIFT, nodes)
+    assert storage.read(SHIFT, 1 << 24) == b"".join(nodes)
     storage.close()
 
 
 @pytest.mark.parametrize("offset", [0, 1, PAGE_BYTES - 1, PAGE_BYTES, 5 * PAGE_BYTES + SHIFT])
-@pytest.mark.parametrize("sizes", [(UNCACHED_BYTES,), (1, PAGE_BYTES, UNCACHED_BYTES, 0, 1), (100, 3 * UNCACHED_BYTES)])
+@pytest.mark.parametrize(
+    "sizes",
+    [(UNCACHED_BYTES,), (1, PAGE_BYTES, UNCACHED_BYTES, 0, 1), (100, 3 * UNCACHED_BYTES), (300,) * (2 * IOV_MAX + 9)],
+    ids=["one", "three pages", "two", "many small ones"],
+)
 def test_a_page_that_is_written_in_part_stays_in_the_cache(tmp_path, monkeypatch, offset, sizes):
     storage = FileDirectory(tmp_path).open("data", create=True)
     pieces = [os.urandom(size) for size in sizes]
