@@ -10,6 +10,7 @@ from hashlib import blake2b
 
 from nacl import bindings
 from nacl.exceptions import BadSignatureError
+from siphash24 import siphash24
 
 from ddrive.errors import InvalidKey
 from ddrive.ids import DiscoveryKey, PublicKey
@@ -77,7 +78,8 @@ def hash_of(data: bytes, *, key: bytes = b"") -> bytes:
 
 def siphash(data: bytes) -> bytes:
     """Return the 8-byte SipHash-2-4 of `data` under the all-zero key. Source: trie path hashes of `hypertrie@5`."""
-    return bytes(bindings.crypto_shorthash_siphash24(data, _SIPHASH_KEY))
+    digest: bytes = siphash24(data, key=_SIPHASH_KEY).digest()
+    return digest
 
 
 def discovery_key(public_key: PublicKey, discovery_ns: bytes) -> DiscoveryKey:

@@ -2,7 +2,6 @@
 
 import errno
 import time
-from dataclasses import replace
 
 from ddrive.drive.stat import Stat
 from ddrive.errors import NotEmpty, NotFound, NotWritable
@@ -79,7 +78,7 @@ class Changing:
         stat = known(await self._vfs.getattr(directory.number, caller))
         at_ms = now_ms()
         if is_root(directory) or self._staged is None:
-            stat = replace(stat, mtime_ms=at_ms, ctime_ms=at_ms)
+            stat = stat._replace(mtime_ms=at_ms, ctime_ms=at_ms)
             self._vfs.inodes.restate(directory, stat, directory.expires)
             return
         stat = self._staged.touch(directory.path, stat, at_ms)

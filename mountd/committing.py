@@ -8,7 +8,7 @@ stays where it is, in the spool, and is tried again.
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import trio
 
@@ -291,4 +291,4 @@ async def _final(view: Trie, base: str, sealed: Sealed) -> Stat | None:
     now = decode_stat(node.value)
     if now == sealed.origin[1] or (now.is_file, now.is_dir) != (stat.is_file, stat.is_dir):
         return stat
-    return replace(now, **{name: getattr(stat, name) for name in changed})
+    return now._replace(**{name: getattr(stat, name) for name in changed})

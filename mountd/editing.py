@@ -8,7 +8,6 @@ import errno
 import os
 import stat as kinds
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ddrive.drive.stat import DIRECTORY_BIT, FILE_BIT, LINK_MODE, PERMISSION_BITS, Stat
@@ -126,7 +125,7 @@ class Editor(OpenFiles):
     def _vanished(self, inode: Inode, node: Node | None) -> None:
         """Take note that an entry has no name any more; what only it used is given back once nobody reads it."""
         if inode.stat is not None:
-            inode.stat = replace(inode.stat, ctime_ms=now_ms())
+            inode.stat = inode.stat._replace(ctime_ms=now_ms())
         if node is not None and not inode.handles:
             node.discard()
         self._vfs.inodes.remove(inode)
@@ -172,7 +171,7 @@ class Editor(OpenFiles):
             await self._vfs.ask(work, source, caller, here=True)
             return
         path = directory.child_path(name)
-        stat = replace(self._node(staged, source).stat, ctime_ms=now_ms())
+        stat = self._node(staged, source).stat._replace(ctime_ms=now_ms())
         replaced = staged.node(path)
         self._arrived(source, directory, name, staged.move(source.path, path, stat).stat, replaced)
 
@@ -206,7 +205,7 @@ class Editor(OpenFiles):
             raise OSError(errno.EINVAL, "directories cannot be exchanged")
         inodes, at_ms = self._vfs.inodes, now_ms()
         nodes = self._node(staged, source), self._node(staged, target)
-        stats = [replace(node.stat, ctime_ms=at_ms) for node in nodes]
+        stats = [node.stat._replace(ctime_ms=at_ms) for node in nodes]
         staged.swap(source.path, target.path, stats)
         inodes.swap(source, target)
         for inode, stat in zip((source, target), stats, strict=True):
@@ -248,7 +247,7 @@ class Editor(OpenFiles):
     def _set(self, staged: StagedDrive, inode: Inode, changes: Mapping[str, Any]) -> None:
         stat = known(inode)
         if is_root(inode):
-            self._vfs.inodes.restate(inode, replace(stat, **changes), inode.expires)
+            self._vfs.inodes.restate(inode, stat._replace(**changes), inode.expires)
             return
         node = self._node(staged, inode)
         staged.set_node(node, **changes)

@@ -3,7 +3,6 @@
 import errno
 import os
 import stat as kinds
-from dataclasses import replace
 
 import trio
 
@@ -105,7 +104,7 @@ class OpenFiles(Changing):
     def _written(self, inode: Inode, node: Node) -> None:
         at_ms = now_ms()
         assert node.draft is not None
-        node.stat = replace(node.stat, size=node.draft.size, mtime_ms=at_ms, ctime_ms=at_ms)
+        node.stat = node.stat._replace(size=node.draft.size, mtime_ms=at_ms, ctime_ms=at_ms)
         self._vfs.inodes.restate(inode, node.stat, self._vfs.expiry(inode))
 
     def _check_room(self, staged: StagedDrive, growth: int) -> None:

@@ -206,7 +206,7 @@ class Pending:
         if entry is not None and sealed is not None and sealed.node is node:
             stat = sealed.stat
             if stat is not None and sealed.content is None:
-                stat = replace(stat, **{name: getattr(origin[1], name) for name in CONTENT_FIELDS})
+                stat = stat._replace(**{name: getattr(origin[1], name) for name in CONTENT_FIELDS})
             entry.sealed = replace(sealed, origin=origin, stat=stat)
 
     def _renew(self, node: Node, sealed: Sealed, final: Stat) -> None:

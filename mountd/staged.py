@@ -171,10 +171,10 @@ class StagedDrive(Pending):
 
     def set_node(self, node: Node, **changes: Any) -> None:
         """Change attributes of a node, removed or not. Raises: OSError."""
-        node.stat = replace(node.stat, **changes)
+        node.stat = node.stat._replace(**changes)
         node.changed.update(changes)
         if node.sealed_stat is not None:
-            node.sealed_stat = replace(node.sealed_stat, **changes)
+            node.sealed_stat = node.sealed_stat._replace(**changes)
             if node.path is not None:
                 self._record([self._sealed(node)])
 
@@ -186,7 +186,7 @@ class StagedDrive(Pending):
         if entry is None or entry.sealed is None:
             self.set_node(node, **times)
         else:
-            node.stat = replace(node.stat, **times)
+            node.stat = node.stat._replace(**times)
             node.sealed_stat = node.stat
             node.changed.update(times)
             entry.sealed = replace(entry.sealed, stat=node.stat, changed=frozenset(node.changed))

@@ -5,7 +5,6 @@ at these paths is shown instead. Each version is a nested drive pinned at that v
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ddrive.drive import DirEntry, Drive
 from ddrive.drive.paths import is_hostile
@@ -113,7 +112,7 @@ class VersionedDrive:
     def _pinned(self, stat: Stat, version: int, place: str = "") -> Stat:
         """Return the attributes of a drive that is nested here; `place` marks what is only fixed like one."""
         mount = Mount(self.key, version, hash=place.encode() or None)
-        return replace(stat, mode=DIRECTORY_MODE & ~0o222, mount=mount)
+        return stat._replace(mode=DIRECTORY_MODE & ~0o222, mount=mount)
 
     async def _tag(self, name: str) -> int:
         if self._tags is None:

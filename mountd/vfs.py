@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import trio
 
@@ -85,7 +85,7 @@ class Vfs(MountedDrive):
 
     def date_root(self, stat: Stat) -> None:
         """The root has the times of `stat` from now on; a drive knows no other attributes of it."""
-        self.set_root(replace(self.inodes.root.stat or stat, mtime_ms=stat.mtime_ms, ctime_ms=stat.ctime_ms))
+        self.set_root((self.inodes.root.stat or stat)._replace(mtime_ms=stat.mtime_ms, ctime_ms=stat.ctime_ms))
 
     # Attributes
 

@@ -5,7 +5,6 @@ follows (`present`), so that changes at the same time, in whatever process, do n
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ddrive.drive.content import Block
@@ -127,16 +126,16 @@ class ChangingDrive(DriveView):
 
         def changed(old: Stat) -> Stat:
             if "mode" not in changes:
-                return replace(old, **changes)
+                return old._replace(**changes)
             mode = old.mode & ~PERMISSION_BITS | changes["mode"] & PERMISSION_BITS
-            return replace(old, **changes | {"mode": mode})
+            return old._replace(**changes | {"mode": mode})
 
         return await self._change_stat(drive_path(path), changed)
 
     async def set_metadata(self, path: str, name: str, value: bytes) -> Stat:
         """Store `value` with an entry under `name`; those of mounts are extended attributes. Raises: as `set_stat`."""
         return await self._change_stat(
-            drive_path(path), lambda old: replace(old, metadata={**old.metadata, name: value})
+            drive_path(path), lambda old: old._replace(metadata={**old.metadata, name: value})
         )
 
     async def remove_metadata(self, path: str, name: str) -> Stat:
@@ -145,7 +144,7 @@ class ChangingDrive(DriveView):
         def changed(old: Stat) -> Stat:
             if name not in old.metadata:
                 raise NotFound(f"{path!r} has no metadata {name!r}")
-            return replace(old, metadata={key: value for key, value in old.metadata.items() if key != name})
+            return old._replace(metadata={key: value for key, value in old.metadata.items() if key != name})
 
         return await self._change_stat(drive_path(path), changed)
 
@@ -175,9 +174,9 @@ class ChangingDrive(DriveView):
         stat = new_stat(FILE_MODE if feed else DIRECTORY_MODE, mount=Mount(key, version, feed))
         if feed:
             plain = await self._tree.plain_feed(key)
-            stat = replace(stat, size=plain.byte_length, blocks=plain.length)
+            stat = stat._replace(size=plain.byte_length, blocks=plain.length)
         else:
-            stat = replace(stat, offset=own.content.length, byte_offset=own.content.byte_length)
+            stat = stat._replace(offset=own.content.length, byte_offset=own.content.byte_length)
 
         async def decide(present: Present, inner: str) -> Sequence[Put | Delete]:
             await present.check_new(inner)
@@ -242,7 +241,7 @@ class ChangingDrive(DriveView):
         """Store an entry without content where there is none."""
         content = (await self._holder(path)).content
         if stat.is_dir:
-            stat = replace(stat, offset=content.length, byte_offset=content.byte_length)
+            stat = stat._replace(offset=content.length, byte_offset=content.byte_length)
 
         async def decide(present: Present, key: str) -> Sequence[Put | Delete]:
             await present.check_new(key)

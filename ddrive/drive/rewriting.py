@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from contextlib import aclosing
-from dataclasses import replace
 
 from ddrive.drive.content import BLOCK_BYTES, Block
 from ddrive.drive.mounts import OwnDrive
@@ -59,7 +58,7 @@ class Rewrite:
             raise Outdated(f"'/{self._own.path}' was stored by somebody else meanwhile")
         now = new_stat(FILE_MODE)
         kept = there if there is not None and _extent(there) is not None else self._made
-        return located(replace(kept, mtime_ms=now.mtime_ms, ctime_ms=now.ctime_ms), extent_of(stored))
+        return located(kept._replace(mtime_ms=now.mtime_ms, ctime_ms=now.ctime_ms), extent_of(stored))
 
 
 async def longer(old: FileReader | None, more: AsyncIterable[Block]) -> AsyncGenerator[Block, None]:

@@ -5,9 +5,9 @@ layout: `Stat` of `ddrive@5` and `hyperdrive@10` (drive.md section 2).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -46,8 +46,7 @@ class Mount:
     hash: bytes | None = None  # never set or checked by the peers, kept when re-written
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(NamedTuple):
     """Attributes of one entry.
 
     `mode` holds kind and permission bits. A file's bytes are the blocks `offset` up to `offset + blocks` of the content
@@ -66,7 +65,7 @@ class Stat:
     ctime_ms: int = 0
     linkname: str | None = None
     mount: Mount | None = None
-    metadata: Mapping[str, bytes] = field(default_factory=lambda: NO_METADATA, hash=False)
+    metadata: Mapping[str, bytes] = NO_METADATA
 
     @property
     def is_file(self) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 
 from ddrive.drive.content import Block, Spare
 from ddrive.drive.mounts import OwnDrive
@@ -30,12 +29,12 @@ def renewed(old: Stat | None, new: Stat) -> Stat:
     """Return `new` with the metadata of `old` that is no extended attribute."""
     given = old.metadata if old else NO_METADATA
     others = {name: value for name, value in given.items() if not name.startswith(USER_ATTRIBUTES)}
-    return replace(new, metadata={**others, **new.metadata}) if others else new
+    return new._replace(metadata={**others, **new.metadata}) if others else new
 
 
 def placed(old: Stat, new: Stat) -> Stat:
     """Return the attributes `new` with the content of `old`."""
-    return replace(renewed(old, new), size=old.size, blocks=old.blocks, offset=old.offset, byte_offset=old.byte_offset)
+    return renewed(old, new)._replace(size=old.size, blocks=old.blocks, offset=old.offset, byte_offset=old.byte_offset)
 
 
 async def holds(content: Feed, old: Stat, chunks: AsyncGenerator[Block, None]) -> bool:

@@ -7,7 +7,6 @@ on one drive; which one owns a path is found out before.
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES, Block, FileWriter, Spare, cut, writing
@@ -39,7 +38,7 @@ def new_stat(mode: int, *, mtime_ms: int | None = None, **fields: Any) -> Stat:
 
 def located(stat: Stat, extent: Extent) -> Stat:
     """Return `stat` of a file whose content is at `extent`."""
-    return replace(stat, size=extent.size, blocks=extent.blocks, offset=extent.offset, byte_offset=extent.byte_offset)
+    return stat._replace(size=extent.size, blocks=extent.blocks, offset=extent.offset, byte_offset=extent.byte_offset)
 
 
 async def store(

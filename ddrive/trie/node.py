@@ -69,7 +69,7 @@ class TrieNode(KeyPath):
     does not belong to its place.
     """
 
-    __slots__ = ("_rows", "_starts", "flags", "garbled", "numbers", "origin", "seq", "value")
+    __slots__ = ("_found", "_rows", "_starts", "flags", "garbled", "numbers", "origin", "seq", "value")
 
     def __init__(
         self,
@@ -94,6 +94,7 @@ class TrieNode(KeyPath):
         self.numbers = numbers
         self._rows: tuple[int, ...] | None = None
         self._starts: tuple[int, ...] = ()
+        self._found = 1  # where in `numbers` the row is that `first_row` found last
 
     def __repr__(self) -> str:
         return f"TrieNode(seq={self.seq}, key={self.key!r}, flags={self.flags}, hidden={self.hidden})"
@@ -157,15 +158,17 @@ class TrieNode(KeyPath):
     def first_row(self, row: int) -> int:
         """Return where in `numbers` the bits of the first used row from `row` on are, 0 when there is none.
 
-        The row itself is before them. Of a short table nothing is kept, unlike by `rows`: for a walk, which comes by
-        once. Raises: InvalidNode.
+        The row itself is before them. Of a short table only that place is kept, unlike by `rows`: for a walk, which
+        comes by once for each row. Raises: InvalidNode.
         """
         numbers = self.numbers
         if len(numbers) > SHORT_TABLE:
             rows, starts = self.rows()
             found = bisect_left(rows, row)
             return starts[found] if found < len(rows) else 0
-        count, position, last = len(numbers) - 1, 1, -1
+        count, position, last = len(numbers) - 1, self._found, -1
+        if position > 1 and numbers[position] > row:
+            position = 1
         while position < count:
             used, bits = numbers[position], numbers[position + 1]
             following = position + 2 + bits.bit_count()
@@ -174,6 +177,7 @@ class TrieNode(KeyPath):
             if used >= row:
                 if used >= self.length or bits >> (MAX_SLOT + 1):
                     raise self.fault(f"row {used} of its table is out of range")
+                self._found = position
                 return position + 1
             position, last = following, used
         if position <= count:
