@@ -16,6 +16,7 @@ from ddrive.feed.hashing import leaf_hash
 from ddrive.feed.storage import Storage
 from ddrive.ids import Node
 
+LARGE_BYTES = 16 * 1024  # of a block on average: from here on checking it takes longer than handing it to a thread
 JOB_BLOCKS = 8  # read by one thread in one go: a hand-over costs about as much as hashing one block
 JOBS_AHEAD = 3  # of who reads in order: one is waited for, the others keep two threads busy
 MAX_AHEAD_BYTES = 8 * 1024 * 1024  # of one feed, read and not yet taken

@@ -24,7 +24,7 @@ from ddrive.errors import (
     WrongKey,
 )
 from ddrive.feed import merkle
-from ddrive.feed.ahead import InOrder, LoadAhead
+from ddrive.feed.ahead import LARGE_BYTES, InOrder, LoadAhead
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import Buffer, signable
 from ddrive.feed.layout import FeedFiles
@@ -35,11 +35,7 @@ from ddrive.feed.signing import ED25519, Signing
 from ddrive.feed.storage import FORKED, KEY, SECRET_KEY, Directory, read_small, write_small
 from ddrive.ids import BlockIndex, Node, PublicKey, short
 
-LARGE_BYTES = 16 * 1024  # of a block on average: from here on checking it takes longer than handing it to a thread
 MAX_APPEND_BYTES = MAX_BLOCK_BYTES - 8192  # a longer block and its proof would not fit into a frame of 8 MiB
-
-Room = Callable[[int, int], bool]  # asked whether there is room for so many bytes at a block, before they are written
-OnWrite = Callable[[int, Buffer], None]  # told of each verified block before it is written; an exception prevents that
 
 _log = getLogger(__name__)
 
@@ -66,8 +62,8 @@ class OwnedFeed(StoredFeed):
     ) -> None:
         bits = Bitfield.load(files.read_pages(), files.page_bytes)
         super().__init__(directory, files, bits, key)
-        self.on_write: OnWrite | None = None
-        self.room: Room = lambda index, size: True
+        self.on_write: Callable[[int, Buffer], None] | None = None  # told of each block before that is written
+        self.room: Callable[[int, int], bool] = lambda index, size: True  # for so many bytes at a block
         self._verify = signing.verify
         self._signer = signing.signer(key, secret_key)
         self.writable = self._signer is not None
@@ -305,10 +301,14 @@ class OwnedFeed(StoredFeed):
 
     def flush(self) -> None:
         """Make received blocks durable, then write the bits that say so."""
-        pages = self.begin_flush()
-        if pages is not None:
+        if (pages := self.begin_flush()) is None:
+            return
+        try:
             self.sync_files()
             self.end_flush(pages)
+        except BaseException:
+            self.cancel_flush(pages)
+            raise
 
     def begin_flush(self) -> list[tuple[int, bytes]] | None:
         """Return the pages of bits to be written when what they stand for is durable, None when there is nothing."""

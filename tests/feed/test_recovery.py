@@ -208,6 +208,23 @@ def test_flushed_blocks_survive_a_power_loss():
     assert {1, 4} <= set(content(found))
 
 
+@pytest.mark.parametrize("step", ["sync_content", "write_pages"])
+def test_the_bits_of_a_flush_that_failed_are_written_by_the_next_one(monkeypatch, step):
+    source, directory = writer(SIX), MemoryDirectory()
+    log = reader(directory)
+    copy(source, log, [1, 4])
+
+    def broken(*pages):
+        raise OSError(28, "no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log._files, step, broken)
+        with pytest.raises(OSError, match="no space"):
+            log.flush()
+    log.flush()
+    assert {1, 4} <= set(content(FeedLog.open(MemoryDirectory(directory.files))))
+
+
 def test_after_a_failed_sync_nothing_else_is_signed_in_that_place():
     class Failing(MemoryDirectory):
         def open(self, name, *, create):
