@@ -17,11 +17,11 @@ from ddrive.drive.mounts import OwnDrive
 from ddrive.drive.reader import Extent
 from ddrive.drive.stat import Stat, decode_stat, encode_stat
 from ddrive.drive.writer import located
-from ddrive.errors import DriveError
+from ddrive.errors import DriveError, TimedOut
 from ddrive.feed import Feed
 from ddrive.trie import Delete, Put, Trie
 from mountd.draft import Content
-from mountd.journal import Attempt
+from mountd.journal import Attempt, Move
 from mountd.nodes import Entry, Sealed
 from mountd.pending import GROUP_S
 from mountd.staged import StagedDrive
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 PIECE_BYTES = 16 * 1024 * 1024  # of a large content appended at once
 WRITTEN = frozenset({"size", "blocks", "offset", "byte_offset", "mtime_ms", "ctime_ms"})  # what writing changes
+MOVE_S = 30.0  # for a directory to move in the drive
 RETRY_S = (0.2, 1.0, 5.0)  # between tries that fail; the last one from then on
 
 
@@ -89,6 +90,11 @@ class Committer:
                     log.info("found in the drive already: entries=%d version=%d", attempt.versions, seq)
                     break
         spool.attempts = []
+        if spool.move is not None:
+            if await self._is_moved(spool.move):
+                self._staged.moved(spool.move.old, spool.move.new)
+            spool.journal.moved()
+            spool.move = None
 
     async def finish(self, limit_s: float) -> bool:
         """Commit all that is sealed, for `limit_s` seconds at most; tell whether nothing is left."""
@@ -114,6 +120,40 @@ class Committer:
                     await self._append_waiting()  # a removal waits for it, and that has to be in the drive too
                 await self._store_ready()
             yield
+
+    async def move(self, old: str, new: str) -> bool:
+        """Move a directory in the drive, with what is not committed below it; tell whether there is any of that.
+
+        To be called within `alone`. It is not given up in its middle, by a program that is killed above all: what
+        waits would be committed where the directory was.
+        Raises: what renaming raises.
+        """
+        staged, spool = self._staged, self._staged.spool
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + MOVE_S), staged.moving(old, new):
+            own = await staged.drive.own(old)
+            spool.journal.moving(Move(old, new, own.trie.version))
+            if staged.waits_below(old):
+                await spool.sync_journal()
+            try:
+                await staged.drive.rename(old, new)
+            except (DriveError, OSError):
+                spool.journal.moved()
+                raise
+            staged.moved(old, new)
+            spool.journal.moved()
+            return staged.waits_below(new)
+        raise TimedOut(f"{old} could not be moved to {new} within {MOVE_S:.0f} s: look where it is, and try again")
+
+    async def _is_moved(self, move: Move) -> bool:
+        """Tell whether a directory was moved in the drive."""
+        above, _, name = move.new.rpartition("/")
+        own = await self._staged.drive.own(above)
+        key = f"{own.path}/{name}".strip("/")
+        for seq in range(max(1, move.version), own.trie.version):
+            node = await own.trie.nodes.node(seq)
+            if node.value is not None and (node.key == key or node.key.startswith(f"{key}/")):
+                return True
+        return False
 
     async def commit(self) -> None:
         """Store everything that waits now. Raises: what storing raises; then all of it waits still."""

@@ -184,9 +184,7 @@ class Editor(OpenFiles):
         if self._committer is None or new.startswith(old + "/"):
             raise OSError(errno.EINVAL, f"{old} cannot be moved into itself")
         async with self._committer.alone(), staged.batching:
-            with staged.moving(old, new):
-                await staged.drive.rename(old, new)
-                has_more = staged.moved(old, new)
+            has_more = await self._committer.move(old, new)
             self._arrived(source, directory, name, known(source), None)
         self._vfs.epoch += 1
         if has_more:  # as durable as the move is in the drive

@@ -24,7 +24,7 @@ RECORD_BYTES_MAX = 1 << 30  # a longer one is damage
 _FRAME = struct.Struct("<II")  # length and CRC-32 of what follows
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-BEGUN, CHANGED, DONE, SYNCED, TRIED = range(5)  # kinds of records
+BEGUN, CHANGED, DONE, SYNCED, TRIED, MOVING, MOVED = range(7)  # kinds of records
 
 Change = list[Any]  # serial number, path, and what is there; only the first two mean something here
 
@@ -42,13 +42,25 @@ class Attempt(NamedTuple):
     serials: list[int]
 
 
+class Move(NamedTuple):
+    """A directory that is moved in the drive, from `old` to `new`: if that was done, then after `version`."""
+
+    old: str
+    new: str
+    version: int
+
+
 @dataclass(slots=True)
 class Replayed:
-    """What a journal tells: whose it is, and the last change of each path not in the drive yet, oldest first."""
+    """What a journal tells: whose it is, and the last change of each path not in the drive yet, oldest first.
+
+    `move` is one of which nobody said that it was done, or not done.
+    """
 
     owner: dict[str, Any]
     changes: list[Change] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
+    move: Move | None = None
 
 
 class Journal:
@@ -82,6 +94,14 @@ class Journal:
     def tried(self, attempt: Attempt) -> None:
         """Record that changes are about to be stored in the drive. Raises: OSError."""
         self._append([TRIED, *attempt])
+
+    def moving(self, move: Move) -> None:
+        """Record that a directory is about to be moved in the drive. Raises: OSError."""
+        self._append([MOVING, *move])
+
+    def moved(self) -> None:
+        """Record that the changes are where they belong, whether the directory was moved or not. Raises: OSError."""
+        self._append([MOVED])
 
     def synced(self) -> None:
         """Record that the data of all changes so far is on the platter. Raises: OSError."""
@@ -176,6 +196,8 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
                     del pending[where]
         elif record[0] == TRIED:
             found.attempts.append(Attempt(*record[1:]))
+        elif record[0] in (MOVING, MOVED):
+            found.move = Move(*record[1:]) if record[0] == MOVING else None
     found.changes = sorted(pending.values(), key=lambda change: change[0])
     return found, length
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from mountd.journal import Attempt, Change, Journal, Replayed, replay
+from mountd.journal import Attempt, Change, Journal, Move, Replayed, replay
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +121,7 @@ class Spool:
         found, length = replay(directory / _JOURNAL)
         self.replayed: list[Change] = found.changes if found else []
         self.attempts: list[Attempt] = found.attempts if found else []
+        self.move: Move | None = found.move if found else None
         self.journal = Journal(directory / _JOURNAL, owner)
         self.journal.cut(length)
         self._lock = lock
@@ -148,6 +149,11 @@ class Spool:
         written = os.pwrite(self._data, data, place)
         while written < len(data):
             written += os.pwrite(self._data, memoryview(data)[written:], place + written)
+
+    async def sync_journal(self) -> None:
+        """Return when all that is recorded so far is on the platter. Raises: OSError."""
+        async with self._syncing:
+            await trio.to_thread.run_sync(self.journal.sync)
 
     async def sync(self, *, give_back: bool = False) -> None:
         """Return when everything written and recorded so far is on the platter. Raises: OSError.

@@ -221,11 +221,12 @@ class StagedDrive(Pending):
             path = self._move[1] + path.removeprefix(self._move[0])
         drive_path(path)
 
-    def moved(self, old: str, new: str) -> bool:
-        """The drive has moved a directory: let what is not committed move along; tell whether there was any.
+    def waits_below(self, directory: str) -> bool:
+        """Tell whether something at or below a directory is sealed and not in the drive yet."""
+        return any((entry.sealed or entry.committing) and _is_below(entry.path, directory) for entry in self._all())
 
-        Raises: OSError.
-        """
+    def moved(self, old: str, new: str) -> None:
+        """The drive has moved a directory: let what is not committed move along. Raises: OSError."""
         former: list[Sealed] = []
         records: list[Sealed] = []
 
@@ -253,7 +254,6 @@ class StagedDrive(Pending):
         if records:
             self.spool.journal.changed([each.record() for each in records])
             self.spool.journal.done([each.serial for each in former])
-        return bool(records)
 
     def released(self, node: Node) -> None:
         """A file that could write was closed. Raises: OSError, when it could not be sealed."""
