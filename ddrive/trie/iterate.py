@@ -25,6 +25,7 @@ MAX_DOUBTFUL: Final = 1024  # nodes that one walk takes on the word of nodes wit
 STEPS_PER_REQUEST: Final = 2048  # between two requests to the peers; the npm peers do the same
 _NODES_AHEAD: Final = 1024  # looked at before a wait, about a millisecond
 _CHUNK: Final = 256  # entries found in one go before they are handed out
+_STEPS_PER_TURN: Final = 2048  # at most, whatever is found: some milliseconds
 
 # (index, seq, node, parent, digit): the digits before index are settled; node is None when it was not held at the time
 # of stacking; parent points to it and says its digit at index - 1, and is None when that was checked already
@@ -120,7 +121,13 @@ class Walk:
         await self.open()
         found: list[TrieNode] = []
         stack, peek = self._stack, self._load.peek
+        turn = self._steps + _STEPS_PER_TURN
         while stack and len(found) < _CHUNK:
+            if self._steps >= turn:
+                if found:  # given out first: a cancellation would lose it
+                    break
+                turn += _STEPS_PER_TURN
+                await self._load.give_way()
             index, seq, known, parent, digit = stack[-1]
             node = known or peek(seq)
             if node is None:
@@ -195,7 +202,8 @@ class Walk:
                     self._load.want([seq], index, self._end)
                     continue
                 rows, starts = node.rows()
-                for position in range(len(rows) - 1, bisect_left(rows, index) - 1, -1):
+                first = bisect_left(rows, index)
+                for position in reversed(range(first, min(first + _NODES_AHEAD, len(rows)))):
                     if rows[position] < self._end:
                         todo += [(rows[position] + 1, seq, None) for _, seq in node.pointers_at(starts[position])]
 

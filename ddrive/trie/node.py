@@ -17,7 +17,7 @@ from ddrive.errors import InvalidProof
 from ddrive.trie import schema_pb2
 from ddrive.trie.path import KeyPath, split
 
-MAX_NUMBERS: Final = 1 << 20  # in one table; a 4 KiB key of one-letter components needs less
+MAX_NUMBERS: Final = 1 << 18  # in one table: 60 for each component of the longest key, some for a million siblings
 MAX_SLOT: Final = 30  # the peers keep the slots of a row in a signed 32-bit field
 SHORT_TABLE: Final = 128  # numbers; to look along a longer one for each of its rows takes longer than an index
 _HIDDEN: Final = 1  # internal flag; user flags start at bit 8

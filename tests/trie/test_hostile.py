@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from ddrive.dialect import HYPERCORE
 from ddrive.errors import DriveError, InvalidName, InvalidPath, NameTooLong
 from ddrive.trie import Delete, InvalidNode, Put, Trie, open_trie
 from ddrive.trie.node import (
+    MAX_NUMBERS,
     MAX_SLOT,
     SHORT_TABLE,
     Header,
@@ -202,6 +204,39 @@ def test_a_walk_along_the_rows_of_a_node_ends_soon_however_many_they_are(rows: i
     node = TrieNode(5, "/".join("a" * (rows // COMPONENT_DIGITS + 1)), numbers=numbers)
     assert [node.first_row(row) for row in range(rows + 1)] == [*range(2, 2 * rows + 2, 2), 0]
     assert numbers.looks <= SHORT_TABLE * rows
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns of the tasks."""
+
+    count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_a_walk_along_a_table_of_a_great_many_rows_lets_other_tasks_have_their_turn() -> None:
+    components = MAX_NUMBERS // COMPONENT_DIGITS // 2 - 1
+    rows = [number for row in range(components * COMPONENT_DIGITS) for number in (row, 0)]
+    trie = await trie_of(block("/".join("a" * components), 0, *rows))
+    turns = Turns()
+    trio.lowlevel.add_instrument(turns)
+    assert [node.seq for node in await trie.list()] == [1]
+    trio.lowlevel.remove_instrument(turns)
+    assert turns.count >= len(rows) // 2 // 2048
+
+
+def test_a_table_that_no_key_needs_is_not_looked_through() -> None:
+    components = MAX_NUMBERS // COMPONENT_DIGITS // 2
+    rows = [number for row in range(components * COMPONENT_DIGITS) for number in (row, 0)]
+    key = "/".join("a" * components)
+    assert decode_node(5, block(key, *rows), "feed").numbers[-2:] == array("Q", rows[-2:])
+    with pytest.raises(InvalidNode, match=f"the table in block 5 of feed has {MAX_NUMBERS + 1} numbers"):
+        decode_node(5, block(key, 0, *rows), "feed")
+
+
+def test_the_longest_keys_have_room_for_a_dozen_rows_in_each_component() -> None:
+    assert MAX_NUMBERS // (MAX_KEY_BYTES // 2) >= 12 * 5
 
 
 @given(st.lists(st.integers(0, 2) | st.integers(0, 40) | st.sampled_from([1 << 31, (1 << 64) - 1]), max_size=12))
