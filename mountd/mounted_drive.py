@@ -1,6 +1,6 @@
 """The drive behind a mount: it may not be open yet, and every question to it ends within the limits of the mount."""
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import trio
@@ -23,7 +23,8 @@ class MountedDrive:
     def __init__(self, limits: Limits, callers: Callers) -> None:
         self.limits = limits
         self.metadata: FeedFace | None = None  # known before the drive is
-        self.waits = Waits(callers, connected=self.connected)
+        self.stranded: Callable[[], bool] = lambda: False  # whether blocks are wished for that nobody can send
+        self.waits = Waits(callers, connected=self.connected, stranded=lambda: self.stranded())
         self._drive: DriveFace | None = None
         self._failure: Exception | None = None
         self._opened = trio.Event()

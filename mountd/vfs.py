@@ -321,7 +321,9 @@ class Vfs(MountedDrive):
         self._waiting_reads += 1
         try:
             reader = handle.inode.node or handle.reader  # the newest bytes if it was changed here
-            data = await self.waits.bounded(reader.read(offset, size), wait, limit_s=limit_s)
+            data = await self.waits.bounded(
+                reader.read(offset, size), wait, limit_s=limit_s, unconnected_limit_s=limit_s
+            )
         except (TimedOut, NoPeers, InterruptedError) as failure:
             if limit_s > SECOND_TRY_S:
                 handle.failure, handle.failed_at = failure, trio.current_time()

@@ -6,6 +6,7 @@ looks every quarter of a second at those that do wait, and sleeps when there are
 
 import errno
 import logging
+import math
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.25  # an interrupted caller has to be free within a second
 LOOK_AFTER_S = 0.2  # an operation younger than this is not looked at
+IN_VAIN_S = 1.0  # after one operation waited in vain: enough for a peer that is just being found
 IDLE_LOOKS = 8  # looks without a waiting operation before the task sleeps: saves waking it for each operation
 
 T = TypeVar("T")
@@ -51,7 +53,7 @@ class Callers(Protocol):
 class Wait:
     """One operation in progress. `shared` means that others than `caller` may wait for it: a read."""
 
-    __slots__ = ("caller", "error", "inode", "scope", "shared", "started", "unless_connected_by")
+    __slots__ = ("caller", "error", "inode", "scope", "shared", "started", "stranded", "unconnected_limit_s")
 
     def __init__(self, caller: int, inode: Inode, *, shared: bool) -> None:
         self.caller = caller
@@ -59,7 +61,8 @@ class Wait:
         self.shared = shared
         self.error: Exception | None = None
         self.started = 0.0
-        self.unless_connected_by = 0.0
+        self.unconnected_limit_s = math.inf
+        self.stranded = False  # when it was looked at last, nobody could have ended the waiting
         self.scope = trio.CancelScope()
 
     def give_up(self, error: Exception) -> None:
@@ -77,10 +80,12 @@ def interrupted() -> OSError:
 class Waits:
     """All operations in progress of one mount."""
 
-    def __init__(self, callers: Callers, *, connected: Callable[[], bool]) -> None:
-        """`connected` tells whether a peer is there."""
+    def __init__(self, callers: Callers, *, connected: Callable[[], bool], stranded: Callable[[], bool]) -> None:
+        """`connected` tells whether a peer is there, `stranded` whether blocks are wished for that nobody can send."""
         self._callers = callers
         self._connected = connected
+        self._stranded = stranded
+        self._in_vain_since = math.inf  # when an operation had waited for nobody; no peer was seen from then on
         self._waits: set[Wait] = set()
         self._wake = trio.Event()
         self._asleep = False
@@ -91,10 +96,11 @@ class Waits:
         return len(self._waits)
 
     async def bounded(
-        self, work: Coroutine[Any, Any, T], wait: Wait, *, limit_s: float, unconnected_limit_s: float | None = None
+        self, work: Coroutine[Any, Any, T], wait: Wait, *, limit_s: float, unconnected_limit_s: float = math.inf
     ) -> T:
         """Return what `work` returns, within `limit_s` seconds, or `unconnected_limit_s` while there is no peer.
 
+        That one is infinite for what needs no peer. Others are short after one that has waited in vain.
         Raises: TimedOut or NoPeers at the deadline; OSError (EINTR) when the caller was interrupted.
         """
         if self._closed is not None:
@@ -102,7 +108,9 @@ class Waits:
             raise self._closed
         wait.started = now = trio.current_time()
         wait.scope.deadline = now + limit_s
-        wait.unless_connected_by = now + (limit_s if unconnected_limit_s is None else unconnected_limit_s)
+        wait.unconnected_limit_s = unconnected_limit_s
+        if self._in_vain_since < math.inf and self._connected():
+            self._in_vain_since = math.inf
         self._waits.add(wait)
         if self._asleep:
             self._asleep = False
@@ -114,7 +122,10 @@ class Waits:
             self._waits.discard(wait)
             if self._closed is not None and not self._waits:
                 self._drained.set()
-        raise wait.error or self.late()
+        if wait.error is not None:
+            raise wait.error
+        self._note_vain(wait)
+        raise self.late()
 
     def late(self) -> Exception:
         """Return the error of a deadline that has passed."""
@@ -163,12 +174,27 @@ class Waits:
             return
         now = trio.current_time()
         connected = self._connected()
+        stranded = not connected and self._stranded()
+        if connected:
+            self._in_vain_since = math.inf
         for wait in waiting:
+            wait.stranded = stranded
             if self._callers.is_ending(wait.caller):
                 wait.give_up(interrupted())
-            elif not connected and wait.unless_connected_by <= now:
+            elif not connected and wait.started + self._unconnected_limit_s(wait) <= now:
+                self._note_vain(wait)
                 wait.give_up(self.late())
         await self._look_for_others([wait for wait in waiting if wait.shared and wait.error is None])
+
+    def _unconnected_limit_s(self, wait: Wait) -> float:
+        """Return how long an operation may last while no peer is there."""
+        limit_s = wait.unconnected_limit_s
+        in_vain = wait.stranded and wait.started >= self._in_vain_since
+        return min(limit_s, IN_VAIN_S) if in_vain and limit_s < math.inf else limit_s
+
+    def _note_vain(self, wait: Wait) -> None:
+        if wait.stranded:
+            self._in_vain_since = min(self._in_vain_since, trio.current_time())
 
     async def _look_for_others(self, waiting: list[Wait]) -> None:
         """Release reads that were asked for by others than the one who opened the file."""

@@ -109,6 +109,7 @@ async def _open(options: WorkerOptions, attached: Attached, vfs: Vfs) -> Drive:
         dialect = str(known["dialect"])
     store = attached.store(DIALECTS[dialect])
     key = PublicKey(bytes.fromhex(options.key))
+    vfs.stranded = lambda: attached.is_stranded
     vfs.metadata = await store.open_feed(key=key, live=not vfs.fixed)
     return await open_drive(store, key=key, version=options.version)
 

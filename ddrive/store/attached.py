@@ -142,6 +142,12 @@ class Attached:
         """Return names for all wishes that stand now: as long as they stay the same, whoever waits still waits."""
         return frozenset((feed.handle, wish) for feed in self.feeds.values() for wish in feed.wishes())
 
+    @property
+    def is_stranded(self) -> bool:
+        """Whether blocks are wished for while no feed that is open has a peer."""
+        feeds = self.feeds.values()
+        return any(feed.wishes_blocks for feed in feeds) and not any(feed.peer_count for feed in feeds)
+
     def next_handle(self) -> int:
         """Return a number for a feed that was not used before."""
         return next(self._handles)

@@ -85,6 +85,11 @@ class AttachedFeed:
         """Return the numbers of the wishes that stand."""
         return list(self._wishes)
 
+    @property
+    def wishes_blocks(self) -> bool:
+        """Whether anything is asked for that is there already: not only news."""
+        return any(method != "feed.want_length" for method, _ in self._wishes.values())
+
     def _wish(self, method: str, **params: Any) -> Callable[[], None]:
         wish = next(self._wish_ids)
         self._wishes[wish] = method, params | {"handle": self.handle, "wish": wish}

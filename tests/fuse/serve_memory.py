@@ -58,6 +58,7 @@ async def serve() -> None:
 
     async def opener(vfs: Vfs, editor: Editor) -> MemoryDrive:
         served.append(vfs)
+        vfs.stranded = lambda: drive.is_stranded
         if delayed:
             await ready.wait()
         return drive

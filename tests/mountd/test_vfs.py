@@ -83,6 +83,7 @@ async def mounted(*, fixed: bool = False, opened: bool = True) -> AsyncIterator[
     drive = MemoryDrive()
     callers = FakeCallers()
     vfs = Vfs(fixed=fixed, mountpoint="/mnt/data", state="/", limits=Limits(TIMEOUT_S), callers=callers)
+    vfs.stranded = lambda: drive.is_stranded
     kernel = Kernel()
     ready = trio.Event()
     if opened:
@@ -379,6 +380,82 @@ async def test_a_call_that_keeps_trying_waits_again(autojump_clock: MockClock) -
                 await it.vfs.read(fh, 0, 4)
             waited.append(trio.current_time() - started)
         assert sum(duration > 1 for duration in waited) > 1
+
+
+async def open_absent(it: Mounted, count: int) -> list[int]:
+    """Open files of which no block is here."""
+    for number in range(count):
+        it.drive.write(f"/{number}", b"text")
+    opened = [await it.open(f"/{number}") for number in range(count)]
+    it.drive.missing |= {f"/{number}" for number in range(count)}
+    return opened
+
+
+async def test_only_the_first_of_many_waits_long_for_nobody(autojump_clock: MockClock) -> None:
+    async with mounted() as it:
+        opened = await open_absent(it, 100)
+        it.drive.metadata.peer_count = 0
+        waited = []
+        for fh in opened:
+            started = trio.current_time()
+            with pytest.raises(NoPeers):
+                await it.vfs.read(fh, 0, 4)
+            waited.append(trio.current_time() - started)
+        assert waited[0] > TIMEOUT_S - 2
+        assert max(waited[1:]) < 2
+        started = trio.current_time()
+        with pytest.raises(NoPeers):
+            await it.vfs.lookup(ROOT_NUMBER, "0", CALLER + 1)
+        assert trio.current_time() - started < 2
+        it.drive.metadata.peer_count = 1
+        started = trio.current_time()
+        with pytest.raises(TimedOut):
+            await it.vfs.read(opened[1], 0, 4)
+        assert trio.current_time() - started > TIMEOUT_S - 2
+        it.drive.metadata.peer_count = 0
+        started = trio.current_time()
+        with pytest.raises(NoPeers):
+            await it.vfs.read(opened[2], 0, 4)
+        assert trio.current_time() - started > TIMEOUT_S - 2
+
+
+async def test_a_peer_that_is_found_just_then_has_all_the_time(autojump_clock: MockClock) -> None:
+    async with mounted() as it:
+        first, second, third = await open_absent(it, 3)
+        it.drive.metadata.peer_count = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fails, it, first)
+            await trio.sleep(10)
+            nursery.start_soon(reads, it, second, b"text")  # it began when nobody knew that this is in vain
+            await trio.sleep(25)
+            nursery.start_soon(reads, it, third, b"text")
+            await trio.sleep(0.5)
+            it.drive.metadata.peer_count = 1
+            await trio.sleep(1)
+            it.drive.arrive("/1")
+            await trio.sleep(20)
+            it.drive.arrive("/2")
+
+
+async def test_what_waits_for_no_peer_is_not_cut_short(autojump_clock: MockClock) -> None:
+    async with mounted() as it:
+        it.drive.write("/slow", b"text")
+        opened = await open_absent(it, 1)
+        it.drive.metadata.peer_count = 0
+        await fails(it, opened[0])
+        found = it.drive.lstat
+
+        async def slow(path: str) -> Stat:
+            await trio.sleep(4)
+            return await found(path)
+
+        it.drive.lstat = slow  # type: ignore[method-assign]
+        assert (await it.vfs.lookup(ROOT_NUMBER, "slow", CALLER)).inode is not None
+
+
+async def fails(it: Mounted, fh: int) -> None:
+    with pytest.raises(NoPeers):
+        await it.vfs.read(fh, 0, 4)
 
 
 async def test_a_long_listing_of_what_is_held_needs_no_peer(autojump_clock: MockClock) -> None:

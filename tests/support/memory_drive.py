@@ -80,6 +80,7 @@ class MemoryDrive:
         self.readers: list[Reader] = []
         self._changes: dict[int, set[str]] = {}
         self._arrived = trio.Event()
+        self._waiting = 0  # calls that wait for something to arrive
         self._next = 1  # block of the next content
 
     @property
@@ -134,6 +135,11 @@ class MemoryDrive:
 
     # What peers do
 
+    @property
+    def is_stranded(self) -> bool:
+        """Whether something is waited for and there is no peer."""
+        return self._waiting > 0 and not self.metadata.peer_count
+
     def arrive(self, *paths: str) -> None:
         """The data of `paths`, or of everything, is here now."""
         self.missing -= set(paths) or set(self.missing)
@@ -147,7 +153,11 @@ class MemoryDrive:
         if path in self.faults:
             raise self.faults[path]
         while path in self.missing or (call == "read" and path in self.withheld):
-            await self._arrived.wait()
+            self._waiting += 1
+            try:
+                await self._arrived.wait()
+            finally:
+                self._waiting -= 1
 
     # What a mount asks
 
