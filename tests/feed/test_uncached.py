@@ -1,5 +1,6 @@
 """Large pieces are stored alike by file systems that can do without the kernel's cache and by those that cannot."""
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddrive.feed import storage as storages
+from ddrive.feed import uncached
 from ddrive.feed.file_blocks import FileBlocks, Place
 from ddrive.feed.storage import FileDirectory, FileStorage
 from ddrive.feed.uncached import UNCACHED_BYTES, is_sound, read_into, write_pieces
@@ -91,6 +93,34 @@ def test_blocks_are_read_from_a_file_of_any_file_system(place):
     with (place / "file").open("rb") as file:
         blocks = FileBlocks(file, [Place(1, UNCACHED_BYTES), Place(UNCACHED_BYTES + 1, 10), Place(len(content) - 3, 3)])
         assert b"".join(blocks.load()) == content[1 : UNCACHED_BYTES + 11] + content[-3:]
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_sandbox_or_file_system_that_refuses_is_asked_for_the_usual_way(tmp_path, monkeypatch, refusal):
+    calls: list[tuple[str, int]] = []
+
+    def refused(name):
+        usual = getattr(os, name)
+
+        def call(fd, buffers, offset, flags=0):
+            calls.append((name, flags))
+            if flags:
+                raise OSError(refusal, os.strerror(refusal))
+            return usual(fd, buffers, offset)
+
+        return call
+
+    for name in ("pwritev", "preadv"):
+        monkeypatch.setattr(os, name, refused(name))
+    monkeypatch.setattr(uncached, "_flags", 1 << 7)  # as on a new kernel
+    content = os.urandom(2 * UNCACHED_BYTES)
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    assert write_pieces(fd, [content[:1], content[1:]], PAGE_BYTES) == len(content)
+    found = bytearray(len(content) + 1)
+    assert read_into(fd, memoryview(found), PAGE_BYTES) == len(content)
+    os.close(fd)
+    assert found == content + b"\0"
+    assert calls == [("pwritev", 1 << 7), ("pwritev", 0), ("preadv", 1 << 7), ("preadv", 0)]
 
 
 def test_other_errors_are_told(place):
