@@ -1,5 +1,8 @@
 """Verbs that go through a whole drive although something in it cannot be had."""
 
+import errno
+import os
+import subprocess
 from pathlib import Path
 
 import trio
@@ -8,7 +11,7 @@ from ddrive.dialect import DWEB
 from ddrive.drive import NewEntry, Stat, open_drive
 from ddrive.ids import PublicKey
 from ddrive.store.attached import open_attached
-from tests.support.program import Program
+from tests.support.program import Program, program
 
 GHOST = "cd" * 32  # a drive that nobody has
 
@@ -77,3 +80,28 @@ def test_entries_that_cannot_be_true_stop_nothing(ddrive: Program) -> None:
         assert (refused["path"], "1000 bytes in 3 blocks" in refused["why"]) == ("nowhere", True)
     alone = ddrive.run("cat", key, "nowhere")
     assert (alone.code, "its author" in alone.err, "disk" in alone.err) == (4, True, False), alone
+
+
+def test_a_walk_over_what_nobody_can_send_ends_and_finds_all_when_somebody_can(ddrive: Program, tmp_path: Path) -> None:
+    source, place = tmp_path / "tree", tmp_path / "place"
+    source.mkdir()
+    names = [f"file-{number}" for number in range(4)]
+    for name in names:
+        (source / name).write_text(f"found in {name}\n")
+    key, address = ddrive.ask("import", source)["key"], ddrive.address
+    with program(tmp_path / "other" / "state") as other:
+        other.mount(key, place, "--peer", address, "--timeout", "3s")
+        assert sorted(path.name for path in place.iterdir()) == names
+        assert ddrive.run("stop").code == 0
+        in_vain = subprocess.run(["grep", "-r", "found", place], capture_output=True, text=True)
+        assert (in_vain.returncode, in_vain.stdout) == (2, "")
+        assert sorted(line.split(": ")[1:] for line in in_vain.stderr.splitlines()) == [
+            [str(place / name), os.strerror(errno.EHOSTUNREACH)] for name in names
+        ]
+        assert ddrive.run("status", DDRIVE_LISTEN=address).code == 0
+        other.ask("peer", "add", address)
+        while not other.ask("info", key)["peers"]:
+            pass
+        found = subprocess.run(["grep", "-r", "found", place], capture_output=True, text=True)
+        assert (found.returncode, found.stderr) == (0, "")
+        assert sorted(found.stdout.splitlines()) == [f"{place / name}:found in {name}" for name in names]
