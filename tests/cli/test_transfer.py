@@ -3,13 +3,34 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.support.program import Program
 from tests.support.tree import differences, observe
 
 MIB = 1024 * 1024
+NOTED = """
+import sys
+from ddrive.drive import importer
+from ddrive.store.calling import Calling
+from mountd.cli import main
+
+def noted(usual, name):
+    def call(*arguments, **options):
+        with open(sys.argv[2] + ".notes", "a") as notes:
+            notes.write(f"{name or arguments[1]}\\n")
+        return usual(*arguments, **options)
+    return call
+
+importer.count_all = noted(importer.count_all, "count")
+Calling.call = noted(Calling.call, "")
+main(sys.argv[1:])
+"""  # the command, which notes beside the directory what it asks of the engine, and whether it counts files
 
 
 def size_of(directory: Path) -> int:
@@ -107,6 +128,25 @@ def shown_as(ddrive: Program, key: str, *names: str) -> None:
     end = time.monotonic() + 60
     while (shown := ddrive.run("ls", "-R", key).out.decode().split()) != list(names):
         assert time.monotonic() < end, shown
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_an_import_does_nothing_that_nobody_sees(ddrive: Program, tmp_path: Path, is_terminal: bool) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "file").write_text("content")
+    key = ddrive.ask("import", root)["key"]
+    outer, inner = os.openpty() if is_terminal else os.pipe()
+    command = [sys.executable, "-c", NOTED, "import", str(root), key]
+    try:
+        subprocess.run(command, env=ddrive.environment(), stdout=subprocess.PIPE, stderr=inner, check=True)
+    finally:
+        os.close(outer)
+        os.close(inner)
+    notes = Path(f"{root}.notes").read_text().split()
+    assert "drive.open" in notes
+    assert "info" not in notes, "the engine looks at all entries for it"
+    assert ("count" in notes) is is_terminal, "the files are counted for the bar alone"
 
 
 def test_an_import_below_a_mount_does_not_hit_the_rest_of_the_drive(ddrive: Program, tmp_path: Path) -> None:
