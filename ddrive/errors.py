@@ -4,6 +4,10 @@ A message names the drive, path, block or peer it is about and, where there is o
 from outside (errno, exit code) is decided in `mountd.errnos` alone.
 """
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # of a system call that found no room
+
 
 class DriveError(Exception):
     """Anything that ddrive itself reports."""
@@ -163,3 +167,11 @@ class EngineError(DriveError):
 
 class MountFailed(DriveError):
     """The file system could not be mounted at the given place."""
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return the one error that an exception group carries; an interrupt goes before anything else."""
+    while isinstance(error, BaseExceptionGroup):
+        found = error.subgroup(KeyboardInterrupt) or error
+        error = found.exceptions[0]
+    return error

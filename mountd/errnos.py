@@ -74,10 +74,8 @@ def to_errno(error: BaseException, *, reading: bool = False) -> int:
 
     With `reading`, a full disk of ours is EIO: whoever reads did not ask to store anything.
     """
-    if isinstance(error, OSError):
-        number = error.errno or errno.EIO
-        return errno.EIO if reading and number in (errno.ENOSPC, errno.EDQUOT) else number
-    return _nearest(ERRNOS, error, errno.EIO)
+    number = error.errno or errno.EIO if isinstance(error, OSError) else _nearest(ERRNOS, error, errno.EIO)
+    return errno.EIO if reading and number in errors.DISK_FULL else number
 
 
 def to_exit_code(error: BaseException) -> int:

@@ -21,6 +21,7 @@ from ddrive.drive import Drive, open_drive
 from ddrive.errors import DriveError, MountFailed
 from ddrive.ids import PublicKey
 from ddrive.store.attached import Attached, open_attached
+from ddrive.store.rpc import NOTICE, failure
 from mountd.editing import Editor
 from mountd.face import DriveFace
 from mountd.interpreter import tune
@@ -68,7 +69,8 @@ def main() -> int:
         trio.run(run_worker, options)
     except (DriveError, OSError, ValueError) as error:
         log.error("mount failed: why=%s", error)
-        _say({"error": {"code": type(error).__name__, "message": str(error)}})
+        told = failure(NOTICE, error)
+        _say({"error": {"code": told.code, "message": told.message}})
         return 1
     return 0
 

@@ -22,7 +22,7 @@ import trio
 
 from ddrive.errors import DriveError, MountFailed
 from ddrive.ids import short
-from ddrive.store.rpc import Failure, exception
+from ddrive.store.rpc import NOTICE, Failure, exception
 from mountd.config import Config, package_environment
 from mountd.connections import abort
 from mountd.logs import last_line, open_log
@@ -242,7 +242,7 @@ class WorkerPool:
         answer = _parsed(line)
         if "error" in answer:
             error = answer["error"]
-            raise exception(Failure(0, str(error.get("code")), str(error.get("message"))))
+            raise exception(Failure(NOTICE, str(error.get("code")), str(error.get("message"))))
         if not answer.get("ready"):
             why = last_line(self._log_path(worker.mount)) or "it left no message"
             raise MountFailed(f"{worker.mount.mountpoint}: the mount process ended: {why}")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from logging import getLogger
 from typing import NamedTuple
 
-from ddrive.errors import CorruptStorage, Forked, InvalidProof, NotHeld, Untied
+from ddrive.errors import DISK_FULL, CorruptStorage, Forked, InvalidProof, NotHeld, Untied
 from ddrive.feed import flat, merkle
 from ddrive.feed.forks import author_signed, record_fork
 from ddrive.feed.hashing import Buffer, signed_by
@@ -23,9 +23,6 @@ from ddrive.ids import BlockIndex, Node, PublicKey, short
 MAX_DOUBTS = 1024  # blocks remembered for a proof that failed
 
 _log = getLogger(__name__)
-
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Stored(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import trio
 
-from ddrive.errors import Closed, DriveError, RemoteProtocolError, StorageError
+from ddrive.errors import Closed, DriveError, RemoteProtocolError, first_cause
 from ddrive.store.rpc import NOTICE, Call, Cancel, Event, Failure, Message, MessageReader, Reply, encode, failure
 from ddrive.store.sockets import ReceivedFile, has_gone, receive
 
@@ -204,14 +204,13 @@ class Answering:
     async def _outcome(self, call: Call, service: Service) -> Reply | Failure:
         try:
             return Reply(call.id, await service.call(call.method, call.params))
-        except DriveError as error:
-            return failure(call.id, error)
-        except OSError as error:
-            _log.warning("call failed client=%s method=%s error=%s", self._name, call.method, error)
-            return failure(call.id, StorageError(str(error)))
         except Exception as error:
-            _log.exception("call failed client=%s method=%s", self._name, call.method)
-            return failure(call.id, DriveError(f"{call.method}: internal error: {type(error).__name__}: {error}"))
+            cause = first_cause(error)
+            if isinstance(cause, OSError):
+                _log.warning("call failed client=%s method=%s error=%s", self._name, call.method, cause)
+            elif not isinstance(cause, DriveError):
+                _log.exception("call failed client=%s method=%s", self._name, call.method)
+            return failure(call.id, cause)
 
     async def _write(self, scope: trio.CancelScope) -> None:
         try:

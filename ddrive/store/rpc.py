@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import msgpack
 
 from ddrive import errors
-from ddrive.errors import DriveError, RemoteProtocolError, TooLarge
+from ddrive.errors import DISK_FULL, DiskFull, DriveError, RemoteProtocolError, StorageError, TooLarge, first_cause
 
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # twice the largest append that a view sends; a longer frame ends the connection
 NOTICE = 0  # id of a call that gets no reply
@@ -85,8 +85,18 @@ def encode(message: Message) -> bytes:
     return _LENGTH.pack(len(body)) + bytes(body)
 
 
-def failure(call_id: int, error: DriveError) -> Failure:
-    """Return the form in which `error` crosses the socket: under the nearest class that the other side knows."""
+def failure(call_id: int, error: BaseException) -> Failure:
+    """Return the form in which `error` crosses the socket: under the nearest class that the other side knows.
+
+    A system call that failed was one for files of the sender: `DiskFull` where they have no room, else `StorageError`.
+    """
+    error = first_cause(error)
+    if isinstance(error, OSError):
+        place = f" ({error.filename})" if isinstance(error.filename, str) else ""
+        kind = DiskFull if error.errno in DISK_FULL else StorageError
+        error = kind(f"{error.strerror}{place}" if error.strerror else str(error))
+    elif not isinstance(error, DriveError):
+        error = DriveError(f"internal error: {type(error).__name__}: {error}")
     code = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _CODES)
     return Failure(call_id, code, str(error))
 

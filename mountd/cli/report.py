@@ -33,6 +33,7 @@ ADVICE: dict[type[BaseException], str] = {
     errors.InvalidProof: "a peer sent wrong bytes; nothing of it was kept, try again",
     errors.CorruptStorage: "bytes on this disk are damaged; reading with a peer connected fetches them again",
     errors.ImpossibleEntry: "its author stored that; only he can mend it",
+    errors.DiskFull: "free some space on the disk of the state directory",
     errors.StorageLocked: "another program uses this state directory; end it, or choose another with --state",
     errors.EngineError: "see engine.log in the log folder of the state directory",
     errors.MountFailed: "see the mount's log in the log folder of the state directory",
@@ -93,7 +94,7 @@ def printable(text: str) -> str:
 
 def fail(error: BaseException, *, as_json: bool) -> int:
     """Report `error` in one line (with JSON: as one value on stdout too); return the exit code."""
-    error = first_cause(error)
+    error = errors.first_cause(error)
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     if isinstance(error, BrokenPipeError):
@@ -123,14 +124,6 @@ def _say_error(name: str, message: str, code: int) -> None:
         say({"error": {"code": name, "message": message, "exit": code}}, [], as_json=True)
     except OSError:
         silence_stdout()
-
-
-def first_cause(error: BaseException) -> BaseException:
-    """Return the one error that an exception group carries; an interrupt goes before anything else."""
-    while isinstance(error, BaseExceptionGroup):
-        found = error.subgroup(KeyboardInterrupt) or error
-        error = found.exceptions[0]
-    return error
 
 
 def silence_stdout() -> None:

@@ -17,8 +17,7 @@ from ddrive.drive.drive import Drive
 from ddrive.drive.exporter import ExportReport, export_tree
 from ddrive.drive.importer import ImportReport, import_tree
 from ddrive.drive.report import Progress
-from ddrive.errors import DiskFull, DriveError, NotFound, NotWritable, StorageError, UnusablePlace
-from ddrive.feed.log import DISK_FULL
+from ddrive.errors import DISK_FULL, DiskFull, DriveError, NotFound, NotWritable, UnusablePlace, first_cause
 from mountd.cli import options, report
 from mountd.cli.following import follow
 from mountd.cli.look import DriveText, joined
@@ -94,8 +93,8 @@ async def _room_for(session: Session, source: Path, ref: KeyRef | None, *, is_ne
     try:
         yield
     except Exception as error:
-        cause = report.first_cause(error)
-        if not _is_full(cause):
+        cause = first_cause(error)
+        if not isinstance(cause, DiskFull) and not (isinstance(cause, OSError) and cause.errno in DISK_FULL):
             raise
         state = (await session.call("status"))["state"]
         if ref is not None:
@@ -110,13 +109,6 @@ async def _room_for(session: Session, source: Path, ref: KeyRef | None, *, is_ne
         raise DiskFull(
             f"no room for a new drive ({state}): free some space there, then import {source} again"
         ) from None
-
-
-def _is_full(error: BaseException) -> bool:
-    """Tell whether a disk is full; what the engine's disk says comes as text."""
-    if isinstance(error, OSError):
-        return error.errno in DISK_FULL
-    return type(error) is StorageError and str(error).startswith(tuple(f"[Errno {number}]" for number in DISK_FULL))
 
 
 def export(

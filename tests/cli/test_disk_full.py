@@ -43,6 +43,11 @@ def test_a_full_disk_stops_writers_alone(ddrive: Program, tmp_path: Path) -> Non
         mine = other.ask("import", source)["key"]
         other.mount(key, mount)
         other.mount(mine, own)
+        (own / "many").mkdir()
+        for number in range(200):
+            (own / "many" / f"{number:0200}").touch()
+        other.ask("unmount", own)  # all of them are stored then
+        other.mount(mine, own)
         assert sorted(path.name for path in mount.iterdir()) == ["other", "pinned"]
         pid, filler = other.pid, fill(disk)
         for name, data in files.items():
@@ -53,6 +58,11 @@ def test_a_full_disk_stops_writers_alone(ddrive: Program, tmp_path: Path) -> Non
         with pytest.raises(OSError, match="No space left") as error:
             (own / "more").write_bytes(bytes(4 * MIB))
         assert error.value.errno == errno.ENOSPC
+        with pytest.raises(OSError, match="No space left"):  # which the engine's disk says
+            (own / "many").rename(own / "others")
+        refused = other.run("create", "--json")
+        assert (refused.code, refused.json()["error"]["code"]) == (7, "DiskFull")
+        assert "free some space" in refused.err
         assert (own / "other").read_bytes() == files["other"]
         assert alive(pid)
         filler.unlink()

@@ -51,6 +51,7 @@ def test_only_proven_absence_is_enoent(kind: type[errors.DriveError]) -> None:
         (errors.CorruptStorage("x"), errno.EIO, 4),
         (errors.StorageLocked("x"), errno.EBUSY, 7),
         (errors.StorageError("x"), errno.EIO, 7),
+        (errors.DiskFull("x"), errno.ENOSPC, 7),
         (errors.MountFailed("x"), errno.EIO, 1),
         (OSError(errno.EACCES, "x"), errno.EACCES, 6),
         (OSError(errno.ENOSPC, "x"), errno.ENOSPC, 7),
@@ -74,4 +75,5 @@ def test_the_nearest_base_class_decides() -> None:
 
 def test_a_reader_never_sees_a_full_disk() -> None:
     assert to_errno(OSError(errno.ENOSPC, "x"), reading=True) == errno.EIO
+    assert to_errno(errors.DiskFull("x"), reading=True) == errno.EIO
     assert to_errno(OSError(errno.EINTR, "x"), reading=True) == errno.EINTR

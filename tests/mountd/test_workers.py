@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from ddrive.dialect import DWEB
-from ddrive.errors import MountFailed
+from ddrive.errors import DiskFull, DriveError, InvalidProof, MountFailed, StorageError
 from ddrive.ids import PublicKey
 from mountd.config import Config
 from mountd.mounts import Mount, MountTable
@@ -18,6 +18,17 @@ from mountd.workers import WorkerPool
 from tests.support.program import kill
 
 WORKER = "import time; time.sleep(600)"
+
+FAILING_WORKER = """
+from ddrive.trie import InvalidNode
+from mountd import worker
+
+async def fails(options):
+    raise {error}
+
+worker.run_worker = fails
+worker.main()
+"""
 
 STUCK_WORKER = """
 import json, stat, subprocess, sys
@@ -75,6 +86,24 @@ async def test_a_mount_that_begins_while_all_end_is_not_waited_for(tmp_path: Pat
             await pool.start(mount)
     assert mount.pid is not None
     assert not Path(f"/proc/{mount.pid}").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ("OSError(28, 'why')", DiskFull),
+        ("OSError(13, 'why')", StorageError),
+        ("InvalidNode('why')", InvalidProof),
+        ("ValueError('why')", DriveError),
+    ],
+)
+async def test_the_engine_hears_what_failed_in_a_worker(tmp_path: Path, error: str, kind: type[DriveError]) -> None:
+    mount = new_mount(tmp_path)
+    async with trio.open_nursery() as nursery:
+        pool = new_pool(tmp_path, mount, nursery, FAILING_WORKER.format(error=error))
+        with trio.fail_after(20), pytest.raises(kind, match="why") as caught:
+            await pool.start(mount)
+        assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize("is_killed_too", [False, True], ids=["its engine", "the next engine"])

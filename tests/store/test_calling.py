@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 
-from ddrive.errors import DriveError, EngineError, NotFound, StorageError
+from ddrive.errors import DiskFull, DriveError, EngineError, NotFound
 from ddrive.store import answering
 from ddrive.store.answering import Answering, Outbox
 from ddrive.store.calling import Calling, open_calling
@@ -43,6 +43,9 @@ class Echo:
                 raise NotFound("nothing here")
             case "full":
                 raise OSError(28, "No space left on device")
+            case "full within":
+                async with trio.open_nursery():
+                    raise OSError(28, "No space left on device")
             case "bug":
                 raise KeyError("oops")
             case "unsendable":
@@ -138,8 +141,10 @@ async def test_errors_cross_the_socket(path: Path) -> None:
     async with served(path) as (_, calling, _nursery):
         with pytest.raises(NotFound, match="nothing here"):
             await calling.call("fail")
-        with pytest.raises(StorageError, match="No space"):
+        with pytest.raises(DiskFull, match="No space"):
             await calling.call("full")
+        with pytest.raises(DiskFull, match="No space"):
+            await calling.call("full within")
         with pytest.raises(DriveError, match="KeyError"):
             await calling.call("bug")
         with pytest.raises(DriveError, match="cannot be sent"):

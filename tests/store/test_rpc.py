@@ -1,5 +1,6 @@
 """Messages survive the way over the socket; anything else is refused in an orderly manner."""
 
+import errno
 import struct
 
 import msgpack
@@ -129,6 +130,22 @@ def test_every_error_keeps_its_class_and_text() -> None:
         back = rpc.exception(rpc.failure(7, kind("why")))
         assert type(back) is kind
         assert str(back) == "why"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "DiskFull", "No space left on device"),
+        (OSError(errno.EDQUOT, "Quota exceeded", "/state/x"), "DiskFull", "Quota exceeded (/state/x)"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "StorageError", "Permission denied (/x)"),
+        (OSError("no number"), "StorageError", "no number"),
+        (ExceptionGroup("of a nursery", [ExceptionGroup("", [NotWritable("why")])]), "NotWritable", "why"),
+        (KeyError("x"), "DriveError", "internal error: KeyError: 'x'"),
+    ],
+    ids=repr,
+)
+def test_other_errors_cross_as_what_they_mean(error: Exception, code: str, message: str) -> None:
+    assert rpc.failure(7, error) == Failure(7, code, message)
 
 
 def test_a_class_of_our_own_crosses_as_the_nearest_known_one() -> None:
