@@ -7,9 +7,10 @@ import sys
 import time
 from typing import Annotated, Any
 
+import trio
 import typer
 
-from ddrive.errors import DriveError, EngineError
+from ddrive.errors import DriveError, EngineError, StorageLocked
 from mountd import owning
 from mountd.cli import options, report
 from mountd.cli.mounting import tell_left
@@ -20,6 +21,7 @@ from mountd.config import load_config
 from mountd.values import format_duration
 
 POLL_S = 0.1  # between two attempts to reach an engine that is starting
+STOP_LIMIT_S = 20.0  # for the answer to `stop`, when the mounts have ended: 8 s unless the engine stands still
 
 
 def daemon(
@@ -124,11 +126,16 @@ def stop(
     async def verb(session: Session) -> None:
         directory = load_config({"state": state}).state
         engine = owning.holder(directory)
-        ended = await session.call("stop")
-        if not await owning.ended(directory, engine):
-            report.note("the engine has ended its mounts, but not itself: do not copy or remove its state yet")
-        session.say({"stopped": True} | ended, [])
-        tell_left(ended)
+        answer: dict[str, Any] | None = None
+        with trio.move_on_after(STOP_LIMIT_S):
+            answer = await session.call("stop")
+            tell_left(answer)
+        if answer is None or not await owning.ended(directory, engine):
+            raise StorageLocked(
+                f"the engine in {directory} (pid {engine or 'unknown'}) is told to end and has not ended: "
+                "do not copy or remove its state yet; if it hangs, kill it"
+            )
+        session.say({"stopped": True} | answer, [])
 
     try:
         run(Common(state, as_json, start=False), verb)

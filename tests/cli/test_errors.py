@@ -15,6 +15,21 @@ import pytest
 from tests.support.program import COMMAND, Program, Result, mounted, program
 
 UNKNOWN = "ab" * 32
+STANDSTILL = """
+import os, signal, sys
+from ddrive.store.calling import Calling
+from mountd import owning
+from mountd.cli import engine, main
+
+async def stopped(calling, method, *arguments, **options):
+    if method == "stop":
+        os.kill(int(sys.argv[1]), signal.SIGSTOP)
+    return await usual(calling, method, *arguments, **options)
+
+usual, Calling.call = Calling.call, stopped
+engine.STOP_LIMIT_S = 1
+main(["stop", *sys.argv[2:]])
+"""  # the command, whose engine stands still just when it is told to stop
 
 
 def check(result: Result, code: int, *words: str) -> None:
@@ -303,6 +318,24 @@ def test_stopping_ends_the_processes_and_mounts(ddrive: Program, tmp_path: Path)
         time.sleep(0.05)
     assert not mounted(tmp_path / "mnt")
     assert json.loads((ddrive.state / "mounts.json").read_text()) is not None
+
+
+def test_stopping_an_engine_that_stands_still_ends_with_its_pid(ddrive: Program, tmp_path: Path) -> None:
+    made = ddrive.mount(ddrive.ask("create")["key"], tmp_path / "mnt")
+    pids = [ddrive.pid, made["pid"]]
+    ddrive.command = [sys.executable, "-c", STANDSTILL, str(pids[0])]
+    try:
+        refused = ddrive.run("--json", timeout_s=30)
+    finally:
+        os.kill(pids[0], signal.SIGCONT)
+        ddrive.command = COMMAND
+    check(refused, 7, f"pid {pids[0]}", str(ddrive.state), "kill")
+    assert refused.json()["error"]["code"] == "StorageLocked"
+    assert ddrive.ask("stop")["left"] == []  # it may have ended by now
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < end, "still running after stop"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("closed", [">&-", ">/dev/full", ">&- 2>&-", "2>&-", "<&- 2>/dev/full"])
