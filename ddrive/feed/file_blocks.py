@@ -4,16 +4,59 @@ So a file of any size is appended without going through the memory of the one wh
 crossing a socket: the open file does.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
 
 import trio
 
-from ddrive.errors import SourceChanged
+from ddrive.errors import SourceChanged, TimedOut
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.uncached import read_into
 
-_threads = trio.CapacityLimiter(16)  # reading; apart from those that write, which must not wait for a slow file
+THREADS = 16  # of one kind
+TURN_S = 60.0  # while none of them has done its work, until those that wait are told
+
+Found = TypeVar("Found")
+
+
+class FileThreads:
+    """Threads for files of others, each of which may lie where nothing answers any more, and keep its thread for ever.
+
+    They are apart from those for our own files, which must not wait for that.
+    """
+
+    def __init__(self) -> None:
+        self._limiter = trio.CapacityLimiter(THREADS)
+        self._freed = 0  # how often one of them had done its work
+
+    async def run(self, work: Callable[..., Found], *arguments: Any) -> Found:
+        """Return what `work` returns in a thread, which is left to itself when the caller is cancelled.
+
+        Raises: TimedOut when all threads are kept by files that do not answer, and what `work` raises.
+        """
+        limiter = cast(trio.CapacityLimiter, self)  # all that trio wants of one are the methods below
+        return await trio.to_thread.run_sync(work, *arguments, limiter=limiter, abandon_on_cancel=True)
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Return when there is a thread for `borrower`. Raises: TimedOut."""
+        freed = None
+        while freed != self._freed:
+            freed = self._freed
+            with trio.move_on_after(TURN_S):
+                await self._limiter.acquire_on_behalf_of(borrower)
+                return
+        raise TimedOut(
+            f"{THREADS} files that are being stored have not answered for {TURN_S:g} s, and no other can be read: "
+            "wait for their disk or network, or start the engine anew"
+        )
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Give the thread of `borrower` to whoever waits."""
+        self._freed += 1
+        self._limiter.release_on_behalf_of(borrower)
+
+
+_threads = FileThreads()
 
 
 class OpenFile(Protocol):
@@ -87,13 +130,12 @@ def sizes_of(blocks: Sequence[Buffer]) -> list[int]:
 async def loaded(blocks: Sequence[Buffer]) -> Sequence[Buffer]:
     """Return blocks that are in memory; those in a file are read in a thread.
 
-    When that is cancelled the thread is left to itself, as a file may lie where nothing answers.
-    Raises: SourceChanged, OSError.
+    When that is cancelled the thread is left to itself. Raises: SourceChanged, OSError, TimedOut.
     """
     if not isinstance(blocks, FileBlocks):
         return blocks
     buffer = bytearray(sum(blocks.sizes))  # made here, as each thread would keep memory of its own for the next one
-    return await trio.to_thread.run_sync(blocks.load, buffer, limiter=_threads, abandon_on_cancel=True)
+    return await _threads.run(blocks.load, buffer)
 
 
 def _runs(places: Sequence[Place]) -> Iterator[Place]:

@@ -27,7 +27,7 @@ import trio
 from ddrive.errors import BadHandle, Closed, CorruptStorage, DriveError, LocalProtocolError, TooLarge
 from ddrive.feed.appending import Step
 from ddrive.feed.feed import Feed
-from ddrive.feed.file_blocks import FileBlocks, Place, loaded
+from ddrive.feed.file_blocks import FileBlocks, FileThreads, Place, loaded
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.passing import Passing
 from ddrive.feed.reading import SEGMENT_BITS
@@ -43,7 +43,7 @@ MAX_WISHES = 100_000  # of one client for one feed
 NOTICES = frozenset(["feed.want", "feed.want_offset", "feed.want_length", "feed.drop", "feed.ask_peers", "feed.used"])
 _DISPUTES = 3  # a block that the client finds unusable so many times is fetched again
 
-_threads = trio.CapacityLimiter(16)  # that look at files
+_threads = FileThreads()  # that look at files, which those that read a file must not wait for
 _log = logging.getLogger(__name__)
 
 
@@ -204,7 +204,10 @@ class _Served:
 
 
 async def _blocks_in(params: dict[str, Any]) -> Sequence[Buffer]:
-    """Return what is to be appended, in memory. Raises: LocalProtocolError, TooLarge, SourceChanged, OSError."""
+    """Return what is to be appended, in memory.
+
+    Raises: LocalProtocolError, TooLarge, SourceChanged, TimedOut, OSError.
+    """
     if "file" not in params:
         return list(params["blocks"])
     places = [Place(offset, size) for offset, size in params["places"]]
@@ -214,7 +217,7 @@ async def _blocks_in(params: dict[str, Any]) -> Sequence[Buffer]:
         raise TooLarge(f"an append of more than {MAX_FRAME_BYTES} bytes from a file: make several of it")
     descriptor = params["file"].fileno()
     # even that may wait for another process: for one that needs us, where the file lies in a mount of ours
-    status = await trio.to_thread.run_sync(os.fstat, descriptor, limiter=_threads, abandon_on_cancel=True)
+    status = await _threads.run(os.fstat, descriptor)
     if not stat.S_ISREG(status.st_mode):
         raise LocalProtocolError("feed.append: only the bytes of a regular file can be appended")
     return await loaded(FileBlocks(params["file"], places))

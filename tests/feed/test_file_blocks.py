@@ -1,13 +1,16 @@
 """Blocks that lie in a file: read by who appends them, and only then."""
 
+import threading
 from io import FileIO
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
-from ddrive.errors import SourceChanged
-from ddrive.feed import Feed, FileDirectory
-from ddrive.feed.file_blocks import FileBlocks, Place, loaded, sizes_of
+from ddrive.errors import SourceChanged, TimedOut
+from ddrive.feed import Feed, FileDirectory, file_blocks
+from ddrive.feed.file_blocks import THREADS, FileBlocks, FileThreads, Place, loaded, sizes_of
 from tests.feed.samples import writer
 
 TEXT = bytes(range(256)) * 8
@@ -39,6 +42,33 @@ async def test_a_file_that_became_shorter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceChanged):
         blocks[4]
     assert bytes(blocks[3]) == BLOCKS[3]
+    blocks.file.close()
+
+
+async def test_files_that_never_answer_do_not_keep_the_others_waiting_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_blocks, "_threads", FileThreads())
+    blocks, answer = made(tmp_path / "file"), threading.Event()
+
+    class Hanging(FileBlocks):
+        def load(self, buffer: bytearray | None = None) -> list[memoryview]:
+            answer.wait(60)
+            return super().load(buffer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file_blocks, "TURN_S", 0.1)
+        async with trio.open_nursery() as nursery:
+            for _ in range(THREADS):
+                nursery.start_soon(loaded, Hanging(blocks.file, PLACES))
+            await wait_all_tasks_blocked()
+            with pytest.raises(TimedOut, match=f"{THREADS} files .* have not answered"):
+                await loaded(blocks)
+            nursery.cancel_scope.cancel()  # which frees no thread
+        with pytest.raises(TimedOut):
+            await loaded(blocks)
+    answer.set()
+    assert await loaded(blocks) == BLOCKS
     blocks.file.close()
 
 
