@@ -1,24 +1,23 @@
 """The verbs that work on what is held of a drive: check it, fetch it again, drop it. They run where the files are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import trio
 
-from ddrive.drive import open_drive
 from ddrive.drive.address import parse_key
-from ddrive.drive.holdings import clear, extents, usage
 from ddrive.drive.stat import Stat
 from ddrive.drive.walks import stat_or_none
-from ddrive.errors import CorruptStorage, InvalidProof, NoPeers
+from ddrive.errors import CorruptStorage, InvalidProof, LocalProtocolError, NoPeers
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex, PublicKey
+from ddrive.store.runs import Run
 from ddrive.store.store import OwnedStore
 from ddrive.trie.node import decode_node
 from mountd.collection import Collection
 from mountd.control import Params, Tell, Verb
-from mountd.drives import KnownDrive
 from mountd.space import Space
+from mountd.space_pins import blocks_of
 
 REPAIR_S = 30.0  # for one block, unless the caller says otherwise
 NAMES = ("metadata", "content")
@@ -67,26 +66,23 @@ class Upkeep:
         return value | {"repaired": repaired}
 
     async def clear(self, params: Params, tell: Tell) -> dict[str, Any]:
-        """Drop what is held of the files at or below a path, pinned or not; with `dry_run` only tell how much."""
+        """Drop these blocks, in which the content of a path lies, pinned or not; with `dry_run` only tell how many.
+
+        Raises: NotFound.
+        """
         known = self._collection.table.find(parse_key(str(params["key"])).key)
-        path, number = str(params.get("path") or "/"), params.get("version")
-        if known.dialect is None:
-            raise self._collection.no_peers(known)
-        store = self._stores[known.dialect.name]
-        drive = await open_drive(store, key=known.key, version=None if number is None else int(number))
+        path, dry = str(params["path"]), bool(params.get("dry_run"))
         try:
-            if known.writable:  # what is ours is held nowhere else for sure
-                return _cleared(known, path, 0, 0)
-            held = [item for item in (await usage(drive, path)).values() if item.held_blocks]
-            size = sum(item.size * item.held_blocks // item.blocks for item in held)
-            blocks = sum(item.held_blocks for item in held)
-            if not params.get("dry_run"):
-                await self._space.recount(self._space.pins.drop(known.key, path, await extents(drive, path)))
-                blocks = await clear(drive, path)
-            return _cleared(known, path, blocks, size)
-        finally:
-            with trio.CancelScope(shield=True):
-                await drive.close()
+            content = blocks_of(params["blocks"])
+        except (AttributeError, TypeError, ValueError) as error:
+            raise LocalProtocolError(f"clear: {error}") from error
+        dropped = 0
+        if known.dialect is not None and not known.writable:  # what is ours is held nowhere else for sure
+            if not dry:
+                await self._space.recount(self._space.pins.drop(known.key, path, content))
+            for key, runs in content.items():
+                dropped += await _drop(self._stores[known.dialect.name], key, runs, dry=dry)
+        return {"key": known.key.hex(), "path": path, "blocks": dropped}
 
     async def _repair(self, feeds: Mapping[str, Feed], bad: set[Bad], wait_s: float | None, tell: Tell) -> int:
         """Fetch the bad blocks again and return how many came; they are not bad any more."""
@@ -134,5 +130,18 @@ def _entry(metadata: Feed, seq: int) -> tuple[str, Stat] | None:
     return (f"/{node.key}", stat) if node is not None and stat is not None else None
 
 
-def _cleared(known: KnownDrive, path: str, blocks: int, size: int) -> dict[str, Any]:
-    return {"key": known.key.hex(), "path": path, "blocks": blocks, "bytes": size}
+async def _drop(store: OwnedStore, key: PublicKey, runs: Iterable[Run], *, dry: bool) -> int:
+    """Drop what is held of these blocks of a feed that is not ours, unless `dry`; return how many that are."""
+    feed = await store.open_feed(key=key)
+    dropped = 0
+    try:
+        for start, end in runs:
+            if not feed.writable:
+                dropped += feed.held(start, end)
+                if not dry:
+                    feed.clear(start, end)
+            await trio.lowlevel.checkpoint()
+    finally:
+        with trio.CancelScope(shield=True):
+            await store.release(feed)
+    return dropped

@@ -242,12 +242,13 @@ class Drive(ChangingDrive):
         """
         await holdings.download(self, path, done=done, reach=reach)
 
-    async def clear(self, path: str = "/") -> int:
+    async def clear(self, path: str = "/", *, reach: Reach | None = None) -> int:
         """Drop the held bytes of everything at and below `path`; return the number of blocks. Own files stay.
 
+        Nested drives of which nothing is held are passed over; `reach` as for `download`.
         Raises: NotFound, NotWritable in a process that does not own the store.
         """
-        return await holdings.clear(self, path)
+        return await holdings.clear(self, path, reach=reach)
 
     async def stats(self, path: str = "/", *, reach: Reach | None = None) -> dict[DrivePath, holdings.Usage]:
         """Return size, blocks and held blocks of each file with content at and below `path`. Raises: NotFound."""

@@ -34,25 +34,28 @@ EMPTY = Usage(0, 0, 0)
 Done = Callable[[DrivePath, Usage], None]
 
 
-async def usage(drive: DriveView, path: str = "/", *, reach: Reach | None = None) -> dict[DrivePath, Usage]:
+async def usage(
+    drive: DriveView, path: str = "/", *, reach: Reach | None = None, held_only: bool = False
+) -> dict[DrivePath, Usage]:
     """Return how much is held of each file at or below `path`, empty ones too. Raises: NotFound.
 
-    With `reach` what cannot be had of nested drives, or cannot be, is left out and listed there; so below.
+    With `reach` what cannot be had of nested drives, or cannot be, is left out and listed there; so below. With
+    `held_only` a nested drive of which nothing is held is passed over.
     """
-    files = await _files(drive, path, reach)
+    files = await _files(drive, path, reach, held_only=held_only)
     held = {content.path: content.usage() for content in await _contents(drive, files, reach)}
     return {where: held.get(where, EMPTY) for where in files}
 
 
 async def extents(
-    drive: DriveView, path: str = "/", *, reach: Reach | None = None
+    drive: DriveView, path: str = "/", *, reach: Reach | None = None, held_only: bool = False
 ) -> dict[PublicKey, list[tuple[int, int]]]:
     """Return for each feed in which blocks everything at or below `path` lies, as half-open runs in order.
 
     Raises: NotFound.
     """
     found: dict[PublicKey, list[tuple[int, int]]] = {}
-    for content in await _contents(drive, await _files(drive, path, reach), reach):
+    for content in await _contents(drive, await _files(drive, path, reach, held_only=held_only), reach):
         found.setdefault(content.feed.key, []).append((content.start, content.end))
     return {key: joined(runs) for key, runs in found.items()}
 
@@ -74,14 +77,15 @@ async def download(drive: DriveView, path: str = "/", *, done: Done | None = Non
                 done(content.path, content.usage())
 
 
-async def clear(drive: DriveView, path: str = "/") -> int:
+async def clear(drive: DriveView, path: str = "/", *, reach: Reach | None = None) -> int:
     """Drop the held bytes of everything at or below `path` and return the number of blocks that went.
 
-    They can be fetched again as long as a peer has them; so nothing is dropped of a drive of our own.
+    They can be fetched again as long as a peer has them; so nothing is dropped of a drive of our own. Nested drives of
+    which nothing is held are passed over.
     Raises: NotFound, NotWritable when the files belong to another process.
     """
     dropped = 0
-    for content in await _contents(drive, await _files(drive, path)):
+    for content in await _contents(drive, await _files(drive, path, reach, held_only=True), reach):
         if not content.feed.writable:
             dropped += content.usage().held_blocks
             content.feed.clear(content.start, content.end)
@@ -144,13 +148,15 @@ class _Content(NamedTuple):
         return Usage(self.reader.size, self.end - self.start, self.feed.held(self.start, self.end))
 
 
-async def _files(drive: DriveView, path: str, reach: Reach | None = None) -> dict[DrivePath, _File]:
+async def _files(
+    drive: DriveView, path: str, reach: Reach | None = None, *, held_only: bool = False
+) -> dict[DrivePath, _File]:
     """Return the files at or below `path`."""
     start = drive_path(path)
     stat = await drive.stat(start)
     if not stat.is_dir:
         return {start: _File(stat, None)}
-    walk = drive.walk(start, reach=reach)
+    walk = drive.walk(start, reach=reach, held_only=held_only)
     return {where: _File(stat, walk.inside) async for where, stat in walk if stat.is_file and not stat.mount}
 
 

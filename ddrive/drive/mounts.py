@@ -15,7 +15,7 @@ from ddrive.drive.listings import Listings
 from ddrive.drive.paths import DrivePath
 from ddrive.errors import NotFound
 from ddrive.feed import Feed
-from ddrive.ids import PublicKey, short
+from ddrive.ids import BlockIndex, PublicKey, short
 from ddrive.store.interface import Store
 from ddrive.trie import MountTrie, Trie, open_mount_trie, open_trie
 
@@ -91,9 +91,13 @@ class DriveTree:
 
     async def plain_feed(self, key: PublicKey) -> Feed:
         """Return a feed that is mounted as a file."""
-        feed = await self.store.open_feed(key=key, live=True)
-        self._opened.append(feed)
-        return feed
+        return await self._feed(key)
+
+    async def is_here(self, trie: MountTrie, path: DrivePath) -> bool:
+        """Tell whether the first block of the drive nested at `path` is held, if one is: all else takes that."""
+        place = await trie.place(path)
+        mount = await place.trie.mount_at(place.inner) if place.inner else None
+        return mount is None or (await self._feed(mount.key)).has(BlockIndex(0))
 
     @property
     def opened(self) -> Sequence[Feed]:
@@ -108,9 +112,13 @@ class DriveTree:
                 for feed in feeds:
                     await self.store.release(feed)
 
-    async def _open_nested(self, key: PublicKey) -> Trie:
+    async def _feed(self, key: PublicKey) -> Feed:
         feed = await self.store.open_feed(key=key, live=True)
         self._opened.append(feed)
+        return feed
+
+    async def _open_nested(self, key: PublicKey) -> Trie:
+        feed = await self._feed(key)
         _check_header(feed, None)
         trie = await open_trie(feed, self.store.dialect)
         self._assist(feed)

@@ -150,16 +150,21 @@ class DriveView:
 
         return Entries(opened)
 
-    def walk(self, path: str = "/", *, mounts: bool = True, reach: Reach | None = None) -> Walk:
+    def walk(
+        self, path: str = "/", *, mounts: bool = True, reach: Reach | None = None, held_only: bool = False
+    ) -> Walk:
         """Return an asynchronous iterator over (path, attributes) of everything below a directory.
 
         Each directory comes before what is in it, names in order. Nested drives are entered if `mounts`, but not one
         that the walk is inside of already; links are not followed. The iterator raises what `list` raises; with `reach`
-        what cannot be had of nested drives is left out and listed there.
+        what cannot be had of nested drives is left out and listed there. With `held_only` those of which nothing is
+        held are not looked into.
         """
 
         async def listing(directory: DrivePath, inside: Inside | None, is_first: bool) -> Sequence[DirEntry] | None:
-            async def listed() -> Sequence[DirEntry]:
+            async def listed() -> Sequence[DirEntry] | None:
+                if held_only and is_first and not await self._tree.is_here(await self.trie(), directory):
+                    return None
                 if is_first:
                     await self._bring(directory)
                 return await self.list(directory)

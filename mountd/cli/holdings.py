@@ -1,14 +1,15 @@
-"""`clear` and `verify`: drop what is held here of a drive, and check it. The engine does both, as the files are its."""
+"""`clear` and `verify`: drop what is held here of a drive, and check it. The engine does it, as the files are its."""
 
 import posixpath
 from typing import Annotated, Any
 
 import typer
 
+from ddrive.drive.holdings import extents, usage
 from mountd.cli import options, report
 from mountd.cli.look import DriveText, PathText, joined
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run, short_name, version_of
+from mountd.cli.session import Session, named_drive, patience, run, short_name
 from mountd.errnos import EXIT_UNVERIFIED
 from mountd.values import format_size
 
@@ -28,9 +29,20 @@ def clear(
     async def verb(session: Session) -> None:
         ref = await session.find(named)
         place = joined(ref, path)
-        async with patience(session, timeout, f"{short_name(ref)}, {place}"):
-            version = await version_of(session, ref, timeout=timeout)
-            done = await session.call("clear", key=ref.key.hex(), path=place, version=version, dry_run=dry_run or None)
+        await session.call("drive.why", key=ref.key.hex())  # of one that is not known here nothing is asked of others
+        async with (
+            patience(session, timeout, f"{short_name(ref)}, {place}") as patient,
+            session.drive(ref, wait_s=timeout) as opened,
+        ):
+            reach = patient.reach()
+            files, blocks = {}, {}
+            if not opened.metadata.writable:
+                files = await usage(opened, place, reach=reach, held_only=True)
+                blocks = await extents(opened, place, reach=reach, held_only=True)
+        runs = {key.hex(): found for key, found in blocks.items()}
+        done = await session.call("clear", key=ref.key.hex(), path=place, blocks=runs, dry_run=dry_run or None)
+        done["bytes"] = sum(file.size * file.held_blocks // max(1, file.blocks) for file in files.values())
+        done["refused"] = session.say_refused(reach)
         word = "would free" if dry_run else "freed"
         session.say(done, [f"{word} {format_size(done['bytes'])} in {done['blocks']} blocks"])
 

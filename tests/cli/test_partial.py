@@ -54,6 +54,34 @@ def test_a_nested_drive_that_nobody_has_holds_up_nothing_else(ddrive: Program, t
     assert ddrive.run("du", outer, "z").code == 0
 
 
+def test_clearing_waits_for_no_nested_drive_of_which_nothing_is_here(ddrive: Program, tmp_path: Path) -> None:
+    source, inner = tmp_path / "tree", tmp_path / "inner"
+    (source / "mo").mkdir(parents=True)
+    (source / "mo" / "f").write_bytes(b"x" * 1000)
+    for number in range(50):
+        (inner / f"{number}").mkdir(parents=True)
+        (inner / f"{number}" / "f").write_bytes(b"y" * 100)
+    outer = ddrive.ask("import", source)["key"]
+    ddrive.ask("link", f"{outer}/mo/ghost", GHOST)
+    ddrive.ask("link", f"{outer}/z", ddrive.ask("import", inner)["key"])
+    with program(tmp_path / "other" / "state") as other:
+        assert other.run("download", outer, "--peer", ddrive.address, "--timeout", "1s").code == 5  # the ghost
+        planned = other.ask("clear", outer, "mo", "--dry-run")
+        assert (planned["blocks"], planned["bytes"], planned["refused"]) == (1, 1000, [])
+        assert other.ask("clear", outer, "mo", "--yes") == planned
+        assert other.ask("clear", outer, "mo/ghost", "--yes")["blocks"] == 0
+        assert other.ask("clear", outer, "--yes")["bytes"] == 5000
+        assert other.run("clear", GHOST, "--yes").code == 3
+    with program(tmp_path / "third" / "state") as third:
+        third.ask("peer", "add", ddrive.address)
+        for verb, path in (("ls", "/"), ("ls", "mo"), ("cat", "mo/f"), ("cat", "z/7/f")):
+            assert third.run(verb, outer, path).code == 0
+        assert ddrive.run("stop").code == 0
+        cleared = third.run("clear", outer, "--yes", "--timeout", "1s", "--json")
+        assert cleared.code == 5  # where in the nested drive something is held cannot be told without peers
+        assert (cleared.json()["blocks"], [one["path"] for one in cleared.json()["refused"]]) == (1, ["z"])
+
+
 def test_entries_that_cannot_be_true_stop_nothing(ddrive: Program) -> None:
     key = ddrive.ask("create")["key"]
 

@@ -311,6 +311,8 @@ async def test_what_is_held_of_a_nested_drive_is_exported_when_nobody_has_the_re
         await outer.download(reach=reach)
         assert sorted(refused.path for refused in reach.refused) == ["n/b", "n/big"]
         assert (await outer.stats(reach=Reach(impatient)))["n/big"].held_blocks == 0
+        await outer.mount("lost", PublicKey(bytes([7]) * 32))
+        assert await outer.clear() == 3
 
 
 async def test_namespaces_have_drives_of_their_own(own: Drive, own_store: OwnedStore) -> None:
