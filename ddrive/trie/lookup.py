@@ -77,6 +77,7 @@ async def _through(load: Load, node: TrieNode, index: int, end: int, path: KeyPa
 
     Also the index up to which the digits are settled then. Only rows `index` to `end - 1` count.
     """
+    await load.give_way()  # the table may be long, and another such node come next
     rows, starts = node.rows()
     for row, start in zip(rows, starts, strict=True):
         if index <= row < end:

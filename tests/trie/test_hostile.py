@@ -25,7 +25,7 @@ from ddrive.trie.node import (
     encode_node,
     encode_varints,
 )
-from ddrive.trie.path import COMPONENT_DIGITS, MAX_KEY_BYTES
+from ddrive.trie.path import COMPONENT_DIGITS, MAX_KEY_BYTES, key_path
 from tests.trie.feeds import all_blocks, new_feed
 
 HEADER = encode_header(Header("hypertrie"))
@@ -224,6 +224,21 @@ async def test_a_walk_along_a_table_of_a_great_many_rows_lets_other_tasks_have_t
     assert [node.seq for node in await trie.list()] == [1]
     trio.lowlevel.remove_instrument(turns)
     assert turns.count >= len(rows) // 2 // 2048
+
+
+async def test_a_lookup_through_many_nodes_without_a_place_lets_other_tasks_have_their_turn() -> None:
+    path = key_path("a/b")
+    blocks = [block("a")]
+    for seq in range(2, 62):  # the newest one is looked at first, and each leads to the one before it
+        row = path.length - seq
+        numbers = [0, row, 1 << path.digit(row), seq - 1]
+        blocks.append(field(1, b"\xff/\xff/\xff") + field(3, encode_varints(numbers)))
+    trie = await trie_of(*blocks)
+    turns = Turns()
+    trio.lowlevel.add_instrument(turns)
+    await trie.get("a/b")
+    trio.lowlevel.remove_instrument(turns)
+    assert turns.count >= 60
 
 
 def test_a_table_that_no_key_needs_is_not_looked_through() -> None:
