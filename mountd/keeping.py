@@ -141,8 +141,8 @@ class Keeping:
                 elif known.dialect is store.dialect:
                     versions = {None, *(mount.version for mount in self._mounts.of(known.key))}
                     versions |= {pin.version for pin in self._space.pins.of(known.key)}
-                    if not await reach.add(known.key, versions, history=known.writable):
-                        tell(f"not all of drive {short(known.key)} can be seen: nothing of its content is freed")
+                    for key in await reach.add(known.key, versions, history=known.writable):
+                        tell(f"not all of drive {short(key)} can be seen: nothing of its content is freed")
             for stored in await trio.to_thread.run_sync(lambda path: list(feed_folders(path)), store.path):
                 if stored.own or stored.key in kept:
                     continue

@@ -61,12 +61,12 @@ class Reach:
         self._walked: set[Version] = set()
         self._looked_through: set[PublicKey] = set()
 
-    async def add(self, key: PublicKey, versions: Iterable[int | None], *, history: bool) -> bool:
+    async def add(self, key: PublicKey, versions: Iterable[int | None], *, history: bool) -> set[PublicKey]:
         """Count what these versions of a drive need; with `history` also each feed that it ever referred to.
 
-        Tells whether all of it could be seen.
+        Returns which drives, of those nested in it too, could not be seen to their end.
         """
-        complete = True
+        unseen: set[PublicKey] = set()
         pending: list[Version] = [(key, version) for version in versions]
         while pending:
             version = pending.pop()
@@ -76,13 +76,13 @@ class Reach:
             self.feeds.add(version[0])
             seen = await self._seen(*version)
             if seen is None:
-                complete = False
+                unseen.add(version[0])
                 await self._look_through(version[0])
             else:
                 pending += seen.nested
         if history:
             await self._look_through(key)
-        return complete
+        return unseen
 
     def spare(self, feed: Feed) -> Iterator[Run]:
         """Yield the runs of held blocks of a feed that nothing needs; none where that is not known for sure."""

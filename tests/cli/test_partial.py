@@ -72,6 +72,8 @@ def test_clearing_waits_for_no_nested_drive_of_which_nothing_is_here(ddrive: Pro
         assert other.ask("clear", outer, "mo/ghost", "--yes")["blocks"] == 0
         assert other.ask("clear", outer, "--yes")["bytes"] == 5000
         assert other.run("clear", GHOST, "--yes").code == 3
+        freed = other.run("gc")
+        assert (freed.code, [line.split()[5] for line in freed.err.splitlines()]) == (0, [GHOST[:8]])
     with program(tmp_path / "third" / "state") as third:
         third.ask("peer", "add", ddrive.address)
         for verb, path in (("ls", "/"), ("ls", "mo"), ("cat", "mo/f"), ("cat", "z/7/f")):
