@@ -316,6 +316,24 @@ async def test_peers_are_counted(tmp_path: Path) -> None:
         await until(lambda: view.peer_count == 0)
 
 
+async def test_a_view_is_stranded_while_blocks_are_wished_for_and_no_feed_has_a_peer(tmp_path: Path) -> None:
+    async with world(tmp_path) as at, remote(tmp_path / "peer", at) as (theirs, scope):
+        lost = await at.feed(key=PublicKey(bytes(31) + b"\1"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lost.wait_length, 3)
+            await until(lambda: bool(at.view.wishes()))
+            assert not at.view.is_stranded
+            with lost.want(5, 6):
+                assert at.view.is_stranded
+                other = await at.feed(key=theirs.key)
+                await until(lambda: other.peer_count == 1)
+                assert not at.view.is_stranded
+                scope.cancel()
+                await until(lambda: at.view.is_stranded)
+            assert not at.view.is_stranded
+            nursery.cancel_scope.cancel()
+
+
 async def test_appends_are_compare_and_swap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attached_feed, "APPEND_BYTES", 20)
     async with world(tmp_path) as at:
