@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, SetattrFields, StatvfsData
 
-from ddrive.drive.stat import DIRECTORY_MODE
+from ddrive.drive.stat import DIRECTORY_MODE, storable_ms
 from ddrive.errors import InvalidName
 from mountd.awake import Awake
 from mountd.editing import Caller, Editor
@@ -257,7 +257,7 @@ class Operations(pyfuse3.Operations):
         if fields.update_gid:
             changes["gid"] = attr.st_gid
         if fields.update_mtime:
-            changes["mtime_ms"] = max(0, attr.st_mtime_ns // NS_PER_MS)
+            changes["mtime_ms"] = storable_ms(attr.st_mtime_ns // NS_PER_MS)
         size = attr.st_size if fields.update_size else None
         found = await self._editor.set_attributes(inode, size, changes, ctx.pid)
         return self._attributes(found, self._vfs.timeout_of(found))

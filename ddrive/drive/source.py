@@ -21,6 +21,7 @@ from ddrive.drive.stat import (
     TOLD_ATTRIBUTES,
     USER_ATTRIBUTES,
     Stat,
+    storable_ms,
     user_attributes,
 )
 from ddrive.errors import InvalidPath
@@ -174,8 +175,8 @@ def stat_of(status: os.stat_result, target: str | None = None, metadata: Mapping
         uid=status.st_uid,
         gid=status.st_gid,
         size=status.st_size if kind == modes.S_IFREG else 0,
-        mtime_ms=status.st_mtime_ns // _NS_PER_MS,
-        ctime_ms=status.st_ctime_ns // _NS_PER_MS,
+        mtime_ms=storable_ms(status.st_mtime_ns // _NS_PER_MS),
+        ctime_ms=storable_ms(status.st_ctime_ns // _NS_PER_MS),
         linkname=target,
         metadata=metadata,
     )

@@ -27,6 +27,7 @@ LINK_MODE = LINK_BIT | 0o644
 
 UINT32_MAX = (1 << 32) - 1
 UINT64_MAX = (1 << 64) - 1
+TIME_MS_MAX = 8_640_000_000_000_000  # the last moment that the peers can express, in the year 275760
 KEY_BYTES = 32
 
 USER_ATTRIBUTES = "user."  # extended attributes of this name space are metadata of the same name
@@ -124,6 +125,11 @@ def decode_stat(data: bytes | None) -> Stat:
         _decode_mount(record.mount) if record.HasField("mount") else None,
         _decode_metadata(metadata) if metadata else NO_METADATA,
     )
+
+
+def storable_ms(time_ms: int) -> int:
+    """Return the time, in ms since 1970, that is nearest to `time_ms` among those that a drive can hold."""
+    return min(max(0, time_ms), TIME_MS_MAX)
 
 
 def may_be_stat(data: bytes | None) -> bool:

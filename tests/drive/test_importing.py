@@ -3,12 +3,14 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from ddrive.drive.drive import Drive, open_drive
 from ddrive.drive.ignore import Ignoring
 from ddrive.drive.importer import import_tree
+from ddrive.drive.stat import TIME_MS_MAX
 from ddrive.drive.writer import NewEntry, blocks_of
 from ddrive.errors import DriveError
 from ddrive.store.store import OwnedStore
@@ -124,6 +126,16 @@ async def test_what_changed_among_many_is_found(own: Drive, tmp_path: Path, into
         if stat.is_file:
             assert await own.read_file(f"{base}/{path}") == expected[path].read_bytes()
     assert (await import_tree(own, root, into=into)).changed == 0
+
+
+async def test_times_that_no_drive_can_hold_become_the_nearest(own: Drive) -> None:
+    with TemporaryDirectory(dir="/dev/shm") as place:  # a file system that holds any time
+        root = tree(Path(place) / "source", late="1", early="2")
+        os.utime(root / "late", (2**62, 2**62))
+        os.utime(root / "early", (-(2**40), -(2**40)))
+        assert (await import_tree(own, root)).changed == 2
+        assert [(await own.lstat(f"/{name}")).mtime_ms for name in ("late", "early")] == [TIME_MS_MAX, 0]
+        assert (await import_tree(own, root)).changed == 0
 
 
 async def test_extended_attributes_are_kept(own: Drive, tmp_path: Path) -> None:
