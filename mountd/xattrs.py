@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from ddrive.drive.stat import Stat
 from ddrive.ids import BlockIndex
 from mountd.face import DriveFace
+from mountd.inodes import to_bytes
 
 PREFIX = "user."
 OWN_PREFIX = "user.ddrive."
@@ -37,7 +38,7 @@ def check_given(name: str, metadata: Mapping[str, bytes]) -> None:
         raise OSError(errno.EOPNOTSUPP, f"attributes are named {PREFIX}…, not {name}")
     if name.startswith(OWN_PREFIX):
         raise OSError(errno.EOPNOTSUPP, f"{name} is not set but told by the mount")  # `cp` and `mv` go on after that
-    if sum(len(other.encode()) + len(value) for other, value in metadata.items()) > TOTAL_BYTES_MAX:
+    if sum(len(to_bytes(other)) + len(value) for other, value in metadata.items()) > TOTAL_BYTES_MAX:
         raise OSError(errno.ENOSPC, f"an entry has room for {TOTAL_BYTES_MAX} bytes of attributes")
 
 

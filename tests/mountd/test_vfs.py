@@ -26,6 +26,7 @@ from mountd.follower import Follower
 from mountd.inodes import ROOT_NUMBER, Inode
 from mountd.vfs import FOLLOWED_S, FOREVER_S, LISTED_LOOKUPS_MIN, UNFOLLOWED_S, Vfs
 from mountd.waits import Limits
+from mountd.xattrs import TOTAL_BYTES_MAX, check_given
 from tests.support.memory_drive import Entry, FakeCallers, MemoryDrive
 
 CALLER = 4711
@@ -228,6 +229,13 @@ async def test_extended_attributes(autojump_clock: MockClock) -> None:
             with pytest.raises(OSError, match="no attribute") as caught:
                 await it.vfs.getxattr(number, name, CALLER)
             assert caught.value.errno == errno.ENODATA
+
+
+def test_attributes_whose_names_are_not_text_count_like_others() -> None:
+    check_given("user.a", {"user.a": b"1", "user.\udcff": b"2"})
+    with pytest.raises(OSError, match="has room for") as caught:
+        check_given("user.a", {"user.a": b"1", "user.\udcff": bytes(TOTAL_BYTES_MAX - 12)})
+    assert caught.value.errno == errno.ENOSPC
 
 
 # Directories
