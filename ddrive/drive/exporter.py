@@ -74,7 +74,7 @@ async def export_tree(
 
     A file at `path` is written into `dest` under its name. Without `delete` things are only added and updated; with
     it, what the drive lacks is removed and a directory in the place of a file is replaced.
-    Modes (without set-user-id and the like), times, link targets and extended attributes of the user are restored,
+    Modes (without set-user-id and set-group-id), times, link targets and extended attributes of the user are restored,
     owners are not. With `dry_run` nothing is written or removed. `notice` hears of each path of the drive that is, or
     would be. `reach` decides how long a nested drive is waited for, and lists what could not be had.
     Raises: NotFound, OSError when `dest` cannot be used, and what reading raises.

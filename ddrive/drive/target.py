@@ -1,8 +1,8 @@
 """The directory tree that an export writes: every change is made relative to an open directory.
 
 A drive comes from a stranger, and so may what lies in the target already. So no symbolic link is ever followed below
-the target, nothing outside it is touched, and set-user-id and similar bits are not restored. All functions block; they
-run in worker threads.
+the target, nothing outside it is touched, and bits that give somebody the rights of another are not restored. All
+functions block; they run in worker threads.
 """
 
 import os
@@ -16,6 +16,7 @@ from ddrive.drive.stat import Stat, user_attributes
 
 _NS_PER_MS = 1_000_000
 _SAFE_PERMISSIONS = 0o777
+_SAFE_IN_DIRECTORIES = _SAFE_PERMISSIONS | modes.S_ISVTX  # which only protects what others have in it
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -232,7 +233,7 @@ def _finish(descriptor: int, stat: Stat) -> None:
         _set_attributes(descriptor, stat)  # as long as we may write
     except Blocked as blocked:
         problem = blocked
-    os.fchmod(descriptor, stat.mode & _SAFE_PERMISSIONS)
+    os.fchmod(descriptor, stat.mode & (_SAFE_IN_DIRECTORIES if stat.is_dir else _SAFE_PERMISSIONS))
     _set_times(descriptor, stat)
     if problem is not None:
         raise problem

@@ -358,7 +358,8 @@ async def test_nothing_is_written_outside_the_target(own: Drive, tmp_path: Path)
 
 
 async def test_attributes_of_strangers_do_no_harm(own: Drive, tmp_path: Path) -> None:
-    await own.batch([NewEntry("setuid", Stat(0o106755), (b"x",)), NewEntry("ok", Stat(0o100644), (b"y",))])
+    await own.batch([NewEntry("setuid", Stat(0o107755), (b"x",)), NewEntry("ok", Stat(0o100644), (b"y",))])
+    await own.mkdir("/shared", mode=0o7777)
     huge = (1 << 64) - 1
     await hostile(
         own,
@@ -378,9 +379,10 @@ async def test_attributes_of_strangers_do_no_harm(own: Drive, tmp_path: Path) ->
     assert {refused.path for refused in report.refused} == {
         *["device", "lying-size", "lying-large", "impossible", "nul-link", "no-target"]
     }
-    assert sorted(os.listdir(tmp_path / "out")) == ["far-future", "impossible", "ok", "setuid"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["far-future", "impossible", "ok", "setuid", "shared"]
     assert (tmp_path / "out/impossible").read_bytes() == b"was here before"
     assert (tmp_path / "out/setuid").stat().st_mode == 0o100755
+    assert (tmp_path / "out/shared").stat().st_mode == 0o041777
 
 
 async def test_a_drive_that_contains_itself_is_exported_once(own: Drive, tmp_path: Path) -> None:
