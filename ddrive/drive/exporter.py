@@ -41,7 +41,7 @@ class ExportReport:
     directories: int = 0
     links: int = 0
     bytes: int = 0
-    written: int = 0  # files and links that were not there already
+    written: int = 0  # of all these, what was not there already
     removed: int = 0
     hostile_names: int = 0
     refused: list[Refused] = field(default_factory=list)
@@ -153,6 +153,8 @@ class _Export:
             self._refuse(path, str(problem))
             return None
         self.report.directories += 1
+        if directory.is_new:
+            self._wrote(path)
         return _Level(path, directory, stat, [], drives, inside)
 
     async def _fill(self, level: _Level) -> list[tuple[DrivePath, Stat]]:
@@ -295,11 +297,14 @@ class _Export:
         if self._notice is not None:
             self._notice(kind, path)
 
+    def _wrote(self, path: str) -> None:
+        self.report.written += 1
+        self._tell("put", path)
+
     def _done(self, path: str, stat: Stat, *, written: bool, counted: bool = False) -> None:
         """Count a file or link that is in place."""
         if written:
-            self.report.written += 1
-            self._tell("put", path)
+            self._wrote(path)
         if stat.is_symlink:
             self.report.links += 1
             return

@@ -34,10 +34,11 @@ class Output:
 
 
 class Directory:
-    """An open directory of the target."""
+    """An open directory of the target; `is_new`: it was made by this export."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, is_new: bool = False) -> None:
         self.descriptor = descriptor
+        self.is_new = is_new
 
     @classmethod
     def root(cls, path: Path) -> "Directory":
@@ -48,7 +49,7 @@ class Directory:
     @classmethod
     def look(cls, path: Path) -> "Directory":
         """Return the target itself to look at; where there is none, an empty one."""
-        return cls(os.open(path, _OPEN_DIRECTORY)) if path.is_dir() else NotThere(-1)
+        return cls(os.open(path, _OPEN_DIRECTORY)) if path.is_dir() else NotThere()
 
     def close(self) -> None:
         """Close it."""
@@ -65,7 +66,8 @@ class Directory:
                 os.mkdir(name, 0o700, dir_fd=self.descriptor)
             elif status.st_mode & modes.S_IRWXU != modes.S_IRWXU:
                 self._unlock(name)
-            return Directory(os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor))
+            descriptor = os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor)
+            return Directory(descriptor, is_new=status is None)
         except (OSError, ValueError) as problem:
             raise Blocked(_why(problem)) from None
 
@@ -74,7 +76,7 @@ class Directory:
         try:
             return Directory(os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor))
         except (OSError, ValueError):
-            return NotThere(-1)
+            return NotThere()
 
     def finish(self, stat: Stat) -> None:
         """Give this directory its attributes, when everything is in it. Raises: Blocked, OSError."""
@@ -167,6 +169,9 @@ class Directory:
 
 class NotThere(Directory):
     """A directory of the target that does not exist, to be looked at."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, is_new=True)
 
     def close(self) -> None:
         """Do nothing."""

@@ -285,7 +285,7 @@ async def test_an_interrupted_export_goes_on(own: Drive, tmp_path: Path) -> None
     await import_tree(own, small(tmp_path / "source"))
     out = tmp_path / "out"
     first = await export_tree(own, "/", out)
-    assert first.written == 4
+    assert first.written == 6
     (out / "f").write_bytes(b"on")  # as a break in the middle leaves it: short, and of now
     (out / "d/g").unlink()
     (out / "empty").chmod(0o600)
@@ -355,6 +355,25 @@ async def test_nothing_is_written_outside_the_target(own: Drive, tmp_path: Path)
     assert not (out / "dir").is_symlink()
     assert (out / "file").read_bytes() == b"overwritten"
     assert report.hostile_names == 2
+
+
+async def test_directories_in_the_place_of_something_else_are_reported(own: Drive, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    await own.mkdir("/link")
+    await own.mkdir("/link/below")
+    await own.mkdir("/file")
+    await own.mkdir("/there")
+    await own.mkdir("/new")
+    (elsewhere / "below").mkdir(parents=True)
+    (out / "there").mkdir(parents=True)
+    (out / "link").symlink_to(elsewhere)
+    (out / "file").write_bytes(b"1")
+    for is_dry in (True, False):
+        told: list[tuple[str, str]] = []
+        report = await export_tree(own, "/", out, dry_run=is_dry, notice=lambda *what: told.append(what))  # noqa: B023
+        assert sorted(told) == [("put", path) for path in ("file", "link", "link/below", "new")]
+        assert (report.directories, report.written) == (5, 4)
+    assert (await export_tree(own, "/", out)).written == 0
 
 
 async def test_attributes_of_strangers_do_no_harm(own: Drive, tmp_path: Path) -> None:
@@ -427,7 +446,7 @@ async def test_a_dry_run_of_an_export_writes_nothing(own: Drive, tmp_path: Path)
     out = tmp_path / "out"
     told: list[tuple[str, str]] = []
     report = await export_tree(own, "/", out, dry_run=True, delete=True, notice=lambda *what: told.append(what))
-    assert (report.files, report.written, report.removed) == (3, 4, 0)
+    assert (report.files, report.directories, report.written, report.removed) == (3, 2, 6, 0)
     assert not out.exists()
     await export_tree(own, "/", out)
     (out / "f").chmod(0o700)
