@@ -48,7 +48,7 @@ def clear(
 
     named = named_drive(drive)
     if not dry_run:
-        options.confirm(f"drop what is held here of {posixpath.join(drive, path or '')}?", yes=yes)
+        options.confirm(f"drop what is held here of {posixpath.join(drive, path or '')}", yes=yes)
     run(Common(state, as_json, start=not no_start), verb)
 
 

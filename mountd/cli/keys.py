@@ -52,7 +52,7 @@ def backup(
     if os.path.lexists(file) and not yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise AlreadyExists(f"{file} exists: choose another name, or replace it with --yes")
-        options.confirm(f"replace {file}?", yes=False)
+        options.confirm(f"replace {file}", yes=False)
     passphrase = _passphrase(passphrase_file, is_new=True)
     run(Common(state, as_json, start=not no_start), verb)
 

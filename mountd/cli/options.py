@@ -177,13 +177,26 @@ DryRun = Annotated[bool, typer.Option("--dry-run", envvar="DDRIVE_DRY_RUN", help
 Yes = Annotated[bool, typer.Option("--yes", "-y", envvar="DDRIVE_YES", help="Do not ask.")]
 
 
-def confirm(question: str, *, yes: bool) -> None:
-    """Ask on a terminal; elsewhere `--yes` is needed.
+class Unconfirmed(typer.BadParameter):
+    """Something that would be asked for on a terminal, and there is none."""
 
-    Raises: typer.BadParameter, typer.Abort when the answer is no.
+    def format_message(self) -> str:
+        """Return the message alone: no value is wrong."""
+        return self.message
+
+
+def confirm(deed: str, *, yes: bool) -> None:
+    """Ask on a terminal whether to do `deed`, such as "forget it"; elsewhere `--yes` is needed.
+
+    Raises: Unconfirmed, typer.Abort when the answer is no.
     """
     if yes:
         return
+    check_askable(deed)
+    typer.confirm(f"{deed}?", abort=True, err=True)
+
+
+def check_askable(deed: str) -> None:
+    """Raise Unconfirmed when nobody can be asked whether to do `deed`."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise typer.BadParameter(f"{question} Say so with --yes", param_hint="--yes")
-    typer.confirm(question, abort=True, err=True)
+        raise Unconfirmed(f"this would {deed}: add --yes to go on, or --dry-run to look first")

@@ -1,6 +1,5 @@
 """`rm` and `gc`: forget a drive, database or graph and its bytes, and free what nothing needs. The engine does both."""
 
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -28,26 +27,26 @@ def rm(
         ref = whole(await session.find(named))
         planned = await session.call("rm", key=ref.key.hex(), dry_run=True)
         if not dry_run:
-            options.confirm(_question(planned), yes=yes)
+            options.confirm(_deed(planned), yes=yes)
             planned = await session.call("rm", key=ref.key.hex(), own=planned["writable"])
         word = "would delete" if dry_run else "deleted"
         session.say(planned, [f"{word} {format_size(planned['bytes'])} in {planned['feeds']} feeds"])
 
     named = whole(named_drive(drive))
-    if not (dry_run or yes or (sys.stdin.isatty() and sys.stderr.isatty())):
-        raise typer.BadParameter(f"forget {drive} and delete its bytes? Say so with --yes", param_hint="--yes")
+    if not (dry_run or yes):
+        options.check_askable(f"forget {drive} and delete its bytes")
     run(Common(state, as_json, start=not no_start), verb)
 
 
-def _question(planned: dict[str, Any]) -> str:
+def _deed(planned: dict[str, Any]) -> str:
     size = format_size(planned["bytes"])
     called = "database" if planned["kind"] == "db" else planned["kind"]
     name = f"{called} {planned['key'][:8]}"
     if not planned["writable"]:
-        return f"forget {name} and delete {size}?"
+        return f"forget {name} and delete {size}"
     if called != "drive":
-        return f"you can write to {name}: delete {size} and your secret key for it, with which nobody writes again?"
-    return f"{name} is your own drive: delete {size} and its secret key, so that nobody can ever change it again?"
+        return f"you can write to {name}: delete {size} and your secret key for it, with which nobody writes again"
+    return f"{name} is your own drive: delete {size} and its secret key, so that nobody can ever change it again"
 
 
 def gc(

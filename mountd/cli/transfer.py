@@ -62,7 +62,7 @@ def import_(
         copy.say(None, 0, trio.run(copy.import_into, None, as_json), as_json=as_json)
         return
     if delete and named is not None and not dry_run:
-        options.confirm(f"remove from the drive what {source} does not have?", yes=yes)
+        options.confirm(f"remove from the drive what {source} does not have", yes=yes)
 
     async def verb(session: Session) -> None:
         if named is None:
@@ -127,7 +127,7 @@ def export(
     named = named_drive(drive)
     _check_target(dest)
     if delete and dest.exists() and not dry_run:
-        options.confirm(f"remove from {dest} what the drive does not have?", yes=yes)
+        options.confirm(f"remove from {dest} what the drive does not have", yes=yes)
     changes = _Changes(as_json) if dry_run else None
 
     async def verb(session: Session) -> None:

@@ -113,7 +113,7 @@ def remove_tag(
 
     named = named_drive(drive)
     if not dry_run:
-        options.confirm(f"forget the name {name}?", yes=yes)
+        options.confirm(f"forget the name {name}", yes=yes)
     run(Common(state, as_json, start=not no_start), verb)
 
 

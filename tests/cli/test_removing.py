@@ -50,7 +50,7 @@ def test_a_drive_of_others_is_forgotten_with_its_bytes(ddrive: Program, tmp_path
 def test_a_drive_of_our_own_is_never_signed_twice(ddrive: Program, tmp_path: Path) -> None:
     key = ddrive.ask("import", tree(tmp_path / "tree", a=1000), "--name", "mine")["key"]
     refused = ddrive.run("rm", key)
-    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert (refused.code, f"this would forget {key} and delete its bytes: add --yes" in refused.err) == (2, True)
     assert ddrive.ask("rm", key, "--yes")["writable"]
     assert (ddrive.ask("list"), folders(ddrive.state)) == ([], 0)
     again = ddrive.run("create", "--name", "mine")

@@ -101,8 +101,12 @@ def test_removing_is_asked_for_and_can_be_looked_at_first(ddrive: Program, tmp_p
     key = ddrive.ask("import", root)["key"]
     (root / "goes").unlink()
     (root / "new").write_text("1")
+    how = "add --yes to go on, or --dry-run to look first"
     refused = ddrive.run("import", root, key, "--delete")
-    assert (refused.code, "--yes" in refused.err) == (2, True)
+    assert (refused.code, refused.err) == (
+        2,
+        f"ddrive: this would remove from the drive what {root} does not have: {how}\n",
+    )
     planned = ddrive.ask("import", root, key, "--delete", "--dry-run")
     assert planned["changes"] == [{"type": "put", "path": "/new"}, {"type": "del", "path": "/goes"}]
     assert ddrive.run("import", root, key, "--delete", "--dry-run").out == b"A  /new\nD  /goes\n"
@@ -117,7 +121,11 @@ def test_removing_is_asked_for_and_can_be_looked_at_first(ddrive: Program, tmp_p
     assert not out.exists()
     ddrive.ask("export", key, out, "--delete")
     (out / "more").write_text("")
-    assert ddrive.run("export", key, out, "--delete").code == 2
+    refused = ddrive.run("export", key, out, "--delete")
+    assert (refused.code, refused.err) == (
+        2,
+        f"ddrive: this would remove from {out} what the drive does not have: {how}\n",
+    )
     assert ddrive.ask("export", key, out, "--delete", "--dry-run")["changes"] == [{"type": "del", "path": "/more"}]
     assert ddrive.ask("export", key, out, "--delete", "--yes")["removed"] == 1
     assert sorted(path.name for path in out.iterdir()) == ["new", "stays"]
