@@ -38,8 +38,7 @@ class ControlService:
         may_append: Callable[[], Awaitable[None]],
         outbox: Outbox,
     ) -> None:
-        self._feeds = FeedService(stores, outbox)
-        self._may_append = may_append
+        self._feeds = FeedService(stores, outbox, may_append)
         self._verbs = verbs
         self._outbox = outbox
 
@@ -50,8 +49,6 @@ class ControlService:
     async def call(self, method: str, params: Params) -> Any:
         """Return the result of a method. Raises: LocalProtocolError when there is none of that name."""
         if self._feeds.owns(method):
-            if method == "feed.append":
-                await self._may_append()
             return await self._feeds.call(method, params)
         verb = self._verbs.get(method)
         if verb is None:

@@ -18,7 +18,7 @@ in it until it is written, and when there are too many it tells everything anew.
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -242,11 +242,17 @@ class _Turn:
 
 
 class FeedService:
-    """The feed methods for one client connection."""
+    """The feed methods for one client connection, which appends when `may_append` returns."""
 
-    def __init__(self, stores: Mapping[str, OwnedStore], outbox: Outbox) -> None:
+    def __init__(
+        self,
+        stores: Mapping[str, OwnedStore],
+        outbox: Outbox,
+        may_append: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+    ) -> None:
         self._stores = stores
         self._outbox = outbox
+        self._may_append = may_append
         self._served: dict[int, _Served] = {}
         self._opening: dict[Any, _Opening] = {}
         self._turns: dict[Any, _Turn] = {}  # handle -> the append that came last
@@ -292,7 +298,8 @@ class FeedService:
     async def _append(self, params: dict[str, Any]) -> dict[str, Any]:
         before, turn = params["turn"]
         try:
-            try:
+            try:  # whatever ends this one, also before it has begun: the next one must not wait for it
+                await self._may_append()
                 blocks = await _blocks_in(params)  # of a file, while those before are stored
                 if before is not None:
                     await before.begun.wait()

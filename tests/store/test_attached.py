@@ -66,6 +66,7 @@ class Engine:
         self.directory = directory
         self.heard: list[str] = []
         self.services: list[CountingService] = []
+        self.may_append: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self._nursery = nursery
         self._scope = trio.CancelScope()
         self._gone = trio.Event()
@@ -92,7 +93,7 @@ class Engine:
     ) -> None:
         async def serve(stream: trio.SocketStream) -> None:
             connection = Answering(stream)
-            service = CountingService({"dweb": store}, connection.outbox)
+            service = CountingService({"dweb": store}, connection.outbox, lambda: self.may_append())
             service.heard = self.heard
             self.services.append(service)
             await connection.run(service)
@@ -529,6 +530,18 @@ async def test_a_cancelled_append_leaves_the_feed_in_use(tmp_path: Path, monkeyp
             nursery.cancel_scope.cancel()
         length = await view.append([b"next"]) + 1
         assert [await view.get(index) for index in range(length)] == [*blocks[: length - 1], b"next"]
+
+
+async def test_an_append_that_is_taken_back_before_it_begins_holds_up_no_other(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        view = await at.feed(name="mine")
+        at.engine.may_append = trio.sleep_forever
+        calling = at.view.calling
+        begun = calling.begin("feed.append", {"handle": 1, "blocks": [b"never"], "expected_length": 0, "run": 1})
+        await until(lambda: "feed.append" in at.engine.heard)
+        calling.abandon(begun)
+        at.engine.may_append = trio.lowlevel.checkpoint
+        assert await view.append([b"next"]) == 0
 
 
 async def test_several_views_append_in_turns(tmp_path: Path) -> None:
