@@ -2,7 +2,7 @@
 
 The blocks of a file lie side by side. So within this process a file keeps its feed's lock from its first block until
 its `Stat` is stored; another process appending to the same feed is noticed by the length (compare-and-swap), and what
-was appended of the file so far is appended once more behind the stranger's blocks, when the stranger pauses.
+was appended of the file so far is appended once more behind the stranger's blocks, when the stranger's file is whole.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,8 @@ from ddrive.store.interface import Store
 BLOCK_BYTES = 64 * 1024  # of the files we write
 APPEND_BYTES = 16 * 1024 * 1024  # appended at once, with one signature and one sync
 COMPARED_BLOCKS = 64  # read together
-QUIET_S = 0.25  # more than lies between two appends of one file
+WITHIN_BYTES = 2 * 1024 * 1024  # a large file comes in pieces of more than that, the last one may be smaller
+QUIET_S = 0.25  # more than lies between two pieces of one file
 PATIENCE_S = 60.0  # with somebody who never pauses; then we go between
 KEY_BYTES = 32
 
@@ -127,7 +128,7 @@ class FileWriter:
                 await self._feed.append(blocks, expected_length=length, atomic=False)
             except LengthChanged:
                 await self._feed.wait_length(length + 1)
-                if not self._blocks:
+                if not self._blocks and self._feed.byte_length - byte_length >= WITHIN_BYTES:
                     await self._until_quiet()
                 continue
             await self._feed.wait_length(length + len(blocks))  # a view may be told of it a moment later
@@ -142,13 +143,17 @@ class FileWriter:
         self._size += sum(sizes_of(blocks))
 
     async def _until_quiet(self) -> None:
-        """Return when nobody has appended for a moment: who is within a file would have to repeat it because of us."""
+        """Return when nobody seems to be within a file, who would have to repeat it because of us.
+
+        That is when little was appended at once, or nothing for a moment.
+        """
         is_quiet = not self._is_patient
         with trio.move_on_after(PATIENCE_S) as patience:
             while not is_quiet:
-                with trio.move_on_after(QUIET_S) as moment:
+                before = self._feed.byte_length
+                with trio.move_on_after(QUIET_S):
                     await self._feed.wait_length(self._feed.length + 1)
-                is_quiet = moment.cancelled_caught
+                is_quiet = self._feed.byte_length - before < WITHIN_BYTES
         self._is_patient = self._is_patient and not patience.cancelled_caught
 
     async def _again(self) -> None:
