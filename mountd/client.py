@@ -64,24 +64,28 @@ async def _start_here(config: Config) -> bool:
     Raises: EngineError, StorageError when it ends otherwise, with the last line of its log.
     """
     log = config.log_directory / "engine.log"
-    engine = _spawn(config, log)
+    engine, since = _spawn(config, log)
     while (code := _exit_code(engine)) is None:
         if await _answers(config):
             return True
         await trio.sleep(_POLL_S)
-    why = last_line(log)
+    why = last_line(log, since)
     if code == STORAGE_EXIT:
         if "another engine" in why:
             return False
-        raise StorageError(why.removeprefix("ddrive: "))
+        raise StorageError(
+            why.removeprefix("ddrive: ")
+            or f"no room even to log why the engine ended ({config.state}): free some space there"
+        )
     raise EngineError(f"the engine in {config.state} ended: {why.removeprefix('ddrive: ') or 'no message'}")
 
 
-def _spawn(config: Config, log: Path) -> int:
-    """Start an engine that outlives us, in a session of its own, and return its pid."""
+def _spawn(config: Config, log: Path) -> tuple[int, int]:
+    """Start an engine that outlives us, in a session of its own; return its pid and where its lines in `log` begin."""
     descriptor = open_log(log)
     try:
-        return os.posix_spawn(
+        since = os.fstat(descriptor).st_size
+        engine = os.posix_spawn(
             sys.executable,
             [sys.executable, "-P", "-m", "mountd.engine", "--state", str(config.state)],
             next_environment(config),
@@ -92,6 +96,7 @@ def _spawn(config: Config, log: Path) -> int:
             ],
             setsid=True,
         )
+        return engine, since
     finally:
         os.close(descriptor)
 

@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import trio
@@ -33,7 +33,7 @@ from mountd.config import Config, given_options, load_config
 from mountd.control import Control, Params, Tell, Verb
 from mountd.databases import Databases
 from mountd.drives import DriveTable, KnownDrive
-from mountd.errnos import to_exit_code
+from mountd.errnos import to_exit_code, told
 from mountd.files import load_json, save_json
 from mountd.finding import Finder, open_finder
 from mountd.identity import Identity
@@ -286,8 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parser = argparse.ArgumentParser(prog="python -m mountd.engine")
     parser.add_argument("--state", required=True)
+    state = parser.parse_args(arguments).state
     try:
-        config = load_config({"state": parser.parse_args(arguments).state})
+        config = load_config({"state": state})
         os.chdir("/")  # keeps no file system busy
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each open feed needs several descriptors
@@ -295,12 +296,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tune(lists=False)
         trio.run(run_engine, config)
     except (DriveError, OSError) as error:
-        sys.stderr.write(f"ddrive: {error}\n")
+        with suppress(OSError):  # the log may lie on a full disk
+            sys.stderr.write(f"ddrive: {told(error, state) if isinstance(error, OSError) else error}\n")
+            sys.stderr.flush()
         return to_exit_code(error)
     return 0
 
 
 if __name__ == "__main__":
     exit_code = main()
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
     os._exit(exit_code)  # nothing is left to be kept, and threads of libraries may take long to end

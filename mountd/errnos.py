@@ -1,4 +1,5 @@
-"""How an error looks from outside: the errno that a caller in the mount sees, the exit code of the command line.
+"""How an error looks from outside: the errno that a caller in the mount sees, the exit code of the command line, and
+what is said of a system call that failed.
 
 One table each; the nearest base class decides, so a new subclass of a listed error needs no line of its own.
 """
@@ -68,6 +69,18 @@ SYSTEM_EXIT_CODES = {
     errno.EDQUOT: EXIT_STORAGE,
 }
 
+SYSTEM_ADVICE = {
+    errno.ENOENT: "check the spelling",
+    errno.EACCES: "check the permissions, or work as another user",
+    errno.EPERM: "check the permissions, or work as another user",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.ENOTDIR: "name a directory",
+    errno.EEXIST: "something else is there; choose another place",
+}
+OTHER_ADVICE = "see the state of this system"
+
 
 def to_errno(error: BaseException, *, reading: bool = False) -> int:
     """Return the errno for `error`; EIO when nothing better is known.
@@ -83,6 +96,25 @@ def to_exit_code(error: BaseException) -> int:
     if isinstance(error, OSError):
         return SYSTEM_EXIT_CODES.get(error.errno or errno.EIO, EXIT_OTHER)
     return _nearest(EXIT_CODES, error, EXIT_OTHER)
+
+
+def advice_for(error: OSError) -> str:
+    """Return what to do about a system call that failed."""
+    return SYSTEM_ADVICE.get(error.errno or 0, OTHER_ADVICE)
+
+
+def told(error: OSError, place: str = "") -> str:
+    """Return what is said of a system call that failed: what, where, and what to do next.
+
+    `place` is where it was, if the call itself named no file.
+    """
+    named = error.filename.decode("utf-8", "surrogateescape") if isinstance(error.filename, bytes) else error.filename
+    place = named if isinstance(named, str) else place
+    advice = advice_for(error)
+    if not place and error.errno in errors.DISK_FULL:
+        advice = "free some space (df shows which disk is full)"
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{what} ({place}): {advice}" if place else f"{what}: {advice}"
 
 
 def is_expected(error: BaseException) -> bool:

@@ -44,12 +44,12 @@ def open_log(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def last_line(path: Path) -> str:
-    """Return the last line of the log at `path` that is not empty, or ""."""
+def last_line(path: Path, since: int = 0) -> str:
+    """Return the last line of the log at `path`, from position `since` on, that is whole and not empty, or ""."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - 4096))
-            lines = file.read().decode(errors="replace").split("\n")
+            file.seek(max(since, file.seek(0, 2) - 4096))
+            lines = file.read().decode(errors="replace").split("\n")[:-1]  # a full disk cuts lines off
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

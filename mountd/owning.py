@@ -13,6 +13,7 @@ import trio
 from ddrive.errors import StorageError, StorageLocked
 from ddrive.store.sockets import connect
 from mountd.config import Config
+from mountd.errnos import advice_for
 
 LEAVING_S = 12.0  # an engine that answers no more is on its way out, which takes 10 s at most
 
@@ -28,7 +29,9 @@ def prepare(state: Path) -> None:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = state.stat()
     except OSError as error:
-        raise StorageError(f"the state directory {state} cannot be used: {error.strerror}") from error
+        raise StorageError(
+            f"the state directory {state} cannot be used ({error.strerror}): {advice_for(error)}"
+        ) from error
     if status.st_uid != os.geteuid():
         raise StorageError(f"the state directory {state} belongs to another user: choose another one with --state")
     if stat.S_IMODE(status.st_mode) & 0o077:

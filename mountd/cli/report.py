@@ -3,7 +3,6 @@
 With `--json` stdout carries JSON alone. Colours, progress bars and questions appear on terminals only.
 """
 
-import errno
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from typing import Any
 import mountd.cli
 from ddrive import errors
 from mountd.cli.starting import EXIT_INTERRUPTED
-from mountd.errnos import EXIT_OTHER, is_expected, to_exit_code
+from mountd.errnos import EXIT_OTHER, is_expected, to_exit_code, told
 
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as `cat` ends when its reader has gone
 SHOWN_REFUSALS = 10  # more are only counted; --json lists them all
@@ -43,16 +42,6 @@ ADVICE: dict[type[BaseException], str] = {
     errors.NotADirectory: "name a directory",
     errors.TooManyLinks: "links lead in a circle there; name the target itself",
     errors.Unsupported: "such entries can only be listed",
-}
-SYSTEM_ADVICE = {
-    errno.ENOENT: "check the spelling",
-    errno.EACCES: "check the permissions, or work as another user",
-    errno.EPERM: "check the permissions, or work as another user",
-    errno.EROFS: "choose a place that can be written",
-    errno.ENOSPC: "free some space there",
-    errno.EDQUOT: "free some space there",
-    errno.ENOTDIR: "name a directory",
-    errno.EEXIST: "something else is there; choose another place",
 }
 ADVISED = re.compile(r": [a-z`]\S* \S")  # a message that tells already, after a colon, what to do
 
@@ -133,11 +122,8 @@ def silence_stdout() -> None:
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        place = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
-        return printable(
-            f"{error.strerror}{place}: {SYSTEM_ADVICE.get(error.errno or 0, 'see the state of this system')}"
-        )
+    if isinstance(error, OSError) and (error.strerror or not ADVISED.search(str(error))):
+        return printable(told(error))
     text = " ".join(str(error).split())
     if not is_expected(error):
         return printable(f"internal error ({type(error).__name__}: {text}): set {DEBUG}=1 for details and report it")

@@ -8,7 +8,8 @@ import pytest
 
 from tests.cli.test_space import MIB, content
 from tests.support.disk import fill, free_bytes, small_disk
-from tests.support.program import Program, alive, program
+from tests.support.memory_mount import until
+from tests.support.program import Program, alive, kill, program
 
 
 def test_a_tenth_of_the_disk_stays_free_and_nothing_is_read_wrong(ddrive: Program, tmp_path: Path) -> None:
@@ -73,6 +74,32 @@ def test_a_full_disk_stops_writers_alone(ddrive: Program, tmp_path: Path) -> Non
         assert (other.pid, other.ask("verify", mine)["bad"]) == (pid, [])
         for place in (mount, own):
             other.ask("unmount", place)
+
+
+def test_an_engine_that_finds_no_room_says_where(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", 12 * MIB) as disk, program(disk / "state") as other:
+        kept = other.state / "home.json"
+        other.ask("create")
+        pid = other.pid
+        fill(disk)
+        kill(pid)
+        until(lambda: not alive(pid))
+        (tmp_path / "mnt").mkdir()
+        advice = "free some space there"
+        for arguments in (["status"], ["mount", "ab" * 32, tmp_path / "mnt"], ["daemon"]):
+            refused = other.run(*arguments)
+            assert (refused.code, refused.err) == (7, f"ddrive: No space left on device ({kept}): {advice}\n")
+        log = other.state / "log" / "engine.log"
+        os.truncate(log, -(-log.stat().st_size // 4096) * 4096)  # no line has room in it any more
+        refused = other.run("status")
+        assert (refused.code, f"({other.state}): {advice}" in refused.err) == (7, True), refused
+        state, other.state = other.state, disk / "new"
+        refused = other.run("status")
+        assert (refused.code, refused.err.count("\n"), f": {advice}\n" in refused.err) == (7, 1, True), refused
+        assert not list(state.glob(".*"))
+        other.state = state
+        (disk / "filler").unlink()
+        assert len(other.ask("list")) == 1
 
 
 def test_an_import_says_what_to_do_when_the_disk_is_full(tmp_path: Path) -> None:

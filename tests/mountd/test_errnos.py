@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from ddrive import errors
-from mountd.errnos import EXIT_CODES, EXIT_OTHER, to_errno, to_exit_code
+from mountd.errnos import EXIT_CODES, EXIT_OTHER, to_errno, to_exit_code, told
 
 
 def subclasses(kind: type[errors.DriveError]) -> Iterator[type[errors.DriveError]]:
@@ -77,3 +77,22 @@ def test_a_reader_never_sees_a_full_disk() -> None:
     assert to_errno(OSError(errno.ENOSPC, "x"), reading=True) == errno.EIO
     assert to_errno(errors.DiskFull("x"), reading=True) == errno.EIO
     assert to_errno(OSError(errno.EINTR, "x"), reading=True) == errno.EINTR
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOSPC, "No room", "/a"), "No room (/a): free some space there"),
+        (OSError(errno.EIO, "Bad disk", b"/\xff"), "Bad disk (/\udcff): see the state of this system"),
+        (OSError(errno.ENOSPC, "No room"), "No room: free some space (df shows which disk is full)"),
+        (OSError("no number"), "no number: see the state of this system"),
+        (OSError(), "OSError: see the state of this system"),
+    ],
+    ids=repr,
+)
+def test_a_system_call_that_failed_is_told_with_what_to_do(error: OSError, text: str) -> None:
+    assert told(error) == text
+
+
+def test_the_place_of_a_call_that_names_none_is_told() -> None:
+    assert told(OSError(errno.ENOSPC, "No room"), "/state") == "No room (/state): free some space there"

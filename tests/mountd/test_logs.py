@@ -48,3 +48,7 @@ def test_the_last_line_is_found(tmp_path: Path) -> None:
     assert logs.last_line(path) == ""
     path.write_bytes(b"x" * 10000 + b"\nlast \xff words\n\n")
     assert logs.last_line(path) == "last \ufffd words"
+    assert logs.last_line(path, path.stat().st_size) == ""
+    with path.open("ab") as file:
+        file.write(b"cut off by a full d")
+    assert logs.last_line(path) == "last \ufffd words"
