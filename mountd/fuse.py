@@ -15,6 +15,7 @@ import trio
 
 from ddrive.errors import MountFailed
 from mountd.awake import Awake, Turn, interrupting
+from mountd.beneath import Replacement, detach
 from mountd.connections import connection, control
 from mountd.device import DEVICE, check_device
 from mountd.mountinfo import mounted_at
@@ -41,26 +42,36 @@ def mount_options(*, name: str, read_only: bool, allow_other: bool) -> set[str]:
 
 
 @contextmanager
-def mounted(operations: Operations, mountpoint: str, options: set[str]) -> Iterator[int]:
+def mounted(
+    operations: Operations, mountpoint: str, options: set[str], beneath: Replacement | None = None
+) -> Iterator[int]:
     """Mount for the length of the block, and give the descriptor of our end.
 
+    `beneath` is a mount that was made already, and comes to light now.
     Raises: MountFailed with the reason and the next step.
     """
     check_device()
-    before = _fuse_descriptors()
+    before = _fuse_descriptors() - ({beneath.device} if beneath else set())
     try:
-        pyfuse3.init(operations, mountpoint, options)
+        pyfuse3.init(operations, beneath.target if beneath else mountpoint, options)
     except RuntimeError as problem:
+        if beneath:
+            beneath.drop()
         remedy = "check that it is an empty directory of yours"
         if "allow_other" in options and os.geteuid() != 0:
             remedy += ", and that /etc/fuse.conf has a line user_allow_other"
         raise MountFailed(f"{mountpoint} cannot be mounted ({problem}): {remedy}") from None
     place = None
     try:
+        if beneath:
+            beneath.reveal()
         place = mounted_at(mountpoint)
         yield max(_fuse_descriptors() - before)
     finally:
-        pyfuse3.close(unmount=place is not None and mounted_at(mountpoint) == place)  # never what came after us
+        is_there = place is not None and mounted_at(mountpoint) == place  # never what came after us
+        pyfuse3.close(unmount=is_there)
+        if beneath and is_there:  # of which libfuse does not know
+            detach(mountpoint)
         log.info("unmounted: mountpoint=%s", mountpoint)
 
 

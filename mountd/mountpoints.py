@@ -16,10 +16,10 @@ import trio
 from ddrive.errors import DriveError, InvalidPath, MountFailed, NotFound, UnusablePlace
 from ddrive.ids import PublicKey, short
 from mountd.device import check_device
-from mountd.mountinfo import mounted_at
+from mountd.mountinfo import is_ours, mounted_at
 from mountd.mounts import Mount, MountOptions, MountTable
 from mountd.unmounting import detach_dead, is_dead
-from mountd.workers import WorkerPool, is_ours
+from mountd.workers import WorkerPool
 
 LOOK_LIMIT_S = 5.0  # for a file call on a place that is not ours
 STARTING_LIMIT_S = 10.0  # for a worker that is being restarted when somebody mounts the same drive there again
@@ -63,7 +63,8 @@ class Mountpoints:
                 if await self._is_same(old, wanted):
                     return old
                 await self._take_off(old, wanted)
-            await self._check_free(place, cover=cover or old is not None)
+            if old is None or not await _is_dead(place):  # a dead one goes when the new one is there
+                await self._check_free(place, cover=cover or old is not None)
             self.table.add(wanted)
             try:
                 await self._workers.start(wanted)
@@ -114,7 +115,7 @@ class Mountpoints:
                     return
                 if not is_gone:  # a dead one is taken off by the worker, just before it mounts
                     await self._check_free(mount.mountpoint, cover=True)
-                await self._workers.start(mount)
+                await self._workers.start(mount, keeps_dead=True)
                 _log.info("restored drive=%s mountpoint=%s", short(mount.key), mount.mountpoint)
             except (DriveError, OSError) as error:
                 mount.state = "dead"
@@ -160,7 +161,8 @@ class Mountpoints:
     async def _take_off(self, old: Mount, wanted: Mount) -> None:
         if old.state != "dead" and old.key != wanted.key:
             raise _busy(old)
-        await self._workers.stop(old, force=old.state == "dead")
+        if old.state != "dead" or self._workers.running(old.mountpoint):
+            await self._workers.stop(old, force=old.state == "dead")
         self.table.remove(old.mountpoint)
 
     async def _put_back(self, old: Mount) -> None:

@@ -10,6 +10,7 @@ import trio
 
 from ddrive.errors import MountFailed
 from mountd.awake import Awake
+from mountd.beneath import put_beneath
 from mountd.callers import ProcessTable
 from mountd.editing import Editor
 from mountd.face import DriveFace
@@ -73,9 +74,12 @@ async def serve_mount(
         read_only=not writable,
         allow_other=options.allow_other,
     )
-    await detach_dead(mountpoint)  # as late as that goes: who looks meanwhile sees the directory below
-    _check(mountpoint)
-    with mounted(operations, mountpoint, flags) as descriptor:
+    is_dead = await detach_dead(mountpoint, keeps_last=True)
+    beneath = put_beneath(mountpoint, flags) if is_dead else None
+    if beneath is None:
+        await detach_dead(mountpoint)  # as late as that goes: who looks meanwhile sees the directory below
+        _check(mountpoint)
+    with mounted(operations, mountpoint, flags, beneath) as descriptor:
         callers.set_mount(descriptor)
         follower = Follower(vfs, kernel)
         answered = False

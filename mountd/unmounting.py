@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from ddrive.errors import DriveError, MountFailed
-from mountd.mountinfo import FILE_SYSTEM, mounted_at
+from mountd.mountinfo import is_ours, mounted_at, mounts_at
 
 UNMOUNT_LIMIT_S = 5.0
 LOOK_LIMIT_S = 1.0  # for a drive whose process has ended: it answers at once
@@ -60,8 +60,7 @@ async def unmount(mountpoint: str, *, detach: bool = False) -> None:
 
 def is_dead(mountpoint: str) -> bool:
     """Tell whether a drive is mounted at `mountpoint` whose process has gone. Blocks if something there hangs."""
-    there = mounted_at(mountpoint)
-    if there is None or there.kind != FILE_SYSTEM:
+    if not is_ours(mountpoint):
         return False
     try:
         os.statvfs(mountpoint)  # something that the kernel does not remember
@@ -70,15 +69,19 @@ def is_dead(mountpoint: str) -> bool:
     return False
 
 
-async def detach_dead(mountpoint: str) -> None:
-    """Take every dead drive off `mountpoint`; what hangs there counts as dead, what lives or is not ours stays."""
+async def detach_dead(mountpoint: str, *, keeps_last: bool = False) -> bool:
+    """Take every dead drive off `mountpoint`; what hangs there counts as dead, what lives or is not ours stays.
+
+    With `keeps_last` what covers the directory stays. Tells whether a dead drive is left.
+    """
     for _ in range(_STACKED):
         dead = True
         with trio.move_on_after(LOOK_LIMIT_S):
             dead = await trio.to_thread.run_sync(is_dead, mountpoint, abandon_on_cancel=True)
-        if not dead:
-            return
+        if not dead or (keeps_last and len(mounts_at(mountpoint)) == 1):
+            return dead
         await unmount(mountpoint, detach=True)
+    return True
 
 
 async def holders(mountpoint: str) -> list[str]:

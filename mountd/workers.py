@@ -92,9 +92,10 @@ class WorkerPool:
         """Tell whether the worker that `mount` names was started for this state directory, not for its original."""
         return mount.owner == self._owner
 
-    async def start(self, mount: Mount) -> None:
+    async def start(self, mount: Mount, *, keeps_dead: bool = False) -> None:
         """Start the worker of `mount` and return when the mountpoint answers.
 
+        `keeps_dead`: when that fails, a dead mount stays, so that nobody writes into the directory below.
         Raises: MountFailed, or what else kept the worker from mounting.
         """
         mount.state = "starting"
@@ -110,7 +111,7 @@ class WorkerPool:
                 raise MountFailed(f"{mount.mountpoint} did not answer within {START_LIMIT_S:g} s: try again")
         except BaseException:
             with trio.CancelScope(shield=True):
-                await self._end(worker)
+                await self._end(worker, keeps_dead=keeps_dead)
             raise
         worker.device = _device(mount.mountpoint)
         mount.state = "ok"
@@ -125,7 +126,7 @@ class WorkerPool:
         worker.device = _device(mount.mountpoint)
         self._nursery.start_soon(self._watch, worker)
         if mounted_at(mount.mountpoint) is None or mount.served_as not in (None, mount.dialect and mount.dialect.name):
-            await self._end(worker)
+            await self._end(worker, keeps_dead=True)
             return False
         mount.state = "ok"
         _log.info("worker found mountpoint=%s pid=%d", mount.mountpoint, worker.pid)
@@ -163,6 +164,9 @@ class WorkerPool:
         async with trio.open_nursery() as nursery:
             for worker in list(self._workers.values()):
                 nursery.start_soon(self._stop_quietly, worker)
+            for mount in self._table:
+                if not self.running(mount.mountpoint):
+                    nursery.start_soon(_take_off, mount.mountpoint)
         for mount in self._table:
             mount.pid = mount.started = None
         self._table.save()
@@ -174,8 +178,8 @@ class WorkerPool:
             _log.warning("mount not ended mountpoint=%s error=%s", worker.mount.mountpoint, error)
             await self._end(worker)
 
-    async def _end(self, worker: Worker) -> None:
-        """Return when the process has ended and its mount is gone."""
+    async def _end(self, worker: Worker, *, keeps_dead: bool = False) -> None:
+        """Return when the process has ended and its mount is gone, or dead."""
         worker.is_stopping = True
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             if number is not None:
@@ -183,10 +187,8 @@ class WorkerPool:
             with trio.move_on_after(END_LIMIT_S if mounted_at(worker.mount.mountpoint) is None else 0.1):
                 await worker.ended.wait()
                 break
-        try:
-            await detach_dead(worker.mount.mountpoint)
-        except DriveError as error:
-            _log.warning("dead mount stays mountpoint=%s error=%s", worker.mount.mountpoint, error)
+        if not keeps_dead:
+            await _take_off(worker.mount.mountpoint)
 
     # Starting
 
@@ -320,16 +322,18 @@ class WorkerPool:
             times.append(now)
             _log.warning("worker restarts mountpoint=%s drive=%s", mount.mountpoint, short(mount.key))
             try:
-                await self.start(mount)
+                await self.start(mount, keeps_dead=True)
                 return
             except (DriveError, OSError) as error:
                 _log.error("worker does not start mountpoint=%s error=%s", mount.mountpoint, error)
 
 
-def is_ours(mountpoint: str) -> bool:
-    """Tell whether a drive is mounted at `mountpoint`, by whichever engine."""
-    found = mounted_at(mountpoint)
-    return found is not None and found.kind == FILE_SYSTEM
+async def _take_off(mountpoint: str) -> None:
+    """Take dead mounts off, if that can be done."""
+    try:
+        await detach_dead(mountpoint)
+    except DriveError as error:
+        _log.warning("dead mount stays mountpoint=%s error=%s", mountpoint, error)
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

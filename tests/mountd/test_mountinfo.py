@@ -15,9 +15,9 @@ broken line
 
 def test_lines_are_parsed() -> None:
     assert parse(TABLE) == [
-        Mounted("/", "ext4", "/dev/vda", "0:21"),
-        Mounted("/mnt/a b\t\\", "fuse.ddrive", "ddrive:0123abcd", "0:40"),
-        Mounted("/mnt/x", "tmpfs", "none", "0:41"),
+        Mounted("/", "ext4", "/dev/vda", "0:21", "22", "1"),
+        Mounted("/mnt/a b\t\\", "fuse.ddrive", "ddrive:0123abcd", "0:40", "31", "22"),
+        Mounted("/mnt/x", "tmpfs", "none", "0:41", "32", "22"),
     ]
 
 
