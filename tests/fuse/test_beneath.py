@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
+from mountd.beneath import put_beneath
+from mountd.fuse import mount_options
 from mountd.mountinfo import mounts_at
 from tests.support import old_kernel
 from tests.support.memory_mount import until
@@ -108,6 +110,24 @@ def test_a_worker_is_replaced_where_the_kernel_knows_no_mounting_beneath(tmp_pat
         assert mount.logged().count(REFUSED) == 2
         mount.ask("unmount", mountpoint=str(mount.path))
         assert mounts_at(str(mount.path)) == []
+        assert os.listdir(mount.path) == []
+
+
+def test_what_a_worker_leaves_that_is_killed_while_it_replaces_another_is_healed(tmp_path: Path) -> None:
+    with writable_mount(tmp_path) as mount:
+        (mount.path / "marker").write_text("text")
+        for pid in mount.pids().values():
+            kill(pid)
+            until(lambda pid=pid: not alive(pid))  # type: ignore[misc]
+        beneath = put_beneath(str(mount.path), mount_options(name="ddrive:0", read_only=False, allow_other=False))
+        assert (beneath is not None) is IS_OFFERED
+        if beneath:
+            beneath.drop()  # as the end of the process does it
+        assert len(mounts_at(str(mount.path))) == 1 + IS_OFFERED
+        mount.heal()
+        assert (mount.path / "marker").read_text() == "text"
+        assert len(mounts_at(str(mount.path))) == 1
+        mount.ask("unmount", mountpoint=str(mount.path))
         assert os.listdir(mount.path) == []
 
 

@@ -215,7 +215,8 @@ async def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
         assert len(mounts_below(tmp_path)) == 1
 
 
-async def test_a_worker_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mount_again", [True, False])
+async def test_a_worker_that_keeps_dying_is_given_up(tmp_path: Path, mount_again: bool) -> None:
     async with scene(tmp_path) as at:
         await at.mount()
         with trio.fail_after(60):
@@ -223,8 +224,14 @@ async def test_a_worker_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
                 for pid in workers_below(tmp_path):
                     os.kill(pid, signal.SIGKILL)
                 await trio.sleep(0.1)
-        assert await at.mount() == await at.shown_as("ok")
-        assert await at.read() == TEXT
+        assert set(mounts_below(tmp_path)) == {str(at.place)}, "nobody writes into the directory below"
+        if mount_again:
+            assert await at.mount() == await at.shown_as("ok")
+            assert await at.read() == TEXT
+            assert len(mounts_below(tmp_path)) == 1
+        else:
+            await at.engine.kill(signal.SIGTERM)
+            assert mounts_below(tmp_path) == []
 
 
 async def test_a_mount_that_others_end_is_forgotten(tmp_path: Path) -> None:
