@@ -48,7 +48,11 @@ BATCH_ENTRIES = 1024  # stored with one append; the event loop is busy with them
 
 @dataclass(slots=True)
 class ImportReport:
-    """What of the tree is now in the drive, and what could not be taken. `changed` entries were stored anew."""
+    """What of the tree is now in the drive, and what could not be taken.
+
+    `changed` entries were stored anew. Of those refused, `unsettled` changed while they were read, again and again:
+    they can be imported when they rest.
+    """
 
     files: int = 0
     directories: int = 0
@@ -57,6 +61,7 @@ class ImportReport:
     changed: int = 0
     removed: int = 0
     refused: list[Refused] = field(default_factory=list)
+    unsettled: int = 0
 
 
 async def import_tree(
@@ -255,7 +260,7 @@ class _Import:
         for file, (_, old) in zip(files, wanted, strict=True):
             found = file.found
             if found.refused:
-                self._refuse(found.path, found.refused)
+                self._refuse(found.path, found.refused, unsettled=file.changes)
             elif old is not None and await self._holds(old, found, blocks_of(b"".join(file.blocks))):
                 self._keep(found.path, old, found.stat)
             else:
@@ -265,7 +270,7 @@ class _Import:
 
     async def _store_large(self, found: Found, old: Stat | None) -> None:
         """Store a file piece by piece, once more from the start when it changes meanwhile."""
-        why = ""
+        why, changes = "", False
         for _ in range(ATTEMPTS):
             try:
                 if old is not None and old.size == found.stat.size:
@@ -282,12 +287,12 @@ class _Import:
                     groups = self._groups(file)
                     stored = await store_stream(self._own.trie, self._own.content, path, stat, groups, spare=self.spare)
             except (Unreadable, SourceChanged) as problem:
-                why = str(problem)
+                why, changes = str(problem), isinstance(problem, SourceChanged)
                 continue
             self._changed(path)
             self._done(stored, counted=True)
             return
-        self._refuse(found.path, why)
+        self._refuse(found.path, why, unsettled=changes)
 
     async def _chunks(self, file: OpenFile) -> AsyncGenerator[Block, None]:
         """Yield the blocks of a large file, then check that it stayed what it was."""
@@ -313,8 +318,9 @@ class _Import:
         self._entries.append(NewEntry(self._place(path), stat, blocks))
         self._bytes += stat.size
 
-    def _refuse(self, path: str, why: str) -> None:
+    def _refuse(self, path: str, why: str, *, unsettled: bool = False) -> None:
         self.report.refused.append(Refused(path, why))
+        self.report.unsettled += unsettled
 
     def _changed(self, path: str) -> None:
         self.report.changed += 1
@@ -338,7 +344,7 @@ class _Import:
 
 @asynccontextmanager
 async def _opened(source: Path, found: Found) -> AsyncGenerator[OpenFile, None]:
-    """Give a file of the tree, opened. Raises: Unreadable."""
+    """Give a file of the tree, opened. Raises: Unreadable, SourceChanged."""
     file = await trio.to_thread.run_sync(OpenFile, source, found)
     try:
         yield file

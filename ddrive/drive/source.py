@@ -24,7 +24,7 @@ from ddrive.drive.stat import (
     storable_ms,
     user_attributes,
 )
-from ddrive.errors import InvalidPath
+from ddrive.errors import InvalidPath, SourceChanged
 from ddrive.feed.file_blocks import FileBlocks, Place
 
 LARGE_BYTES = APPEND_BYTES  # a file above that is not read whole
@@ -183,7 +183,10 @@ def stat_of(status: os.stat_result, target: str | None = None, metadata: Mapping
 
 
 class OpenFile:
-    """A file of the tree that is being read, block by block. Raises Unreadable when it is not what was found."""
+    """A file of the tree that is being read, block by block.
+
+    Raises: Unreadable, SourceChanged when it is not what was found.
+    """
 
     def __init__(self, root: Path, found: Found) -> None:
         self._bytes = 0
@@ -195,7 +198,7 @@ class OpenFile:
         status = os.fstat(descriptor)
         if not modes.S_ISREG(status.st_mode):
             self.close()
-            raise Unreadable("it was replaced while it was imported")
+            raise SourceChanged("it was replaced while it was imported")
         self.stat = stat_of(status, None, found.stat.metadata)
         self._modified_ns = status.st_mtime_ns
 
@@ -233,10 +236,12 @@ class OpenFile:
         return block
 
     def check(self) -> None:
-        """Raise Unreadable when the file changed while it was read."""
+        """Raise SourceChanged when the file changed while it was read, Unreadable when its size was never true."""
         now = os.fstat(self._file.fileno())
-        if self._bytes != self.stat.size or (now.st_size, now.st_mtime_ns) != (self.stat.size, self._modified_ns):
-            raise Unreadable("it changes while it is imported")
+        if (now.st_size, now.st_mtime_ns) != (self.stat.size, self._modified_ns):
+            raise SourceChanged("it changes while it is imported")
+        if self._bytes != self.stat.size:
+            raise Unreadable("it has more or fewer bytes than its size says")
 
     def close(self) -> None:
         """Close the file."""
@@ -245,10 +250,11 @@ class OpenFile:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A file that was read whole, or why that was not possible."""
+    """A file that was read whole, or why that was not possible; `changes`: because it changes all the time."""
 
     found: Found
     blocks: list[bytes]
+    changes: bool = False
 
 
 def load(root: Path, wanted: list[Found]) -> list[Loaded]:
@@ -257,7 +263,7 @@ def load(root: Path, wanted: list[Found]) -> list[Loaded]:
 
 
 def _load(root: Path, found: Found) -> Loaded:
-    why = ""
+    why, changes = "", False
     for _ in range(ATTEMPTS):
         try:
             file = OpenFile(root, found)
@@ -267,6 +273,6 @@ def _load(root: Path, found: Found) -> Loaded:
             finally:
                 file.close()
             return Loaded(Found(found.path, file.stat), blocks)
-        except Unreadable as problem:
-            why = str(problem)
-    return Loaded(Found(found.path, found.stat, why), [])
+        except (Unreadable, SourceChanged) as problem:
+            why, changes = str(problem), isinstance(problem, SourceChanged)
+    return Loaded(Found(found.path, found.stat, why), [], changes)

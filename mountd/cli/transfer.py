@@ -23,6 +23,7 @@ from mountd.cli.following import follow
 from mountd.cli.look import DriveText, joined
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name, whole
+from mountd.errnos import EXIT_TRY_AGAIN
 from mountd.values import format_size
 
 Delete = Annotated[
@@ -59,8 +60,9 @@ def import_(
     patterns = [] if ignore_file is None else ignore_file.read_text().splitlines()
     copy = _Copy(source, patterns, delete, _Changes(as_json) if dry_run else None)
     if named is None and copy.dry_run:
-        copy.say(None, 0, trio.run(copy.import_into, None, as_json), as_json=as_json)
-        return
+        looked = trio.run(copy.import_into, None, as_json)
+        copy.say(None, 0, looked, as_json=as_json)
+        raise typer.Exit(_exit_code(looked))
     if delete and named is not None and not dry_run:
         options.confirm(f"remove from the drive what {source} does not have", yes=yes)
 
@@ -78,7 +80,9 @@ def import_(
                 raise NotWritable(f"{short_name(ref)} was not made here: import into a new drive, without KEY")
             done = await copy.import_into(opened, as_json)
             copy.say(session.about, opened.version, done, as_json=as_json)
+            session.exit_code = _exit_code(done)
             if watch and not dry_run:
+                session.exit_code = 0  # it is imported as soon as it rests
                 await copy.follow(session, opened)
 
     run(Common(state, as_json, start=not no_start), verb)
@@ -219,6 +223,11 @@ class _Copy:
         report.say(value, [] if again or self.dry_run else [value["key"]], as_json=as_json)
         if not as_json:
             _summary("would import" if self.dry_run else "imported", value)
+
+
+def _exit_code(done: ImportReport) -> int:
+    """Return the exit code of an import: another one when something is worth another try."""
+    return EXIT_TRY_AGAIN if done.unsettled else 0
 
 
 def _check_source(source: Path) -> None:

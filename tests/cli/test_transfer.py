@@ -6,7 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -168,6 +171,34 @@ def test_an_import_below_a_mount_does_not_hit_the_rest_of_the_drive(ddrive: Prog
     assert (refused.code, "'/sub' is a path in" in refused.err) == (2, True), refused
     assert (mount / "b").read_text() == "b"
     assert ddrive.ask("import", source / "sub", mount)["version"] > 2  # its root stands for the drive
+
+
+def test_a_file_that_never_rests_is_left_out_and_said(ddrive: Program, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "busy").write_bytes(bytes(40 * MIB))
+    (root / "quiet").write_text("1")
+    rests = Event()
+
+    def change() -> None:
+        for at_ms in count():
+            os.utime(root / "busy", ns=(0, at_ms * 10**6))
+            if rests.wait(0.001):
+                return
+
+    with ThreadPoolExecutor() as other:
+        changing = other.submit(change)
+        try:
+            result = ddrive.run("import", root, "--json")
+            value = result.json()
+            again = ddrive.run("import", root, value["key"])
+        finally:
+            rests.set()
+        changing.result()
+    why = "it changes while it is imported"
+    assert (result.code, value["files"], value["refused"]) == (5, 1, [{"path": "busy", "why": why}])
+    assert (again.code, again.err.splitlines()[-1]) == (5, f"ddrive: left out (busy): {why}")
+    assert ddrive.ask("import", root, value["key"])["changed"] == 1
 
 
 def test_an_import_follows_its_directory(ddrive: Program, tmp_path: Path) -> None:

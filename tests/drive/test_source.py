@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ddrive.drive.content import BLOCK_BYTES
-from ddrive.drive.source import Found, OpenFile, Unreadable, load, stat_of
+from ddrive.drive.source import Found, OpenFile, load, stat_of
+from ddrive.errors import SourceChanged
 
 
 def found_at(place: Path) -> Found:
@@ -27,7 +28,8 @@ def test_a_file_of_the_kernel_that_says_to_be_empty_is_refused() -> None:
     place = Path("/proc/self/status")
     assert place.stat().st_size == 0
     (loaded,) = load(place.parent, [found_at(place)])
-    assert loaded.found.refused
+    assert loaded.found.refused == "it has more or fewer bytes than its size says"
+    assert not loaded.changes
     assert not loaded.blocks
 
 
@@ -43,7 +45,7 @@ def test_a_file_that_changes_while_it_is_read_is_told(tmp_path: Path, change: by
         else:
             place.write_bytes(bytes(2 * BLOCK_BYTES) + change)
         file.read(4 * BLOCK_BYTES)
-        with pytest.raises(Unreadable, match="changes while"):
+        with pytest.raises(SourceChanged, match="changes while"):
             file.check()
     finally:
         file.close()
