@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,9 +31,9 @@ from mountd.unmounting import Busy, detach_dead, holders, unmount
 
 START_LIMIT_S = 20.0  # a worker's own limit for the first stat is 10 s
 END_LIMIT_S = 3.0  # for a worker whose mount has ended, then it is told; as long again, then it is killed
-TRIES = 5  # restarts within TRIES_S, then the mount is left dead
-TRIES_S = 60.0
-PAUSES_S = (0.0, 0.5, 1.0, 2.0, 4.0)  # before each of them
+STEADY_S = 1.0  # a worker that has served for so long was no failed start
+TRIES = 5  # starts that fail one after the other, then the mount is left dead
+PAUSES_S = (0.0, 0.0, 0.5, 1.0, 2.0)  # before each of them
 LOOK_S = 1.0  # between looks whether a killed worker cannot go
 SETTLE_S = 1.0  # a worker may be told to end just before its engine is: wait before calling that an unmount
 
@@ -80,7 +79,7 @@ class WorkerPool:
         self._command = command
         self._on_unmounted = on_unmounted
         self._workers: dict[str, Worker] = {}
-        self._restarts: dict[str, deque[float]] = {}
+        self._restarts: dict[str, list[float]] = {}  # when each last start was tried, or had worked
         self._are_ending = False  # all of them: none is started any more
         self._owner = _owner(config.state)
 
@@ -305,24 +304,25 @@ class WorkerPool:
                 _log.info("unmounted from outside mountpoint=%s", mount.mountpoint)
                 self._on_unmounted(mount)
             return
-        await self._restart(mount)
+        await self._restart(mount, is_killed=status == -signal.SIGKILL)
 
-    async def _restart(self, mount: Mount) -> None:
-        times = self._restarts.setdefault(mount.mountpoint, deque(maxlen=TRIES))
+    async def _restart(self, mount: Mount, *, is_killed: bool) -> None:
+        """Start the worker of a mount again, unless that fails too often. Who was killed from outside did not fail."""
+        times = self._restarts.setdefault(mount.mountpoint, [])
+        if times and (is_killed or trio.current_time() - times[-1] > STEADY_S):
+            times.clear()
         while self._table.get(mount.mountpoint) is mount and not self.running(mount.mountpoint):
-            now = trio.current_time()
-            while times and now - times[0] > TRIES_S:
-                times.popleft()
             if len(times) == TRIES:
                 _log.error("mount left dead mountpoint=%s log=%s", mount.mountpoint, self._log_path(mount))
                 mount.state = "dead"
                 return
             mount.state = "starting"
             await trio.sleep(PAUSES_S[len(times)])
-            times.append(now)
+            times.append(trio.current_time())
             _log.warning("worker restarts mountpoint=%s drive=%s", mount.mountpoint, short(mount.key))
             try:
                 await self.start(mount, keeps_dead=True)
+                times[-1] = trio.current_time()
                 return
             except (DriveError, OSError) as error:
                 _log.error("worker does not start mountpoint=%s error=%s", mount.mountpoint, error)

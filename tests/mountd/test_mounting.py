@@ -234,6 +234,18 @@ async def test_a_worker_that_keeps_dying_is_given_up(tmp_path: Path, mount_again
             assert mounts_below(tmp_path) == []
 
 
+async def test_a_worker_that_is_killed_again_and_again_comes_back_each_time(tmp_path: Path) -> None:
+    async with scene(tmp_path) as at:
+        pid = (await at.mount())["pid"]
+        for _ in range(8):  # more than starts may fail
+            os.kill(pid, signal.SIGKILL)
+            with trio.fail_after(10):
+                while (shown := await at.shown())["state"] != "ok" or shown["pid"] == pid:
+                    await trio.sleep(0.05)
+            pid = shown["pid"]
+            assert await at.read() == TEXT
+
+
 async def test_a_mount_that_others_end_is_forgotten(tmp_path: Path) -> None:
     async with scene(tmp_path) as at:
         await at.mount()
