@@ -167,6 +167,11 @@ class FeedFiles:
         """Store the signature of the first `length` blocks."""
         self._signatures.write(HEADER_BYTES + SIGNATURE_BYTES * (length - 1), signature)
 
+    def cut_signatures(self, length: int) -> None:
+        """Take away, durably, what was written behind the signature of the first `length` blocks. Raises: OSError."""
+        self._signatures.truncate(min(self._signatures.size(), HEADER_BYTES + SIGNATURE_BYTES * length))
+        self._signatures.sync()
+
     def signed_lengths(self, start: int, end: int) -> Iterator[int]:
         """Yield the lengths from `start` up to `end` (exclusive) that have a signature, the longest first."""
         for low, high in reversed(self._signatures.extents()):

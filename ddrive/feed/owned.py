@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 
 from ddrive import crypto
 from ddrive.errors import (
+    DISK_FULL,
     AlreadyExists,
     Behind,
     Closed,
@@ -53,12 +54,7 @@ class OwnedFeed(StoredFeed):
     """One feed whose files this process owns."""
 
     def __init__(
-        self,
-        directory: Directory,
-        files: FeedFiles,
-        key: PublicKey,
-        secret_key: bytes | None,
-        signing: Signing = ED25519,
+        self, directory: Directory, files: FeedFiles, key: PublicKey, secret_key: bytes | None, signing: Signing
     ) -> None:
         bits = Bitfield.load(files.read_pages(), files.page_bytes)
         super().__init__(directory, files, bits, key)
@@ -250,7 +246,8 @@ class OwnedFeed(StoredFeed):
     def secure(self, staged: Staged) -> None:
         """Make a staged append durable, its signature last. May run in a thread.
 
-        A signature is written only when what it covers is on disk, so after a crash a signed length is complete.
+        A signature is written only when what it covers is on disk, so after a crash a signed length is complete. One
+        for which there is no room is taken back, so that another append may have its place.
         """
         if self._unsynced_batches >= UNSYNCED_BATCHES:
             self._files.sync_bitfield()
@@ -258,8 +255,14 @@ class OwnedFeed(StoredFeed):
         self._files.sync_content()
         signature = self._signature_of(staged)
         self._signing = True
-        self._write_signature(staged.length, signature)
-        self._files.sync_signatures()
+        try:
+            self._write_signature(staged.length, signature)
+            self._files.sync_signatures()
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                self._files.cut_signatures(self.signed_length)
+                self._signing = False
+            raise
         self._signing = False
 
     def publish(self, staged: Staged, *, signed: bool = True) -> None:
@@ -374,10 +377,7 @@ class OwnedFeed(StoredFeed):
             raise Closed(f"feed {short(self.key)} is closed")
 
     def check_appendable(self, blocks: Sequence[Buffer]) -> None:
-        """Return when `blocks` may be appended.
-
-        Raises: NotWritable, TooLarge, Forked, CorruptStorage.
-        """
+        """Return when `blocks` may be appended. Raises: NotWritable, TooLarge, Forked, CorruptStorage, Behind."""
         self._check_open()
         if not self.writable:
             raise NotWritable(f"feed {short(self.key)} belongs to somebody else")

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from ddrive.errors import Closed
+from ddrive.errors import Closed, CorruptStorage
 from ddrive.feed import Feed, FeedLog, FileDirectory, appending
 from ddrive.feed.appending import BESIDE_BYTES
 from ddrive.feed.storage import FILE_NAMES, FileStorage
@@ -54,6 +54,33 @@ async def test_a_full_disk_leaves_the_feed_as_it_was(tmp_path, monkeypatch, dura
     assert await feed.append(BLOCKS, durable=durable) == 1
     assert [feed.get_held(index + 1) for index in range(len(BLOCKS))] == BLOCKS
     await feed.aclose()
+
+
+@pytest.mark.parametrize(("number", "is_final"), [(errno.ENOSPC, False), (errno.EDQUOT, False), (errno.EIO, True)])
+async def test_a_signature_for_which_there_is_no_room_is_taken_back(tmp_path, monkeypatch, number, is_final):
+    feed = Feed(writer([b"before"], FileDirectory(tmp_path)))
+    signatures = feed.log._files._signatures
+    before, sync = (tmp_path / "signatures").read_bytes(), type(signatures).sync
+    failures = [OSError(number, "it is not on the disk")]
+
+    def fails(self):
+        if self is signatures and failures:
+            raise failures.pop()
+        sync(self)
+
+    monkeypatch.setattr(type(signatures), "sync", fails)
+    with pytest.raises(OSError, match="it is not on the disk"):
+        await feed.append([b"given up"])
+    if is_final:  # two signatures of one length could be found
+        with pytest.raises(CorruptStorage):
+            await feed.append([b"after"])
+    else:
+        assert (tmp_path / "signatures").read_bytes() == before
+        assert await feed.append([b"after"]) == 1
+    await feed.aclose()
+    again = Feed(FeedLog.open(FileDirectory(tmp_path)))
+    assert again.get_held(1) == (b"given up" if is_final else b"after")
+    await again.aclose()
 
 
 async def test_while_one_is_made_durable_the_next_one_is_written(tmp_path, monkeypatch):
