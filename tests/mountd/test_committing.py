@@ -1,82 +1,19 @@
 """What is staged reaches the drive once, whole, and with what others change: without FUSE, with a real drive."""
 
-import contextlib
-import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
-from ddrive.dialect import DWEB
-from ddrive.drive import Drive, open_drive
 from ddrive.drive.stat import DIRECTORY_MODE, FILE_MODE, Stat
-from ddrive.errors import NotEmpty, NotFound
-from ddrive.store.store import open_store
-from mountd.committing import Committer
-from mountd.nodes import Node
-from mountd.spool import open_spools
-from mountd.staged import StagedDrive
-
-OWNER = {"key": "00", "dialect": "dweb"}
-
-
-class Mounted:
-    """A drive as a worker has it, and how a worker ends."""
-
-    def __init__(self, drive: Drive, root: Path) -> None:
-        self.drive = drive
-        self._root = root
-        self._start()
-
-    def _start(self) -> None:
-        self.spool = open_spools(self._root, OWNER)[0]
-        self.staged = StagedDrive(self.drive, self.spool)
-        self.committer = Committer(self.staged)
-
-    async def die(self) -> None:
-        """Let another worker go on from what is on the disk."""
-        self.spool.close(remove=False)
-        self._start()
-        await self.committer.resolve()
-
-    async def write(self, path: str, data: bytes, *, close: bool = True) -> Node:
-        """Store a file as a mount does."""
-        node = self.staged.node(path)
-        if node is None:
-            try:
-                node = self.staged.pin(path, await self.drive.lstat(path))
-            except NotFound:
-                node = self.staged.add(path, Stat(FILE_MODE, mtime_ms=1, ctime_ms=1), sealed=False)
-        node.writers += 1
-        draft = node.edit(path)
-        await draft.truncate(0)
-        await draft.write(0, data)
-        node.stat = Stat(node.stat.mode, size=draft.size, mtime_ms=node.stat.mtime_ms + 1, ctime_ms=2)
-        if close:
-            self.staged.released(node)
-        return node
-
-    async def read(self, path: str) -> bytes:
-        reader = await self.staged.open(path)
-        return await reader.read(0, reader.size)
+from tests.mountd.committed import Mounted, mounted
 
 
 @pytest.fixture
 async def it(tmp_path: Path) -> AsyncIterator[Mounted]:
     async with mounted(tmp_path) as made:
         yield made
-
-
-@asynccontextmanager
-async def mounted(place: Path) -> AsyncIterator[Mounted]:
-    async with open_store(place / "store", DWEB) as store:
-        made = Mounted(await open_drive(store, name="x", create=True), place / "spool")
-        try:
-            yield made
-        finally:
-            made.spool.close(remove=False)
 
 
 async def test_a_group_is_one_append_of_content_and_one_of_entries(it: Mounted) -> None:
@@ -296,95 +233,6 @@ async def test_a_directory_moves_while_a_content_is_appended(
     assert not await it.drive.exists("/d")
     assert it.staged.is_clean
     assert len(it.spool.slots) == 0
-
-
-class Killed(BaseException):
-    """The end of a worker."""
-
-
-@pytest.mark.parametrize("lost", [0, 1, 2, 3])
-@pytest.mark.parametrize("dies", ["before", "after", "later"])
-async def test_a_worker_dies_while_a_directory_moves(
-    it: Mounted, monkeypatch: pytest.MonkeyPatch, dies: str, lost: int
-) -> None:
-    """`lost`: of the records that were to follow the move, so many are missing at the end."""
-    await it.drive.mkdir("/d")
-    await it.drive.write_file("/d/old", b"old")
-    await it.drive.mkdir("/new")
-    await it.write("/d/big", b"big" * 50_000)
-    rename = it.drive.rename
-
-    async def killed(old: str, new: str) -> None:
-        if dies != "before":
-            await rename(old, new)
-        if dies != "later":
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(it.drive, "rename", killed)
-        ends: list[int] = []
-        append = it.spool.journal._append
-
-        def noted(record: list[object]) -> None:
-            append(record)
-            ends.append(it.spool.journal.size)
-
-        patch.setattr(it.spool.journal, "_append", noted)
-        with contextlib.suppress(Killed):
-            async with it.committer.alone():
-                await it.committer.move("/d", "/new/e")
-        if dies == "later":
-            assert len(ends) == 4  # MOVING, CHANGED, DONE, MOVED
-            os.truncate(it.spool.directory / "journal", ends[-1 - lost])
-    await it.die()
-    here, gone = ("/d", "/new/e") if dies == "before" else ("/new/e", "/d")
-    assert await it.read(f"{here}/big") == b"big" * 50_000
-    await it.die()  # that it has been looked at is recorded
-    if dies != "before":
-        await it.write("/d/another", b"another")
-        await it.die()
-        assert await it.read("/d/another") == b"another"
-        another = it.staged.node("/d/another")
-        assert another is not None
-        it.staged.remove("/d/another")
-        another.discard()
-    await it.committer.commit()
-    assert await it.drive.read_file(f"{here}/big") == b"big" * 50_000
-    assert await it.drive.read_file(f"{here}/old") == b"old"
-    assert not await it.drive.exists(gone)
-    assert it.staged.is_clean
-    assert len(it.spool.slots) == 0
-
-
-async def test_a_move_that_is_refused_leaves_nothing_to_be_looked_at(it: Mounted) -> None:
-    await it.drive.mkdir("/d")
-    await it.drive.write_file("/full/file", b"")
-    await it.write("/d/waits", b"text")
-    async with it.committer.alone():
-        await it.write("/d/more", b"text")
-        with pytest.raises(NotEmpty):
-            await it.committer.move("/d", "/full")
-    await it.drive.write_file("/full/another", b"")
-    await it.die()
-    assert await it.read("/d/more") == b"text"
-
-
-async def test_a_move_ends_although_who_wanted_it_is_killed(it: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
-    await it.drive.mkdir("/d")
-    await it.drive.write_file("/d/file", b"text")
-    rename = it.drive.rename
-    with trio.CancelScope() as scope:
-
-        async def killed(old: str, new: str) -> None:
-            scope.cancel()
-            await rename(old, new)
-
-        monkeypatch.setattr(it.drive, "rename", killed)
-        async with it.committer.alone():
-            await it.write("/d/more", b"more")
-            await it.committer.move("/d", "/e")
-    assert await it.read("/e/more") == b"more"
-    assert await it.drive.read_file("/e/file") == b"text"
 
 
 async def test_what_is_removed_while_its_content_is_appended_stays_removed(
