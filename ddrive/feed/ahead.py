@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future, wait
 from typing import NamedTuple
 
-from ddrive.feed.hashing import leaf_hash
+from ddrive.feed.hashing import leaf_hashes
 from ddrive.feed.storage import Storage
 from ddrive.ids import Node
 
@@ -124,14 +124,14 @@ def _load(data: Storage, offset: int, leaves: Sequence[Node], unload: bool) -> _
     size = sum(leaf.size for leaf in leaves)
     content = data.read(offset, size)
     view = memoryview(content)
-    verified: list[bool] = []
+    blocks: list[memoryview] = []
     place = 0
     for leaf in leaves:
-        block = view[place : place + leaf.size]
+        blocks.append(view[place : place + leaf.size])
         place += leaf.size
-        verified.append(len(block) == leaf.size and leaf_hash(block) == leaf.hash)
+    digests = leaf_hashes(blocks)  # which tell a block that is cut off, too: the size is a part of what is hashed
     if unload:
         offset += size
         behind = max(0, offset - BEHIND_BYTES)
         data.unload(behind, offset - behind)
-    return _Loaded(content, tuple(verified))
+    return _Loaded(content, tuple(digest == leaf.hash for digest, leaf in zip(digests, leaves, strict=True)))

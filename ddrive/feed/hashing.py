@@ -1,16 +1,23 @@
 """The hashes of a feed's Merkle tree and the text that its author signs.
 
 Everything is unkeyed BLAKE2b with 32 bytes of output over a type byte and the content. Source: feed.md section 3.1
-and 3.2. hashlib is used throughout: measured at 64 KiB it takes 49 us, libsodium through PyNaCl 95 us.
+and 3.2. hashlib is used for a single hash: measured at 64 KiB it takes 49 us, libsodium through PyNaCl 95 us. Several
+blocks are hashed side by side by `_lanes.c`, where it was built and the processor can do it: 13 us for each 64 KiB of
+eight blocks with AVX-512, 38 us with AVX2.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from struct import Struct
 
 from ddrive import crypto
 from ddrive.feed.signing import Verify
 from ddrive.ids import Node, NodeIndex, PublicKey
+
+try:
+    from ddrive.feed import _lanes
+except ImportError:  # not built, or not for this processor
+    _lanes = None  # type: ignore[assignment]
 
 HASH_BYTES = 32
 Buffer = bytes | bytearray | memoryview
@@ -28,6 +35,14 @@ def leaf_hash(data: Buffer) -> bytes:
     state.update(_LEAF(0, len(data)))
     state.update(data)
     return state.digest()
+
+
+def leaf_hashes(blocks: Sequence[Buffer]) -> list[bytes]:
+    """Return the hashes of the leaves of several blocks; neighbours of one feed are mostly of one size, which helps."""
+    sizes = [len(block) for block in blocks]
+    if _lanes is None or sum(sizes) < _lanes.WORTH * max(sizes, default=1):  # a long one alone would hold up the others
+        return [leaf_hash(block) for block in blocks]
+    return _lanes.leaf_hashes(blocks)
 
 
 def parent_hash(size: int, left: bytes, right: bytes) -> bytes:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ddrive.errors import DISK_FULL, CorruptStorage, Forked, InvalidProof, NotHeld, Untied
 from ddrive.feed import flat, merkle
 from ddrive.feed.forks import author_signed, record_fork
-from ddrive.feed.hashing import Buffer, signed_by
+from ddrive.feed.hashing import Buffer, leaf_hashes, signed_by
 from ddrive.feed.layout import FeedFiles
 from ddrive.feed.merkle import MAX_LENGTH, Checked, Proof, RemoteTree
 from ddrive.feed.owned import OwnedFeed
@@ -171,11 +171,12 @@ class FeedLog(OwnedFeed):
 
         if self.on_write is not None:
             return runs, nodes
-        for index, (value, proof) in blocks.items():
+        digests = leaf_hashes([value for value, _ in blocks.values()])
+        for (index, (value, proof)), digest in zip(blocks.items(), digests, strict=True):
             if self._bits.has(index):
                 break
             try:
-                checked = merkle.check(index, value, proof, load, self.key, self._verify)
+                checked = merkle.check(index, value, proof, load, self.key, self._verify, hashed=digest)
             except InvalidProof:
                 break
             size += len(value)

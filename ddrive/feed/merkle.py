@@ -17,7 +17,7 @@ from bitarray.util import zeros
 from ddrive import crypto
 from ddrive.errors import InvalidProof
 from ddrive.feed import flat
-from ddrive.feed.hashing import HASH_BYTES, Buffer, leaf_hash, parent_hash, parent_node, signed_by
+from ddrive.feed.hashing import HASH_BYTES, Buffer, leaf_hash, leaf_hashes, parent_hash, parent_node, signed_by
 from ddrive.feed.signing import Verify
 from ddrive.ids import Node, NodeIndex, PublicKey
 
@@ -31,7 +31,6 @@ MAX_PROOF_NODES = 128  # two per level of the highest tree
 NODE_BYTES = 40  # of a node in the tree file: hash, size
 
 _NODE = Struct(">32sQ").pack_into
-_LEAF = Struct(">BQ").pack
 _PARENT = Struct(">BQ32s32s").pack
 _HASH = blake2b(digest_size=HASH_BYTES)  # copied for each hash: 20 % faster than a new one
 
@@ -130,15 +129,11 @@ def grow(roots: Sequence[Node], length: int, blocks: Sequence[Buffer]) -> Grown:
     tail = bytearray(NODE_BYTES * max(2 * len(blocks) - 1, 0))
     parents: list[Node] = []
     total = 0
-    copy, pack, pack_leaf, pack_parent = _HASH.copy, _NODE, _LEAF, _PARENT
+    copy, pack, pack_parent = _HASH.copy, _NODE, _PARENT
     first = number = 2 * length
-    for block in blocks:
+    for block, digest in zip(blocks, leaf_hashes(blocks), strict=True):
         size = len(block)
         total += size
-        state = copy()
-        state.update(pack_leaf(0, size))
-        state.update(block)
-        digest = state.digest()
         pack(tail, (number - first) * NODE_BYTES, digest, size)
         stack.append(Node(NodeIndex(number), digest, size))
         merges = number >> 1
@@ -248,17 +243,25 @@ def plan(
 
 
 def check(
-    block: int, value: Buffer | None, proof: Proof, load: Load, key: PublicKey, verify: Verify = crypto.verify
+    block: int,
+    value: Buffer | None,
+    proof: Proof,
+    load: Load,
+    key: PublicKey,
+    verify: Verify = crypto.verify,
+    *,
+    hashed: bytes | None = None,
 ) -> Checked:
     """Return what may be stored, after tying the block (or, without `value`, its leaf) to a held node or a signature.
 
+    `hashed` is the leaf hash of `value`, where that was computed already.
     Raises: InvalidProof when it cannot be tied.
     """
     _check_bounds(block, value, proof)
     queue = proof.nodes
     position = 0
     if value is not None:
-        top = Node(NodeIndex(2 * block), leaf_hash(value), len(value))
+        top = Node(NodeIndex(2 * block), hashed or leaf_hash(value), len(value))
     elif queue and queue[0].number == 2 * block:
         top, position = queue[0], 1
     else:

@@ -4,11 +4,13 @@ Nothing that leaves here is taken from the disk on trust: the roots are tied to 
 them, the nodes on the way down from a root are checked against their parent, and a block against its leaf.
 """
 
+from collections.abc import Sequence
+
 from ddrive.errors import Closed, DriveError, NotHeld
 from ddrive.feed import flat, merkle
 from ddrive.feed.ahead import JOB_BLOCKS, MAX_AHEAD_BYTES, LoadAhead
 from ddrive.feed.bitfield import Bitfield
-from ddrive.feed.hashing import leaf_hash
+from ddrive.feed.hashing import leaf_hash, leaf_hashes
 from ddrive.feed.layout import HIGH_NODE, FeedFiles
 from ddrive.feed.merkle import MAX_BLOCK_BYTES
 from ddrive.feed.passing import Passing
@@ -18,6 +20,7 @@ from ddrive.ids import BlockIndex, Node, PublicKey, short
 SEGMENT_BITS = 4  # use is noted by segments of 16 blocks, 1 MiB of a usual file
 MAX_STARTS = 16384  # remembered byte offsets of blocks
 PRELOAD_BYTES = 64 * 1024 * 1024  # read from disk in one go by `preload`, of the blocks and of the nodes
+MAX_COPIED_BYTES = 64 * 1024  # of blocks read in one go; from there on a read of each costs less than a copy
 MAX_PAIRS = 16384  # remembered pairs of nodes that were checked against their parent, of high parents only
 
 
@@ -92,7 +95,7 @@ class StoredFeed:
         return data
 
     def blocks(self, start: int, end: int) -> list[bytes] | None:
-        """Return the blocks `start` up to `end`, checked as `block` does, with one read for all that lie side by side.
+        """Return the blocks `start` up to `end`, checked as `block` does but side by side; small ones with one read.
 
         None when not all are held, or when something about them is unusual: `block` tells what.
         """
@@ -103,16 +106,11 @@ class StoredFeed:
         size = sum([size for _, size in leaves]) if leaves else 0
         if leaves is None or offset is None or size > MAX_BLOCK_BYTES:
             return None
-        data = self._files.data.read(offset, size)
-        if len(data) < size:
+        found = self._read_each(offset, [size for _, size in leaves])
+        if sum(map(len, found)) < size:
             return None
-        found: list[bytes] = []
-        place = 0
-        for _, size in leaves:
-            found.append(data[place : place + size])
-            place += size
         if self._verified.held(start, end) < end - start:
-            if any(leaf_hash(block) != digest for block, (digest, _) in zip(found, leaves, strict=True)):
+            if leaf_hashes(found) != [digest for digest, _ in leaves]:
                 return None
             self._note_verified(start, end)
         self.reads += len(found)
@@ -230,6 +228,21 @@ class StoredFeed:
     def _leaves(self, start: int, end: int) -> list[tuple[bytes, int]] | None:
         """Return (hash, size) of the leaves of the blocks `start` up to `end`; None unless `_node` has all of them."""
         return self._files.leaves(start, end) if self._bits.known_leaves(start, end) else None
+
+    def _read_each(self, offset: int, sizes: Sequence[int]) -> list[bytes]:
+        """Return pieces of some sizes that lie side by side from `offset` on in the content."""
+        found: list[bytes] = []
+        if sum(sizes) > MAX_COPIED_BYTES:
+            for size in sizes:
+                found.append(self._files.data.read(offset, size) if size else b"")
+                offset += size
+            return found
+        data = self._files.data.read(offset, sum(sizes))
+        place = 0
+        for size in sizes:
+            found.append(data[place : place + size])
+            place += size
+        return found
 
     def _note_verified(self, start: int, end: int) -> None:
         """Take note that the blocks `start` up to `end` on disk agree with their leaves."""

@@ -13,7 +13,7 @@ from ddrive.protocol.messages import Cancel, Data, Request, Unhave
 from ddrive.replication.peer import PeerStats
 
 MIN_RUN, MAX_RUN = 4, 64  # requests for blocks that are read together
-MAX_RUN_BYTES = 64 * 1024  # of them: larger blocks cost less when each is read by itself
+MAX_RUN_BYTES = 512 * 1024  # of them: eight usual blocks, which are checked side by side
 MAX_QUEUED = 256  # requests of one peer that wait for an answer; npm peers have at most 32 in flight
 
 
@@ -73,7 +73,7 @@ class Uploads:
             self._read.clear()
 
     def _read_run(self, feed: Feed, log: FeedLog) -> int:
-        """Read the blocks of the next requests with one call, if they are small and lie side by side; returns how many.
+        """Read the blocks of the next requests with one call, if they lie side by side; returns how many.
 
         The next request is one to be answered in any case.
         """
