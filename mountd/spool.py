@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ CHUNK_BYTES = 64 * 1024  # as the blocks of the files we append
 SUPERSEDED_MAX = 4096  # slots (256 MiB) that wait for the next sync; with more it is made
 RESTART_BYTES = 16 * 1024 * 1024  # a longer journal is written anew with what still counts
 _LOCK, _DATA, _JOURNAL = "lock", "data", "journal"
+PLACE = "mountpoint"  # what a journal says of its owner besides the drive
 
 
 class Slots:
@@ -209,29 +210,32 @@ class Spool:
         os.close(self._lock)
 
 
-def open_spools(root: Path, owner: dict[str, Any]) -> list[Spool]:
+def open_spools(root: Path, owner: dict[str, Any], place: str, others: Collection[str] = ()) -> list[Spool]:
     """Return the spools that dead workers left for `owner`; when there is none, a new one. All are locked.
 
-    One that was left between the end of its journal and the next beginning is removed: nothing in it counts.
+    First comes that of the mount at `place`. Those of mounts at `others` are left to their own next workers: programs
+    there count on what they have closed. One that was left between the end of its journal and the next beginning is
+    removed: nothing in it counts.
     Raises: OSError.
     """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     found: list[Spool] = []
     for directory in sorted(root.iterdir()):
         told, _ = replay(directory / _JOURNAL)
-        is_ours = told is not None and owner.items() <= told.owner.items()
+        is_ours = told is not None and owner.items() <= told.owner.items() and told.owner.get(PLACE) not in others
         if not (is_ours or _is_blank(directory / _JOURNAL)):
             continue  # not locked for a look: the worker that begins to serve it at this moment would pass it over
         if (lock := _locked(directory)) is None:
             continue
         if is_ours:
-            found.append(Spool(directory, lock, owner))
-            log.info("spool taken over: place=%s changes=%d", directory.name, len(found[-1].replayed))
+            spool = Spool(directory, lock, owner | {PLACE: place})
+            found.insert(0 if told is not None and told.owner.get(PLACE) == place else len(found), spool)
+            log.info("spool taken over: place=%s changes=%d", directory.name, len(spool.replayed))
             continue
         if _is_blank(directory / _JOURNAL):  # still
             shutil.rmtree(directory, ignore_errors=True)
         os.close(lock)
-    return found or [_new(root, owner)]
+    return found or [_new(root, owner | {PLACE: place})]
 
 
 def _is_blank(journal: Path) -> bool:

@@ -40,6 +40,7 @@ class WorkerOptions(MountOptions):
 
     socket: str
     dialect: str | None  # None: not known yet
+    others: tuple[str, ...] = ()  # where the drive is mounted besides
     log: str | None = None
     foreground: bool = False
 
@@ -86,7 +87,8 @@ async def run_worker(options: WorkerOptions) -> None:
             vfs.unlisted = unlisted
             if options.read_only or not drive.writable:
                 return VersionedDrive(drive, drive)
-            writing.append(await nursery.start(serve_writing, drive, Path(options.state)))
+            others = frozenset(options.others)
+            writing.append(await nursery.start(serve_writing, drive, Path(options.state), options.mountpoint, others))
             editor.set_drive(writing[-1].staged, writing[-1].committer)
             return VersionedDrive(writing[-1].staged, drive)
 

@@ -257,6 +257,7 @@ class WorkerPool:
             "dialect": mount.served_as,
             "version": mount.version,
             "mountpoint": mount.mountpoint,
+            "others": [other.mountpoint for other in self._table.of(mount.key) if other is not mount],
             "read_only": options.read_only or not mount.writable,
             "allow_other": options.allow_other,
             "timeout_s": self._config.timeout_s if options.timeout_s is None else options.timeout_s,

@@ -4,6 +4,7 @@ Changes that dead workers of the same drive have left are taken over first.
 """
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,37 +31,45 @@ class Writing:
     committer: Committer
 
 
-async def serve_writing(drive: Drive, state: Path, *, task_status: trio.TaskStatus[Writing]) -> None:
-    """Give what is needed to change `drive`, and commit changes until cancelled; then those that are left.
+async def serve_writing(
+    drive: Drive, state: Path, place: str, others: Collection[str], *, task_status: trio.TaskStatus[Writing]
+) -> None:
+    """Give what is needed to change `drive` at `place`, and commit changes until cancelled; then those that are left.
 
-    Raises: OSError when there can be no spool.
+    `others` are the places of other mounts of the drive. Raises: OSError when there can be no spool, and what
+    reading the drive raises; then nothing was committed, and no spool stays locked.
     """
-    spools = open_spools(state / SPOOLS, {"key": drive.key.hex(), "dialect": drive.dialect_name})
-    for other in spools[1:]:
-        await _commit_left(drive, other)
-    spool = spools[0]
-    staged = StagedDrive(drive, spool)
-    committer = Committer(staged)
+    owner = {"key": drive.key.hex(), "dialect": drive.dialect_name}
+    spools = open_spools(state / SPOOLS, owner, place, others)
+    try:
+        while len(spools) > 1:
+            await _commit_left(drive, spools.pop())
+        staged = StagedDrive(drive, spools[0])
+        committer = Committer(staged)
+        await committer.resolve()
+    except BaseException:
+        for spool in spools:
+            spool.close(remove=False)
+        raise
+    task_status.started(Writing(staged, committer))
     is_done = False
     try:
-        await committer.resolve()
-        task_status.started(Writing(staged, committer))
         await committer.run()
     finally:
         is_done = await committer.finish(FINISH_S)
         if not is_done:
-            log.warning("changes are left for the next mount: place=%s", spool.directory)
-        spool.close(remove=is_done)
+            log.warning("changes are left for the next mount: place=%s", staged.spool.directory)
+        staged.spool.close(remove=is_done)
 
 
 async def _commit_left(drive: Drive, spool: Spool) -> None:
     """Commit what a dead worker has left, if that is possible now."""
-    committer = Committer(StagedDrive(drive, spool))
     is_done = False
     try:
+        committer = Committer(StagedDrive(drive, spool))
         await committer.resolve()
         is_done = await committer.finish(OTHERS_S)
-    except DriveError as problem:
+    except (DriveError, OSError) as problem:
         log.warning("changes of a dead mount cannot be stored now: place=%s why=%s", spool.directory, problem)
     finally:
         spool.close(remove=is_done)

@@ -26,7 +26,7 @@ class Mounted:
         self._start()
 
     def _start(self) -> None:
-        self.spool = open_spools(self._root, OWNER)[0]
+        self.spool = open_spools(self._root, OWNER, "/mnt")[0]
         self.staged = StagedDrive(self.drive, self.spool)
         self.committer = Committer(self.staged)
 

@@ -32,7 +32,7 @@ steps = st.lists(
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Iterator[Spool]:
-    opened = open_spools(tmp_path / "spool", OWNER)[0]
+    opened = open_spools(tmp_path / "spool", OWNER, "/mnt")[0]
     yield opened
     opened.close(remove=True)
 

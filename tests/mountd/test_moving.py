@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from ddrive.errors import NotEmpty
-from tests.mountd.committed import Mounted, mounted
+from ddrive.errors import EngineError, NotEmpty
+from mountd.committing import Committer
+from mountd.journal import Move
+from mountd.spool import open_spools
+from mountd.writing import Writing, serve_writing
+from tests.mountd.committed import OWNER, Mounted, mounted
 
 
 @pytest.fixture
@@ -105,3 +109,31 @@ async def test_a_move_ends_although_who_wanted_it_is_killed(it: Mounted, monkeyp
             await it.committer.move("/d", "/e")
     assert await it.read("/e/more") == b"more"
     assert await it.drive.read_file("/e/file") == b"text"
+
+
+async def test_nothing_is_stored_before_it_is_known_whether_a_directory_was_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with mounted(tmp_path) as it:
+        await it.drive.mkdir("/d")
+        await it.write("/d/waits", b"text")
+        it.spool.journal.moving(Move("/d", "/e", it.drive.version))
+        await it.drive.rename("/d", "/e")
+        it.spool.close(remove=False)
+        monkeypatch.setattr("mountd.writing.open_spools", lambda *_: open_spools(tmp_path / "spool", OWNER, "/mnt"))
+
+        async def unknown(committer: Committer, move: Move) -> bool:
+            raise EngineError("it has gone")
+
+        async with trio.open_nursery() as nursery:
+            with monkeypatch.context() as patch, pytest.raises(EngineError):
+                patch.setattr(Committer, "_is_moved", unknown)
+                await nursery.start(serve_writing, it.drive, tmp_path, "/mnt", ())
+            made: Writing = await nursery.start(
+                serve_writing, it.drive, tmp_path, "/mnt", ()
+            )  # the spool is not locked
+            await made.committer.commit()
+            nursery.cancel_scope.cancel()
+        assert await it.drive.read_file("/e/waits") == b"text"
+        assert not await it.drive.exists("/d")
+        it.spool = open_spools(tmp_path / "spool", OWNER, "/mnt")[0]

@@ -13,14 +13,14 @@ OWNER = {"key": "00", "dialect": "dweb"}
 
 
 def test_a_spool_of_a_dead_worker_is_taken_over_once(tmp_path: Path) -> None:
-    first = open_spools(tmp_path, OWNER)
+    first = open_spools(tmp_path, OWNER, "/mnt")
     first[0].journal.changed([[7, "/a"]])
-    second = open_spools(tmp_path, OWNER)
+    second = open_spools(tmp_path, OWNER, "/mnt")
     assert [spool.directory for spool in second] != [spool.directory for spool in first]
     first[0].close(remove=False)
-    stranger = open_spools(tmp_path, OWNER | {"key": "01"})
+    stranger = open_spools(tmp_path, OWNER | {"key": "01"}, "/mnt")
     assert stranger[0].directory not in [first[0].directory, second[0].directory]
-    again = open_spools(tmp_path, OWNER)
+    again = open_spools(tmp_path, OWNER, "/mnt")
     assert [spool.directory for spool in again] == [first[0].directory]
     assert again[0].replayed == [[7, "/a"]]
     assert again[0].serial() == 8
@@ -29,16 +29,36 @@ def test_a_spool_of_a_dead_worker_is_taken_over_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_spool_waits_for_the_mount_that_left_it(tmp_path: Path) -> None:
+    here = open_spools(tmp_path, OWNER, "/a")
+    there = open_spools(tmp_path, OWNER, "/b")
+    here[0].journal.changed([[1, "/here"]])
+    there[0].journal.changed([[1, "/there"]])
+    for spool in (*here, *there):
+        spool.close(remove=False)
+    again = open_spools(tmp_path, OWNER, "/b", ["/a", "/c"])
+    assert [spool.replayed for spool in again] == [[[1, "/there"]]]
+    third = open_spools(tmp_path, OWNER, "/c", ["/a", "/b"])
+    assert [spool.replayed for spool in third] == [[]]
+    for spool in (*again, *third):
+        spool.close(remove=False)
+    first, *others = open_spools(tmp_path, OWNER, "/b")  # nothing is mounted at /a any more
+    assert first.replayed == [[1, "/there"]]
+    assert sorted(spool.replayed for spool in others) == [[], [[1, "/here"]]]
+    for spool in (first, *others):
+        spool.close(remove=True)
+
+
 def test_a_killed_process_leaves_its_spool_unlocked(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path; from mountd.spool import open_spools\n"
-        f"spool = open_spools(Path(sys.argv[1]), {OWNER!r})[0]\n"
+        f"spool = open_spools(Path(sys.argv[1]), {OWNER!r}, '/mnt')[0]\n"
         "spool.write(0, b'data'); spool.journal.changed([[1, '/a']])\n"
         "os.kill(os.getpid(), 9)"
     )
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", program, tmp_path], cwd=root).returncode == -9
-    spool = open_spools(tmp_path, OWNER)[0]
+    spool = open_spools(tmp_path, OWNER, "/mnt")[0]
     assert spool.replayed == [[1, "/a"]]
     assert spool.read(0, 10) == b"data" + bytes(6)
     assert spool.directory.stat().st_mode & 0o077 == 0
@@ -49,7 +69,7 @@ def test_a_spool_without_anything_recorded_is_removed(tmp_path: Path) -> None:
     program = (
         "import os, sys; from pathlib import Path\n"
         "from mountd.journal import Journal; from mountd.spool import open_spools\n"
-        f"spool = open_spools(Path(sys.argv[1]), {OWNER!r})[0]\n"
+        f"spool = open_spools(Path(sys.argv[1]), {OWNER!r}, '/mnt')[0]\n"
         "spool.write(0, b'data'); spool.journal.changed([[1, '/a']])\n"
         "Journal._begin = lambda journal: os.kill(os.getpid(), 9)\n"
         "spool.journal.restart()"
@@ -57,13 +77,13 @@ def test_a_spool_without_anything_recorded_is_removed(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", program, tmp_path], cwd=root).returncode == -9
     (left,) = tmp_path.iterdir()
-    spool = open_spools(tmp_path, OWNER | {"key": "01"})[0]
+    spool = open_spools(tmp_path, OWNER | {"key": "01"}, "/mnt")[0]
     assert list(tmp_path.iterdir()) == [spool.directory] != [left]
     spool.close(remove=True)
 
 
 def test_a_spool_of_another_drive_is_never_locked_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    open_spools(tmp_path, OWNER)[0].close(remove=False)
+    open_spools(tmp_path, OWNER, "/mnt")[0].close(remove=False)
     (left,) = tmp_path.iterdir()
     looked_at: list[Path] = []
     locked = spool_module._locked
@@ -73,9 +93,9 @@ def test_a_spool_of_another_drive_is_never_locked_for_a_look(tmp_path: Path, mon
         return locked(directory, create=create)
 
     monkeypatch.setattr(spool_module, "_locked", noting)
-    stranger = open_spools(tmp_path, OWNER | {"key": "01"})[0]
+    stranger = open_spools(tmp_path, OWNER | {"key": "01"}, "/mnt")[0]
     assert looked_at == [stranger.directory] != [left]
-    ours = open_spools(tmp_path, OWNER)[0]
+    ours = open_spools(tmp_path, OWNER, "/mnt")[0]
     assert ours.directory == left
     for spool in (stranger, ours):
         spool.close(remove=True)
@@ -100,7 +120,7 @@ def test_slots_that_a_record_names_wait_until_the_disk_knows_better() -> None:
 
 
 async def test_nothing_is_left_on_the_disk_when_nothing_counts(tmp_path: Path) -> None:
-    spool = open_spools(tmp_path, OWNER)[0]
+    spool = open_spools(tmp_path, OWNER, "/mnt")[0]
     slot = spool.slots.take()
     spool.write(slot * CHUNK_BYTES, b"x" * CHUNK_BYTES)
     spool.journal.changed([[spool.serial(), "/a"]])
