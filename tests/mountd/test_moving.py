@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -126,12 +127,12 @@ async def test_nothing_is_stored_before_it_is_known_whether_a_directory_was_move
             raise EngineError("it has gone")
 
         async with trio.open_nursery() as nursery:
-            with monkeypatch.context() as patch, pytest.raises(EngineError):
+            serve = partial(nursery.start, serve_writing, it.drive, tmp_path, "/mnt", ())
+            with monkeypatch.context() as patch:
                 patch.setattr(Committer, "_is_moved", unknown)
-                await nursery.start(serve_writing, it.drive, tmp_path, "/mnt", ())
-            made: Writing = await nursery.start(
-                serve_writing, it.drive, tmp_path, "/mnt", ()
-            )  # the spool is not locked
+                with pytest.raises(EngineError):
+                    await serve()
+            made: Writing = await serve()  # no lock was left
             await made.committer.commit()
             nursery.cancel_scope.cancel()
         assert await it.drive.read_file("/e/waits") == b"text"
