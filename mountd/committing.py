@@ -139,8 +139,11 @@ class Committer:
             except (DriveError, OSError):
                 spool.journal.moved()
                 raise
-            staged.moved(old, new)
-            spool.journal.moved()
+            try:
+                staged.moved(old, new)
+                spool.journal.moved()
+            except OSError as problem:  # the next worker will find out, as after a kill
+                log.warning("a move is not recorded: from=%s to=%s why=%s", old, new, problem)
             return staged.waits_below(new)
         raise TimedOut(f"{old} could not be moved to {new} within {MOVE_S:.0f} s: look where it is, and try again")
 

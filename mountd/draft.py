@@ -125,6 +125,7 @@ class Draft(Content):
         super().__init__(spool, base, size, limit, {})
         self._own: set[int] = set()  # slots that no sealed content knows: written in place
         self._least = size  # the smallest size since the last seal
+        self._before = self._own, self._least  # as they were at the last seal
         self.is_dirty = False  # whether it differs from the last sealed content
 
     @classmethod
@@ -162,10 +163,16 @@ class Draft(Content):
     def seal(self) -> Content:
         """Return the content as of now; it holds its slots until nobody uses it."""
         self._spool.slots.hold(self.chunks.values())
-        self._own.clear()
-        self._least = self.size
+        self._before = self._own, self._least
+        self._own, self._least = set(), self.size
         self.is_dirty = False
         return Content(self._spool, self.base, self.size, self.limit, dict(self.chunks))
+
+    def unseal(self, sealed: Content) -> None:
+        """Take the last `seal` back, right after it: nobody knows of `sealed`."""
+        self._own, self._least = self._before
+        self.is_dirty = True
+        self._spool.slots.drop(sealed.chunks.values())
 
     def rebase(self, sealed: Content, base: Base | None) -> None:
         """Go on from `sealed`, the content of the last `seal`, which is in the drive now: `base` is."""

@@ -73,7 +73,11 @@ class Journal:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._file).st_size
         if not self._size:
-            self._begin()
+            try:
+                self._begin()
+            except OSError:
+                os.close(self._file)
+                raise
 
     @property
     def size(self) -> int:
@@ -122,6 +126,16 @@ class Journal:
             old.seek(end)
             later = old.read()
         fresh = self._path.with_suffix(".new")
+        try:
+            journal = self._anew(fresh, changes, later)
+        except OSError:
+            fresh.unlink(missing_ok=True)
+            raise
+        os.close(self._file)
+        self._file, self._size = journal._file, journal._size
+
+    def _anew(self, fresh: Path, changes: list[Change], later: bytes) -> "Journal":
+        """Return a journal with these changes and records in the place of this one. Raises: OSError."""
         journal = Journal(fresh, self._owner)
         try:
             journal.restart()
@@ -133,8 +147,7 @@ class Journal:
         except OSError:
             journal.close()
             raise
-        os.close(self._file)
-        self._file, self._size = journal._file, journal._size
+        return journal
 
     def sync(self) -> None:
         """Return when all records are on the platter; to be called in a thread. Raises: OSError."""
@@ -155,6 +168,8 @@ class Journal:
         self._append([BEGUN, {"format": FORMAT, "boot": _boot_id()} | self._owner])
 
     def _append(self, record: list[Any]) -> None:
+        if not self._size and record[0] != BEGUN:
+            self._begin()  # a restart found no room for it
         body: bytes = msgpack.packb(record, unicode_errors="surrogateescape")
         self._write(_FRAME.pack(len(body), crc32(body)) + body)
 

@@ -129,4 +129,9 @@ class OpenFiles(Changing):
         await self._vfs.ask(node.edit(inode.path).truncate(size), inode, caller)
         self._written(inode, node)
         if not node.writers:
-            staged.seal(node)
+            try:
+                staged.seal(node)
+            except OSError:  # it says so itself, so nothing shall have changed
+                staged.revert(node, inode.path)
+                self._vfs.inodes.restate(inode, node.stat, self._vfs.expiry(inode))
+                raise

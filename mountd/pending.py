@@ -286,22 +286,25 @@ class Pending:
     def _absent(self, path: str) -> Sealed:
         return Sealed(self.spool.serial(), path, None)
 
-    def _seal(self, node: Node) -> Sealed:
-        if node.draft is not None and node.draft.is_dirty:
-            node.sealed_content = node.draft.seal()
-        node.sealed_stat = node.stat
-        return self._sealed(node)
+    def _seal(self, node: Node, path: str, stat: Stat) -> Sealed:
+        """Return the present bytes of a node, with `stat`, as what is to be at `path`; `_record` makes it count."""
+        is_fresh = node.draft is not None and node.draft.is_dirty
+        content = node.draft.seal() if node.draft is not None and is_fresh else node.sealed_content
+        return self._sealed(node, path, stat, content)
 
-    def _sealed(self, node: Node) -> Sealed:
-        assert node.path is not None
-        assert node.sealed_stat is not None
-        changed = frozenset(node.changed)
-        return Sealed(self.spool.serial(), node.path, node.sealed_stat, node.sealed_content, node.origin, changed, node)
+    def _sealed(self, node: Node, path: str, stat: Stat, content: Content | None) -> Sealed:
+        return Sealed(self.spool.serial(), path, stat, content, node.origin, frozenset(node.changed), node)
 
     def _record(self, sealed: Sequence[Sealed], *, due: bool = True) -> None:
-        """Write sealed states to the journal, and let them count."""
-        self.spool.journal.changed([each.record() for each in sealed])
+        """Write sealed states to the journal, and let them count. Raises: OSError; then none does."""
+        try:
+            self.spool.journal.changed([each.record() for each in sealed])
+        except OSError:
+            self._take_back(sealed)
+            raise
         for each in sealed:
+            if each.node is not None:
+                each.node.sealed_stat, each.node.sealed_content = each.stat, each.content
             if each.content is not None:
                 each.content.users += 1  # before any is let go of: one content may only have changed its path
         for each in sealed:
@@ -309,6 +312,15 @@ class Pending:
             self._supersede(entry, each)
             if due:
                 self._wait(entry)
+
+    def _take_back(self, sealed: Sequence[Sealed]) -> None:
+        """Let states that could not be recorded be as if they had never been sealed."""
+        for each in sealed:
+            node = each.node
+            if node is not None and node.draft is not None and each.content not in (None, node.sealed_content):
+                node.draft.unseal(each.content)
+            if (entry := self._entry(each.path)) is not None:
+                self._retire(entry)
 
     def _supersede(self, entry: Entry, sealed: Sealed) -> None:
         former, entry.sealed = entry.sealed, sealed

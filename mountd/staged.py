@@ -7,7 +7,7 @@ a journal record; `committing.Committer` brings sealed states into the drive.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ddrive.drive.paths import drive_path
 from ddrive.drive.stat import Stat
 from ddrive.errors import NotFound
 from ddrive.ids import PublicKey
+from mountd.draft import Draft
 from mountd.face import EntryFace, NestedDrivesFace, ReaderFace
 from mountd.nodes import Node, Origin, Sealed
 from mountd.pending import Pending
@@ -128,10 +129,10 @@ class StagedDrive(Pending):
         Raises: OSError, NameTooLong.
         """
         self._check_place(path)
-        node = self._put(path, self.new_node(stat, None))
+        node = self.new_node(stat, None)
         if sealed:
-            self._record([self._seal(node)])
-        return node
+            self._record([self._seal(node, path, stat)])
+        return self._put(path, node)
 
     def remove(self, path: str) -> None:
         """Let nothing be at `path`. Raises: OSError."""
@@ -145,9 +146,9 @@ class StagedDrive(Pending):
         """
         self._check_place(new)
         node = self.pin(old, stat)
-        node.stat, node.path = stat, new
         node.changed.add("ctime_ms")
-        self._record([self._absent(old), self._seal(node)])
+        self._record([self._absent(old), self._seal(node, new, stat)])
+        node.stat, node.path = stat, new
         self._vacate(old)
         self._put(new, node)
         return node
@@ -155,11 +156,11 @@ class StagedDrive(Pending):
     def swap(self, one: str, other: str, stats: Sequence[Stat]) -> None:
         """Let what is at either path be at the other. Raises: OSError."""
         first, second = self.pin(one, stats[0]), self.pin(other, stats[1])
-        first.stat, second.stat = stats
-        first.path, second.path = other, one
         for node in (first, second):
             node.changed.add("ctime_ms")
-        self._record([self._seal(first), self._seal(second)])
+        self._record([self._seal(first, other, stats[0]), self._seal(second, one, stats[1])])
+        first.stat, second.stat = stats
+        first.path, second.path = other, one
         self._put(other, first)
         self._put(one, second)
 
@@ -170,21 +171,31 @@ class StagedDrive(Pending):
         return node
 
     def set_node(self, node: Node, **changes: Any) -> None:
-        """Change attributes of a node, removed or not. Raises: OSError."""
-        node.stat = node.stat._replace(**changes)
+        """Change attributes of a node, removed or not. Raises: OSError; then it is as it was."""
+        former = set(node.changed)
         node.changed.update(changes)
-        if node.sealed_stat is not None:
+        if node.sealed_stat is not None and node.path is not None:
+            stat = node.sealed_stat._replace(**changes)
+            try:
+                self._record([self._sealed(node, node.path, stat, node.sealed_content)])
+            except OSError:
+                node.changed = former
+                raise
+        elif node.sealed_stat is not None:
             node.sealed_stat = node.sealed_stat._replace(**changes)
-            if node.path is not None:
-                self._record([self._sealed(node)])
+        node.stat = node.stat._replace(**changes)
 
     def touch(self, path: str, stat: Stat, now_ms: int) -> Stat:
-        """Note that a directory has other entries than before; return its attributes. Raises: OSError."""
+        """Note that a directory has other entries than before; return its attributes.
+
+        Times for which the disk has no room are lost: the entries are there, and count.
+        """
         node = self.pin(path, stat)
         entry = self._entry(path)
         times: dict[str, Any] = {"mtime_ms": now_ms, "ctime_ms": now_ms}
         if entry is None or entry.sealed is None:
-            self.set_node(node, **times)
+            with suppress(OSError):
+                self.set_node(node, **times)
         else:
             node.stat = node.stat._replace(**times)
             node.sealed_stat = node.stat
@@ -197,9 +208,19 @@ class StagedDrive(Pending):
         if node.path is None:
             return
         if node.is_dirty:
-            self._record([self._seal(node)], due=due)
+            self._record([self._seal(node, node.path, node.stat)], due=due)
         elif due and (entry := self._entry(node.path)) is not None and entry.sealed is not None:
             self._wait(entry)
+
+    def revert(self, node: Node, path: str) -> None:
+        """Let a node that nobody has open to write be as it was sealed last, if it ever was."""
+        if node.sealed_stat is not None:
+            node.discard()
+            node.stat = node.sealed_stat
+            if node.sealed_content is not None:
+                node.draft = Draft.restored(self.spool, node.sealed_content)
+            else:
+                node.edit(path)
 
     @contextmanager
     def moving(self, old: str, new: str) -> Iterator[None]:
@@ -226,7 +247,10 @@ class StagedDrive(Pending):
         return any((entry.sealed or entry.committing) and _is_below(entry.path, directory) for entry in self._all())
 
     def moved(self, old: str, new: str) -> None:
-        """The drive has moved a directory: let what is not committed move along. Raises: OSError."""
+        """The drive has moved a directory: let what is not committed move along.
+
+        Raises: OSError when that could not be recorded; it has moved all the same.
+        """
         former: list[Sealed] = []
         records: list[Sealed] = []
 

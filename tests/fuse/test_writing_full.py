@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.memory_mount import until
+from tests.support.program import kill
 from tests.support.writing import writable_mount
 
 DISK_BYTES = 48 * 1024 * 1024
@@ -93,3 +94,79 @@ def fill(path: Path, *, keep: int) -> None:
             while file.write(PIECE):
                 pass
         file.truncate(max(0, file.tell() - keep))
+
+
+def test_what_finds_no_room_changes_nothing(small_disk: Path) -> None:
+    """Each record of an entry with a large attribute is larger than what is free; those of others are not."""
+    with writable_mount(small_disk) as mount:
+        for name in ("file", "other"):
+            (mount.path / name).write_bytes(b"kept")
+            os.setxattr(mount.path / name, "user.large", bytes(60_000))
+        for place in (mount.path / "dir", mount.path / "plain"):
+            place.mkdir()
+        os.setxattr(mount.path / "dir", "user.large", bytes(60_000))
+        mount.remount()
+        file, other = mount.path / "file", mount.path / "other"
+        before = [about(path) for path in (file, other)]
+        filler = mount.program.state / "filler"
+        fill(filler, keep=32 * 1024)
+        with file.open("r+b", buffering=0) as opened:
+            for change in (
+                lambda: file.chmod(0o600),
+                lambda: os.chown(file, 1, 1),
+                lambda: os.utime(file, (1, 1)),
+                lambda: os.setxattr(file, "user.small", b"x"),
+                lambda: os.removexattr(file, "user.large"),
+                lambda: os.truncate(other, 2),
+                lambda: file.rename(mount.path / "elsewhere"),
+                lambda: file.rename(other),
+            ):
+                with pytest.raises(OSError, match="No space") as caught:
+                    change()
+                assert caught.value.errno == errno.ENOSPC
+                assert [about(path) for path in (file, other)] == before
+            opened.write(b"lost")
+            for _ in range(2):  # what was not made durable is not said to be so when it is asked again
+                with pytest.raises(OSError, match="No space"):
+                    os.fsync(opened.fileno())
+            (mount.path / "dir" / "inner").mkdir()  # though the times of `dir` find no room
+            (mount.path / "dir" / "made").write_bytes(b"made")
+            assert sorted(os.listdir(mount.path)) == ["dir", "file", "other", "plain"]
+            filler.unlink()
+            os.fsync(opened.fileno())
+        mount.remount()
+        assert sorted(os.listdir(mount.path)) == ["dir", "file", "other", "plain"]
+        assert (file.read_bytes(), file.stat().st_mode & 0o777) == (b"lost", 0o644)
+        assert about(other) == before[1]
+        assert sorted(os.listdir(mount.path / "dir")) == ["inner", "made"]
+        assert (mount.path / "dir" / "made").read_bytes() == b"made"
+
+
+def test_a_directory_moves_although_what_waits_in_it_cannot_be_recorded_anew(small_disk: Path) -> None:
+    with writable_mount(small_disk) as mount:
+        filler, old, new = mount.program.state / "filler", mount.path / "old", mount.path / "new"
+        old.mkdir()
+        (old / "stored").write_bytes(b"stored")
+        mount.remount()
+        with (old / "late").open("wb", buffering=0) as file:
+            file.write(PIECE * 4)
+            os.setxattr(file.fileno(), "user.large", bytes(60_000))
+            os.fsync(file.fileno())
+            fill(filler, keep=32 * 1024)
+        old.rename(new)
+        assert os.listdir(mount.path) == ["new"]
+        assert sorted(os.listdir(new)) == ["late", "stored"]
+        assert (new / "late").read_bytes() == PIECE * 4
+        kill(mount.pids()["worker"])
+        filler.unlink()
+        mount.heal()
+        assert os.listdir(mount.path) == ["new"]
+        assert ((new / "late").read_bytes(), (new / "stored").read_bytes()) == (PIECE * 4, b"stored")
+
+
+def about(path: Path) -> tuple[object, ...]:
+    """Return what a file is and has."""
+    found = path.stat()
+    times = found.st_mtime_ns, found.st_ctime_ns
+    names = {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    return found.st_mode, found.st_uid, found.st_gid, found.st_size, times, names, path.read_bytes()

@@ -1,6 +1,7 @@
 """What a worker that was killed leaves to the next one, at whatever byte its journal ends."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,23 @@ def test_a_record_that_does_not_fit_is_not_there_at_all(tmp_path: Path, monkeypa
     assert journal.size == size == (tmp_path / "j").stat().st_size
     journal.changed([[3, "/c"]])
     assert serials(tmp_path / "j") == [1, 3]
+
+
+def test_one_that_could_not_begin_anew_begins_with_the_next_record(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    journal.changed([[1, "/a"]])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))  # others took the room that it gave back
+    try:
+        with pytest.raises(OSError, match="too large"):
+            journal.restart()
+        with pytest.raises(OSError, match="too large"):
+            journal.rewrite([[2, "/b"]], 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["j"]
+    journal.changed([[3, "/c"]])
+    assert serials(tmp_path / "j") == [3]
 
 
 def test_what_is_no_journal_tells_nothing(tmp_path: Path) -> None:
