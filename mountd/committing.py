@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES, FileWriter, writing
+from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES, writing
 from ddrive.drive.mounts import OwnDrive
 from ddrive.drive.reader import Extent
 from ddrive.drive.stat import Stat, decode_stat, encode_stat
@@ -287,8 +287,7 @@ async def _append_group(feed: Feed, contents: Sequence[Content]) -> None:
     blocks: list[bytes] = []
     for content in contents:
         blocks += await _blocks(content, 0, content.size)
-    async with writing(feed):
-        written = FileWriter(feed)
+    async with writing(feed) as written:
         await written.write(blocks)
         extent = written.extent
     offset, byte_offset = extent.offset, extent.byte_offset
@@ -300,8 +299,7 @@ async def _append_group(feed: Feed, contents: Sequence[Content]) -> None:
 
 
 async def _append_large(feed: Feed, content: Content, calm: Callable[[], Awaitable[None]]) -> None:
-    async with writing(feed):
-        written = FileWriter(feed)
+    async with writing(feed) as written:
         for start in range(0, content.size, PIECE_BYTES):
             await calm()
             end = min(start + PIECE_BYTES, content.size)

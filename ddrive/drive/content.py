@@ -1,11 +1,14 @@
 """Which feed holds a drive's bytes, and appending files to it one at a time.
 
 The blocks of a file lie side by side. So within this process a file keeps its feed's lock from its first block until
-its `Stat` is stored; another process appending to the same feed is noticed by the length (compare-and-swap), and what
-was appended of the file so far is appended once more behind the stranger's blocks, when the stranger's file is whole.
+its `Stat` is stored. Other processes append small files in between, each with one append, as long as nobody has
+reserved the end of the feed; who appends a large file does (`Feed.reserve`). When that took too long for others, or an
+engine died, the length tells that somebody went between (compare-and-swap), and what was appended of the file so far is
+appended once more.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from weakref import WeakKeyDictionary
 
 import trio
@@ -20,19 +23,12 @@ from ddrive.store.interface import Store
 BLOCK_BYTES = 64 * 1024  # of the files we write
 APPEND_BYTES = 16 * 1024 * 1024  # appended at once, with one signature and one sync
 COMPARED_BLOCKS = 64  # read together
-WITHIN_BYTES = 2 * 1024 * 1024  # a large file comes in pieces of more than that, the last one may be smaller
-QUIET_S = 0.25  # more than lies between two pieces of one file
-PATIENCE_S = 60.0  # with somebody who never pauses; then we go between
+LARGE_BYTES = 2 * 1024 * 1024  # more than that may go in several appends: others wait meanwhile
 KEY_BYTES = 32
 
 Block = bytes | memoryview
 
 _locks: WeakKeyDictionary[Feed, trio.Lock] = WeakKeyDictionary()
-
-
-def writing(feed: Feed) -> trio.Lock:
-    """Return the lock of those who append files to `feed`; hold it until the entry that names the blocks is stored."""
-    return _locks.setdefault(feed, trio.Lock())
 
 
 def content_name(metadata_key: PublicKey) -> str:
@@ -91,19 +87,17 @@ class Spare:
 
 
 class FileWriter:
-    """Appends the blocks of one file (or of several files, as one run) to a content feed.
+    """Appends the blocks of one file (or of several files, as one run) to a content feed; given by `writing`."""
 
-    The caller holds `writing(feed)`. Blocks that are there to `spare` are not appended again.
-    """
-
-    def __init__(self, feed: Feed, spare: Spare | None = None) -> None:
+    def __init__(self, feed: Feed, spare: Spare | None = None, *, began: float | None = None) -> None:
         self._feed = feed
         self._spare = spare
+        self._began = began  # when its first block was appended
+        self._is_reserved = False
         self._start = 0
         self._byte_start = 0
         self._blocks = 0
         self._size = 0
-        self._is_patient = True
 
     @property
     def extent(self) -> Extent:
@@ -119,6 +113,8 @@ class FileWriter:
             if taken := await self._spare.take(blocks):
                 self._count(start, byte_start, blocks[:taken])
                 blocks = blocks[taken:]
+        if not self._is_reserved and (self._blocks or sum(sizes_of(blocks)) > LARGE_BYTES):
+            await self._reserve()
         while blocks:
             length, byte_length = self._feed.length, self._feed.byte_length
             if self._blocks and length != self._start + self._blocks:
@@ -127,42 +123,37 @@ class FileWriter:
             try:
                 await self._feed.append(blocks, expected_length=length, atomic=False)
             except LengthChanged:
-                await self._feed.wait_length(length + 1)
-                if not self._blocks and self._feed.byte_length - byte_length >= WITHIN_BYTES:
-                    await self._until_quiet()
+                await self._reserve()
                 continue
             await self._feed.wait_length(length + len(blocks))  # a view may be told of it a moment later
             self._count(length, byte_length, blocks)
             return
 
+    def end(self) -> None:
+        """Let others append."""
+        if self._is_reserved:
+            self._feed.unreserve()
+
     def _count(self, start: int, byte_start: int, blocks: Sequence[Block]) -> None:
         """Take note that `blocks` are at `start`, behind those that were written before."""
         if not self._blocks:
             self._start, self._byte_start = start, byte_start
+            self._began = self._began or trio.current_time()
         self._blocks += len(blocks)
         self._size += sum(sizes_of(blocks))
 
-    async def _until_quiet(self) -> None:
-        """Return when nobody seems to be within a file, who would have to repeat it because of us.
-
-        That is when little was appended at once, or nothing for a moment.
-        """
-        is_quiet = not self._is_patient
-        with trio.move_on_after(PATIENCE_S) as patience:
-            while not is_quiet:
-                before = self._feed.byte_length
-                with trio.move_on_after(QUIET_S):
-                    await self._feed.wait_length(self._feed.length + 1)
-                is_quiet = self._feed.byte_length - before < WITHIN_BYTES
-        self._is_patient = self._is_patient and not patience.cancelled_caught
+    async def _reserve(self) -> None:
+        """Return when it is up to us to append, and the length is known that the feed has now."""
+        self._is_reserved = True
+        await self._feed.reserve(0.0 if self._began is None else trio.current_time() - self._began)
 
     async def _again(self) -> None:
         """Append what was written so far once more at the end; somebody else appended behind it."""
-        await self._until_quiet()
+        await self._reserve()
         length, byte_length = self._feed.length, self._feed.byte_length
         old = range(self._start, self._start + self._blocks)
-        fresh = FileWriter(self._feed)
-        fresh._start, fresh._byte_start, fresh._is_patient = length, byte_length, self._is_patient
+        fresh = FileWriter(self._feed, began=self._began)
+        fresh._start, fresh._byte_start, fresh._is_reserved = length, byte_length, True
         group: list[bytes] = []
         for index in old:
             group.append(await self._feed.get(index))
@@ -170,3 +161,17 @@ class FileWriter:
                 await fresh.write(group)
                 group = []
         self._start, self._byte_start = fresh._start, fresh._byte_start
+
+
+@asynccontextmanager
+async def writing(feed: Feed, spare: Spare | None = None) -> AsyncIterator[FileWriter]:
+    """Give what appends to `feed`, and let nobody else in this process append files meanwhile.
+
+    Stay within until the entry that names the blocks is stored. What is there to `spare` is not appended again.
+    """
+    async with _locks.setdefault(feed, trio.Lock()):
+        written = FileWriter(feed, spare)
+        try:
+            yield written
+        finally:
+            written.end()

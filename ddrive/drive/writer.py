@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
-from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES, Block, FileWriter, Spare, cut, writing
+from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES, Block, Spare, cut, writing
 from ddrive.drive.reader import Extent
 from ddrive.drive.stat import Stat, encode_stat
 from ddrive.feed import Feed
@@ -48,8 +48,7 @@ async def store(
 
     What is there to `spare` is not appended again. Raises: NotWritable, InvalidPath, OSError of the disk.
     """
-    async with writing(content):
-        written = FileWriter(content, spare)
+    async with writing(content, spare) as written:
         await written.write([block for entry in entries for block in entry.blocks])
         start = written.extent
         offset, byte_offset = start.offset, start.byte_offset
@@ -81,8 +80,7 @@ async def store_stream(
     Who has to look first at what is at `path` gives `store_entry`, which stores the attributes and returns them.
     Raises: as `store`, and what `groups` raises.
     """
-    async with aclosing(groups), writing(content):
-        written = FileWriter(content, spare)
+    async with aclosing(groups), writing(content, spare) as written:
         async for group in groups:
             await written.write(group)
         stat = located(stat, written.extent)

@@ -15,7 +15,7 @@ from ddrive.feed.appending import AppendableFeed
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog, Stored
 from ddrive.feed.merkle import MAX_LENGTH, Proof
-from ddrive.feed.source import BlockSource, FeedListener
+from ddrive.feed.source import BlockSource, FeedListener, Reserving
 from ddrive.feed.view import FeedView
 from ddrive.ids import BlockIndex, PublicKey
 
@@ -28,6 +28,7 @@ class Feed(AppendableFeed):
 
     def __init__(self, log: FeedLog | FeedView, *, name: str = "") -> None:
         super().__init__(log, name=name)
+        self.reserving: Reserving | None = None
         self._source: BlockSource | None = None
         self._handed_out = 0
 
@@ -223,6 +224,21 @@ class Feed(AppendableFeed):
             await self._source.refresh()
 
     # -- changing
+
+    async def reserve(self, took_s: float = 0.0) -> None:
+        """Return when it is up to us to append to a view: other processes do so after `unreserve`.
+
+        They wait for some seconds, or `took_s` and what is used of this if that is longer; then they go between.
+        """
+        if self.reserving is not None:
+            await self.wait_length(await self.reserving.reserve(took_s))
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def unreserve(self) -> None:
+        """Let other processes append."""
+        if self.reserving is not None:
+            self.reserving.unreserve()
 
     def put(self, index: int, value: Buffer | None, proof: Proof, *, tied: bool = False, soon: bool = True) -> Stored:
         """Verify and store what a peer sent, wake who waits for it and tell the listeners.

@@ -26,6 +26,19 @@ class BlockSource(Protocol):
         """How many peers carry this feed now."""
 
 
+class Reserving(Protocol):
+    """Who keeps order among the processes that append to a feed of which we have a view."""
+
+    async def reserve(self, took_s: float) -> int:
+        """Return the length at which nobody else appends before `unreserve`, unless that takes long.
+
+        `took_s`: how long that has taken already.
+        """
+
+    def unreserve(self) -> None:
+        """Let others append."""
+
+
 class FeedListener(Protocol):
     """Who is told of changes, by plain calls that must not raise."""
 

@@ -42,6 +42,7 @@ class AttachedFeed:
         self._calling = calling
         self._loader = loader
         self._peers = 0
+        self._reserves = False  # the end of the feed, or has asked for it
         self._wish_ids = itertools.count(1)
         self._run_ids = itertools.count(1)
         self._wishes: dict[int, tuple[str, dict[str, Any]]] = {}
@@ -112,14 +113,34 @@ class AttachedFeed:
         """
         feed = self._opened()
         pieces = _pieces(blocks, APPEND_BYTES if atomic else PIECE_BYTES)
-        while True:
-            first = feed.length if expected_length is None else expected_length
-            try:
-                await self._append_pieces(feed, pieces, first)
-                return BlockIndex(first)
-            except LengthChanged:
-                if expected_length is not None:
-                    raise
+        if expected_length is not None:
+            await self._append_pieces(feed, pieces, expected_length)
+            return BlockIndex(expected_length)
+        try:
+            while True:
+                first = feed.length
+                try:
+                    await self._append_pieces(feed, pieces, first)
+                    return BlockIndex(first)
+                except LengthChanged:
+                    await feed.reserve()
+        finally:
+            self.unreserve()
+
+    async def reserve(self, took_s: float) -> int:
+        """Return the length at which nobody else appends before `unreserve`, unless that takes long.
+
+        Raises: EngineError when there will be no engine any more.
+        """
+        self._reserves = True
+        found = await self._calling.call("feed.reserve", {"handle": self.handle, "took_s": took_s}, lasting=True)
+        return int(found["length"])
+
+    def unreserve(self) -> None:
+        """Let others append."""
+        if self._reserves:
+            self._calling.notice("feed.unreserve", {"handle": self.handle})
+        self._reserves = False
 
     async def _append_pieces(self, feed: Feed, pieces: list[Sequence[Buffer]], at: int) -> None:
         """Append the pieces in order, with some of them on their way at a time."""
@@ -207,7 +228,7 @@ class AttachedFeed:
                 view.used = {}
                 feed = Feed(view)
                 _renew(feed, facts["length"], facts["runs"])
-                feed.appender = self.append
+                feed.appender, feed.reserving = self.append, self
                 feed.set_source(self)
                 self.feed = feed
             else:

@@ -6,44 +6,44 @@ in it until it is written, and when there are too many it tells everything anew.
 
     feed.open    {handle, dialect, key | name, live} -> {key, path, length, byte_length, writable, forked, runs, peers}
     feed.append  {handle, blocks | places + file, expected_length, run} -> {index, length}; places: [[offset, size]…]
+    feed.reserve {handle, took_s} -> {length}: others append after feed.unreserve, though they do not wait for ever
     feed.refresh {handle} -> {length}
     feed.close   {handle} -> {}
     notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
         feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}, feed.ask_peers {handle, name, payload},
-        feed.used {handle, segments, hits, misses}
+        feed.used {handle, segments, hits, misses}, feed.unreserve {handle}
     event feed.changed {handle, length, byte_length, writable, forked, peers, nodes, passed: [[index, block]…], and
         changes: [[held, start, end]…] or runs}
 """
 
 import logging
-import os
-import stat
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
-from ddrive.errors import BadHandle, Closed, CorruptStorage, DriveError, LocalProtocolError, TooLarge
+from ddrive.errors import BadHandle, Closed, CorruptStorage, DriveError, LocalProtocolError
 from ddrive.feed.appending import Step
 from ddrive.feed.feed import Feed
-from ddrive.feed.file_blocks import FileBlocks, FileThreads, Place, loaded
-from ddrive.feed.hashing import Buffer
 from ddrive.feed.passing import Passing
 from ddrive.feed.reading import SEGMENT_BITS
 from ddrive.ids import BlockIndex, PublicKey, short
 from ddrive.replication.demand import AHEAD_BLOCKS
 from ddrive.store.answering import Outbox
 from ddrive.store.derive import feed_folder
-from ddrive.store.rpc import MAX_FRAME_BYTES, Event
+from ddrive.store.reserving import reservations
+from ddrive.store.rpc import Event
+from ddrive.store.sent import blocks_in
 from ddrive.store.store import OwnedStore
 
 MAX_CHANGES = 256  # gathered for one feed; with more, all held runs are sent instead
 MAX_WISHES = 100_000  # of one client for one feed
-NOTICES = frozenset(["feed.want", "feed.want_offset", "feed.want_length", "feed.drop", "feed.ask_peers", "feed.used"])
+NOTICES = frozenset(
+    f"feed.{name}" for name in ("want", "want_offset", "want_length", "drop", "unreserve", "ask_peers", "used")
+)
 _DISPUTES = 3  # a block that the client finds unusable so many times is fetched again
 
-_threads = FileThreads()  # that look at files, which those that read a file must not wait for
 _log = logging.getLogger(__name__)
 
 
@@ -70,6 +70,7 @@ class _Served:
         for withdraw in self._wishes.values():
             withdraw()
         self._wishes.clear()
+        reservations(self.feed).end(self)
         await self._store.release(self.feed)
 
     # What the feed tells (FeedListener).
@@ -142,6 +143,9 @@ class _Served:
     # What the client wants.
 
     def want(self, method: str, params: dict[str, Any]) -> None:
+        if method == "feed.unreserve":
+            reservations(self.feed).end(self)
+            return
         if method == "feed.ask_peers":
             self._store.session(self.feed).ask_peers(str(params["name"]), bytes(params["payload"]))
             return
@@ -201,26 +205,6 @@ class _Served:
         _log.error("held block is bad for a view feed=%s block=%d", short(self.feed.key), index)
         if not self.feed.writable:  # our own block would be lost for ever
             self.feed.clear(index, index + 1)
-
-
-async def _blocks_in(params: dict[str, Any]) -> Sequence[Buffer]:
-    """Return what is to be appended, in memory.
-
-    Raises: LocalProtocolError, TooLarge, SourceChanged, TimedOut, OSError.
-    """
-    if "file" not in params:
-        return list(params["blocks"])
-    places = [Place(offset, size) for offset, size in params["places"]]
-    if not all(isinstance(number, int) and number >= 0 for place in places for number in place):
-        raise LocalProtocolError("feed.append: places are pairs of an offset and a size")
-    if sum(place.size for place in places) > MAX_FRAME_BYTES:
-        raise TooLarge(f"an append of more than {MAX_FRAME_BYTES} bytes from a file: make several of it")
-    descriptor = params["file"].fileno()
-    # even that may wait for another process: for one that needs us, where the file lies in a mount of ours
-    status = await _threads.run(os.fstat, descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise LocalProtocolError("feed.append: only the bytes of a regular file can be appended")
-    return await loaded(FileBlocks(params["file"], places))
 
 
 @dataclass
@@ -286,6 +270,9 @@ class FeedService:
             return await self._append(params)
         feed = await self._feed_of(params)
         match method:
+            case "feed.reserve":
+                await reservations(feed).reserve(self._at(params), float(params["took_s"]))
+                return {"length": feed.length}
             case "feed.refresh":
                 await feed.refresh()
                 return {"length": feed.length}
@@ -300,10 +287,11 @@ class FeedService:
         try:
             try:  # whatever ends this one, also before it has begun: the next one must not wait for it
                 await self._may_append()
-                blocks = await _blocks_in(params)  # of a file, while those before are stored
+                blocks = await blocks_in(params)  # of a file, while those before are stored
                 if before is not None:
                     await before.begun.wait()
                 feed = await self._feed_of(params)
+                reservations(feed).check(self._at(params))
             finally:
                 turn.begun.set()  # the next one goes on after the append below has taken its place
             index = await feed.append(blocks, expected_length=params["expected_length"], step=turn.step)

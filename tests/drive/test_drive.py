@@ -4,9 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
 
-from ddrive.drive.content import WITHIN_BYTES, FileWriter, writing
+from ddrive.drive.content import writing
 from ddrive.drive.drive import Drive, open_drive
 from ddrive.drive.holdings import clear, download, usage
 from ddrive.drive.stat import Stat, encode_stat
@@ -459,8 +458,7 @@ async def test_files_written_at_the_same_time_stay_whole(own: Drive, monkeypatch
 
 async def test_a_stranger_who_appends_in_between_only_costs_repetition(own: Drive) -> None:
     content = await own.content()
-    async with writing(content):
-        writer = FileWriter(content)
+    async with writing(content) as writer:
         await writer.write([b"first", b"second"])
         await content.append([b"stranger"])
         await writer.write([b"third"])
@@ -470,50 +468,6 @@ async def test_a_stranger_who_appends_in_between_only_costs_repetition(own: Driv
         *[b"first", b"second", b"stranger"],
         *[b"first", b"second", b"third"],
     ]
-
-
-async def test_who_comes_second_waits_for_the_end_of_a_file(own: Drive, autojump_clock: MockClock) -> None:
-    content = await own.content()
-    first, second = FileWriter(content), FileWriter(content)  # as of two processes: nobody holds the lock
-    piece = [bytes(WITHIN_BYTES)]
-    async with trio.open_nursery() as nursery:
-        async with content._turn:
-            nursery.start_soon(first.write, piece)
-            await wait_all_tasks_blocked()
-            nursery.start_soon(second.write, [b"small"])
-            await wait_all_tasks_blocked()
-        for _ in range(1, 10):
-            await trio.sleep(0.2)
-            await first.write(piece)
-    assert (first.extent.offset, first.extent.blocks, second.extent.offset) == (0, 10, 10)
-    assert content.length == 11  # nothing was appended twice
-
-
-@pytest.mark.parametrize("large", [False, True])
-async def test_who_comes_second_waits_for_no_end_of_small_files(
-    own: Drive, autojump_clock: MockClock, large: bool
-) -> None:
-    content = await own.content()
-    busy = True
-
-    async def stranger() -> None:
-        if large:
-            await content.append([bytes(WITHIN_BYTES)])
-        while busy:
-            await content.append([b"small"])
-            await trio.sleep(0.1)
-
-    async with trio.open_nursery() as nursery:
-        async with content._turn:
-            nursery.start_soon(stranger)
-            await wait_all_tasks_blocked()
-            writer = FileWriter(content)
-            nursery.start_soon(writer.write, [b"ours"])
-            await wait_all_tasks_blocked()
-        while not writer.extent.blocks:
-            assert content.length < 10
-            await trio.sleep(0.05)
-        busy = False
 
 
 async def test_a_length_that_changes_under_the_append_is_noticed(own: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
