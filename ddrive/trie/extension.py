@@ -31,6 +31,8 @@ from ddrive.trie.path import KeyPath, key_path
 MESSAGE_BLOCKS: Final = 128  # block numbers in one full message
 MAX_BLOCKS: Final = 2176  # per request: 17 messages
 MAX_LOOKED_AT: Final = 4 * MAX_BLOCKS  # per request, repetitions included: a stack can name one block many times
+MAX_TABLES: Final = 1 << 18  # per request, numbers in the tables of its blocks: proper ones have some 50 each
+MAX_BARREN: Final = 2  # per request, turns of a walk in a row that come to no other block
 MAX_PAYLOAD_BYTES: Final = 64 * 1024  # a request with a full stack, or an answer, is far smaller
 ANSWER_S: Final = 30.0  # an answer that comes later is nobody's
 ANSWER_CACHE_BYTES: Final = 8 * 1024 * 1024  # of decoded nodes per feed, for answering alone
@@ -286,6 +288,9 @@ class _Local:
         self.visited: dict[int, None] = {}
         self._nodes = nodes
         self._looked_at = 0
+        self._tables = 0
+        self._visited_before = 0  # at the last turn
+        self._barren = 0
 
     async def head(self, seq: int) -> TrieNode | None:
         if not 0 < seq < self._nodes.feed.length:
@@ -294,10 +299,16 @@ class _Local:
 
     def peek(self, seq: int) -> TrieNode | None:
         self._looked_at += 1
-        if self._looked_at > MAX_LOOKED_AT or (len(self.visited) >= MAX_BLOCKS and seq not in self.visited):
+        if seq in self.visited:
+            if self._looked_at > MAX_LOOKED_AT:
+                raise _Enough
+            return self._nodes.peek(seq)
+        if self._looked_at > MAX_LOOKED_AT or len(self.visited) >= MAX_BLOCKS or self._tables > MAX_TABLES:
             raise _Enough
         self.visited[seq] = None
-        return self._nodes.peek(seq)
+        node = self._nodes.peek(seq)
+        self._tables += 0 if node is None else len(node.numbers)
+        return node
 
     async def node(self, seq: int) -> TrieNode:
         node = self._nodes.peek(seq)
@@ -309,7 +320,11 @@ class _Local:
         """Wish for nothing."""
 
     async def give_way(self) -> None:
-        """Go on: the work is bounded."""
+        """Go on, unless the walk only goes along the rows of a long table: others would wait for that."""
+        self._barren = self._barren + 1 if len(self.visited) == self._visited_before else 0
+        self._visited_before = len(self.visited)
+        if self._barren > MAX_BARREN:
+            raise _Enough
 
 
 def _at_once(work: Coroutine[Any, Any, _T]) -> _T:

@@ -23,9 +23,11 @@ from ddrive.trie.extension import (
     encode_hint,
     encode_iterator,
 )
-from ddrive.trie.node import encode_varints
+from ddrive.trie.node import MAX_NUMBERS, TrieNode, encode_varints
+from ddrive.trie.path import COMPONENT_DIGITS, key_path
 from tests.support.vectors import vector
 from tests.trie.feeds import Reader, new_feed
+from tests.trie.test_hostile import block, field, trie_of
 
 
 def recorded(name: str) -> Any:
@@ -180,6 +182,46 @@ async def test_a_stack_that_names_one_block_again_and_again_is_cut_short(monkeyp
     monkeypatch.setattr(source.nodes, "peek", counted)
     answer(source.nodes, IteratorRequest(head, "", stack=((0, head),) * MAX_BLOCKS))
     assert looked_at <= 4 * MAX_BLOCKS
+
+
+async def test_a_long_table_is_not_gone_along_for_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    components = MAX_NUMBERS // COMPONENT_DIGITS // 2 - 1
+    rows = [number for row in range(components * COMPONENT_DIGITS) for number in (row, 0)]
+    trie = await trie_of(block("/".join("a" * components), 0, *rows))
+    steps, first_row = 0, TrieNode.first_row
+
+    def counted(node: TrieNode, row: int) -> int:
+        nonlocal steps
+        steps += 1
+        return first_row(node, row)
+
+    monkeypatch.setattr(TrieNode, "first_row", counted)
+    assert answer(trie.nodes, IteratorRequest(1, "")) == [[1]]
+    assert answer(trie.nodes, IteratorRequest(1, "", stack=((0, 1),) * MAX_BLOCKS)) == []
+    assert steps < len(rows) // 4
+
+
+async def test_not_all_of_many_long_tables_are_looked_at_for_a_peer(monkeypatch: pytest.MonkeyPatch) -> None:
+    path, blocks = key_path("a/b"), [block("a")]
+    for seq in range(2, 40):  # the newest one is looked at first, and each leads to the one before it
+        row = path.length - seq
+        table = [0, row, 1 << path.digit(row), seq - 1]
+        table += [number for row in range(path.length, 20_000) for number in (row, 0)]
+        blocks.append(field(1, b"\xff/" * 700 + b"\xff") + field(3, encode_varints(table)))
+    trie = await trie_of(*blocks)
+    looked_at, peek = 0, trie.nodes.peek
+
+    def counted(seq: int) -> TrieNode | None:
+        nonlocal looked_at
+        node = peek(seq)
+        looked_at += 0 if node is None else len(node.numbers)
+        return node
+
+    monkeypatch.setattr(trie.nodes, "peek", counted)
+    for request in (GetRequest(39, "a/b"), IteratorRequest(39, "a/b")):
+        looked_at = 0
+        assert len(answer(trie.nodes, request)[0]) >= 5
+        assert looked_at <= 2 * MAX_NUMBERS
 
 
 async def test_hints_nobody_asked_for_and_numbers_out_of_range_are_ignored() -> None:
