@@ -78,11 +78,13 @@ def modules() -> list[Path]:
 
 
 def run_at_import(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Yield the statements of a module, also those that a condition on what the machine has chooses among."""
+    """Yield the statements of a module, also those that depend on what the machine has."""
     for statement in tree.body:
         yield statement
         if isinstance(statement, ast.If) and "TYPE_CHECKING" not in ast.unparse(statement.test):
             yield from (*statement.body, *statement.orelse)
+        elif isinstance(statement, ast.Try):
+            yield from statement.body
 
 
 def imports(tree: ast.AST) -> list[tuple[str, ast.stmt]]:

@@ -28,6 +28,11 @@ class ReadAhead:
         self._reached = -1  # byte that the run of reads has come to
         self._run_bytes = 0
 
+    @property
+    def in_run(self) -> bool:
+        """Whether the read noted last goes on where others came to."""
+        return self._run_bytes > 0
+
     def blocks_to(self, block: int, size: int) -> int:
         """Return the end of the blocks that hold about `size` bytes from `block` on."""
         return min(self._last, block + -(-size // self._mean_bytes))

@@ -16,6 +16,7 @@ from ddrive.errors import BadHandle, CorruptStorage, ImpossibleEntry
 from ddrive.feed import MAX_LENGTH, Feed
 
 NUMBER_MAX = 1 << 53  # sizes and positions beyond it are nonsense; the peers cannot even count that far
+SMALL_BYTES = 16 * 1024  # of a read: it may be spared the whole block
 YIELD_EVERY = 64  # reads without waiting before other tasks get their turn
 _USUAL_BLOCK_BYTES = (65536, 524288)  # what our writers and the npm peers cut files into
 
@@ -98,6 +99,8 @@ class FileReader:
         if not self._checked:
             await self._check()
         self._ahead.note(offset, end)
+        if (part := self._part(offset, end)) is not None:
+            return part
         parts: list[bytes | memoryview] = []
         position = offset
         with _Needed() as needed:
@@ -127,6 +130,15 @@ class FileReader:
         self._closed = True
         self._data = None
         self._ahead.stop()
+
+    def _part(self, position: int, end: int) -> bytes | None:
+        """Return what a small read, one that follows no other, needs of a block that was checked before, else None."""
+        if self._ahead.in_run or end - position > SMALL_BYTES:
+            return None
+        if self._data is not None and 0 <= position - self._place.start < len(self._data):
+            return None  # in memory already
+        place = self._locate(position)
+        return place and self.feed.get_held_part(place.block, position - place.start, end - place.start)
 
     def _read_held(self, position: int, end: int) -> bytes | memoryview | None:
         """Return the block that holds byte `position` when all that is needed is here, and remember it.

@@ -45,7 +45,16 @@ class _Loaded(NamedTuple):
 class _Job(NamedTuple):
     first: int
     sizes: tuple[int, ...]
+    stamp: int
     loaded: Future[_Loaded]
+
+
+class Run(NamedTuple):
+    """The content of some blocks that were loaded together, and the stamp that was taken before."""
+
+    content: bytes | memoryview
+    blocks: int
+    stamp: int
 
 
 class LoadAhead:
@@ -66,25 +75,25 @@ class LoadAhead:
         """Tell whether block `index` is loaded or being loaded."""
         return index in self._jobs
 
-    def load(self, data: Storage, offset: int, leaves: Sequence[Node]) -> None:
+    def load(self, data: Storage, offset: int, leaves: Sequence[Node], stamp: int = 0) -> None:
         """Start loading neighbouring blocks, given their leaves and the place of the first one in `data`."""
         first = leaves[0].number >> 1
         loaded = self._executor.submit(_load, data, offset, leaves, self._unload)
-        job = _Job(first, tuple(leaf.size for leaf in leaves), loaded)
+        job = _Job(first, tuple(leaf.size for leaf in leaves), stamp, loaded)
         for index, size in enumerate(job.sizes, first):
             self._jobs[index] = job
             self._bytes += size
         while self._bytes > MAX_AHEAD_BYTES:
             self._forget(next(iter(self._jobs)))
 
-    def take(self, index: int) -> bytes | None:
+    def take(self, index: int) -> Run | None:
         """Return a loaded block, waiting for its thread; None when it was not loaded or does not verify."""
         run = self.take_run(index, 0)
         if run is None:
             self._forget(index)
-        return None if run is None else bytes(run[0])
+        return run
 
-    def take_run(self, index: int, max_bytes: int) -> tuple[bytes | memoryview, int] | None:
+    def take_run(self, index: int, max_bytes: int) -> Run | None:
         """Return blocks from `index` on that were loaded together, and how many: those within `max_bytes`, or one.
 
         None as with `take`. The bytes are not copied: what is given out keeps all that was loaded together in memory.
@@ -105,7 +114,7 @@ class LoadAhead:
             self._forget(taken)
         if not count:
             return None
-        return (content if end - start == len(content) else memoryview(content)[start:end]), count
+        return Run(content if end - start == len(content) else memoryview(content)[start:end], count, job.stamp)
 
     def close(self) -> None:
         """Drop everything; no thread uses the files of the feed afterwards."""

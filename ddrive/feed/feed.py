@@ -106,6 +106,13 @@ class Feed(AppendableFeed):
             self._audience.cleared(index, index + 1)
             raise
 
+    def get_held_part(self, index: int, begin: int, end: int) -> bytes | None:
+        """Return the bytes `begin` up to `end` of block `index`, if that block was checked before, else None.
+
+        Whoever reads here and there in large blocks need not take them in whole each time.
+        """
+        return self.log.part(index, begin, end)
+
     def get_held_run(self, start: int, end: int) -> list[bytes] | None:
         """Return the blocks `start` up to `end` with one read, or None; `get_held` of each then tells more."""
         return self.log.blocks(start, end)

@@ -5,6 +5,7 @@ Nothing is written before it is verified. Source: feed.md sections 4.5, 5 and 7.
 
 import errno
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from logging import getLogger
 from typing import NamedTuple
 
@@ -119,8 +120,10 @@ class FeedLog(OwnedFeed):
         if new_block and value is not None and self.on_write is not None:
             self.on_write(index, value)
         kept = value if new_block and value is not None and self.room(index, len(value)) else None
-        if kept is not None and not self._write_blocks(index, [kept], (*checked.roots, *checked.nodes), soon=soon):
-            kept = None
+        if kept is not None:
+            with self.clearing() if checked.contradicted else nullcontext():
+                if not self._write_blocks(index, [kept], (*checked.roots, *checked.nodes), soon=soon):
+                    kept = None
         has_proof = True
         try:
             self._write_proof(checked)
@@ -206,10 +209,11 @@ class FeedLog(OwnedFeed):
             if low is None or high is None:
                 continue
             is_end = after is None and self._staged is None and not self._staging
-            if is_end and self._files.data.size() <= high:
-                self._files.data.truncate(min(low, self._files.data.size()))
-            else:
-                self._files.data.punch(low, high - low)
+            with self.clearing():
+                if is_end and self._files.data.size() <= high:
+                    self._files.data.truncate(min(low, self._files.data.size()))
+                else:
+                    self._files.data.punch(low, high - low)
         self._unsynced = self._unsynced or bool(runs)
         return runs
 

@@ -7,6 +7,7 @@ Source: feed.md sections 4.4 and 4.5.
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
 from logging import getLogger
 from typing import NamedTuple, Self
 
@@ -60,6 +61,7 @@ class OwnedFeed(StoredFeed):
         super().__init__(directory, files, bits, key)
         self.on_write: Callable[[int, Buffer], None] | None = None  # told of each block before that is written
         self.room: Callable[[int, int], bool] = lambda index, size: True  # for so many bytes at a block
+        self.clearing: Callable[[], AbstractContextManager[None]] = nullcontext  # tells other readers of the files
         self._verify = signing.verify
         self._signer = signing.signer(key, secret_key)
         self.writable = self._signer is not None
@@ -344,7 +346,7 @@ class OwnedFeed(StoredFeed):
     def _node(self, number: int) -> Node | None:
         return self._files.node(number) if self._bits.known(number) else None
 
-    def _note_verified(self, start: int, end: int) -> None:
+    def _note_verified(self, start: int, end: int, stamp: int) -> None:
         self._verified.set_blocks(start, end, True)
 
     def note_order(self, index: int) -> None:

@@ -77,9 +77,10 @@ class StoredFeed:
         if self.used is not None:
             self.used[index >> SEGMENT_BITS] = None
         self.reads += 1
-        if self._ahead and (loaded := self._ahead.take(index)) is not None:
-            self._note_verified(index, index + 1)
-            return loaded
+        if self._ahead and (run := self._ahead.take(index)) is not None:
+            self._note_verified(index, index + 1, run.stamp)
+            return bytes(run.content)
+        stamp = self._stamp()
         leaf = self._node(2 * index)
         start = self.byte_offset(index)
         if leaf is None or start is None or leaf.size > MAX_BLOCK_BYTES:
@@ -87,11 +88,29 @@ class StoredFeed:
         data = self._files.data.read(start, leaf.size) if leaf.size else b""
         if len(data) != leaf.size:
             raise self._lose(index)
-        if not self._verified.has(index):
+        if not self._settled(index, index + 1):
             if leaf_hash(data) != leaf.hash:
                 raise self._lose(index)
-            self._note_verified(index, index + 1)
+            self._note_verified(index, index + 1, stamp)
         self._remember_start(index + 1, start + leaf.size)
+        return data
+
+    def part(self, index: int, begin: int, end: int) -> bytes | None:
+        """Return the bytes `begin` up to `end` of block `index`, if all of it was checked before and is still there.
+
+        None otherwise: `block` checks it.
+        """
+        if self.closed or not (self._bits.has(index) and self._verified.has(index)):
+            return None
+        start, leaf = self.byte_offset(index), self._node(2 * index)
+        if start is None or leaf is None or end > leaf.size:
+            return None
+        data = self._files.data.read(start + begin, end - begin)
+        if len(data) < end - begin:
+            return None
+        self.reads += 1
+        if self.used is not None:
+            self.used[index >> SEGMENT_BITS] = None
         return data
 
     def blocks(self, start: int, end: int) -> list[bytes] | None:
@@ -106,13 +125,14 @@ class StoredFeed:
         size = sum([size for _, size in leaves]) if leaves else 0
         if leaves is None or offset is None or size > MAX_BLOCK_BYTES:
             return None
+        stamp = self._stamp()
         found = self._read_each(offset, [size for _, size in leaves])
         if sum(map(len, found)) < size:
             return None
-        if self._verified.held(start, end) < end - start:
+        if not self._settled(start, end):
             if leaf_hashes(found) != [digest for digest, _ in leaves]:
                 return None
-            self._note_verified(start, end)
+            self._note_verified(start, end, stamp)
         self.reads += len(found)
         if self.used is not None:
             self.used.update(dict.fromkeys(range(start >> SEGMENT_BITS, (end - 1 >> SEGMENT_BITS) + 1)))
@@ -123,13 +143,14 @@ class StoredFeed:
         if self._ahead is None or self.closed or not self._bits.has(index):
             return None
         run = self._ahead.take_run(index, max_bytes)
-        if run is None or self._bits.held(index, index + run[1]) < run[1]:
+        if run is None or self._bits.held(index, index + run.blocks) < run.blocks:
             return None
-        self.reads += run[1]
+        self._note_verified(index, index + run.blocks, run.stamp)
+        self.reads += run.blocks
         if self.used is not None:
-            last = index + run[1] - 1
+            last = index + run.blocks - 1
             self.used.update(dict.fromkeys(range(index >> SEGMENT_BITS, (last >> SEGMENT_BITS) + 1)))
-        return run
+        return run.content, run.blocks
 
     def load_ahead(self, start: int, end: int) -> None:
         """Start to read and check the held blocks `start` up to `end` in threads, if there are threads for it."""
@@ -139,12 +160,12 @@ class StoredFeed:
         for first, last in self._bits.runs(start, min(end, self.length)):
             for low in range(first, last, JOB_BLOCKS):
                 unread = range(low, min(last, low + JOB_BLOCKS))
-                wanted = [index for index in unread if not (ahead.has(index) or self._verified.has(index))]
+                wanted = [index for index in unread if not (ahead.has(index) or self._settled(index, index + 1))]
                 leaves = [leaf for index in wanted if (leaf := self._node(2 * index)) is not None]
                 offset = self.byte_offset(wanted[0]) if wanted else None
                 gapless = len(leaves) == len(wanted) == (wanted[-1] - wanted[0] + 1 if wanted else 0)
                 if offset is not None and gapless and sum(leaf.size for leaf in leaves) <= MAX_AHEAD_BYTES:
-                    ahead.load(self._files.data, offset, leaves)
+                    ahead.load(self._files.data, offset, leaves, self._stamp())
 
     def note_order(self, index: int) -> None:
         """Take note that a program has read block `index`, and will maybe read those behind it."""
@@ -244,9 +265,19 @@ class StoredFeed:
             place += size
         return found
 
-    def _note_verified(self, start: int, end: int) -> None:
-        """Take note that the blocks `start` up to `end` on disk agree with their leaves."""
+    def _stamp(self) -> int:
+        """Return a number for what is on disk now: before and after something is cleared it is not the same."""
+        return 0
+
+    def _note_verified(self, start: int, end: int, stamp: int) -> None:
+        """Take note that the blocks `start` up to `end` on disk agreed with their leaves after `stamp` was taken."""
         raise NotImplementedError
+
+    def _settled(self, start: int, end: int) -> bool:
+        """Tell whether the blocks `start` up to `end` can be read without a check."""
+        if end == start + 1:
+            return self._verified.has(start)
+        return self._verified.held(start, end) == end - start
 
     def _load_pair(self, parent: Node) -> tuple[Node, Node] | None:
         """Return the checked children of a node that is certain, None when one is missing or does not fit."""

@@ -1,12 +1,14 @@
 """Reading the files of a feed that another process owns.
 
 A view needs no lock and no trust: it believes a length only with the author's signature over the stored roots, and a
-block only when it agrees with its leaf. That check is repeated at every read, because the owner may free a block's
-space at any moment (49 us for 64 KiB). Which blocks are held the owner has to say: its bits reach the disk late.
+block only when it agrees with its leaf. That check is repeated at every read of a block, because the owner may free its
+space at any moment; of a block that was checked a part is read alone as long as the owner has cleared nothing since.
+Which blocks are held the owner has to say: its bits reach the disk late.
 """
 
 from collections.abc import Iterable
 from concurrent.futures import Executor
+from typing import Protocol
 
 from ddrive.errors import CorruptStorage
 from ddrive.feed import flat, merkle
@@ -17,6 +19,19 @@ from ddrive.feed.reading import StoredFeed
 from ddrive.feed.recovery import signed_roots
 from ddrive.feed.storage import Directory
 from ddrive.ids import Node, PublicKey, short
+
+_UNKNOWN = -1
+NOTED_BYTES = 16 * 1024  # of a block on average: of smaller ones parts are not worth a look at what was cleared
+
+
+class ClearedCount(Protocol):
+    """How often blocks were cleared, as the owner of the files tells readers."""
+
+    def now(self) -> int:
+        """Return the count: odd while something is being cleared, or while nobody knows."""
+
+    def close(self) -> None:
+        """Ask no more."""
 
 
 class FeedView(StoredFeed):
@@ -29,6 +44,15 @@ class FeedView(StoredFeed):
         files = FeedFiles(directory, read_only=True)
         super().__init__(directory, files, Bitfield(), key)
         self._ahead = LoadAhead(executor, unload=True) if executor is not None else None
+        self._cleared: ClearedCount | None = None
+        self._verified_at = _UNKNOWN  # the count at which the blocks that are verified were read
+
+    def ask(self, cleared: ClearedCount) -> None:
+        """Let `cleared` tell from now on whether what was checked is still there; without it all is checked again."""
+        if self._cleared is not None:
+            self._cleared.close()
+        self._cleared = cleared
+        self._verified, self._verified_at = Bitfield(), _UNKNOWN
 
     def adopt(self, length: int, runs: Iterable[tuple[int, int]]) -> None:
         """Replace what is known: the owner has `length` blocks proven and holds those in `runs` (half-open).
@@ -71,7 +95,17 @@ class FeedView(StoredFeed):
         self.closed = True
         if self._ahead is not None:
             self._ahead.close()
+        if self._cleared is not None:
+            self._cleared.close()
+            self._cleared = None
         self._files.close()
+
+    def part(self, index: int, begin: int, end: int) -> bytes | None:
+        """Return a part of a block that was checked before, None when it was not or something was cleared since."""
+        if not self._verified.has(index) or self._stamp() != self._verified_at:
+            return None
+        data = super().part(index, begin, end)
+        return data if self._stamp() == self._verified_at else None
 
     def _node(self, number: int) -> Node | None:
         # beyond the length the owner may just be writing
@@ -80,5 +114,18 @@ class FeedView(StoredFeed):
     def _leaves(self, start: int, end: int) -> list[tuple[bytes, int]] | None:
         return self._files.leaves(start, end) if end <= self.length else None
 
-    def _note_verified(self, start: int, end: int) -> None:
-        pass
+    def _stamp(self) -> int:
+        if self._cleared is None or self.byte_length < NOTED_BYTES * self.length:
+            return _UNKNOWN
+        count = self._cleared.now()
+        return _UNKNOWN if count & 1 else count
+
+    def _note_verified(self, start: int, end: int, stamp: int) -> None:
+        if stamp == _UNKNOWN or stamp < self._verified_at:
+            return
+        if stamp > self._verified_at:
+            self._verified, self._verified_at = Bitfield(), stamp
+        self._verified.set_blocks(start, end, True)
+
+    def _settled(self, start: int, end: int) -> bool:
+        return False

@@ -19,6 +19,7 @@ from ddrive.feed.storage import FileDirectory
 from ddrive.feed.view import FeedView
 from ddrive.ids import BlockIndex, PublicKey, short
 from ddrive.store.calling import Calling, UnderWay
+from ddrive.store.cleared import ClearedCount
 from ddrive.store.rpc import Failure, Reply, exception
 
 APPEND_BYTES = 32 * 1024 * 1024  # of one call; half the frame limit
@@ -224,6 +225,7 @@ class AttachedFeed:
             if self.feed is None:
                 directory = FileDirectory(Path(facts["path"]), read_only=True)
                 view = FeedView(directory, PublicKey(facts["key"]), self._loader)
+                view.ask(ClearedCount(Path(facts["cleared"]), view.key))
                 view.writable, view.forked = facts["writable"], facts["forked"]
                 view.used = {}
                 feed = Feed(view)
@@ -232,6 +234,8 @@ class AttachedFeed:
                 feed.set_source(self)
                 self.feed = feed
             else:
+                view = _view(self.feed)
+                view.ask(ClearedCount(Path(facts["cleared"]), view.key))
                 _renew(self.feed, facts["length"], facts["runs"])
             self._peers = facts["peers"]
             self._set_ready(True)
@@ -288,13 +292,16 @@ class AttachedFeed:
 
 def _renew(feed: Feed, length: int, runs: list[tuple[int, int]]) -> None:
     """Replace all that a view knows of its owner, and wake who waits for some of it."""
-    view = feed.log
-    assert isinstance(view, FeedView)
     feed.report_grew(length)
-    view.adopt(length, runs)
+    _view(feed).adopt(length, runs)
     for start, end in runs:
         feed.report_stored(start, end)
     feed.report_nodes()
+
+
+def _view(feed: Feed) -> FeedView:
+    assert isinstance(feed.log, FeedView)
+    return feed.log
 
 
 class _Piece(NamedTuple):

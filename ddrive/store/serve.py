@@ -31,6 +31,7 @@ from ddrive.feed.reading import SEGMENT_BITS
 from ddrive.ids import BlockIndex, PublicKey, short
 from ddrive.replication.demand import AHEAD_BLOCKS
 from ddrive.store.answering import Outbox
+from ddrive.store.cleared import NAME as CLEARED
 from ddrive.store.derive import feed_folder
 from ddrive.store.reserving import reservations
 from ddrive.store.rpc import Event
@@ -360,6 +361,7 @@ class FeedService:
         return served.facts() | {
             "key": feed.key,
             "path": str(store.path / feed_folder(store.discovery_key(feed.key))),
+            "cleared": str(store.path / CLEARED),
             "runs": feed.runs(0, feed.length),
         }
 

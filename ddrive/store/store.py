@@ -27,6 +27,8 @@ from ddrive.feed.storage import SECRET_KEY
 from ddrive.feed.subscription import Source, Subscription
 from ddrive.ids import DiscoveryKey, PublicKey, short
 from ddrive.replication.session import FeedSession
+from ddrive.store.cleared import NAME as CLEARED
+from ddrive.store.cleared import Cleared
 from ddrive.store.derive import (
     DEFAULT_NAME,
     checked_key,
@@ -78,6 +80,7 @@ class OwnedStore:
         self.master_key = master_key
         self._nursery = nursery
         self._signed = SignedLengths(path)
+        self._cleared = Cleared(path / CLEARED)
         self._floors: dict[PublicKey, int] = {}  # the same, not written down yet
         self._entries: dict[DiscoveryKey, _Entry] = {}
         self._openings = Openings()
@@ -281,6 +284,7 @@ class OwnedStore:
 
     def _started(self, log: FeedLog) -> _Entry:
         """Let an opened feed be exchanged, and tell who wants to know."""
+        log.clearing = partial(self._cleared.clearing, log.key)
         log.must_reach(max(self._signed.of(log.key), self._floors.get(log.key, 0)))
         feed = Feed(log)
         session = FeedSession(feed)
@@ -361,6 +365,7 @@ class OwnedStore:
                     pass
             except OSError as error:
                 logger.error("cannot save feed=%s error=%s", short(found), error)
+        self._cleared.close()
         self._events.close()
 
 
