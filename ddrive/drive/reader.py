@@ -119,11 +119,15 @@ class FileReader:
         end = min(offset + size, self.size)
         if offset >= end:
             return True
-        first, last = self._locate(offset), self._locate(end - 1)
-        if first is None or last is None:
-            return False
-        count = last.block + 1 - first.block
-        return self.feed.held(first.block, last.block + 1) == count
+        blocks: list[int] = []
+        for position in (offset, end - 1):
+            place = self._locate(position)
+            if place is None:
+                return False
+            found = self.feed.locate(self.extent.byte_offset + position)  # passes over empty blocks, as reading does
+            blocks.append(place.block if found is None or found[0] >= self._last else max(place.block, found[0]))
+        first, last = blocks
+        return self.feed.held(first, last + 1) == last + 1 - first
 
     async def aclose(self) -> None:
         """Withdraw every wish. Closing twice is fine."""

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ddrive.drive.holdings import wanting
@@ -37,6 +37,7 @@ async def held(blocks: list[bytes], before: list[bytes] | None = None) -> tuple[
     reads=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), max_size=12),
     present=st.sets(st.integers(0, 12)),
 )
+@example(sizes=[0, 2], reads=[(1, 1), (0, 1)], present=set())
 def test_any_range_of_any_split_is_read_right(
     sizes: list[int], reads: list[tuple[int, int]], present: set[int]
 ) -> None:
