@@ -22,9 +22,9 @@ from ddrive.drive.reaching import Reach
 from ddrive.drive.reader import FileReader
 from ddrive.drive.report import Notice, Progress, Refused, Tally
 from ddrive.drive.stat import Stat
-from ddrive.drive.target import Blocked, Directory, File, Output, write_all
+from ddrive.drive.target import AttributesLost, Blocked, Directory, File, Output, blocked, write_all
 from ddrive.drive.walks import DirEntry, Inside
-from ddrive.errors import CorruptStorage, InvalidProof
+from ddrive.errors import CorruptStorage, DiskFull, InvalidProof
 
 SMALL_BYTES = 1024 * 1024  # files up to that are gathered and written with one hop to a thread
 GATHERED_BYTES = 8 * 1024 * 1024
@@ -35,7 +35,10 @@ DEPTH_MAX = 400  # each level keeps one file open
 
 @dataclass(slots=True)
 class ExportReport:
-    """What the target now holds, and what could not be written. `hostile_names` were left out of listings."""
+    """What the target now holds, and what is not in it. `hostile_names` were left out of listings.
+
+    Of those refused, `unwritten` could not be written, or removed, as the target is.
+    """
 
     files: int = 0
     directories: int = 0
@@ -44,6 +47,7 @@ class ExportReport:
     written: int = 0  # of all these, what was not there already
     removed: int = 0
     hostile_names: int = 0
+    unwritten: int = 0
     refused: list[Refused] = field(default_factory=list)
 
 
@@ -77,7 +81,7 @@ async def export_tree(
     Modes (without set-user-id and set-group-id), times, link targets and extended attributes of the user are restored,
     owners are not. With `dry_run` nothing is written or removed. `notice` hears of each path of the drive that is, or
     would be. `reach` decides how long a nested drive is waited for, and lists what could not be had.
-    Raises: NotFound, OSError when `dest` cannot be used, and what reading raises.
+    Raises: NotFound, DiskFull, OSError when `dest` cannot be used, and what reading raises.
     """
     reach = reach or Reach()
     export = _Export(drive, reach, delete=delete, dry_run=dry_run, notice=notice)
@@ -87,13 +91,16 @@ async def export_tree(
     hostile_before = drive.hostile_names
     stat = await drive.stat(start)
     root = await trio.to_thread.run_sync(Directory.look if dry_run else Directory.root, Path(dest))
-    if stat.is_dir:
-        await export.tree(start, root)
-    else:
-        try:
-            await export.entries(parent(start), root, [DirEntry(start.rpartition("/")[2], stat)], None)
-        finally:
-            root.close()
+    try:
+        if stat.is_dir:
+            await export.tree(start, root)
+        else:
+            try:
+                await export.entries(parent(start), root, [DirEntry(start.rpartition("/")[2], stat)], None)
+            finally:
+                root.close()
+    except DiskFull as problem:
+        raise DiskFull(f"{problem} ({dest}): free some space there, then export again: it goes on from there") from None
     export.report.hostile_names = drive.hostile_names - hostile_before
     export.report.refused += reach.refused
     return export.report
@@ -150,7 +157,7 @@ class _Export:
             else:
                 directory = level.directory.enter(name, replace=self._delete)
         except Blocked as problem:
-            self._refuse(path, str(problem))
+            self._blocked(path, problem)
             return None
         self.report.directories += 1
         if directory.is_new:
@@ -234,7 +241,7 @@ class _Export:
                 directory.remove(name)
                 raise
             except (Blocked, OSError) as problem:
-                self._refuse(path, getattr(problem, "strerror", None) or str(problem))
+                self._blocked(path, problem)
             finally:
                 await reader.aclose()
 
@@ -262,10 +269,10 @@ class _Export:
         if not outputs:
             return
         writing = partial(write_all, directory, outputs, replace=self._delete)
-        refused = dict(await trio.to_thread.run_sync(writing))
+        refused = await trio.to_thread.run_sync(writing)
         for output in outputs:
             if output.name in refused:
-                self._refuse(join(path, output.name), refused[output.name])
+                self._blocked(join(path, output.name), refused[output.name])
             else:
                 self._done(join(path, output.name), output.stat, written=True)
 
@@ -280,7 +287,7 @@ class _Export:
                 self.report.removed += 1
                 self._tell("del", path)
             except Blocked as problem:
-                self._refuse(path, str(problem))
+                self._blocked(path, problem)
 
     def _finish(self, path: DrivePath, directory: Directory, stat: Stat) -> None:
         if self._dry_run:
@@ -288,7 +295,15 @@ class _Export:
         try:
             directory.finish(stat)
         except (Blocked, OSError) as problem:
-            self._refuse(path, getattr(problem, "strerror", None) or str(problem))
+            self._blocked(path, problem)
+
+    def _blocked(self, path: str, problem: Blocked | OSError) -> None:
+        """Take note of what the target does not take. Raises: DiskFull."""
+        cause = blocked(problem) if isinstance(problem, OSError) else problem
+        if not isinstance(cause, Blocked):
+            raise cause
+        self._refuse(path, str(cause))
+        self.report.unwritten += not isinstance(cause, AttributesLost)
 
     def _refuse(self, path: str, why: str) -> None:
         self.report.refused.append(Refused(path, why))

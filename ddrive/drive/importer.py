@@ -6,7 +6,6 @@ threads and stored in batches. A batch that is stored stays, and content that wa
 found again, so an import that was interrupted goes on where it stopped.
 """
 
-import os
 from collections import Counter
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -30,6 +29,7 @@ from ddrive.drive.source import (
     OpenFile,
     Unreadable,
     count_all,
+    is_gone,
     load,
     read_patterns,
     scan,
@@ -51,7 +51,7 @@ class ImportReport:
     """What of the tree is now in the drive, and what could not be taken.
 
     `changed` entries were stored anew. Of those refused, `unsettled` changed while they were read, again and again:
-    they can be imported when they rest.
+    they can be imported when they rest; and `unreadable` could not be read, for want of permission mostly.
     """
 
     files: int = 0
@@ -62,6 +62,7 @@ class ImportReport:
     removed: int = 0
     refused: list[Refused] = field(default_factory=list)
     unsettled: int = 0
+    unreadable: int = 0
 
 
 async def import_tree(
@@ -81,10 +82,10 @@ async def import_tree(
 
     Modes, owners, times, links, empty directories and extended attributes of the user are kept. Sockets, devices, what
     cannot be read and what changes all the time is refused and reported. With `delete`, entries that `source` lacks are
-    removed (nested drives stay). What ignore files in the tree, `patterns` (lines as in `.gitignore`) or `ignore(path,
-    is_directory)` leave out is left out on both sides. `only` these paths below `source`, with all below them and the
-    directories above them, are looked at. With `dry_run` nothing is stored or removed, and a `drive` that is None
-    counts as empty.
+    removed (nested drives stay, and what lies where we may not look). What ignore files in the tree, `patterns` (lines
+    as in `.gitignore`) or `ignore(path, is_directory)` leave out is left out on both sides. `only` these paths below
+    `source`, with all below them and the directories above them, are looked at. With `dry_run` nothing is stored or
+    removed, and a `drive` that is None counts as empty.
     Raises: NotADirectory, NotWritable, CrossesMount when `into` lies in a nested drive that is not writable, OSError.
     """
     source = Path(source)
@@ -136,7 +137,7 @@ class _Import:
         for found in group:
             why = found.refused or await self._why_not(found)
             if why:
-                self._refuse(found.path, why)
+                self._refuse(found.path, why, unreadable=found.unreadable)
                 continue
             old = await self._old(found, together[found.path.rpartition("/")[0]])
             if old is not None and same_content(old, found.stat):
@@ -189,7 +190,7 @@ class _Import:
         skipped = len(own.path)
 
         def missing() -> list[str]:
-            return [key for key in keys if not os.path.lexists(self._source / key[skipped:].lstrip("/"))]
+            return [key for key in keys if is_gone(self._source / key[skipped:].lstrip("/"))]
 
         gone = await trio.to_thread.run_sync(missing)
         if gone and not self._dry_run:
@@ -260,7 +261,7 @@ class _Import:
         for file, (_, old) in zip(files, wanted, strict=True):
             found = file.found
             if found.refused:
-                self._refuse(found.path, found.refused, unsettled=file.changes)
+                self._refuse(found.path, found.refused, unsettled=file.changes, unreadable=found.unreadable)
             elif old is not None and await self._holds(old, found, blocks_of(b"".join(file.blocks))):
                 self._keep(found.path, old, found.stat)
             else:
@@ -292,7 +293,7 @@ class _Import:
             self._changed(path)
             self._done(stored, counted=True)
             return
-        self._refuse(found.path, why, unsettled=changes)
+        self._refuse(found.path, why, unsettled=changes, unreadable=not changes)
 
     async def _chunks(self, file: OpenFile) -> AsyncGenerator[Block, None]:
         """Yield the blocks of a large file, then check that it stayed what it was."""
@@ -318,9 +319,10 @@ class _Import:
         self._entries.append(NewEntry(self._place(path), stat, blocks))
         self._bytes += stat.size
 
-    def _refuse(self, path: str, why: str, *, unsettled: bool = False) -> None:
+    def _refuse(self, path: str, why: str, *, unsettled: bool = False, unreadable: bool = False) -> None:
         self.report.refused.append(Refused(path, why))
         self.report.unsettled += unsettled
+        self.report.unreadable += unreadable
 
     def _changed(self, path: str) -> None:
         self.report.changed += 1

@@ -4,6 +4,7 @@ All functions block and run in worker threads. Nothing is followed: a symbolic l
 in a mounted drive, the drives that are nested in it are reported and left alone.
 """
 
+import errno
 import os
 import stat as modes
 from collections.abc import Collection, Iterator, Mapping
@@ -42,6 +43,7 @@ class Found:
     path: str
     stat: Stat
     refused: str = ""
+    unreadable: bool = False  # it is one that could be imported, were it readable
 
 
 class Unreadable(Exception):
@@ -70,7 +72,7 @@ def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) ->
         try:
             names = sorted(os.listdir(root / directory))
         except OSError as problem:
-            yield Found(directory, Stat(0), problem.strerror or str(problem))
+            yield Found(directory, Stat(0), problem.strerror or str(problem), unreadable=True)
             continue
         for name in names:
             path = join(directory, name)
@@ -136,7 +138,7 @@ def _look_at(place: str, path: str, drive: bytes | None) -> Found | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as problem:
-        return Found(path, Stat(0), problem.strerror or str(problem))
+        return Found(path, Stat(0), problem.strerror or str(problem), unreadable=True)
     attributes = _attributes(place) if target is None else NO_METADATA
     if kind == modes.S_IFDIR and _drive_at(place) not in (None, drive):
         return Found(path, Stat(0), "a drive of its own is mounted there")
@@ -275,4 +277,15 @@ def _load(root: Path, found: Found) -> Loaded:
             return Loaded(Found(found.path, file.stat), blocks)
         except (Unreadable, SourceChanged) as problem:
             why, changes = str(problem), isinstance(problem, SourceChanged)
-    return Loaded(Found(found.path, found.stat, why), [], changes)
+    return Loaded(Found(found.path, found.stat, why, unreadable=not changes), [], changes)
+
+
+def is_gone(place: Path) -> bool:
+    """Tell whether nothing is at a place; False when nobody can tell, as it lies where we may not look."""
+    try:
+        os.lstat(place)
+    except ValueError:  # no system has such names
+        return True
+    except OSError as problem:
+        return problem.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+    return False

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddrive.drive.stat import Stat, user_attributes
+from ddrive.errors import DISK_FULL, DiskFull
 
 _NS_PER_MS = 1_000_000
 _SAFE_PERMISSIONS = 0o777
@@ -22,6 +23,10 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 class Blocked(Exception):
     """Something cannot be written; the text says why."""
+
+
+class AttributesLost(Blocked):
+    """Something was written, but the system does not keep its extended attributes; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,7 @@ class Directory:
         os.close(self.descriptor)
 
     def enter(self, name: str, *, replace: bool) -> "Directory":
-        """Return the directory `name` in this one, made if need be. Raises: Blocked."""
+        """Return the directory `name` in this one, made if need be. Raises: Blocked, DiskFull."""
         try:
             status = self._status(name)
             if status is not None and not modes.S_ISDIR(status.st_mode):
@@ -69,7 +74,7 @@ class Directory:
             descriptor = os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor)
             return Directory(descriptor, is_new=status is None)
         except (OSError, ValueError) as problem:
-            raise Blocked(_why(problem)) from None
+            raise blocked(problem) from None
 
     def look_into(self, name: str) -> "Directory":
         """Return the directory `name` in this one to look at; where there is none, an empty one."""
@@ -108,15 +113,15 @@ class Directory:
         return File(os.open(name, flags | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor))
 
     def create(self, name: str, *, replace: bool) -> "File":
-        """Return a new empty file `name` in the place of whatever else was there. Raises: Blocked."""
+        """Return a new empty file `name` in the place of whatever else was there. Raises: Blocked, DiskFull."""
         try:
             self._clear(name, replace=replace)
             return self.opened(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
         except (OSError, ValueError) as problem:
-            raise Blocked(_why(problem)) from None
+            raise blocked(problem) from None
 
     def write(self, output: Output, *, replace: bool) -> None:
-        """Make a file or link. Raises: Blocked."""
+        """Make a file or link. Raises: Blocked, DiskFull."""
         try:
             if output.stat.is_symlink:
                 self._clear(output.name, replace=replace)
@@ -127,18 +132,18 @@ class Directory:
                 file.write([output.data])
                 file.finish(output.stat)
         except (OSError, ValueError) as problem:
-            raise Blocked(_why(problem)) from None
+            raise blocked(problem) from None
 
     def names(self) -> list[str]:
         """Return what is in this directory."""
         return os.listdir(self.descriptor)
 
     def remove(self, name: str) -> None:
-        """Remove whatever `name` is, with all below it. Raises: Blocked."""
+        """Remove whatever `name` is, with all below it. Raises: Blocked, DiskFull."""
         try:
             self._clear(name, replace=True)
         except OSError as problem:
-            raise Blocked(_why(problem)) from None
+            raise blocked(problem) from None
 
     def _unlock(self, name: str) -> None:
         """Let us into the directory `name`; its mode is set at the end anyway."""
@@ -220,14 +225,14 @@ class File:
         os.close(self.descriptor)
 
 
-def write_all(directory: Directory, outputs: list[Output], *, replace: bool) -> list[tuple[str, str]]:
-    """Write many small files; return name and reason of those that could not be written."""
-    refused = []
+def write_all(directory: Directory, outputs: list[Output], *, replace: bool) -> dict[str, Blocked]:
+    """Write many small files; return the reason for each that could not be written. Raises: DiskFull."""
+    refused = {}
     for output in outputs:
         try:
             directory.write(output, replace=replace)
         except Blocked as problem:
-            refused.append((output.name, str(problem)))
+            refused[output.name] = problem
     return refused
 
 
@@ -259,7 +264,7 @@ def _set_attributes(descriptor: int, stat: Stat) -> None:
         for name, value in _missing_attributes(descriptor, stat):
             os.setxattr(descriptor, name, value)
     except (OSError, ValueError) as problem:
-        raise Blocked(f"its extended attributes cannot be kept there: {_why(problem)}") from None
+        raise AttributesLost(f"its extended attributes cannot be kept there: {blocked(problem)}") from None
 
 
 def _set_times(target: int | str, stat: Stat, directory: int | None = None) -> None:
@@ -274,5 +279,7 @@ def _set_times(target: int | str, stat: Stat, directory: int | None = None) -> N
         return
 
 
-def _why(problem: Exception) -> str:
-    return getattr(problem, "strerror", None) or str(problem)
+def blocked(problem: Exception) -> Exception:
+    """Return what to raise for something that cannot be written: a full disk concerns all that is still to come."""
+    why = getattr(problem, "strerror", None) or str(problem)
+    return DiskFull(why) if isinstance(problem, OSError) and problem.errno in DISK_FULL else Blocked(why)

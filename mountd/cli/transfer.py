@@ -23,7 +23,7 @@ from mountd.cli.following import follow
 from mountd.cli.look import DriveText, joined
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name, whole
-from mountd.errnos import EXIT_TRY_AGAIN
+from mountd.errnos import EXIT_NOT_PERMITTED, EXIT_TRY_AGAIN
 from mountd.values import format_size
 
 Delete = Annotated[
@@ -158,6 +158,8 @@ def export(
         if not as_json:
             _summary("would export" if dry_run else "exported", value)
         session.say_refused(reach, told=True)
+        if done.unwritten:
+            session.exit_code = EXIT_NOT_PERMITTED
 
     run(Common(state, as_json, start=not no_start), verb)
 
@@ -226,8 +228,8 @@ class _Copy:
 
 
 def _exit_code(done: ImportReport) -> int:
-    """Return the exit code of an import: another one when something is worth another try."""
-    return EXIT_TRY_AGAIN if done.unsettled else 0
+    """Return the exit code of an import: another one when something was left out that could have been imported."""
+    return EXIT_NOT_PERMITTED if done.unreadable else EXIT_TRY_AGAIN if done.unsettled else 0
 
 
 def _check_source(source: Path) -> None:

@@ -1,0 +1,87 @@
+"""What an import or export had to leave out makes another exit code, and takes nothing along."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_space import MIB, content
+from tests.support.disk import fill, small_disk
+from tests.support.program import Program, program
+from tests.support.tree import differences, observe
+
+AS_OTHERS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]  # modes count for root too then
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[Program]:
+    """The command line of somebody who may not do all."""
+    with program(tmp_path / "state") as made:
+        made.command = [*AS_OTHERS, *made.command]
+        yield made
+
+
+def test_what_cannot_be_read_is_told_and_stays_in_the_drive(plain: Program, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    for name in ("locked/in", "open/in", "file", "large"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode() * (1 if name != "large" else 4 * MIB))
+    key = plain.ask("import", root)["key"]
+    before = plain.run("ls", key, "-R").out
+    (root / "locked" / "in").write_text("newer")
+    (root / "open" / "in").write_text("newer")
+    for name in ("file", "large"):
+        (root / name).write_bytes(b"newer" * (root / name).stat().st_size)
+        (root / name).chmod(0)
+    (root / "new").mkdir(mode=0)
+    (root / "locked").chmod(0)
+    done = plain.run("import", root, key, "--delete", "--yes", "--json")
+    assert done.code == 6, done
+    assert sorted(each["path"] for each in done.json()["refused"]) == ["file", "large", "locked", "new"]
+    assert done.json()["removed"] == 0
+    assert plain.run("cat", key, "open/in").out == b"newer"
+    assert plain.run("cat", key, "locked/in").out == b"locked/in"
+    assert set(plain.run("ls", key, "-R").out.split()) - set(before.split()) == {b"new"}
+    for name in ("file", "large", "locked", "new"):
+        (root / name).chmod(0o700)
+    (root / "locked" / "in").unlink()
+    done = plain.run("import", root, key, "--delete", "--yes", "--json")
+    assert (done.code, done.json()["removed"]) == (0, 1), done
+
+
+def test_what_cannot_be_written_is_told(plain: Program, tmp_path: Path) -> None:
+    root, out = tmp_path / "tree", tmp_path / "out"
+    for name in ("locked/in", "open/in"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    key = plain.ask("import", root)["key"]
+    out.mkdir()
+    (out / "open").mkdir()
+    (out / "more").write_text("other")
+    out.chmod(0o555)
+    done = plain.run("export", key, out, "--delete", "--yes", "--json")
+    assert done.code == 6, done
+    assert sorted(each["path"] for each in done.json()["refused"]) == ["locked", "more"]
+    assert (out / "open" / "in").read_text() == "open/in"
+    out.chmod(0o755)
+    assert plain.run("export", key, out, "--delete", "--yes").code == 0
+    assert differences(observe(out), observe(root)) == []
+
+
+@pytest.mark.parametrize("size", [MIB // 2, 3 * MIB])
+def test_an_export_to_a_disk_that_is_full_ends_there(ddrive: Program, tmp_path: Path, size: int) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for number in range(12 * MIB // size):
+        (root / f"{number:02}").write_bytes(content(size, number))
+    key = ddrive.ask("import", root)["key"]
+    with small_disk(tmp_path / "small", 24 * MIB) as disk:
+        filler, out = fill(disk), disk / "out"
+        with filler.open("r+b") as file:
+            file.truncate(filler.stat().st_size - 6 * MIB)
+        done = ddrive.run("export", key, out, "--json")
+        assert (done.code, done.json()["error"]["code"]) == (7, "DiskFull"), done
+        assert f"({out}): free some space there, then export again" in done.err
+        filler.unlink()
+        assert ddrive.ask("export", key, out)["refused"] == []
+        assert differences(observe(out), observe(root)) == []
