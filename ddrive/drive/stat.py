@@ -68,6 +68,10 @@ class Stat(NamedTuple):
     mount: Mount | None = None
     metadata: Mapping[str, bytes] = NO_METADATA
 
+    def __hash__(self) -> int:
+        """Return the hash of what makes two equal: a mapping has none of its own."""
+        return hash((*self[:-1], frozenset(self.metadata.items())))
+
     @property
     def is_file(self) -> bool:
         """Whether it has bytes to read; a mounted plain feed is a file too."""

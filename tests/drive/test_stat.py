@@ -102,6 +102,12 @@ def test_every_stat_reads_back(stat: Stat) -> None:
     assert decode_stat(encode_stat(stat)) == stat
 
 
+@given(stats)
+def test_equal_stats_have_one_hash(stat: Stat) -> None:
+    same = decode_stat(encode_stat(stat))
+    assert {stat: 1}[same._replace(metadata=dict(reversed(same.metadata.items())))] == 1
+
+
 @given(st.binary())
 def test_any_bytes_give_a_stat_or_one_error(data: bytes) -> None:
     try:
