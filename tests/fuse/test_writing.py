@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
+from ddrive.dialect import DWEB
+from ddrive.drive import open_drive
+from ddrive.ids import PublicKey
+from ddrive.store.attached import open_attached
 from tests.support.memory_mount import until
 from tests.support.writing import WritableMount, sh, writable_mount
 
@@ -337,6 +342,28 @@ def test_extended_attributes(place: Path) -> None:
     os.removexattr(path, "user.a")
     assert "user.a" not in os.listxattr(path)
     assert code_of(lambda: os.removexattr(path, "user.a")) == errno.ENODATA
+
+
+def test_attributes_that_are_too_many_can_be_taken_away(
+    mounts: tuple[WritableMount, WritableMount], place: Path
+) -> None:
+    path = place / "a"
+    path.write_bytes(b"")
+    inner = str(path.relative_to(mounts[0].path))
+
+    async def author() -> None:  # no mount was asked
+        async with open_attached(mounts[0].program.state / "control.sock", reconnect=False) as engine:
+            drive = await open_drive(engine.store(DWEB), key=PublicKey(bytes.fromhex(mounts[0].key)))
+            for name in "abc":
+                await drive.set_metadata(inner, f"user.{name}", bytes(40_000))
+
+    until(lambda: bool(mounts[0].program.ask("ls", mounts[0].key, place.name)))
+    trio.run(author)
+    until(lambda: len(os.listxattr(path)) == 3)
+    assert code_of(lambda: os.setxattr(path, "user.d", b"1")) == errno.ENOSPC
+    for name in "abc":
+        os.removexattr(path, f"user.{name}")
+    assert os.listxattr(path) == []
 
 
 def test_programs_that_copy_attributes_copy_the_authors(place: Path, tmp_path: Path) -> None:
