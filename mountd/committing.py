@@ -17,20 +17,20 @@ from ddrive.drive.mounts import OwnDrive
 from ddrive.drive.reader import Extent
 from ddrive.drive.stat import Stat, decode_stat, encode_stat
 from ddrive.drive.writer import located
-from ddrive.errors import DriveError, TimedOut
+from ddrive.errors import DriveError, LengthChanged
 from ddrive.feed import Feed
 from ddrive.trie import Delete, Put, Trie
 from mountd.draft import Content
 from mountd.journal import Attempt, Move
+from mountd.lasting import Lasting
 from mountd.nodes import Entry, Sealed
-from mountd.pending import GROUP_S
+from mountd.pending import GROUP_S, split
 from mountd.staged import StagedDrive
 
 log = logging.getLogger(__name__)
 
 PIECE_BYTES = 16 * 1024 * 1024  # of a large content appended at once
 WRITTEN = frozenset({"size", "blocks", "offset", "byte_offset", "mtime_ms", "ctime_ms"})  # what writing changes
-MOVE_S = 30.0  # for a directory to move in the drive
 RETRY_S = (0.2, 1.0, 5.0)  # between tries that fail; the last one from then on
 
 
@@ -49,11 +49,16 @@ class Committer:
 
     def __init__(self, staged: StagedDrive) -> None:
         self._staged = staged
+        self.lasting = Lasting()  # what goes on although nobody waits for it any more, until `run` is cancelled
         self._turn = trio.Lock()  # held while entries are stored
         self._appending = trio.Lock()  # held while contents are appended; those who hold both took the turn first
 
     async def run(self) -> None:
         """Commit whenever something waits, until cancelled."""
+        async with self.lasting.open():
+            await self._commit_always()
+
+    async def _commit_always(self) -> None:
         failures = 0
         while True:
             await self._staged.due.wait()
@@ -90,11 +95,24 @@ class Committer:
                     log.info("found in the drive already: entries=%d version=%d", attempt.versions, seq)
                     break
         spool.attempts = []
-        if spool.move is not None:
-            if await self._is_moved(spool.move):
-                self._staged.moved(spool.move.old, spool.move.new)
-            spool.journal.moved()
-            spool.move = None
+        await self._resolve_move()
+
+    async def _resolve_move(self) -> None:
+        """Let what waits move along with a directory of which nobody said whether it was moved, if it was.
+
+        If not, that can still happen, until something else is stored.
+        """
+        move = self._staged.spool.move
+        if move is not None:
+            own = await self._staged.drive.own(split(move.new)[0])
+            if await self._is_moved(own, own.trie, move):
+                self._staged.moved(move.old, move.new)
+                self._move_ended()
+
+    def _move_ended(self) -> None:
+        """Take note that all changes are where they belong. Raises: OSError, of the journal."""
+        self._staged.spool.move = None
+        self._staged.spool.journal.moved()
 
     async def finish(self, limit_s: float) -> bool:
         """Commit all that is sealed, for `limit_s` seconds at most; tell whether nothing is left."""
@@ -115,6 +133,7 @@ class Committer:
         Raises: what storing raises.
         """
         async with self._turn:
+            await self._resolve_move()
             while self._staged.is_ready or self._staged.holds_back:
                 if not self._staged.is_ready:
                     await self._append_waiting()  # a removal waits for it, and that has to be in the drive too
@@ -124,36 +143,37 @@ class Committer:
     async def move(self, old: str, new: str) -> bool:
         """Move a directory in the drive, with what is not committed below it; tell whether there is any of that.
 
-        To be called within `alone`. It is not given up in its middle, by a program that is killed above all: what
-        waits would be committed where the directory was.
+        To be called within `alone`. It should go on to its end (`lasting`): until then nothing is committed, as it
+        would be stored where the directory was.
         Raises: what renaming raises.
         """
         staged, spool = self._staged, self._staged.spool
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + MOVE_S), staged.moving(old, new):
+        with staged.moving(old, new):
             own = await staged.drive.own(old)
-            spool.journal.moving(Move(old, new, own.trie.version))
+            move = Move(old, new, own.trie.version)
+            spool.journal.moving(move)
+            spool.move = move
             if staged.waits_below(old):
                 await spool.sync_journal()
             try:
                 await staged.drive.rename(old, new)
             except (DriveError, OSError):
-                spool.journal.moved()
+                self._move_ended()
                 raise
             try:
                 staged.moved(old, new)
-                spool.journal.moved()
+                self._move_ended()
             except OSError as problem:  # the next worker will find out, as after a kill
+                spool.move = None  # all is known here
                 log.warning("a move is not recorded: from=%s to=%s why=%s", old, new, problem)
             return staged.waits_below(new)
-        raise TimedOut(f"{old} could not be moved to {new} within {MOVE_S:.0f} s: look where it is, and try again")
 
-    async def _is_moved(self, move: Move) -> bool:
-        """Tell whether a directory was moved in the drive."""
-        above, _, name = move.new.rpartition("/")
-        own = await self._staged.drive.own(above)
-        key = f"{own.path}/{name}".strip("/")
-        for seq in range(max(1, move.version), own.trie.version):
-            node = await own.trie.nodes.node(seq)
+    @staticmethod
+    async def _is_moved(own: OwnDrive, view: Trie, move: Move) -> bool:
+        """Tell whether a directory was moved in a version of the drive; `own` is the one with its new place."""
+        key = f"{own.path}/{split(move.new)[1]}".strip("/")
+        for seq in range(max(1, move.version), view.version):
+            node = await view.nodes.node(seq)
             if node.value is not None and (node.key == key or node.key.startswith(f"{key}/")):
                 return True
         return False
@@ -166,6 +186,7 @@ class Committer:
         except (DriveError, OSError) as problem:  # what has no content to append can be stored all the same
             failure = problem
         async with self._turn:
+            await self._resolve_move()
             await self._store_ready()
         if failure is not None:
             raise failure
@@ -234,10 +255,14 @@ class Committer:
     async def _store(self, share: _Share) -> None:
         sealed = [entry.committing for entry in share.entries if entry.committing is not None]
         start = 0
+        move = self._staged.spool.move
+        above = None if move is None else await self._staged.drive.own(split(move.new)[0])
 
         async def decide(view: Trie) -> Sequence[Put | Delete]:
             nonlocal start
             start = view.version
+            if move and above and above.trie is share.own.trie and await self._is_moved(above, view, move):
+                raise LengthChanged(f"{move.old} was moved to {move.new} meanwhile")
             share.finals = [await _final(view, share.base, each) for each in sealed]
             removals: list[Put | Delete] = []
             puts: list[Put | Delete] = []
@@ -255,6 +280,8 @@ class Committer:
 
         async with self._staged.batching:
             done = await share.own.trie.update(decide)
+            if above is not None and above.trie is share.own.trie:
+                self._move_ended()  # it cannot be made any more: the drive has become longer without it
             if share.own.trie.feed is self._staged.drive.metadata:
                 self._staged.own.add(start, start + sum(node is not None for node in done))
         log.info("committed: entries=%d version=%d", len(sealed), share.own.trie.version)

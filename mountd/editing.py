@@ -7,18 +7,21 @@ again, unless others may have changed the drive since.
 import errno
 import os
 import stat as kinds
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import trio
+
 from ddrive.drive.stat import DIRECTORY_BIT, FILE_BIT, LINK_MODE, PERMISSION_BITS, Stat
-from ddrive.errors import IsADirectory, NotADirectory, NotFound
+from ddrive.errors import IsADirectory, NotADirectory, NotFound, TimedOut
 from mountd.changing import check_no_mount, is_root, known, now_ms
-from mountd.inodes import Inode
+from mountd.inodes import Inode, to_bytes
 from mountd.nodes import Node
 from mountd.openfiles import OpenFiles
 from mountd.staged import StagedDrive
 from mountd.xattrs import LINK_AS_IS, check_given
 
+MOVE_S = 30.0  # for a directory to move in the drive before the program is told that this takes long
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 MADE_OF_BITS = (kinds.S_IFREG, kinds.S_IFIFO, kinds.S_IFSOCK)  # what mknod can make: the kernel does the rest
@@ -178,17 +181,35 @@ class Editor(OpenFiles):
     async def _move_directory(self, staged: StagedDrive, source: Inode, directory: Inode, name: str) -> None:
         """Move a directory in the drive itself, as one change; what is not committed yet moves along.
 
-        Whoever follows the drive hears of it when it has moved here too.
+        Whoever follows the drive hears of it when it has moved here too. One that has begun goes on when its caller is
+        killed or has waited too long: nothing is committed before, as it could be stored where the directory was.
         """
         old, new = source.path, directory.child_path(name)
         if self._committer is None or new.startswith(old + "/"):
             raise OSError(errno.EINVAL, f"{old} cannot be moved into itself")
-        async with self._committer.alone(), staged.batching:
-            has_more = await self._committer.move(old, new)
-            self._arrived(source, directory, name, known(source), None)
-        self._vfs.epoch += 1
-        if has_more:  # as durable as the move is in the drive
-            await staged.spool.sync()
+        committer, is_waited_for = self._committer, True
+
+        async def move(begin: Callable[[], None]) -> None:
+            former = source.parent
+            async with committer.alone(), staged.batching:
+                begin()
+                has_more = await committer.move(old, new)
+                if source.attached and directory.attached:
+                    self._arrived(source, directory, name, known(source), None)
+            self._vfs.epoch += 1
+            if not is_waited_for and former is not None:  # the kernel was told that it failed
+                self._kernel.drop_entry(former.number, to_bytes(old.rpartition("/")[2]))
+                self._kernel.drop_entry(directory.number, to_bytes(name))
+            if has_more:  # as durable as the move is in the drive
+                await staged.spool.sync()
+
+        try:
+            with trio.move_on_after(MOVE_S):
+                await committer.lasting.see_through(move)
+                return
+        finally:
+            is_waited_for = False
+        raise TimedOut(f"{old} is not moved to {new} yet: look where it is before you try again")
 
     def _arrived(self, source: Inode, directory: Inode, name: str, stat: Stat, replaced: Node | None) -> None:
         """Take note that an entry is at another place, where `replaced` was."""

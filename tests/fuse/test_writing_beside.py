@@ -2,13 +2,16 @@
 
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mountd.pending import GROUP_S
 from tests.support.memory_mount import until
 from tests.support.program import alive, kill
-from tests.support.writing import writable_mount
+from tests.support.writing import WritableMount, writable_mount
 
 
 @contextmanager
@@ -19,6 +22,13 @@ def stopped(pid: int) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def is_at_rest(mount: WritableMount) -> bool:
+    """Tell whether everything that was changed is in the drive, as nothing is added to that."""
+    version = mount.ask("info", key=mount.key)["version"]
+    time.sleep(3 * GROUP_S)
+    return bool(mount.ask("info", key=mount.key)["version"] == version)
 
 
 def test_each_mount_has_its_own_changes_when_all_workers_were_killed(tmp_path: Path) -> None:
@@ -46,3 +56,26 @@ def test_each_mount_has_its_own_changes_when_all_workers_were_killed(tmp_path: P
             assert {path.name: path.read_bytes() for path in one.path.iterdir()} == wanted
         mount.remount()
         assert {path.name: path.read_bytes() for path in mount.path.iterdir()} == wanted
+
+
+def test_a_directory_moves_although_the_program_was_killed_meanwhile(tmp_path: Path) -> None:
+    with writable_mount(tmp_path) as mount:
+        (mount.path / "d").mkdir()
+        (mount.path / "d/old").write_bytes(b"old")
+        until(lambda: is_at_rest(mount))
+        with stopped(mount.pids()["engine"]):
+            mover = subprocess.Popen(["mv", "-T", "d", "e"], cwd=mount.path)
+            time.sleep(1)  # for the worker to have begun
+            mover.kill()
+            assert mover.wait(30) == -signal.SIGKILL
+            (mount.path / "d/more").write_bytes(b"more")  # it has not moved yet
+            file = (mount.path / "d/open").open("wb", buffering=0)
+            file.write(b"open")
+        until(lambda: sorted(os.listdir(mount.path)) == ["e"])
+        with file:
+            file.write(b" file")
+        wanted = {"old": b"old", "more": b"more", "open": b"open file"}
+        assert {path.name: path.read_bytes() for path in (mount.path / "e").iterdir()} == wanted
+        mount.remount()
+        assert os.listdir(mount.path) == ["e"]
+        assert {path.name: path.read_bytes() for path in (mount.path / "e").iterdir()} == wanted

@@ -2,19 +2,22 @@
 
 import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from ddrive.errors import EngineError, NotEmpty
+from ddrive.errors import EngineError, LengthChanged, NotEmpty
 from mountd.committing import Committer
 from mountd.journal import Move
+from mountd.pending import GROUP_S
 from mountd.spool import open_spools
 from mountd.writing import Writing, serve_writing
 from tests.mountd.committed import OWNER, Mounted, mounted
+from tests.support.until import until
 
 
 @pytest.fixture
@@ -94,22 +97,79 @@ async def test_a_move_that_is_refused_leaves_nothing_to_be_looked_at(it: Mounted
     assert await it.read("/d/more") == b"text"
 
 
-async def test_a_move_ends_although_who_wanted_it_is_killed(it: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_move_goes_on_although_who_wanted_it_gives_up(it: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
     await it.drive.mkdir("/d")
     await it.drive.write_file("/d/file", b"text")
-    rename = it.drive.rename
-    with trio.CancelScope() as scope:
+    rename, may_move = it.drive.rename, trio.Event()
 
-        async def killed(old: str, new: str) -> None:
-            scope.cancel()
-            await rename(old, new)
+    async def late(old: str, new: str) -> None:
+        scope.cancel()
+        await may_move.wait()
+        await rename(old, new)
 
-        monkeypatch.setattr(it.drive, "rename", killed)
+    async def move(begin: Callable[[], None]) -> None:
         async with it.committer.alone():
-            await it.write("/d/more", b"more")
+            begin()
             await it.committer.move("/d", "/e")
-    assert await it.read("/e/more") == b"more"
+
+    monkeypatch.setattr(it.drive, "rename", late)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.committer.run)
+        await wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            await it.committer.lasting.see_through(move)
+        assert scope.cancelled_caught
+        await it.write("/d/more", b"more")
+        await trio.sleep(2 * GROUP_S)  # in which it would be committed
+        assert await it.drive.names("/d") == ["file"]
+        may_move.set()
+        await until(lambda: it.staged.is_clean)
+        nursery.cancel_scope.cancel()
+    assert await it.drive.names("/") == ["e"]
+    assert await it.drive.read_file("/e/more") == b"more"
     assert await it.drive.read_file("/e/file") == b"text"
+
+
+async def test_a_move_that_has_not_begun_is_given_up(it: Mounted) -> None:
+    async def move(begin: Callable[[], None]) -> None:
+        raise AssertionError
+
+    async def waits(begin: Callable[[], None]) -> None:
+        async with it.committer.alone():
+            await move(begin)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.committer.run)
+        await wait_all_tasks_blocked()
+        async with it.committer.alone():
+            with trio.move_on_after(0.1) as scope:
+                await it.committer.lasting.see_through(waits)
+        assert scope.cancelled_caught
+        with pytest.raises(AssertionError):
+            await it.committer.lasting.see_through(move)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("when", ["before the commit", "in the commit", "never"])
+async def test_a_move_of_a_dead_worker_is_made_late(it: Mounted, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    await it.drive.write_file("/d/old", b"old")
+    await it.write("/d/waits", b"text")
+    it.spool.journal.moving(Move("/d", "/e", it.drive.version))
+    await it.die()
+    assert it.spool.move is not None  # not made yet
+    if when != "never":
+        await it.drive.rename("/d", "/e")
+    if when == "in the commit":
+        with monkeypatch.context() as patch:
+            patch.setattr(it.committer, "_resolve_move", trio.lowlevel.checkpoint)  # was too early
+            with pytest.raises(LengthChanged):
+                await it.committer.commit()
+    await it.committer.commit()
+    assert it.spool.move is None
+    assert await it.drive.names("/") == ["d" if when == "never" else "e"]
+    assert await it.drive.read_file("/d/waits" if when == "never" else "/e/waits") == b"text"
+    await it.die()
+    assert it.spool.move is None
 
 
 async def test_nothing_is_stored_before_it_is_known_whether_a_directory_was_moved(
@@ -123,13 +183,13 @@ async def test_nothing_is_stored_before_it_is_known_whether_a_directory_was_move
         it.spool.close(remove=False)
         monkeypatch.setattr("mountd.writing.open_spools", lambda *_: open_spools(tmp_path / "spool", OWNER, "/mnt"))
 
-        async def unknown(committer: Committer, move: Move) -> bool:
+        async def unknown(committer: Committer) -> None:
             raise EngineError("it has gone")
 
         async with trio.open_nursery() as nursery:
             serve = partial(nursery.start, serve_writing, it.drive, tmp_path, "/mnt", ())
             with monkeypatch.context() as patch:
-                patch.setattr(Committer, "_is_moved", unknown)
+                patch.setattr(Committer, "_resolve_move", unknown)
                 with pytest.raises(EngineError):
                     await serve()
             made: Writing = await serve()  # no lock was left
