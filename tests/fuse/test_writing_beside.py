@@ -24,6 +24,11 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    """Return all files of a directory."""
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
 def is_at_rest(mount: WritableMount) -> bool:
     """Tell whether everything that was changed is in the drive, as nothing is added to that."""
     version = mount.ask("info", key=mount.key)["version"]
@@ -52,10 +57,9 @@ def test_each_mount_has_its_own_changes_when_all_workers_were_killed(tmp_path: P
             assert not (one.path / f"gone{number}").exists()
         wanted = {f"new{number}": b"%d" % number * 1000 + b"more" for number in range(len(mounts))}
         for one in mounts:
-            until(lambda one=one: sorted(os.listdir(one.path)) == sorted(wanted))  # type: ignore[misc]
-            assert {path.name: path.read_bytes() for path in one.path.iterdir()} == wanted
+            until(lambda one=one: contents(one.path) == wanted)  # type: ignore[misc]
         mount.remount()
-        assert {path.name: path.read_bytes() for path in mount.path.iterdir()} == wanted
+        assert contents(mount.path) == wanted
 
 
 def test_a_directory_moves_although_the_program_was_killed_meanwhile(tmp_path: Path) -> None:
@@ -75,7 +79,7 @@ def test_a_directory_moves_although_the_program_was_killed_meanwhile(tmp_path: P
         with file:
             file.write(b" file")
         wanted = {"old": b"old", "more": b"more", "open": b"open file"}
-        assert {path.name: path.read_bytes() for path in (mount.path / "e").iterdir()} == wanted
+        assert contents(mount.path / "e") == wanted
         mount.remount()
         assert os.listdir(mount.path) == ["e"]
-        assert {path.name: path.read_bytes() for path in (mount.path / "e").iterdir()} == wanted
+        assert contents(mount.path / "e") == wanted
