@@ -3,8 +3,8 @@
 `ddrive.drive.Drive` fits; tests use a drive in memory. Nothing here does anything.
 """
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from ddrive.drive.stat import Stat
 from ddrive.ids import BlockIndex, PublicKey
@@ -60,6 +60,9 @@ class ReaderFace(Protocol):
 
     async def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`, fewer only at the end of the file."""
+
+    def begin_read(self, offset: int, size: int) -> bytes | Coroutine[Any, Any, bytes]:
+        """Return what `read` does if that takes no waiting, else what waits for it."""
 
     async def aclose(self) -> None:
         """Withdraw every wish of this reader."""

@@ -1,6 +1,6 @@
 """What a path is, and is to be, while it is being changed through a mount: see `staged.StagedDrive`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,10 @@ class Node:
         if self._reader is None:
             self._reader = await self._open_base(self._place, self.stat)
         return await self._reader.read(offset, size)
+
+    def begin_read(self, offset: int, size: int) -> Coroutine[Any, Any, bytes]:
+        """Return what reads: of what was changed, parts may be anywhere."""
+        return self.read(offset, size)
 
     def edit(self, path: str) -> Draft:
         """Return the draft to write into; `path` says which drive its bytes are in."""

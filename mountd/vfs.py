@@ -9,8 +9,9 @@ import errno
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
@@ -309,30 +310,35 @@ class Vfs(MountedDrive):
     async def read(self, fh: int, offset: int, size: int) -> bytes:
         """Return `size` bytes of an open file from `offset`; fewer only at its end, never for want of data."""
         handle = self.files.get(fh)
+        reader = handle.inode.node or handle.reader  # the newest bytes if it was changed here
+        found = reader.begin_read(offset, size)
+        data = found if isinstance(found, bytes) else await self._awaited(found, handle)
+        if handle.inode.node is None and len(data) != min(size, max(0, reader.size - offset)):
+            raise CorruptStorage(f"{handle.inode.path} gave {len(data)} bytes at {offset} where {size} were asked for")
+        return data
+
+    async def _awaited(self, work: Coroutine[Any, Any, bytes], handle: FileHandle) -> bytes:
+        """Return what a read returns that has to wait."""
         wait = Wait(handle.opener, handle.inode, shared=True)
         limit_s = self.limits.deadline_s
         if handle.failure is not None and trio.current_time() - handle.failed_at < SAME_CALL_S:
             if isinstance(handle.failure, OSError) and self.waits.is_interrupted(wait):
+                work.close()
                 raise interrupted()
             if isinstance(handle.failure, DriveError):
                 limit_s = SECOND_TRY_S
         if self._waiting_reads >= self.limits.max_waiting_reads:
+            work.close()
             raise self.waits.late()
         self._waiting_reads += 1
         try:
-            reader = handle.inode.node or handle.reader  # the newest bytes if it was changed here
-            data = await self.waits.bounded(
-                reader.read(offset, size), wait, limit_s=limit_s, unconnected_limit_s=limit_s
-            )
+            return await self.waits.bounded(work, wait, limit_s=limit_s, unconnected_limit_s=limit_s)
         except (TimedOut, NoPeers, InterruptedError) as failure:
             if limit_s > SECOND_TRY_S:
                 handle.failure, handle.failed_at = failure, trio.current_time()
             raise
         finally:
             self._waiting_reads -= 1
-        if handle.inode.node is None and len(data) != min(size, max(0, reader.size - offset)):
-            raise CorruptStorage(f"{handle.inode.path} gave {len(data)} bytes at {offset} where {size} were asked for")
-        return data
 
     async def release(self, fh: int) -> None:
         """Close a file: nothing is fetched for it any more."""

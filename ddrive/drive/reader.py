@@ -5,8 +5,9 @@ read, and, when reads follow each other, a window ahead of them (`readahead`). T
 author of the drive and are checked against the verified feed: a reader gets the right bytes or an error, never fewer.
 """
 
+from collections.abc import Coroutine
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import trio
 
@@ -88,31 +89,57 @@ class FileReader:
         Waits for missing blocks as long as the caller does.
         Raises: ImpossibleEntry when the feed does not hold what the entry claims; BadHandle after `aclose`.
         """
+        self._reads += 1
+        if not self._reads % YIELD_EVERY:
+            await trio.lowlevel.checkpoint()
+        found = self.begin_read(offset, size)
+        return found if isinstance(found, bytes) else await found
+
+    def begin_read(self, offset: int, size: int) -> bytes | Coroutine[Any, Any, bytes]:
+        """Return what `read` does if all of it is here, else what waits for the rest; for who watches over waiting.
+
+        Raises as `read`, which gives other tasks their turn besides.
+        """
         if self._closed:
             raise BadHandle(f"{self._name} is closed")
         end = min(offset + size, self.size)
         if offset < 0 or offset >= end:
             return b""
-        self._reads += 1
-        if not self._reads % YIELD_EVERY:
-            await trio.lowlevel.checkpoint()
         if not self._checked:
-            await self._check()
+            return self._read_checked(offset, end)
         self._ahead.note(offset, end)
         if (part := self._part(offset, end)) is not None:
             return part
         parts: list[bytes | memoryview] = []
         position = offset
+        while position < end:
+            data = self._read_held(position, end)
+            if data is None:
+                return self._read_rest(parts, position, end)
+            position = self._take(parts, data, position, end)
+        return _joined(parts)
+
+    async def _read_checked(self, offset: int, end: int) -> bytes:
+        await self._check()
+        self._ahead.note(offset, end)
+        return await self._read_rest([], offset, end)
+
+    async def _read_rest(self, parts: list[bytes | memoryview], position: int, end: int) -> bytes:
+        """Return `parts`, which end at `position`, with all up to `end` behind them."""
         with _Needed() as needed:
             while position < end:
                 data = self._read_held(position, end)
                 if data is None:
                     data = await self._fetch(position, end, needed)
-                begin = position - self._place.start
-                taken = data[begin : begin + end - position] if begin or len(data) > end - position else data
-                parts.append(taken)
-                position += len(taken)
-        return parts[0] if len(parts) == 1 and isinstance(parts[0], bytes) else b"".join(parts)
+                position = self._take(parts, data, position, end)
+        return _joined(parts)
+
+    def _take(self, parts: list[bytes | memoryview], data: bytes | memoryview, position: int, end: int) -> int:
+        """Add to `parts` what a read from `position` up to `end` needs of `data`; return where that ends."""
+        begin = position - self._place.start
+        taken = data[begin : begin + end - position] if begin or len(data) > end - position else data
+        parts.append(taken)
+        return position + len(taken)
 
     def held(self, offset: int, size: int) -> bool:
         """Tell whether these bytes can be read without asking anybody."""
@@ -255,6 +282,10 @@ class FileReader:
             f"{self._name or 'the file'} should be {extent.size} bytes in blocks {extent.offset} to {self._last}"
             f" from byte {extent.byte_offset} of its feed, but {found}"
         )
+
+
+def _joined(parts: list[bytes | memoryview]) -> bytes:
+    return parts[0] if len(parts) == 1 and isinstance(parts[0], bytes) else b"".join(parts)
 
 
 def _usual_block_bytes(extent: Extent) -> int:

@@ -1,7 +1,7 @@
 """A drive in memory that a mount can show: any of it can be missing, slow, broken or changed by its author."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 import trio
 
@@ -59,6 +59,9 @@ class Reader:
         await self._drive.reach(self._path, "read")
         cut = self._drive.short_reads
         return self._data[offset : offset + size - cut]
+
+    def begin_read(self, offset: int, size: int) -> Coroutine[Any, Any, bytes]:
+        return self.read(offset, size)
 
     async def aclose(self) -> None:
         self.closed = True
