@@ -31,6 +31,7 @@ SYSTEMS = {
 }
 OURS = "ddrive"
 BATCH = 128
+GROUP_BYTES = 8 * 1024 * 1024  # of large blocks that are made durable with one sync
 LARGE = 65536
 
 Results = dict[str, dict[str, list[float]]]  # metric -> system -> one value per round
@@ -140,6 +141,12 @@ class Bench:
                 durable = task(system, "durable", self.fresh(), size, count, BATCH)
                 yield f"append {size} B durably, 16 in flight, blocks/s", count / durable["seconds"]
                 yield f"append {size} B durably, share of not durably", found["seconds"] / durable["seconds"]
+                if size * BATCH >= GROUP_BYTES // 4:
+                    alone = task(system, "disk", self.fresh(), size, count, GROUP_BYTES // size)
+                    yield (
+                        f"append {size} B durably, share of what the disk takes",
+                        alone["seconds"] / durable["seconds"],
+                    )
 
     def read(self, system: str) -> Iterator[tuple[str, float]]:
         """Read what is held."""

@@ -1,6 +1,7 @@
 """Our side of the feed benchmark: one task per process, one line of JSON as the result; the verbs of npm-feed/peer.js.
 
-`python feed_peer.py append|durable|read|open|serve|fetch DIR …` uses the public interface of `ddrive` alone.
+`python feed_peer.py append|durable|disk|read|open|serve|fetch DIR …` uses the public interface of `ddrive`; `disk` does
+not use feeds at all.
 """
 
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 import trio
 
 from ddrive import open_feed
+from ddrive.feed.uncached import write_pieces
 
 FLIGHTS = 16  # durable appends under way at a time
 
@@ -69,6 +71,18 @@ async def durable(place: Path, size: int, count: int, batch: int) -> None:
         say(spent())
 
 
+async def disk(place: Path, size: int, count: int, batch: int) -> None:
+    """Write as many bytes as `durable` and sync them as often, in the quickest way known, and do nothing else."""
+    content = os.urandom(size * batch)
+    place.mkdir()
+    descriptor = os.open(place / "data", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    spent = meter()
+    for start in range(0, count, batch):
+        write_pieces(descriptor, [content], start * size)
+        os.fdatasync(descriptor)
+    say(spent())
+
+
 async def read(place: Path, order: str, rounds: int) -> None:
     """Read every block; the first round verifies each, later ones what was verified before."""
     async with open_feed(place) as feed:
@@ -118,7 +132,15 @@ async def fetch(place: Path, key: str, port: int, count: int) -> None:
         say(spent())
 
 
-VERBS = {"append": append, "durable": durable, "read": read, "open": open_only, "serve": serve, "fetch": fetch}
+VERBS = {
+    "append": append,
+    "durable": durable,
+    "disk": disk,
+    "read": read,
+    "open": open_only,
+    "serve": serve,
+    "fetch": fetch,
+}
 
 if __name__ == "__main__":
     verb, directory, *rest = sys.argv[1:]
