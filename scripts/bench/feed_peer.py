@@ -74,7 +74,7 @@ async def durable(place: Path, size: int, count: int, batch: int) -> None:
 async def disk(place: Path, size: int, count: int, batch: int) -> None:
     """Write as many bytes as `durable` and sync them as often, in the quickest way known, and do nothing else."""
     content = os.urandom(size * batch)
-    place.mkdir()
+    await trio.Path(place).mkdir()
     descriptor = os.open(place / "data", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     spent = meter()
     for start in range(0, count, batch):
