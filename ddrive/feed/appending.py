@@ -22,7 +22,7 @@ from ddrive.feed.view import FeedView
 from ddrive.feed.waiting import Audience
 from ddrive.ids import BlockIndex, short
 
-TOGETHER_BYTES = 8 * 1024 * 1024  # in one sync: more would keep the first of them waiting
+TOGETHER_BYTES = 32 * 1024 * 1024  # in one sync, if so much waits: more would keep the first of them waiting
 
 BESIDE_BYTES = 512 * 1024  # from here on a thread saves more than it costs to start one
 
