@@ -105,9 +105,10 @@ async def test_a_failed_sync_is_final_for_all_that_shared_it():
 async def test_much_at_once_is_cut():
     directory = CountingDirectory()
     feed = feed_on(directory)
-    await append_all(feed, [[bytes(TOGETHER_BYTES // 2 + 1)] for _ in range(4)])
+    piece = bytes(TOGETHER_BYTES // 8)
+    await append_all(feed, [[piece] * 4 + [b"."] for _ in range(4)])
     assert directory.synced.count("signatures") == 4
-    assert feed.length == 4
+    assert feed.length == 20
 
 
 async def test_with_a_hook_each_goes_alone():
