@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ def main() -> int:
     except (DriveError, OSError, ValueError) as error:
         log.error("mount failed: why=%s", error)
         told = failure(NOTICE, error)
-        _say({"error": {"code": told.code, "message": told.message}})
+        with suppress(BrokenPipeError):  # the engine has gone itself, maybe
+            _say({"error": {"code": told.code, "message": told.message}})
         return 1
     return 0
 

@@ -1,6 +1,8 @@
 """The workers of an engine that is ending, and those that cannot end by themselves."""
 # ruff: noqa: ASYNC240 - /proc does not block
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -129,3 +131,22 @@ async def test_a_killed_worker_that_waits_for_itself_is_replaced(tmp_path: Path,
             assert await program.wait()
             await process.wait()
         await pool.stop(mount, force=True)
+
+
+def test_a_worker_whose_engine_has_gone_says_why_in_one_line(tmp_path: Path) -> None:
+    options = {"state": str(tmp_path), "socket": str(tmp_path / "none"), "key": "00" * 32, "dialect": "dweb"}
+    told = json.dumps(options | {"mountpoint": str(tmp_path)}) + "\n"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "mountd.worker"],
+        cwd=Path(__file__).resolve().parents[2],
+        input=told.encode(),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    os.close(writing)
+    assert done.returncode == 1
+    assert b"mount failed: why=no engine answers" in done.stderr
+    assert b"BrokenPipe" not in done.stderr
