@@ -14,8 +14,9 @@ def tune(*, lists: bool) -> None:
     """Let threads take turns quickly and keep one heap for all of them; to be called before there are any.
 
     A process that `lists` directories searches for cycles seldom. An engine does not: it runs for months, and what is
-    in a cycle may be large. Each further heap would hold memory of its own; only glibc can be told so, and not to give back at once what
-    the next blocks need: a page that is taken anew costs a microsecond, in a virtual machine several.
+    in a cycle may be large. Each further heap would hold memory of its own; only glibc can be told so, and also not to
+    give back at once what the next blocks need: a page that is taken anew costs a microsecond or, in a virtual machine,
+    several.
     """
     gc.freeze()  # what the modules brought with them stays
     if lists:
