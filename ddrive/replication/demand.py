@@ -75,9 +75,10 @@ class DemandTable:
             self.far += end > REGION_BLOCKS
             if end - start == 1:
                 self._singles.setdefault(start, []).append(wish)
-                self._waiting[level][start] = wish
             else:
                 self._ranges[level].append(wish)
+        if end - start == 1:
+            self._waiting[level][start] = wish  # again, too: it may have come without being kept
         wish.count += 1
         return wish
 

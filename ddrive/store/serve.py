@@ -61,6 +61,7 @@ class _Served:
         self._wishes: dict[int, Callable[[], None]] = {}
         self._wanted: dict[int, tuple[int, int]] = {}  # the blocks of those wishes that are for blocks
         self._passed = Passing()  # blocks that there is no room for, not told yet
+        self._passed_by: dict[int, None] = {}  # their numbers, and those of which there were too many
         self._disputed: dict[int, int] = {}
         self._unsubscribe = [feed.subscribe(self), store.session(feed).watch_peers(self._look_at_peers)]
         self._unsubscribe.append(feed.watch_passing(self._pass_on))
@@ -95,6 +96,7 @@ class _Served:
         lengths = [end - start for start, end in self._wanted.values() if start <= index < end]
         if lengths:
             self._passed.add(index, block if min(lengths) <= AHEAD_BLOCKS else b"")
+            self._passed_by[index] = None
             self._queue()
 
     def _look_at_peers(self) -> None:
@@ -121,7 +123,9 @@ class _Served:
         params = self.facts()
         params["handle"] = self.handle
         params["nodes"] = self._nodes
-        params["passed"] = list(self._passed.take_all().items())
+        blocks = self._passed.take_all()
+        params["passed"] = [(index, blocks.get(index, b"")) for index in self._passed_by]
+        self._passed_by.clear()
         if self._all:
             params["runs"] = self.feed.runs(0, self.feed.length)
         else:

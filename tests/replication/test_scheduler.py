@@ -400,6 +400,18 @@ def test_a_cleared_block_is_asked_again_while_a_wish_covers_it():
     assert bench.asked(peer) == [0, 1, 2, 3, 2]
 
 
+def test_a_block_that_came_and_was_not_kept_is_asked_for_again_when_it_is_wished_anew():
+    bench = Bench(Local(10))
+    peer = bench.join((0, 10))
+    first = bench.want(5)
+    bench.run(bench.scheduler.answered(peer, {BlockIndex(5): 10}, bench.now))
+    assert bench.asked(peer) == [5]
+    assert bench.want(5) is first
+    assert bench.asked(peer) == [5, 5]
+    bench.want(5)
+    assert bench.asked(peer) == [5, 5]
+
+
 def test_data_that_was_not_asked_for_is_not_expected():
     bench = Bench(Local(10))
     peer, other = bench.join((0, 10)), bench.join()

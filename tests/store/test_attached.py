@@ -141,12 +141,12 @@ async def remote(directory: Path, world: World) -> AsyncIterator[tuple[Feed, tri
         feed = await store.open_feed(name="theirs")
         await feed.append(BLOCKS)
         scope = trio.CancelScope()
-        world.nursery.start_soon(_link, store, world.store, scope)
+        world.nursery.start_soon(link, store, world.store, scope)
         yield feed, scope
         scope.cancel()
 
 
-async def _link(theirs: OwnedStore, ours: OwnedStore, scope: trio.CancelScope) -> None:
+async def link(theirs: OwnedStore, ours: OwnedStore, scope: trio.CancelScope) -> None:
     left, right = memory_stream_pair()
     with scope:
         async with trio.open_nursery() as nursery:
@@ -618,7 +618,7 @@ async def test_reading_goes_on_with_the_next_engine(tmp_path: Path) -> None:
         async with open_store(tmp_path / "peer", DWEB) as store:
             await store.open_feed(name="theirs")
             scope = trio.CancelScope()
-            at.nursery.start_soon(_link, store, at.store, scope)
+            at.nursery.start_soon(link, store, at.store, scope)
             await until(lambda: got == [BLOCKS[7]])
             scope.cancel()
 
