@@ -247,6 +247,11 @@ class Bitfield:
         self._dirty.clear()
         return pages
 
+    def held_still(self, pages: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+        """Yield pages of `take_dirty` without the blocks that were cleared since."""
+        for number, page in pages:
+            yield number, (_bits(page[:DATA_BYTES]) & self._data[number]).tobytes() + page[DATA_BYTES:]
+
     def mark_dirty(self, numbers: Iterable[int]) -> None:
         """Regard pages as not written, after writing them failed."""
         self._dirty.update(number for number in numbers if number in self._data)

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator
 from logging import getLogger
 from struct import Struct
 
+from bitarray import bitarray
+
 from ddrive.errors import CorruptStorage
-from ddrive.feed.bitfield import OLD_PAGE_BYTES, PAGE_BYTES
+from ddrive.feed.bitfield import BLOCKS_PER_PAGE, OLD_PAGE_BYTES, PAGE_BYTES
 from ddrive.feed.hashing import HASH_BYTES, Buffer
 from ddrive.feed.merkle import MAX_BYTES, NODE_BYTES
 from ddrive.feed.storage import BITFIELD, DATA, SIGNATURES, TREE, Directory, Storage
@@ -219,6 +221,19 @@ class FeedFiles:
         """Store whole pages of the bitfield."""
         for number, page in pages:
             self._bitfield.write(HEADER_BYTES + number * self.page_bytes, page)
+
+    def drop_bits(self, start: int, end: int) -> None:
+        """Take the bits of the blocks `start` up to `end` off the disk, and nothing else of their pages."""
+        for number in range(start // BLOCKS_PER_PAGE, -(-end // BLOCKS_PER_PAGE)):
+            first = number * BLOCKS_PER_PAGE
+            low, high = max(start - first, 0), min(end - first, BLOCKS_PER_PAGE)
+            place = HEADER_BYTES + number * self.page_bytes + low // 8
+            bits = bitarray(endian="big")
+            bits.frombytes(self._bitfield.read(place, -(-high // 8) - low // 8))
+            skipped = low - low % 8
+            if bits.find(1, low - skipped, high - skipped) >= 0:
+                bits[low - skipped : high - skipped] = 0
+                self._bitfield.write(place, bits.tobytes())
 
     # -- all files
 

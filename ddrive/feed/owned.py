@@ -334,7 +334,7 @@ class OwnedFeed(StoredFeed):
 
     def end_flush(self, pages: list[tuple[int, bytes]]) -> None:
         """Write the pages that `begin_flush` returned."""
-        self._files.write_pages(pages)
+        self._files.write_pages(self._bits.held_still(pages))
 
     def cancel_flush(self, pages: list[tuple[int, bytes]]) -> None:
         """Take back `begin_flush`, because the files could not be made durable."""

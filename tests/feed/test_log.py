@@ -305,6 +305,23 @@ def test_cleared_blocks_are_gone_provable_and_fetched_again(directory):
     target.close()
 
 
+def test_whoever_is_killed_after_clearing_does_not_say_that_it_is_held(tmp_path):
+    source, target = writer(BLOCKS), reader(FileDirectory(tmp_path / "feed"))
+    copy(source, target, range(9))
+    target.sync()
+    copy(source, target, range(9, 13))
+    pages = target.begin_flush()  # which ends after something was cleared
+    assert target.clear(2, 4) == [(2, 4)]
+    target.end_flush(pages)
+    assert target.clear(5, 11) == [(5, 11)]
+    shutil.copytree(tmp_path / "feed", tmp_path / "left")  # as a kill leaves it
+    left = FeedLog.open(FileDirectory(tmp_path / "left"))
+    assert left.runs(0, 13) == [(0, 2), (4, 5), (11, 13)]
+    assert left.audit() == (5, [])
+    left.close()
+    target.close()
+
+
 def test_cleared_space_is_freed_even_block_by_block(tmp_path):
     log = writer([bytes([index]) * 1000 for index in range(1, 200)], FileDirectory(tmp_path))
     log.sync()
