@@ -118,6 +118,7 @@ class Committer:
         """Commit all that is sealed, for `limit_s` seconds at most; tell whether nothing is left."""
         with trio.move_on_after(limit_s, shield=True):
             try:
+                self._staged.seal_late()
                 self._staged.include_all()
                 while self._staged.pending:  # one state of a file after the other
                     await self.commit()
@@ -181,6 +182,7 @@ class Committer:
     async def commit(self) -> None:
         """Store everything that waits now. Raises: what storing raises; then all of it waits still."""
         failure: Exception | None = None
+        self._staged.seal_late()
         try:
             await self._append_waiting()
         except (DriveError, OSError) as problem:  # what has no content to append can be stored all the same

@@ -49,6 +49,7 @@ class Pending:
         self.on_stale: Callable[[str], None] = lambda path: None  # what is known of a path may be wrong
         self._entries: dict[str, dict[str, Entry]] = {}  # directory → name → entry
         self._due: dict[str, Entry] = {}
+        self._late: dict[Node, None] = {}  # could not be sealed when they were closed
         self._due_bytes = 0
         self._move: tuple[str, str] | None = None  # from where to where the drive moves a directory now
         self._retired = 0  # grows when entries go: what the drive was asked before may lack them

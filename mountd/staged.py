@@ -222,6 +222,13 @@ class StagedDrive(Pending):
             else:
                 node.edit(path)
 
+    def seal_late(self) -> None:
+        """Let those files count that found no room for that when they were closed, as far as there is some now."""
+        for node in [node for node in self._late if not node.writers]:
+            with suppress(OSError):
+                self.seal(node)
+                del self._late[node]
+
     @contextmanager
     def moving(self, old: str, new: str) -> Iterator[None]:
         """While the drive moves a directory, let nothing be below `old` that could not be at `new`.
@@ -280,10 +287,12 @@ class StagedDrive(Pending):
             self.spool.journal.done([each.serial for each in former])
 
     def released(self, node: Node) -> None:
-        """A file that could write was closed. Raises: OSError, when it could not be sealed."""
+        """A file that could write was closed. Raises: OSError, when it could not be sealed: `seal_late` tries again."""
         node.writers -= 1
         if not node.writers and node.path is not None:
+            self._late[node] = None
             self.seal(node)
+            del self._late[node]
             if (entry := self._entry(node.path)) is not None:
                 self._retire(entry)
 

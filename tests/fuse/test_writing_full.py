@@ -170,3 +170,24 @@ def about(path: Path) -> tuple[object, ...]:
     times = found.st_mtime_ns, found.st_ctime_ns
     names = {name: os.getxattr(path, name) for name in os.listxattr(path)}
     return found.st_mode, found.st_uid, found.st_gid, found.st_size, times, names, path.read_bytes()
+
+
+def test_what_found_no_room_when_it_was_closed_is_stored_when_there_is_some(small_disk: Path) -> None:
+    with writable_mount(small_disk) as mount:
+        filler = mount.program.state / "filler"
+        paths = [mount.path / name for name in ("next", "last")]
+        for path in paths:
+            file = path.open("wb", buffering=0)
+            os.setxattr(file.fileno(), "user.large", bytes(60_000))
+            fill(filler, keep=32 * 1024)
+            file.write(b"late")
+            with pytest.raises(OSError, match="No space"):
+                file.close()
+            assert path.read_bytes() == b"late"
+            filler.unlink()
+            if path.name == "next":
+                (mount.path / "other").touch()  # what is stored next takes it along
+                until(lambda: mount.program.run("cat", mount.key, "next").out == b"late")
+        mount.remount()
+        assert [path.read_bytes() for path in paths] == [b"late", b"late"]
+        assert all(os.getxattr(path, "user.large") == bytes(60_000) for path in paths)
