@@ -10,8 +10,8 @@ from ddrive.feed import Feed
 
 WINDOW_MIN_BYTES = 128 * 1024  # one read of the kernel
 WINDOW_MAX_BYTES = 4 * 1024 * 1024  # hides 50 ms of round trip at 80 MB/s
-LOAD_BYTES = 2 * 1024 * 1024  # of held blocks, read from disk and checked ahead of the reader
-LOAD_STEP_BYTES = 512 * 1024  # loaded at a time
+LOAD_BYTES = 3 * 1024 * 1024  # of held blocks, read from disk and checked ahead of the reader
+LOAD_STEP_BYTES = 1024 * 1024  # loaded at a time: what the kernel asks for at a time, so that nothing has to be joined
 _REORDERED_BYTES = 512 * 1024  # reads of the kernel's own read-ahead may overtake each other by that much
 
 
@@ -68,7 +68,7 @@ class ReadAhead:
 
     def _load_from(self, block: int, bytes_wanted: int) -> None:
         """Have held blocks behind the next `bytes_wanted` bytes read from disk."""
-        size = bytes_wanted + min(LOAD_BYTES, self._run_bytes)
+        size = bytes_wanted + min(LOAD_BYTES, self._run_bytes) // LOAD_STEP_BYTES * LOAD_STEP_BYTES
         if self.blocks_to(block, size - LOAD_STEP_BYTES) < self._loaded:
             return
         start, end = max(self._loaded, self.blocks_to(block, bytes_wanted)), self.blocks_to(block, size)

@@ -17,7 +17,8 @@ from ddrive.feed.storage import Storage
 from ddrive.ids import Node
 
 LARGE_BYTES = 16 * 1024  # of a block on average: from here on checking it takes longer than handing it to a thread
-JOB_BLOCKS = 8  # read by one thread in one go: a hand-over costs about as much as hashing one block
+JOB_BLOCKS = 16  # read by one thread in one go: a hand-over costs as much as hashing some
+JOB_BYTES = 1024 * 1024  # the same, where blocks are large: what the kernel asks a mount for at a time
 JOBS_AHEAD = 3  # of who reads in order: one is waited for, the others keep two threads busy
 MAX_AHEAD_BYTES = 8 * 1024 * 1024  # of one feed, read and not yet taken
 BEHIND_BYTES = 4 * 1024 * 1024  # dropped once more with each job: the kernel only drops whole pages, of up to 2 MiB

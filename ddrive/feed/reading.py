@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ddrive.errors import Closed, DriveError, NotHeld
 from ddrive.feed import flat, merkle
-from ddrive.feed.ahead import JOB_BLOCKS, MAX_AHEAD_BYTES, LoadAhead
+from ddrive.feed.ahead import JOB_BLOCKS, JOB_BYTES, MAX_AHEAD_BYTES, LoadAhead
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import leaf_hash, leaf_hashes
 from ddrive.feed.layout import HIGH_NODE, FeedFiles
@@ -157,9 +157,10 @@ class StoredFeed:
         ahead = self._ahead
         if ahead is None or self.closed:
             return
+        together = max(1, min(JOB_BLOCKS, JOB_BYTES * self.length // max(1, self.byte_length)))
         for first, last in self._bits.runs(start, min(end, self.length)):
-            for low in range(first, last, JOB_BLOCKS):
-                unread = range(low, min(last, low + JOB_BLOCKS))
+            for low in range(first, last, together):
+                unread = range(low, min(last, low + together))
                 wanted = [index for index in unread if not (ahead.has(index) or self._settled(index, index + 1))]
                 leaves = [leaf for index in wanted if (leaf := self._node(2 * index)) is not None]
                 offset = self.byte_offset(wanted[0]) if wanted else None
