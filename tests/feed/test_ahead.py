@@ -8,7 +8,7 @@ import pytest
 
 from ddrive.errors import CorruptStorage, NotHeld
 from ddrive.feed import FeedLog, FeedView, FileDirectory
-from ddrive.feed.ahead import MAX_AHEAD_BYTES
+from ddrive.feed.ahead import JOB_BYTES, MAX_AHEAD_BYTES
 from ddrive.feed.storage import FileStorage
 from tests.feed.samples import copy, main_blocks, reader, writer
 
@@ -130,7 +130,8 @@ def test_a_view_without_threads_loads_nothing_ahead(tmp_path):
 
 def test_neighbours_that_are_too_large_together_are_not_loaded(tmp_path):
     blocks = [bytes([number]) * (MAX_AHEAD_BYTES // 4 + 1) for number in range(4)]
-    owner = writer(blocks, FileDirectory(tmp_path / "feed"))
+    small = [b"."] * 1000  # most are, so that many are read in one go
+    owner = writer([*blocks, *small], FileDirectory(tmp_path / "feed"))
     pool = NoExecutor()
     view = view_of(owner, tmp_path / "feed", pool)
     view.load_ahead(0, 4)
@@ -138,6 +139,16 @@ def test_neighbours_that_are_too_large_together_are_not_loaded(tmp_path):
     assert [view.block(index) for index in range(4)] == blocks
     view.load_ahead(0, 3)
     assert pool.submitted == 1
+    view.close()
+
+
+def test_large_blocks_are_loaded_one_by_one(tmp_path):
+    blocks = [bytes([number]) * (JOB_BYTES // 2 + 1) for number in range(4)]
+    owner = writer(blocks, FileDirectory(tmp_path / "feed"))
+    pool = NoExecutor()
+    view = view_of(owner, tmp_path / "feed", pool)
+    view.load_ahead(0, 4)
+    assert pool.submitted == 4
     view.close()
 
 
