@@ -110,7 +110,7 @@ class Committer:
                 self._move_ended()
 
     def _move_ended(self) -> None:
-        """Take note that all changes are where they belong. Raises: OSError, of the journal."""
+        """Take note that all changes are where they belong."""
         self._staged.spool.move = None
         self._staged.spool.journal.moved()
 
@@ -161,12 +161,8 @@ class Committer:
             except (DriveError, OSError):
                 self._move_ended()
                 raise
-            try:
-                staged.moved(old, new)
-                self._move_ended()
-            except OSError as problem:  # the next worker will find out, as after a kill
-                spool.move = None  # all is known here
-                log.warning("a move is not recorded: from=%s to=%s why=%s", old, new, problem)
+            staged.moved(old, new)
+            self._move_ended()
             return staged.waits_below(new)
 
     @staticmethod

@@ -10,6 +10,7 @@ before the last `SYNCED` count, which is written when the data before it is on t
 import logging
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +71,7 @@ class Journal:
         """`owner` says whose changes these are, in what `replay` gives back. Appends to what is there."""
         self._path = path
         self._owner = owner
+        self._owed: list[list[Any]] = []  # what has to be recorded before anything else
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._file).st_size
         if not self._size:
@@ -103,18 +105,27 @@ class Journal:
         """Record that a directory is about to be moved in the drive. Raises: OSError."""
         self._append([MOVING, *move])
 
+    def moved_along(self, changes: list[Change], done: list[int]) -> None:
+        """Record that `changes`, which moved with a directory, take the place of those `done`; room as for `moved`."""
+        self._owe([CHANGED, changes], [DONE, done])
+
     def moved(self) -> None:
-        """Record that the changes are where they belong, whether the directory was moved or not. Raises: OSError."""
-        self._append([MOVED])
+        """Record that the changes are where they belong, whether the directory was moved or not.
+
+        Where there is no room for that, nothing else is recorded before it: what is at the old place by then would be
+        taken for what was moved.
+        """
+        self._owe([MOVED])
 
     def synced(self) -> None:
         """Record that the data of all changes so far is on the platter. Raises: OSError."""
-        self._append([SYNCED])
+        self._add([SYNCED])  # of what is recorded: what is owed comes later
 
     def restart(self) -> None:
         """Begin anew: no change so far counts any more. Raises: OSError."""
         os.ftruncate(self._file, 0)
         self._size = 0
+        self._owed.clear()
         self._begin()
 
     def rewrite(self, changes: list[Change], end: int) -> None:
@@ -132,7 +143,7 @@ class Journal:
             fresh.unlink(missing_ok=True)
             raise
         os.close(self._file)
-        self._file, self._size = journal._file, journal._size
+        self._file, self._size, self._owed = journal._file, journal._size, []
 
     def _anew(self, fresh: Path, changes: list[Change], later: bytes) -> "Journal":
         """Return a journal with these changes and records in the place of this one. Raises: OSError."""
@@ -165,9 +176,23 @@ class Journal:
             self._begin()
 
     def _begin(self) -> None:
-        self._append([BEGUN, {"format": FORMAT, "boot": _boot_id()} | self._owner])
+        self._add([BEGUN, {"format": FORMAT, "boot": _boot_id()} | self._owner])
 
     def _append(self, record: list[Any]) -> None:
+        self._pay()
+        self._add(record)
+
+    def _owe(self, *records: list[Any]) -> None:
+        self._owed += records
+        with suppress(OSError):
+            self._pay()
+
+    def _pay(self) -> None:
+        while self._owed:
+            self._add(self._owed[0])
+            del self._owed[0]
+
+    def _add(self, record: list[Any]) -> None:
         if not self._size and record[0] != BEGUN:
             self._begin()  # a restart found no room for it
         body: bytes = msgpack.packb(record, unicode_errors="surrogateescape")

@@ -254,10 +254,7 @@ class StagedDrive(Pending):
         return any((entry.sealed or entry.committing) and _is_below(entry.path, directory) for entry in self._all())
 
     def moved(self, old: str, new: str) -> None:
-        """The drive has moved a directory: let what is not committed move along.
-
-        Raises: OSError when that could not be recorded; it has moved all the same.
-        """
+        """The drive has moved a directory: let what is not committed move along."""
         former: list[Sealed] = []
         records: list[Sealed] = []
 
@@ -283,8 +280,7 @@ class StagedDrive(Pending):
             if is_due:
                 self._wait(fresh)
         if records:
-            self.spool.journal.changed([each.record() for each in records])
-            self.spool.journal.done([each.serial for each in former])
+            self.spool.journal.moved_along([each.record() for each in records], [each.serial for each in former])
 
     def released(self, node: Node) -> None:
         """A file that could write was closed. Raises: OSError, when it could not be sealed: `seal_late` tries again."""

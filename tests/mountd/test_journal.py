@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mountd import journal as journals
-from mountd.journal import Attempt, Journal, replay
+from mountd.journal import Attempt, Journal, Move, replay
 
 OWNER = {"key": "00", "dialect": "dweb"}
 
@@ -125,6 +125,28 @@ def test_one_that_could_not_begin_anew_begins_with_the_next_record(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["j"]
     journal.changed([[3, "/c"]])
     assert serials(tmp_path / "j") == [3]
+
+
+def test_that_a_directory_was_moved_is_recorded_before_anything_else(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    journal.changed([[1, "/old/a"]])
+    journal.moving(Move("/old", "/new", 7))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.size, limits[1]))
+    try:
+        journal.moved_along([[2, "/new/a"]], [1])
+        journal.moved()
+        with pytest.raises(OSError, match="too large"):
+            journal.changed([[3, "/old/b"]])
+        found, _ = replay(tmp_path / "j")
+        assert found is not None
+        assert (found.changes, found.move) == ([[1, "/old/a"]], Move("/old", "/new", 7))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    journal.changed([[4, "/old/c"]])
+    found, _ = replay(tmp_path / "j")
+    assert found is not None
+    assert (found.changes, found.move) == ([[2, "/new/a"], [4, "/old/c"]], None)
 
 
 def test_what_is_no_journal_tells_nothing(tmp_path: Path) -> None:

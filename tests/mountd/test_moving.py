@@ -51,13 +51,13 @@ async def test_a_worker_dies_while_a_directory_moves(
     with monkeypatch.context() as patch:
         patch.setattr(it.drive, "rename", killed)
         ends: list[int] = []
-        append = it.spool.journal._append
+        add = it.spool.journal._add
 
         def noted(record: list[object]) -> None:
-            append(record)
+            add(record)
             ends.append(it.spool.journal.size)
 
-        patch.setattr(it.spool.journal, "_append", noted)
+        patch.setattr(it.spool.journal, "_add", noted)
         with contextlib.suppress(Killed):
             async with it.committer.alone():
                 await it.committer.move("/d", "/new/e")
