@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Slots:
         self._end = 0  # all slots from here on were never used
         self._done: list[int] = []  # unused, but named by a change of which the disk may not know that it is done
         self._superseded: list[int] = []  # unused, but named by a change that a newer one replaced
+        self._leaving: set[int] = set()  # of both, those that are free when the sync that is under way has ended
 
     def __len__(self) -> int:
         return len(self._users)
@@ -85,18 +87,27 @@ class Slots:
         """As `drop`, of a change that a newer one replaced: free when all is synced."""
         self.drop(slots, into=self._superseded)
 
-    def waiting(self, *, all_data: bool) -> list[int]:
-        """Return the slots that a sync that begins now will free, and wait no more for another."""
-        waiting, self._done = self._done, []
-        if all_data:
-            waiting += self._superseded
-            self._superseded = []
-        return waiting
+    @contextmanager
+    def leaving(self, *, all_data: bool) -> Iterator[None]:
+        """Make those free that wait now for a sync, when it has ended, which is when the context does.
 
-    def freed(self, slots: Iterable[int]) -> None:
-        """Make slots from `waiting` free: the sync has ended."""
-        for slot in slots:
-            heapq.heappush(self._free, slot)
+        If that ends with an error they wait for another one.
+        """
+        done, self._done = self._done, []
+        superseded: list[int] = []
+        if all_data:
+            superseded, self._superseded = self._superseded, []
+        self._leaving.update(done, superseded)
+        try:
+            yield
+            for slot in (*done, *superseded):
+                heapq.heappush(self._free, slot)
+        except BaseException:
+            self._done += done
+            self._superseded += superseded
+            raise
+        finally:
+            self._leaving.difference_update(done, superseded)
 
     def seal_gaps(self) -> None:
         """Make the slots below the end that nobody uses free, after `hold` of those that are used."""
@@ -104,7 +115,8 @@ class Slots:
 
     def shorten(self) -> int:
         """Leave out free slots at the end; return how many slots the file needs."""
-        end = 1 + max((max(some) for some in (self._users, self._done, self._superseded) if some), default=-1)
+        named = (self._users, self._done, self._superseded, self._leaving)
+        end = 1 + max((max(some) for some in named if some), default=-1)
         if end < self._end:
             self._free = [slot for slot in self._free if slot < end]
             heapq.heapify(self._free)
@@ -164,9 +176,8 @@ class Spool:
         async with self._syncing:
             await trio.to_thread.run_sync(os.fdatasync, self._data)
             self.journal.synced()
-            waiting = self.slots.waiting(all_data=True)
-            await trio.to_thread.run_sync(self.journal.sync)
-            self.slots.freed(waiting)
+            with self.slots.leaving(all_data=True):
+                await trio.to_thread.run_sync(self.journal.sync)
             if give_back:
                 self._shorten()
 
@@ -177,26 +188,22 @@ class Spool:
         """
         if empty:
             self.journal.restart()
-            waiting = self.slots.waiting(all_data=True)
         elif self.journal.size > RESTART_BYTES or self.slots.superseded > SUPERSEDED_MAX:
             await self._rewrite(changes)
             return
-        else:
-            waiting = self.slots.waiting(all_data=False)
-        async with self._syncing:
-            await trio.to_thread.run_sync(self.journal.sync)
-            self.slots.freed(waiting)
-            self._shorten()
+        with self.slots.leaving(all_data=empty):
+            async with self._syncing:
+                await trio.to_thread.run_sync(self.journal.sync)
+        self._shorten()
 
     async def _rewrite(self, changes: Callable[[], list[Change]]) -> None:
         """Begin the journal anew with `changes` and what is recorded until their data is on the platter."""
         async with self._syncing:
             before, counting = self.journal.size, changes()
-            waiting = self.slots.waiting(all_data=True)
-            await trio.to_thread.run_sync(os.fdatasync, self._data)
-            self.journal.rewrite(counting, before)
-            await trio.to_thread.run_sync(self.journal.sync)
-            self.slots.freed(waiting)
+            with self.slots.leaving(all_data=True):
+                await trio.to_thread.run_sync(os.fdatasync, self._data)
+                self.journal.rewrite(counting, before)
+                await trio.to_thread.run_sync(self.journal.sync)
 
     def _shorten(self) -> None:
         os.ftruncate(self._data, self.slots.shorten() * CHUNK_BYTES)

@@ -110,13 +110,36 @@ def test_slots_that_a_record_names_wait_until_the_disk_knows_better() -> None:
     slots.drop_superseded([second])
     slots.drop_done([third])
     assert slots.take() == 3
-    waiting = slots.waiting(all_data=False)
-    assert waiting == [third]
-    assert slots.take() == 4
-    slots.freed(waiting)
+    with slots.leaving(all_data=False):
+        assert slots.take() == 4
     assert slots.take() == third
-    slots.freed(slots.waiting(all_data=True))
+    with slots.leaving(all_data=True):
+        assert slots.take() == 5
     assert slots.take() == second
+
+
+def test_slots_of_a_sync_that_failed_wait_for_another() -> None:
+    slots = Slots()
+    first, second = slots.take(), slots.take()
+    slots.drop_done([first])
+    slots.drop_superseded([second])
+    with pytest.raises(OSError, match="full"), slots.leaving(all_data=True):
+        raise OSError("the disk is full")
+    assert slots.take() == 2
+    with slots.leaving(all_data=True):
+        pass
+    assert [slots.take(), slots.take()] == [first, second]
+
+
+def test_slots_that_leave_while_the_file_is_shortened_are_given_out_once() -> None:
+    slots = Slots()
+    kept, done, superseded = slots.take(), slots.take(), slots.take()
+    slots.drop_done([done])
+    slots.drop_superseded([superseded])
+    with slots.leaving(all_data=True):
+        assert slots.shorten() == 3  # the disk may still count on them
+    taken = [slots.take() for _ in range(5)]
+    assert len({kept, *taken}) == 6
 
 
 async def test_nothing_is_left_on_the_disk_when_nothing_counts(tmp_path: Path) -> None:
