@@ -138,12 +138,17 @@ class Draft(Content):
 
     async def write(self, offset: int, data: bytes) -> None:
         """Put `data` at `offset`. Raises: OSError, ENOSPC above all, what reading the base raises."""
-        end = offset + len(data)
-        if offset > self.size:
+        end, former = offset + len(data), self.size
+        if offset > former:
             await self.truncate(offset)
-        while chunks := [chunk for chunk in self._partly(offset, end) if self.chunks.get(chunk) not in self._own]:
-            await self._prepare(chunks[0])  # while one is read, a seal may take the other away again
-        self._write(offset, memoryview(data))
+        try:
+            while chunks := [chunk for chunk in self._partly(offset, end) if self.chunks.get(chunk) not in self._own]:
+                await self._prepare(chunks[0])  # while one is read, a seal may take the other away again
+            self._write(offset, memoryview(data))
+        except BaseException:
+            if self.size == offset > former:  # still
+                await self.truncate(former)
+            raise
         self.size = max(self.size, end)
         self.is_dirty = True
 

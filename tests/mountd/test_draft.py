@@ -22,6 +22,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("write"), positions, st.one_of(st.sampled_from(EDGES[1:]), st.integers(1, SIZE_MAX))),
         st.tuples(st.just("truncate"), positions),
+        st.tuples(st.just("full"), positions, st.integers(1, SIZE_MAX), st.integers(0, 3)),
         st.tuples(st.just("seal")),
         st.tuples(st.just("commit")),
         st.tuples(st.just("restart")),
@@ -51,6 +52,26 @@ class Author:
         return Reader(self.drive, path, stat)
 
 
+async def fits(spool: Spool, draft: Draft, offset: int, data: bytes, room: int) -> bool:
+    """Write while the disk has room for `room` pieces and a half; tell whether that was enough."""
+    write = spool.write
+
+    def limited(place: int, piece: bytes) -> None:
+        nonlocal room
+        room -= 1
+        write(place, piece if room >= 0 else piece[: len(piece) // 2])
+        if room < 0:
+            raise OSError(28, "full")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(spool, "write", limited)
+        try:
+            await draft.write(offset, data)
+        except OSError:
+            return False
+    return True
+
+
 def pattern(size: int, salt: int) -> bytes:
     """Return bytes that are never zero and differ from step to step."""
     return bytes((salt * 37 + number) % 255 + 1 for number in range(256)) * (size // 256 + 1)
@@ -75,6 +96,20 @@ async def test_it_is_what_plain_bytes_would_be(spool: Spool, base_size: int, ste
             await draft.truncate(numbers[0])
             del expected[numbers[0] :]
             expected += bytes(numbers[0] - len(expected))
+        elif kind == "full":
+            offset, size, room = numbers
+            data = pattern(size, salt)[:size]
+            former, span = bytes(expected), expected[offset : offset + size]
+            if await fits(spool, draft, offset, data, room):
+                expected[len(expected) : offset] = bytes(max(0, offset - len(expected)))
+                expected[offset : offset + size] = data
+            else:  # nothing else may have changed; of what was written there, some bytes
+                expected = bytearray(await draft.read(0, SIZE_MAX * 2))
+                assert len(expected) == len(former)
+                assert (expected[:offset], expected[offset + size :]) == (former[:offset], former[offset + size :])
+                assert all(
+                    new in (old, wanted) for new, old, wanted in zip(expected[offset:], span, data, strict=False)
+                )
         elif kind == "seal" or (kind == "restart" and draft.is_dirty):
             content = draft.seal()
             content.users = 1
