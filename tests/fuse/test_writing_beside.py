@@ -57,6 +57,7 @@ def test_each_mount_has_its_own_changes_when_all_workers_were_killed(tmp_path: P
             assert not (one.path / f"gone{number}").exists()
         wanted = {f"new{number}": b"%d" % number * 1000 + b"more" for number in range(len(mounts))}
         for one in mounts:
+            until(lambda one=one: sorted(os.listdir(one.path)) == sorted(wanted))  # type: ignore[misc]
             until(lambda one=one: contents(one.path) == wanted)  # type: ignore[misc]
         mount.remount()
         assert contents(mount.path) == wanted
