@@ -17,7 +17,7 @@ from ddrive.drive.mounts import OwnDrive
 from ddrive.drive.reader import Extent
 from ddrive.drive.stat import Stat, decode_stat, encode_stat
 from ddrive.drive.writer import located
-from ddrive.errors import DriveError, LengthChanged
+from ddrive.errors import DriveError, LengthChanged, NotADirectory, NotFound
 from ddrive.feed import Feed
 from ddrive.trie import Delete, Put, Trie
 from mountd.draft import Content
@@ -96,6 +96,10 @@ class Committer:
                     break
         spool.attempts = []
         await self._resolve_move()
+        for path, directory in self._staged.new_directories():
+            with suppress(NotFound, NotADirectory):  # it is not new, if an older state of it was stored before the kill
+                stored = await self._staged.drive.lstat(path)
+                directory.origin = (path, stored) if stored.is_dir else None
 
     async def _resolve_move(self) -> None:
         """Let what waits move along with a directory of which nobody said whether it was moved, if it was.

@@ -172,6 +172,11 @@ class Pending:
                 if entry.node is not None:
                     entry.node.origin = None
 
+    def new_directories(self) -> list[tuple[str, Node]]:
+        """Return the directories, with their paths, of which the drive is not known to have anything."""
+        nodes = [(entry.path, entry.node) for entry in self._all() if entry.node is not None]
+        return [(path, node) for path, node in nodes if node.origin is None and node.stat.is_dir]
+
     def give_back(self, entries: Entries) -> None:
         """Let entries from `take` wait again: they were not committed."""
         for entry in entries:

@@ -86,6 +86,27 @@ async def test_a_worker_that_dies_before_it_says_what_it_has_stored(
     assert (await it.read("/a"), await it.read("/b")) == (b"second", b"first")
 
 
+async def test_a_directory_that_changed_while_it_was_stored_shows_all_after_a_kill(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = Stat(DIRECTORY_MODE, mtime_ms=1, ctime_ms=1)
+    it.staged.add("/d", directory)
+    await it.write("/d/old", b"old")
+
+    def die(serials: list[int]) -> None:
+        it.staged.touch("/d", directory, 5)  # programs go on meanwhile
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(it.spool.journal, "done", die)
+    with pytest.raises(KeyboardInterrupt):
+        await it.committer.commit()
+    await it.write("/d/new", b"new")
+    await it.die()
+    assert [entry.name for entry in await it.staged.list("/d")] == ["new", "old"]
+    await it.committer.commit()
+    assert [entry.name for entry in await it.drive.list("/d")] == ["new", "old"]
+
+
 async def test_a_worker_that_dies_before_it_has_stored_anything(it: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
     await it.write("/a", b"first")
     await it.committer.commit()
