@@ -1,15 +1,11 @@
 """Links come back after outages of which nobody tells the engines: a router that restarts, a peer that sleeps."""
 
-import os
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cli.test_discovery import seeded, shown, until
 from tests.support.hosts import Host, routed
-from tests.support.program import Program, program
+from tests.support.program import Program, program, stopped
 
 RESTART_S = 30.0  # of a router
 SLEEP_S = 60.0
@@ -19,16 +15,6 @@ def is_linked(engine: Program, other: Host) -> bool:
     """Tell whether the peer that was dialled on a host is connected."""
     found: list[dict[str, object]] = engine.ask("peer", "ls")
     return any(peer["connected"] and str(peer["address"]).startswith(f"{other.address}:") for peer in found)
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """Have a process stand still while the block runs."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_links_come_back_after_a_router_has_restarted_and_a_peer_has_slept(tmp_path: Path) -> None:

@@ -4,24 +4,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mountd.pending import GROUP_S
 from tests.support.memory_mount import until
-from tests.support.program import alive, kill
+from tests.support.program import alive, kill, stopped
 from tests.support.writing import WritableMount, writable_mount
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """Let a process stand still."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
