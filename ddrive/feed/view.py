@@ -47,7 +47,7 @@ class FeedView(StoredFeed):
         self._cleared: ClearedCount | None = None
         self._verified_at = _UNKNOWN  # the count at which the blocks that are verified were read
 
-    def ask(self, cleared: ClearedCount) -> None:
+    def ask(self, cleared: ClearedCount | None) -> None:
         """Let `cleared` tell from now on whether what was checked is still there; without it all is checked again."""
         if self._cleared is not None:
             self._cleared.close()

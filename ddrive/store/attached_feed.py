@@ -225,7 +225,7 @@ class AttachedFeed:
             if self.feed is None:
                 directory = FileDirectory(Path(facts["path"]), read_only=True)
                 view = FeedView(directory, PublicKey(facts["key"]), self._loader)
-                view.ask(ClearedCount(Path(facts["cleared"]), view.key))
+                view.ask(_count(facts, view.key))
                 view.writable, view.forked = facts["writable"], facts["forked"]
                 view.used = {}
                 feed = Feed(view)
@@ -235,7 +235,7 @@ class AttachedFeed:
                 self.feed = feed
             else:
                 view = _view(self.feed)
-                view.ask(ClearedCount(Path(facts["cleared"]), view.key))
+                view.ask(_count(facts, view.key))
                 _renew(self.feed, facts["length"], facts["runs"])
             self._peers = facts["peers"]
             self._set_ready(True)
@@ -297,6 +297,17 @@ def _renew(feed: Feed, length: int, runs: list[tuple[int, int]]) -> None:
     for start, end in runs:
         feed.report_stored(start, end)
     feed.report_nodes()
+
+
+def _count(facts: dict[str, Any], key: PublicKey) -> ClearedCount | None:
+    """Return what tells how often blocks were cleared; None, and all is checked at each read, where nothing does.
+
+    That is so when somebody has removed the file, and with an engine from before an upgrade.
+    """
+    try:
+        return ClearedCount(Path(facts["cleared"]), key)
+    except (KeyError, OSError):
+        return None
 
 
 def _view(feed: Feed) -> FeedView:

@@ -167,6 +167,21 @@ async def test_held_blocks_are_read_without_a_message(tmp_path: Path) -> None:
         assert at.engine.heard == []
 
 
+async def test_what_tells_of_cleared_blocks_may_be_missing(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        own = await at.store.open_feed(name="mine")
+        await own.append([bytes(65536)])
+        (at.store.path / "cleared").unlink()
+        view = await at.feed(key=own.key)
+        assert await view.get(0) == bytes(65536)
+        assert view.get_held_part(0, 0, 10) is None  # nothing tells whether it is still there
+        await at.restart()  # which makes it anew
+        await until(lambda: (at.store.path / "cleared").exists())
+        await view.refresh()
+        assert await view.get(0) == bytes(65536)
+        await until(lambda: view.get_held(0) is not None and view.get_held_part(0, 0, 10) == bytes(10))
+
+
 async def test_one_object_per_feed_by_key_and_name(tmp_path: Path) -> None:
     async with world(tmp_path) as at:
         first = await at.feed(name="mine")
