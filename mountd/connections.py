@@ -1,56 +1,34 @@
 """The kernel's connections to processes that serve mounts, by the control files it has for each.
 
+They lie in a file system of their own, which is not mounted everywhere; root can look into it all the same.
 Source: Documentation/filesystems/fuse.rst of Linux.
 """
 
-import logging
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
+from pathlib import PurePath
 
-import trio
+from mountd.mount_calls import new_mount
 
-CONTROL = "/sys/fs/fuse/connections"
-CHILD_LIMIT_S = 5.0
-
-log = logging.getLogger(__name__)
+CONTROL = PurePath("/sys/fs/fuse/connections")
 
 
-def connection(device: str) -> str:
-    """Return the directory with the control files of the mount that `device` (`0:40`, of mountinfo) is."""
-    return f"{CONTROL}/{device.partition(':')[2]}"
+def open_control(device: str, name: str) -> int:
+    """Return the descriptor of a control file, for writing, of the mount that is `device` (`0:40`, of mountinfo) now.
 
-
-async def abort(device: str) -> None:
-    """End a mount whose process is dead and cannot go: all that waits for it gets an error."""
-    await control({f"{connection(device)}/abort": 1})
-
-
-async def control(settings: Mapping[str, int]) -> None:
-    """Write numbers to control files, as far as we may."""
-    missed = {path: value for path, value in settings.items() if not _set(path, value)}
-    if missed and os.geteuid() == 0:
-        await _set_in_namespace(missed)
-
-
-def _set(path: str, value: int) -> bool:
+    It stays that mount's: when the mount has ended, the kernel may give its number to another, and writing here does
+    nothing. Raises: OSError where we may not.
+    """
+    path = PurePath(device.partition(":")[2], name)
+    with suppress(OSError):
+        return os.open(CONTROL / path, os.O_WRONLY)
+    root = new_mount("fusectl")
     try:
-        Path(path).write_text(str(value))
-    except OSError as problem:
-        log.debug("kernel control file left as it is: path=%s why=%s", path, problem)
-        return False
-    return True
+        return os.open(path, os.O_WRONLY, dir_fd=root)
+    finally:
+        os.close(root)
 
 
-async def _set_in_namespace(settings: Mapping[str, int]) -> None:
-    """Write where the control file system is not mounted: a child mounts it, for itself alone."""
-    steps = [f"mount -t fusectl fusectl {CONTROL}", *(f"echo {value} > {path}" for path, value in settings.items())]
-    command = ["unshare", "--mount", "sh", "-c", " && ".join(steps)]
-    with trio.move_on_after(CHILD_LIMIT_S):
-        try:
-            done = await trio.run_process(command, check=False, capture_stdout=True, capture_stderr=True, cwd="/")
-        except OSError as problem:
-            log.info("kernel control files left as they are: why=%s", problem)
-            return
-        if done.returncode:
-            log.info("kernel control files left as they are: why=%s", done.stderr.decode(errors="replace").strip())
+def write_control(descriptor: int, value: int) -> None:
+    """Set a control file. Raises: OSError."""
+    os.write(descriptor, b"%d" % value)

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pyfuse3
@@ -16,7 +17,7 @@ import trio
 from ddrive.errors import MountFailed
 from mountd.awake import Awake, Turn, interrupting
 from mountd.beneath import Replacement, detach
-from mountd.connections import connection, control
+from mountd.connections import open_control, write_control
 from mountd.device import DEVICE, check_device
 from mountd.mountinfo import mounted_at
 from mountd.operations import Operations
@@ -127,15 +128,20 @@ def _fuse_descriptors() -> set[int]:
     return found
 
 
-async def tune(mountpoint: str) -> None:
+def tune(mountpoint: str) -> None:
     """Raise limits of the kernel where we may; everything works without, but reads that wait may stop others."""
     place = mounted_at(mountpoint)
     if place is None:
         return
-    await control(
-        {
-            f"{connection(place.device)}/max_background": MAX_BACKGROUND,
-            f"{connection(place.device)}/congestion_threshold": MAX_BACKGROUND * 3 // 4,
-            f"/sys/class/bdi/{place.device}/read_ahead_kb": READ_AHEAD_KIB,
-        }
-    )
+    limits = {"max_background": MAX_BACKGROUND, "congestion_threshold": MAX_BACKGROUND * 3 // 4}
+    try:
+        for name, value in limits.items():
+            descriptor = open_control(place.device, name)
+            try:
+                write_control(descriptor, value)
+            finally:
+                os.close(descriptor)
+    except OSError as problem:
+        log.info("limits of the kernel left as they are: mountpoint=%s why=%s", mountpoint, problem)
+    with suppress(OSError):  # root's alone
+        Path(f"/sys/class/bdi/{place.device}/read_ahead_kb").write_text(str(READ_AHEAD_KIB))

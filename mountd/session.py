@@ -90,7 +90,7 @@ async def serve_mount(
             nursery.start_soon(follower.run, lambda: opener(vfs, editor))
             answered = await _answers(mountpoint)
             if answered:
-                await tune(mountpoint)  # not before: the first exchange with the kernel sets the limits
+                tune(mountpoint)  # not before: the first exchange with the kernel sets the limits
                 ready()
                 log.info("mounted: drive=%s mountpoint=%s", options.key[:8], mountpoint)
                 await trio.sleep_forever()

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from ddrive.errors import DriveError, MountFailed
 from ddrive.ids import short
 from ddrive.store.rpc import NOTICE, Failure, exception
 from mountd.config import Config, package_environment
-from mountd.connections import abort
+from mountd.connections import open_control, write_control
 from mountd.logs import last_line, open_log
 from mountd.mountinfo import FILE_SYSTEM, mounted_at
 from mountd.mounts import Mount, MountTable
+from mountd.processes import command_line, is_defunct, start_time
 from mountd.unmounting import Busy, detach_dead, holders, unmount
 
 START_LIMIT_S = 20.0  # a worker's own limit for the first stat is 10 s
@@ -48,7 +50,7 @@ class Worker:
     pid: int
     pidfd: int
     process: trio.Process | None  # None: the child of an earlier engine
-    device: str | None = None  # of its mount, once that answers
+    abort: int | None = None  # descriptor of what ends its mount, once that answers
     is_stopping: bool = False
     ended: trio.Event = field(default_factory=trio.Event)
 
@@ -59,6 +61,11 @@ class Worker:
                 signal.pidfd_send_signal(self.pidfd, number)
             except ProcessLookupError:
                 return
+
+    def hold_connection(self) -> None:
+        """Take hold of what ends its mount, now that this answers."""
+        if not self.ended.is_set():
+            self.abort = _way_to_abort(self.mount.mountpoint)
 
 
 class WorkerPool:
@@ -112,7 +119,7 @@ class WorkerPool:
             with trio.CancelScope(shield=True):
                 await self._end(worker, keeps_dead=keeps_dead)
             raise
-        worker.device = _device(mount.mountpoint)
+        worker.hold_connection()
         mount.state = "ok"
         self._table.save()
 
@@ -122,7 +129,7 @@ class WorkerPool:
         if worker is None:
             return False
         self._workers[mount.mountpoint] = worker
-        worker.device = _device(mount.mountpoint)
+        worker.hold_connection()
         self._nursery.start_soon(self._watch, worker)
         if mounted_at(mount.mountpoint) is None or mount.served_as not in (None, mount.dialect and mount.dialect.name):
             await self._end(worker, keeps_dead=True)
@@ -208,7 +215,7 @@ class WorkerPool:
             os.close(descriptor)
         worker = Worker(mount, process.pid, os.pidfd_open(process.pid), process)
         self._workers[mount.mountpoint] = worker
-        mount.pid, mount.started = process.pid, _start_time(process.pid)
+        mount.pid, mount.started = process.pid, start_time(process.pid)
         mount.served_as = mount.dialect.name if mount.dialect else None
         mount.owner = self._owner
         self._table.save()
@@ -277,7 +284,7 @@ class WorkerPool:
             pidfd = os.pidfd_open(mount.pid)
         except OSError:
             return None
-        if mount.started == _start_time(mount.pid) and _is_worker(mount.pid, mount.mountpoint):
+        if mount.started == start_time(mount.pid) and _is_worker(mount.pid, mount.mountpoint):
             return Worker(mount, mount.pid, pidfd, None)
         os.close(pidfd)
         return None
@@ -292,6 +299,8 @@ class WorkerPool:
             trio.lowlevel.notify_closing(worker.pidfd)
         status = await worker.process.wait() if worker.process else None
         os.close(worker.pidfd)
+        if worker.abort is not None:
+            os.close(worker.abort)
         worker.ended.set()
         mount = worker.mount
         if self._workers.get(mount.mountpoint) is worker:
@@ -345,18 +354,20 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot: with the pid it names one process only."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_bytes()
-        return int(status.rpartition(b")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
+def _way_to_abort(mountpoint: str) -> int | None:
+    """Return the descriptor of the control file that ends the mount at `mountpoint`, if we may have it."""
+    place = mounted_at(mountpoint)
+    if place is None or place.kind != FILE_SYSTEM:
         return None
-
-
-def _device(mountpoint: str) -> str | None:
-    found = mounted_at(mountpoint)
-    return found.device if found is not None and found.kind == FILE_SYSTEM else None
+    try:
+        descriptor = open_control(place.device, "abort")
+    except OSError as problem:
+        _log.debug("mount cannot be aborted: mountpoint=%s why=%s", mountpoint, problem)
+        return None
+    if mounted_at(mountpoint) == place:
+        return descriptor
+    os.close(descriptor)  # it may be another's
+    return None
 
 
 async def _gone(worker: Worker) -> None:
@@ -369,17 +380,10 @@ async def _gone(worker: Worker) -> None:
         with trio.move_on_after(LOOK_S):
             await trio.lowlevel.wait_readable(worker.pidfd)
             return
-        if worker.device is not None and _is_defunct(worker.pid):
+        if worker.abort is not None and is_defunct(worker.pid):
             _log.warning("killed worker cannot go: mountpoint=%s pid=%d", worker.mount.mountpoint, worker.pid)
-            await abort(worker.device)
-
-
-def _is_defunct(pid: int) -> bool:
-    """Tell whether the first thread of a process has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"Z"
-    except (OSError, IndexError):
-        return False
+            with suppress(OSError):
+                write_control(worker.abort, 1)
 
 
 def _owner(state: Path) -> str:
@@ -389,10 +393,7 @@ def _owner(state: Path) -> str:
 
 
 def _is_worker(pid: int, mountpoint: str) -> bool:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    if _is_defunct(pid):  # without command line; what waits for it has to be let go
+    if is_defunct(pid):  # without command line; what waits for it has to be let go
         return True
+    words = command_line(pid)
     return os.fsencode(mountpoint) in words and any(word.endswith(b"mountd.worker") for word in words)

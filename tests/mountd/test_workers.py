@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from ddrive.dialect import DWEB
 from ddrive.errors import DiskFull, DriveError, InvalidProof, MountFailed, StorageError
 from ddrive.ids import PublicKey
 from mountd.config import Config
+from mountd.mountinfo import mounted_at
 from mountd.mounts import Mount, MountTable
 from mountd.workers import WorkerPool
+from tests.support.memory_mount import memory_mount
 from tests.support.program import kill
 
 WORKER = "import time; time.sleep(600)"
@@ -53,6 +56,29 @@ print('{"ready": true}', flush=True)
 trio.run(pyfuse3.main)
 """
 
+# Its mount is gone long before it is: a thread lives on when the first one has ended
+SLOW_WORKER = """
+import ctypes, json, os, platform, stat, sys, threading, time
+import pyfuse3, trio
+
+class Empty(pyfuse3.Operations):
+    async def getattr(self, inode, ctx=None):
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino, entry.st_mode = inode, stat.S_IFDIR | 0o755
+        return entry
+
+def lingers():
+    time.sleep(2.5)
+    os._exit(0)
+
+pyfuse3.init(Empty(), json.loads(sys.stdin.readline())["mountpoint"], {"fsname=slow", "subtype=ddrive"})
+print('{"ready": true}', flush=True)
+trio.run(pyfuse3.main)
+pyfuse3.close()
+threading.Thread(target=lingers).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # the end of this thread
+"""
+
 
 def new_mount(place: Path) -> Mount:
     (place / "state" / "log").mkdir(parents=True)
@@ -70,6 +96,12 @@ async def becomes(condition: Callable[[], object]) -> None:
     with trio.fail_after(20):
         while not condition():  # noqa: ASYNC110 - the kernel tells nobody
             await trio.sleep(0.02)
+
+
+def device(mountpoint: str) -> str:
+    found = mounted_at(mountpoint)
+    assert found is not None
+    return found.device
 
 
 def waits_for_kernel(pid: int) -> bool:
@@ -131,6 +163,26 @@ async def test_a_killed_worker_that_waits_for_itself_is_replaced(tmp_path: Path,
             assert await program.wait()
             await process.wait()
         await pool.stop(mount, force=True)
+
+
+async def test_a_mount_that_has_the_number_of_one_that_ended_lives(tmp_path: Path) -> None:
+    mount = new_mount(tmp_path)
+    async with trio.open_nursery() as nursery:
+        pool = new_pool(tmp_path, mount, nursery, SLOW_WORKER)
+        for attempt in range(10):  # somebody else may be given the number
+            await pool.start(mount)
+            number = device(mount.mountpoint)
+            with trio.fail_after(10):
+                nursery.start_soon(partial(pool.stop, mount, force=False))
+                await becomes(lambda: mounted_at(mount.mountpoint) is None)
+                (tmp_path / str(attempt)).mkdir()
+                with memory_mount(tmp_path / str(attempt)) as other:
+                    is_same = device(str(other.path)) == number
+                    await becomes(lambda: not pool.running(mount.mountpoint))
+                    await trio.to_thread.run_sync(os.listdir, other.path)  # which the kernel does not remember
+            if is_same:
+                return
+    raise AssertionError("no mount was given the number of another")
 
 
 def test_a_worker_whose_engine_has_gone_says_why_in_one_line(tmp_path: Path) -> None:
