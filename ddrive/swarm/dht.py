@@ -54,7 +54,7 @@ class _Topic:
     """A topic that is joined."""
 
     announce: bool
-    due_s: float  # when to look for it
+    due_s: float  # when to look for it next; infinity while it is looked for, unless it is to be again
     walk: Walk | None = None
     began_s: float = -math.inf
     vain: int = 0  # walks in a row after which nobody was connected
@@ -201,7 +201,7 @@ class _Network:
 
         value = encode_peers_asked(PeersAsked(self._outside_port))
         topic.walk = Walk(key, PEERS, value, value if topic.announce else None, answered, done)
-        topic.began_s = trio.current_time()
+        topic.began_s, topic.due_s = trio.current_time(), math.inf
         self.tally.add(key, asked=1)
         self.socket.start(topic.walk)
 
@@ -217,7 +217,7 @@ class _Network:
     def _plan_next(self, topic: _Topic, walk: Walk) -> None:
         topic.vain += 1
         wait = wait_s(REPEAT_S, topic.vain, random.random()) if walk.answers else silence_s(topic.vain)
-        topic.due_s = trio.current_time() + wait
+        topic.due_s = min(topic.due_s, trio.current_time() + wait)
 
     async def part(self) -> None:
         """Take back all that was announced; the caller sets a deadline."""

@@ -1,5 +1,6 @@
 """Looking for peers through the DHT, on real sockets: when it asks, what it takes back, and what it says of itself."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -189,6 +190,20 @@ async def test_a_refresh_asks_soon_again(node: NodeSocket, monkeypatch: pytest.M
             dht.refresh()
         await until(lambda: dht.report().total.asked >= 2)
         assert dht.report().total.asked == 2
+
+
+async def test_a_refresh_while_it_asks_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REFRESH_S", 0.1)
+    monkeypatch.setattr(dht_node, "TRY_S", (0.1, 0.1))
+    monkeypatch.setattr(module, "silence_s", lambda vain: 1000.0)
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mute:
+        await mute.bind(HERE)
+        nodes = [Address(*mute.getsockname())]
+        async with open_dht(lambda _: None, port=5151, nodes=nodes, listen=HERE) as dht:
+            dht.join(TOPIC, DWEB, announce=False)
+            await until(lambda: dht.report().total.asked)
+            dht.refresh()
+            await until(lambda: dht.report().total.asked == 2)
 
 
 async def test_public_networks_are_apart_and_silent_until_a_topic_is_joined() -> None:
