@@ -6,31 +6,29 @@ stays where it is, in the spool, and is tried again.
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import trio
 
-from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES, writing
 from ddrive.drive.mounts import OwnDrive
-from ddrive.drive.reader import Extent
 from ddrive.drive.stat import Stat, decode_stat, encode_stat
 from ddrive.drive.writer import located
-from ddrive.errors import DriveError, LengthChanged, NotADirectory, NotFound
-from ddrive.feed import Feed
+from ddrive.errors import DriveError, InvalidPath, LengthChanged, NotADirectory, NotFound, StorageError
 from ddrive.trie import Delete, Put, Trie
-from mountd.draft import Content
+from mountd.contents import append_contents
+from mountd.entries import split
 from mountd.journal import Attempt, Move
 from mountd.lasting import Lasting
 from mountd.nodes import Entry, Sealed
-from mountd.pending import GROUP_S, split
+from mountd.pending import GROUP_S
 from mountd.staged import StagedDrive
 
 log = logging.getLogger(__name__)
 
-PIECE_BYTES = 16 * 1024 * 1024  # of a large content appended at once
 WRITTEN = frozenset({"size", "blocks", "offset", "byte_offset", "mtime_ms", "ctime_ms"})  # what writing changes
+REFUSED = (StorageError, InvalidPath, LengthChanged)  # nothing was stored; of any other failure nobody knows
 RETRY_S = (0.2, 1.0, 5.0)  # between tries that fail; the last one from then on
 
 
@@ -41,7 +39,23 @@ class _Share:
     own: OwnDrive
     base: str  # where that drive is
     entries: list[Entry] = field(default_factory=list)
-    finals: list[Stat | None] = field(default_factory=list)
+    tries: list["_Try"] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """An append that was asked for: what each entry becomes by it, and how to tell that it was made."""
+
+    finals: list[Stat | None]
+    attempt: Attempt | None  # None: it only removes, and may be made twice
+
+
+class _Landed(Exception):
+    """A try that nobody has confirmed is in the drive."""
+
+    def __init__(self, made: _Try) -> None:
+        super().__init__()
+        self.made = made
 
 
 class Committer:
@@ -50,6 +64,7 @@ class Committer:
     def __init__(self, staged: StagedDrive) -> None:
         self._staged = staged
         self.lasting = Lasting()  # what goes on although nobody waits for it any more, until `run` is cancelled
+        self._doubtful: list[_Share] = []  # being stored when that was given up: the drive may have them
         self._turn = trio.Lock()  # held while entries are stored
         self._appending = trio.Lock()  # held while contents are appended; those who hold both took the turn first
 
@@ -85,15 +100,12 @@ class Committer:
         """
         spool = self._staged.spool
         for attempt in spool.attempts:
-            own = await self._staged.drive.own(attempt.path.rpartition("/")[0])
-            key = f"{own.path}/{attempt.path.rpartition('/')[2]}".strip("/")
-            for seq in range(attempt.version, min(attempt.version + attempt.versions, own.trie.version)):
-                node = await own.trie.nodes.node(seq)
-                if node.key == key and node.value == attempt.value:
-                    self._staged.settled(attempt.serials)
-                    spool.journal.done(attempt.serials)
-                    log.info("found in the drive already: entries=%d version=%d", attempt.versions, seq)
-                    break
+            own = await self._staged.drive.own(split(attempt.path)[0])
+            key = f"{own.path}/{split(attempt.path)[1]}".strip("/")
+            if await _has_landed(own.trie, key, attempt):
+                self._staged.settled(attempt.serials, {spool.paths.get(serial, "") for serial in attempt.serials})
+                spool.journal.done(attempt.serials)
+                log.info("found in the drive already: entries=%d version=%d", attempt.versions, attempt.version)
         spool.attempts = []
         await self._resolve_move()
         for path, directory in self._staged.new_directories():
@@ -216,8 +228,12 @@ class Committer:
                 raise failure
 
     async def _store_ready(self) -> None:
+        doubtful = self._doubtful.copy()
+        for share in doubtful:  # before anything else: programs went on from what these say
+            await self._store(share)
+            self._doubtful.remove(share)
         entries = self._staged.take()
-        if not entries:
+        if not (doubtful or entries):
             return
         failure: Exception | None = None
         try:
@@ -226,14 +242,12 @@ class Committer:
                     await self._store(share)
                 except (DriveError, OSError) as problem:  # of one drive, the others go on
                     failure = problem
-                    continue
-                serials = [entry.committing.serial for entry in share.entries if entry.committing is not None]
-                self._staged.spool.journal.done(serials)
-                for entry, final in zip(share.entries, share.finals, strict=True):
-                    self._staged.committed(entry, final)
         finally:
-            self._staged.give_back([entry for entry in entries if entry.committing is not None])
-        await self._staged.spool.settle(self._staged.changes, empty=self._staged.is_clean)
+            unknown = [entry for share in self._doubtful for entry in share.entries]
+            self._staged.wait_for(unknown)
+            self._staged.give_back([each for each in entries if each.committing is not None and each not in unknown])
+        if not self._doubtful:  # what they have tried stays in the journal
+            await self._staged.spool.settle(self._staged.changes, empty=self._staged.is_clean)
         if failure is not None:
             raise failure
 
@@ -255,94 +269,69 @@ class Committer:
         return list(found.values())
 
     async def _store(self, share: _Share) -> None:
+        """Store what a drive gets, once: when this is given up or fails, `share` says what may have been stored.
+
+        The states that follow were made on top of these, so they would be taken for what others have changed.
+        """
         sealed = [entry.committing for entry in share.entries if entry.committing is not None]
-        start = 0
+        try:
+            made = await self._update(share, sealed)
+        except BaseException as problem:
+            if share.tries and not isinstance(problem, REFUSED) and share not in self._doubtful:
+                self._doubtful.append(share)
+            raise
+        self._staged.spool.journal.done([each.serial for each in sealed])
+        for entry, final in zip(share.entries, made.finals, strict=True):
+            self._staged.committed(entry, final)
+        log.info("committed: entries=%d version=%d", len(sealed), share.own.trie.version)
+
+    async def _update(self, share: _Share, sealed: Sequence[Sealed]) -> _Try:
+        """Change the drive, and return the try that did: a former one, if the drive has that already."""
         move = self._staged.spool.move
         above = None if move is None else await self._staged.drive.own(split(move.new)[0])
+        start = 0
 
         async def decide(view: Trie) -> Sequence[Put | Delete]:
             nonlocal start
             start = view.version
             if move and above and above.trie is share.own.trie and await self._is_moved(above, view, move):
                 raise LengthChanged(f"{move.old} was moved to {move.new} meanwhile")
-            share.finals = [await _final(view, share.base, each) for each in sealed]
-            removals: list[Put | Delete] = []
-            puts: list[Put | Delete] = []
-            for each, final in zip(sealed, share.finals, strict=True):
-                inner = each.path.removeprefix(share.base)
-                if final is None:
-                    removals.append(Delete(inner))
-                    continue
-                value = encode_stat(final)
-                if not puts:
-                    serials = [other.serial for other in sealed]
-                    self._staged.spool.journal.tried(Attempt(each.path, value, start, len(sealed), serials))
-                puts.append(Put(inner, value))
-            return removals + puts
+            for former in share.tries:
+                if former.attempt and await _has_landed(
+                    view, former.attempt.path.removeprefix(share.base), former.attempt
+                ):
+                    raise _Landed(former)
+            finals = [await _final(view, share.base, each) for each in sealed]
+            values = [None if final is None else encode_stat(final) for final in finals]
+            changes = [(each.path, value) for each, value in zip(sealed, values, strict=True)]
+            puts = [(path, value) for path, value in changes if value is not None]
+            attempt = None
+            if puts:
+                attempt = Attempt(*puts[0], start, len(sealed), [each.serial for each in sealed])
+                self._staged.spool.journal.tried(attempt)
+            share.tries.append(_Try(finals, attempt))
+            removals = [Delete(path.removeprefix(share.base)) for path, value in changes if value is None]
+            return [*removals, *(Put(path.removeprefix(share.base), value) for path, value in puts)]
 
         async with self._staged.batching:
-            done = await share.own.trie.update(decide)
+            try:
+                done = await share.own.trie.update(decide)
+            except _Landed as found:
+                return found.made
             if above is not None and above.trie is share.own.trie:
                 self._move_ended()  # it cannot be made any more: the drive has become longer without it
             if share.own.trie.feed is self._staged.drive.metadata:
                 self._staged.own.add(start, start + sum(node is not None for node in done))
-        log.info("committed: entries=%d version=%d", len(sealed), share.own.trie.version)
+            return share.tries[-1]
 
 
-async def append_contents(feed: Feed, contents: Sequence[Content], calm: Callable[[], Awaitable[None]]) -> None:
-    """Append contents that are not in the drive yet, small ones together, and note where they are.
-
-    `calm` is awaited before each piece of a large one.
-
-    Raises: what appending and reading the spool raises; those that are appended are noted.
-    """
-    group: list[Content] = []
-    room = APPEND_BYTES
-    for content in contents:
-        if content.size > APPEND_BYTES:
-            await _append_large(feed, content, calm)
-            continue
-        if content.size > room:
-            await _append_group(feed, group)
-            group, room = [], APPEND_BYTES
-        group.append(content)
-        room -= content.size
-    await _append_group(feed, group)
-
-
-async def _append_group(feed: Feed, contents: Sequence[Content]) -> None:
-    if not contents:
-        return
-    blocks: list[bytes] = []
-    for content in contents:
-        blocks += await _blocks(content, 0, content.size)
-    async with writing(feed) as written:
-        await written.write(blocks)
-        extent = written.extent
-    offset, byte_offset = extent.offset, extent.byte_offset
-    for content in contents:
-        count = -(-content.size // BLOCK_BYTES)
-        content.extent = Extent(offset, count, byte_offset, content.size)
-        offset += count
-        byte_offset += content.size
-
-
-async def _append_large(feed: Feed, content: Content, calm: Callable[[], Awaitable[None]]) -> None:
-    async with writing(feed) as written:
-        for start in range(0, content.size, PIECE_BYTES):
-            await calm()
-            end = min(start + PIECE_BYTES, content.size)
-            await written.write(content.blocks(start, end) or await _blocks(content, start, end))
-        content.extent = written.extent
-
-
-async def _blocks(content: Content, start: int, end: int) -> list[bytes]:
-    """Return the bytes from `start` up to `end` in blocks."""
-    found: list[bytes] = []
-    for at in range(start, end, BLOCK_BYTES):
-        found.append(await content.read(at, min(BLOCK_BYTES, end - at)))
-        await trio.lowlevel.checkpoint()
-    return found
+async def _has_landed(view: Trie, key: str, attempt: Attempt) -> bool:
+    """Tell whether a drive has what an attempt was to store; `key` is where, in that drive."""
+    for seq in range(attempt.version, min(attempt.version + attempt.versions, view.version)):
+        node = await view.nodes.node(seq)
+        if node.key == key.strip("/") and node.value == attempt.value:
+            return True
+    return False
 
 
 async def _final(view: Trie, base: str, sealed: Sealed) -> Stat | None:

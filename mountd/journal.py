@@ -61,6 +61,7 @@ class Replayed:
     owner: dict[str, Any]
     changes: list[Change] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
+    paths: dict[int, str] = field(default_factory=dict)  # of all changes, by their serial numbers
     move: Move | None = None
 
 
@@ -222,7 +223,7 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
     trusted = len(records)
     if found.owner.get("boot") != _boot_id():
         trusted = max((number for number, record in enumerate(records) if record[0] == SYNCED), default=0)
-    paths: dict[int, str] = {}
+    paths = found.paths
     pending: dict[str, Change] = {}
     for number, record in enumerate(records):
         if record[0] == CHANGED:

@@ -3,7 +3,7 @@
 Sealing writes a journal record; from then on that state counts, for the drive and after a crash.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import trio
@@ -12,6 +12,7 @@ from ddrive.drive import Drive
 from ddrive.drive.reader import FileReader, extent_of
 from ddrive.drive.stat import Stat, decode_stat
 from mountd.draft import Base, Content, Draft
+from mountd.entries import Entries, EntryTable, above
 from mountd.face import ReaderFace
 from mountd.journal import Change
 from mountd.nodes import Entry, Node, Origin, Sealed
@@ -28,13 +29,13 @@ CALM_BYTES_MAX = 1024 * 1024 * 1024  # and not at all when so much is in the spo
 PENDING_MAX = 16384  # entries that wait for a commit before those who write wait too
 
 Changes = list[Change]
-Entries = list[Entry]
 
 
-class Pending:
+class Pending(EntryTable):
     """The changed paths of one mount. Base of `staged.StagedDrive`."""
 
     def __init__(self, drive: Drive, spool: Spool) -> None:
+        super().__init__()
         self.drive = drive
         self.spool = spool
         self.metadata = drive.metadata
@@ -47,12 +48,10 @@ class Pending:
         self.written_at = 0.0  # when a program wrote last, in seconds of trio's clock
         self.on_stat: Callable[[str, Stat], None] = lambda path, stat: None  # the attributes of a path are these
         self.on_stale: Callable[[str], None] = lambda path: None  # what is known of a path may be wrong
-        self._entries: dict[str, dict[str, Entry]] = {}  # directory → name → entry
         self._due: dict[str, Entry] = {}
         self._late: dict[Node, None] = {}  # could not be sealed when they were closed
         self._due_bytes = 0
         self._move: tuple[str, str] | None = None  # from where to where the drive moves a directory now
-        self._retired = 0  # grows when entries go: what the drive was asked before may lack them
         for change in spool.replayed:
             self._restore(change)
         spool.replayed = []
@@ -153,12 +152,10 @@ class Pending:
             if entry.sealed is not None:
                 self._wait(entry)
 
-    def settled(self, serials: Sequence[int]) -> None:
-        """Take note that changes of a dead worker are in the drive already. Nothing is open yet."""
-        landed = set()
+    def settled(self, serials: Sequence[int], paths: Collection[str]) -> None:
+        """Take note that changes of a dead worker, at `paths`, are in the drive already. Nothing is open yet."""
         for entry in self._all():
             if entry.sealed is not None and entry.sealed.serial in serials:
-                landed.add(entry.path)
                 self._due.pop(entry.path, None)
                 if entry.sealed.content is not None:
                     entry.sealed.content.drop(done=True)
@@ -167,7 +164,7 @@ class Pending:
                 self._drop(entry)
         for entry in self._all():
             sealed = entry.sealed
-            if sealed is not None and sealed.origin is not None and sealed.origin[0] in landed:
+            if sealed is not None and sealed.origin is not None and sealed.origin[0] in paths:
                 entry.sealed = replace(sealed, origin=None)  # that is another entry by now
                 if entry.node is not None:
                     entry.node.origin = None
@@ -187,10 +184,17 @@ class Pending:
             entry.committing = None
             self._wait(entry)
 
+    def wait_for(self, entries: Entries) -> None:
+        """Let entries wait that stay in `committing`: nobody knows whether the drive has them."""
+        for entry in entries:
+            self._wait(entry)
+
     def committed(self, entry: Entry, final: Stat | None) -> None:
         """Take note that the drive has at the path of `entry` what was being committed: `final`, or nothing."""
         sealed, entry.committing = entry.committing, None
         assert sealed is not None
+        if entry.sealed is None:
+            self._due.pop(entry.path, None)
         node = entry.node
         if final is not None and sealed.stat is not None and sealed.content is None and not _alike(final, sealed.stat):
             entry.is_overtaken = True  # others have written what we only gave attributes
@@ -244,48 +248,6 @@ class Pending:
             if now >= latest or now - self.written_at >= CALM_S:
                 return
             await trio.sleep(CALM_S)
-
-    # Entries
-
-    def _all(self) -> Entries:
-        return [entry for here in self._entries.values() for entry in here.values()]
-
-    def _drop(self, entry: Entry) -> None:
-        directory, name = split(entry.path)
-        here = self._entries[directory]
-        if here.pop(name, None) is not None and not here:
-            del self._entries[directory]
-        self._retired += 1
-
-    def _entry(self, path: str) -> Entry | None:
-        directory, name = split(path)
-        here = self._entries.get(directory)
-        return None if here is None else here.get(name)
-
-    def _entry_at(self, path: str) -> Entry:
-        """Return the entry of a path, a new one when there is none."""
-        directory, name = split(path)
-        here = self._entries.setdefault(directory, {})
-        entry = here.get(name)
-        if entry is None:
-            entry = here[name] = Entry(path)
-        return entry
-
-    def _put(self, path: str, node: Node) -> Node:
-        """Let `node` be at `path`; what was there is nowhere."""
-        entry = self._entry_at(path)
-        if entry.node is not None and entry.node is not node and entry.node.path == path:
-            entry.node.path = None
-        entry.node = node
-        node.path = path
-        return node
-
-    def _vacate(self, path: str) -> None:
-        entry = self._entry(path)
-        if entry is not None and entry.node is not None:
-            if entry.node.path == path:
-                entry.node.path = None
-            entry.node = None
 
     # Sealing
 
@@ -388,15 +350,3 @@ def _is_ready(entry: Entry) -> bool:
 def _alike(one: Stat, other: Stat) -> bool:
     """Tell whether two entries have the same content."""
     return (one.offset, one.blocks, one.size, one.linkname) == (other.offset, other.blocks, other.size, other.linkname)
-
-
-def split(path: str) -> tuple[str, str]:
-    """Return the directory of a path and its name there."""
-    directory, _, name = path.rpartition("/")
-    return directory or "/", name
-
-
-def above(path: str) -> Iterator[str]:
-    """Yield the directories that a path is in, but for the root."""
-    while (path := split(path)[0]) != "/":
-        yield path

@@ -134,6 +134,7 @@ class Spool:
         found, length = replay(directory / _JOURNAL)
         self.replayed: list[Change] = found.changes if found else []
         self.attempts: list[Attempt] = found.attempts if found else []
+        self.paths = found.paths if found else {}  # of all changes in the journal, by serial number
         self.move: Move | None = found.move if found else None
         self.journal = Journal(directory / _JOURNAL, owner)
         self.journal.cut(length)
@@ -141,7 +142,7 @@ class Spool:
         self.data = FileIO(os.open(directory / _DATA, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
         self._data = self.data.fileno()
         self._syncing = trio.Lock()
-        self._serial = max((change[0] for change in self.replayed), default=0)
+        self._serial = max(self.paths, default=0)  # no number twice: what was tried names them
 
     def serial(self) -> int:
         """Return a number for a change, higher than all before."""

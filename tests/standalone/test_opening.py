@@ -1,13 +1,14 @@
 """Opening feeds: where they lie, whose they are, what is kept."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ddrive import crypto
 from ddrive.crypto import KeyPair, discovery_key
 from ddrive.dialect import DWEB, HYPERCORE
-from ddrive.errors import Closed, InvalidKey, InvalidProof, NotFound, NotWritable, StorageLocked, WrongKey
+from ddrive.errors import Closed, DriveError, InvalidKey, InvalidProof, NotFound, NotWritable, StorageLocked, WrongKey
 from ddrive.feed.storage import MemoryDirectory, MemoryStorage
 from ddrive.protocol import NoiseKeyPair
 from ddrive.standalone import open_feed
@@ -224,6 +225,41 @@ async def test_options_that_are_wrong_leave_nothing_behind(tmp_path: Path):
         async with open_feed(place, PAIR.public_key.hex()):  # type: ignore[arg-type]
             pass
     assert not place.exists()
+
+
+async def _hook(index: int, block: bytes, peer: object) -> None:
+    """A hook that is not a plain function."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"secret_key": b"short"},
+        {"key": b"short"},
+        {"key": PAIR.public_key, "writable": True},
+        {"key": PAIR.public_key, "secret_key": KeyPair.generate().secret_key},
+        {"sign": lambda message: bytes(64)},
+        {"key_pair": bytes(32)},
+        {"storage_cache_size": -1},
+        {"value_encoding": object()},
+        {"on_write": _hook},
+    ],
+)
+async def test_options_that_are_wrong_cost_no_feed_that_is_there(tmp_path: Path, options: dict[str, Any]):
+    async with open_feed(tmp_path) as feed:
+        await feed.append(b"cannot be made again")
+    with pytest.raises((DriveError, ValueError, AttributeError)):
+        async with open_feed(tmp_path, overwrite=True, **options):
+            pass
+    async with open_feed(tmp_path) as feed:
+        assert feed.writable
+        assert await feed.get(0) == b"cannot be made again"
+
+
+async def test_a_missing_feed_is_named_by_its_place(tmp_path: Path):
+    with pytest.raises(NotFound, match=str(tmp_path / "feed")):
+        async with open_feed(tmp_path / "feed", create_if_missing=False):
+            pass
 
 
 @pytest.mark.parametrize("dialect", [DWEB, HYPERCORE])
