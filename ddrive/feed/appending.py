@@ -284,7 +284,7 @@ class AppendableFeed:
 
     def _appendable(self) -> FeedLog:
         if isinstance(self.log, FeedView) or not self.writable:
-            raise NotWritable(f"feed {self.name} belongs to somebody else")
+            raise NotWritable(f"feed {self.name} is not ours, or its secret key is not here")
         return self.log
 
     def _check_length(self, expected_length: int | None, length: int) -> None:

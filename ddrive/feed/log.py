@@ -259,7 +259,8 @@ class FeedLog(OwnedFeed):
         length = self._files.first_signed(first, self.signed_length + 1) if first > 0 else None
         signature = self._files.signature(length) if length is not None else None
         if length is None or signature is None:
-            raise NotHeld(f"no signature of feed {short(self.key)} for block {index} is held")
+            what = "" if index is None else f" for block {index}"
+            raise NotHeld(f"no signature of feed {short(self.key)}{what} is held")
         return length - 1, signature
 
     def root_hashes(self, index: int) -> list[Node]:

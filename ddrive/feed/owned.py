@@ -382,7 +382,7 @@ class OwnedFeed(StoredFeed):
         """Return when `blocks` may be appended. Raises: NotWritable, TooLarge, Forked, CorruptStorage, Behind."""
         self._check_open()
         if not self.writable:
-            raise NotWritable(f"feed {short(self.key)} belongs to somebody else")
+            raise NotWritable(f"feed {short(self.key)} is not ours, or its secret key is not here")
         if self.forked:
             raise Forked(f"feed {short(self.key)} has two histories: nothing can be appended")
         if self._damaged:
@@ -398,4 +398,4 @@ class OwnedFeed(StoredFeed):
                 "wait until they have been fetched"
             )
         if (size := max(map(len, blocks), default=0)) > MAX_APPEND_BYTES:
-            raise TooLarge(f"a block of {size} bytes is over the limit of {MAX_APPEND_BYTES}")
+            raise TooLarge(f"feed {short(self.key)}: a block has at most {MAX_APPEND_BYTES} bytes, not {size}")

@@ -72,9 +72,11 @@ ENCODINGS: dict[str, NamedEncoding] = {
 def encoding_of(chosen: str | Encoding) -> Encoding:
     """Return the encoding of a name, or the encoder object itself.
 
-    Raises: ValueError for a name that is not known.
+    Raises: ValueError for a name that is not known and for an object without `encode` and `decode`.
     """
     if not isinstance(chosen, str):
+        if not (hasattr(chosen, "encode") and hasattr(chosen, "decode")):
+            raise ValueError(f"{chosen!r} is no encoding: it lacks `encode` or `decode`")
         return chosen
     try:
         return ENCODINGS[chosen]

@@ -300,4 +300,4 @@ class Readable(FeedHost):
 
     def _check_writable(self) -> None:
         if not self.writable:
-            raise NotWritable(f"feed {self.feed.name} belongs to somebody else: its secret key is not here")
+            raise NotWritable(f"feed {self.feed.name} is not ours, or its secret key is not here")

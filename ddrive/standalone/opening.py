@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from inspect import iscoroutinefunction
 from logging import getLogger
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ddrive.standalone.encodings import Encoding, encoding_of
 from ddrive.standalone.feed import StandaloneFeed
 from ddrive.standalone.host import FeedOptions
 from ddrive.standalone.peers import Peer
-from ddrive.standalone.places import StorageFactory, directory_of
+from ddrive.standalone.places import StorageFactory, directory_of, place_name
 
 TICK_S = 0.25  # how often the exchange looks after what takes too long
 LOADER_THREADS = 2  # read and check large blocks ahead of who reads them in order
@@ -62,9 +63,15 @@ async def open_feed(
     `place`: a path, a `Directory`, or a function from a file's name to its `Storage`. Each option is in docs/feed.md.
     `sign(message)` gives 64 bytes, the same for the same message, and may be called in a thread. `on_write(index,
     block, peer)` is called before a verified block is written, also our own (peer None); an exception prevents that.
-    Raises: NotFound, NotWritable, WrongKey, StorageLocked, CorruptStorage, InvalidKey.
+    Raises: NotFound, NotWritable, WrongKey, StorageLocked, CorruptStorage, InvalidKey, ValueError for options that
+    cannot be, OSError where no feed can lie. Nothing is deleted for `overwrite` then.
     """
     encoding = encoding_of(value_encoding)
+    static_secret = (key_pair or NoiseKeyPair.generate()).secret_key
+    if storage_cache_size is not None and storage_cache_size < 0:
+        raise ValueError(f"storage_cache_size is a number of bytes, not {storage_cache_size}")
+    if iscoroutinefunction(on_write):
+        raise ValueError("on_write is called and not awaited: give a plain function")
     directory = directory_of(place)
     log = await _open_log(
         directory,
@@ -77,7 +84,6 @@ async def open_feed(
         signing=Signing(sign, verify or ED25519.verify),
         cache_bytes=storage_cache_size,
     )
-    static_secret = (key_pair or NoiseKeyPair.generate()).secret_key
     options = FeedOptions(dialect, static_secret, encoding, if_available, stats)
     async with _running(log, directory, options) as feed:
         log.on_write = _hook(feed, on_write) if on_write is not None else None
@@ -133,22 +139,17 @@ async def _open_log(
     cache_bytes: int | None,
 ) -> FeedLog:
     """Open the files of a feed or make them."""
-    if overwrite and directory.exists(KEY):
+    stored = directory.exists(KEY)
+    if not stored and not create:
+        raise NotFound(f"no feed is stored in {place_name(directory)}: without create_if_missing none is made")
+    if overwrite or not stored:
+        key, secret_key = _keys_of_new(key, secret_key, signing, writable=writable)
+    if overwrite and stored:
         directory.lock()
         try:
             directory.remove()
         finally:
             directory.close()
-    stored = directory.exists(KEY)
-    if not stored and not create:
-        raise NotFound("no feed is stored here")
-    if not stored and key is None:
-        if signing.sign is not None:
-            raise InvalidKey("a feed with an own `sign` needs the key under which its signatures verify")
-        pair = KeyPair.generate() if secret_key is None else KeyPair.from_secret_key(secret_key)
-        key, secret_key = pair.public_key, pair.secret_key
-    elif not stored and writable and secret_key is None and signing.sign is None:
-        raise NotWritable("a feed that is made from its key alone cannot be appended to")
 
     def make() -> FeedLog:
         if key is None or directory.exists(KEY):
@@ -165,8 +166,23 @@ async def _open_log(
     log = await open_log(directory, make)
     if writable and not log.writable:
         log.close()
-        raise NotWritable(f"the secret key of feed {short(log.key)} is not here")
+        raise NotWritable(f"the secret key of feed {short(log.key)} is not here: give it as secret_key")
     return log
+
+
+def _keys_of_new(
+    key: PublicKey | None, secret_key: bytes | None, signing: Signing, *, writable: bool
+) -> tuple[PublicKey, bytes | None]:
+    """Return the keys of a feed that is to be made. Raises: InvalidKey, WrongKey, NotWritable."""
+    if key is None:
+        if signing.sign is not None:
+            raise InvalidKey("a feed with an own `sign` needs the key under which its signatures verify")
+        pair = KeyPair.generate() if secret_key is None else KeyPair.from_secret_key(secret_key)
+        return pair.public_key, pair.secret_key
+    signing.check(key, secret_key)
+    if writable and secret_key is None and signing.sign is None:
+        raise NotWritable("a feed that is made from its key alone cannot be appended to: give its secret_key")
+    return key, secret_key
 
 
 def _public_key(key: bytes) -> PublicKey:

@@ -124,3 +124,8 @@ def directory_of(place: Path | str | Directory | StorageFactory) -> Directory:
     if isinstance(place, Path | str):
         return FileDirectory(place)
     return FactoryDirectory(place) if callable(place) else place
+
+
+def place_name(directory: Directory) -> str:
+    """Return what messages call a place."""
+    return str(directory.path) if isinstance(directory, FileDirectory) else "the given storage"
