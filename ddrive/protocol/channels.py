@@ -91,7 +91,7 @@ class ChannelTable:
     def is_verified(self, key: PublicKey, dialect: Dialect) -> bool:
         """Tell whether the peer has opened the feed `key` and proven that it knows it."""
         channel = self._channels.get(discovery_key(key, dialect.discovery_ns))
-        if channel is None or not channel.remote:
+        if channel is None or not channel.remote or self._keys is None:
             return False
         return self._proves(channel.remote_capability, self._expected_capability(key, dialect))
 

@@ -14,7 +14,7 @@ from ddrive.protocol.channels import Channel, ChannelTable
 from ddrive.protocol.cipher import StreamCipher
 from ddrive.protocol.codec import CLOSE, OPEN, decode, encode_pieces
 from ddrive.protocol.framing import MAX_BODY_BYTES, PING, Frame, FrameReader, frame_head
-from ddrive.protocol.handshake import Authenticate, Handshake
+from ddrive.protocol.handshake import Authenticate, Handshake, static_public_key
 from ddrive.protocol.messages import Close, Extension, Message, Open, Options
 
 MAX_EARLY_BYTES = 64 * 1024  # of messages on channels that we have not opened, per connection; more are dropped
@@ -97,6 +97,7 @@ class Connection:
         )
         self._handshake_output = self._handshake.start() if noise else b""
         self._is_encrypted = encrypted
+        self._static_secret = static_secret if noise else b""
         self._reader = FrameReader()
         self._reader.max_body_bytes = MAX_EARLY_BYTES  # until the peer has proven that it knows one of our feeds
         self._channels: ChannelTable | None = None if noise else ChannelTable(None)
@@ -117,6 +118,11 @@ class Connection:
     def remote_public_key(self) -> bytes:
         """The peer's static key, 32 bytes; empty before the handshake is done."""
         return self._handshake.keys.remote_public_key if self._handshake.keys else b""
+
+    @property
+    def public_key(self) -> bytes:
+        """Our static key, 32 bytes; empty without Noise."""
+        return static_public_key(self._static_secret) if self._static_secret else b""
 
     @property
     def handshake_hash(self) -> bytes:
@@ -233,7 +239,7 @@ class Connection:
         self._send(STREAM_NUMBER, message)
 
     def is_verified(self, key: PublicKey, dialect: Dialect) -> bool:
-        """Tell whether the peer has opened the feed `key` and proven that it knows it."""
+        """Tell whether the peer has opened the feed `key` and proven that it knows it: never without Noise."""
         return self._table().is_verified(key, dialect)
 
     def close_channel(self, channel: ChannelId) -> None:

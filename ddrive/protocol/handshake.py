@@ -5,7 +5,7 @@ nonce of the stream cipher. Only the keys of Noise's split are used; its own tra
 Source: `simple-handshake` and `noise-protocol` on npm.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
@@ -138,6 +138,9 @@ class Handshake:
             accepted = self._authenticate(remote_key)
         except Exception as error:
             raise RemoteProtocolError(f"the peer {remote_key[:4].hex()} was refused: {error}") from error
+        if isinstance(accepted, Coroutine):  # nobody can wait for it here, and it is no yes
+            accepted.close()
+            raise RemoteProtocolError(f"the peer {remote_key[:4].hex()} was refused: authenticate is not a plain call")
         if accepted is False:
             raise RemoteProtocolError(f"the peer {remote_key[:4].hex()} was refused")
 

@@ -91,8 +91,13 @@ class Link:
 
     @property
     def remote_public_key(self) -> bytes:
-        """The peer's static key, 32 bytes."""
+        """The peer's static key, 32 bytes; empty without Noise."""
         return self._connection.remote_public_key
+
+    @property
+    def public_key(self) -> bytes:
+        """Our static key, by which the peer knows us, 32 bytes; empty without Noise."""
+        return self._connection.public_key
 
     @property
     def handshake_hash(self) -> bytes:
@@ -100,7 +105,7 @@ class Link:
         return self._connection.handshake_hash
 
     def is_verified(self, key: PublicKey, dialect: Dialect) -> bool:
-        """Tell whether the peer has opened the feed `key` and proven that it knows it."""
+        """Tell whether the peer has opened the feed `key` and proven that it knows it: never without Noise."""
         return self._connection.is_verified(key, dialect)
 
     @property

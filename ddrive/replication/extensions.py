@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from ddrive.protocol.codec import MAX_EXTENSION_NAME_BYTES, MAX_EXTENSIONS
 from ddrive.protocol.link import Link
 from ddrive.protocol.messages import Extension as ExtensionMessage
 from ddrive.protocol.messages import Message, Options
@@ -64,7 +65,12 @@ class Extensions:
         """Return the extension `name`; `handler(link, payload)` is called for each message. The last one counts.
 
         `asked` is called before others send a payload through it with `ask`.
+        Raises: ValueError for a name over 255 bytes and for more than 256 names, which peers would end the link for.
         """
+        if len(name.encode()) > MAX_EXTENSION_NAME_BYTES:
+            raise ValueError(f"the name of an extension has at most {MAX_EXTENSION_NAME_BYTES} bytes: {name:.40}…")
+        if len(self._by_name.keys() | {name}) > MAX_EXTENSIONS:
+            raise ValueError(f"no more than {MAX_EXTENSIONS} extensions can be in use: close one before {name!r}")
         extension = self._by_name[name] = Extension(name, handler, self, asked)
         self._renumber()
         return extension

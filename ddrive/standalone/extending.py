@@ -7,12 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ddrive.errors import UndecodableBlock
+from ddrive.errors import TooLarge, UndecodableBlock
 from ddrive.feed.subscription import Source, Subscription
+from ddrive.protocol.framing import MAX_BODY_BYTES
 from ddrive.protocol.link import Link
 from ddrive.replication.extensions import Extensions
 from ddrive.standalone.encodings import Encoding, decode, message_encoding_of
 from ddrive.standalone.peers import Peer
+
+MAX_PAYLOAD_BYTES = MAX_BODY_BYTES - 8  # the number of the extension goes before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class ExtensionError:
 
 
 class FeedExtension:
-    """An extension that is in use; iterate over `messages()`."""
+    """An extension that is in use; iterate over `messages()`. It ends when its name is registered anew."""
 
     def __init__(
         self, extensions: Extensions, name: str, encoding: str | Encoding, peer_of: Callable[[Link], Peer]
@@ -56,18 +59,30 @@ class FeedExtension:
         return self._errors.subscribe()
 
     def send(self, value: Any, peer: Peer) -> None:
-        """Queue a message to one peer; nothing happens when it has gone."""
-        self._extension.send(peer.link, self._encoding.encode(value))
+        """Queue a message to one peer; nothing happens when it has gone.
+
+        A peer that has not taken 4 MiB of what was queued loses its link with the next message.
+        Raises: TooLarge, and what the encoding raises.
+        """
+        self._extension.send(peer.link, self._payload(value))
 
     def broadcast(self, value: Any) -> None:
-        """Queue a message to all peers."""
-        self._extension.broadcast(self._encoding.encode(value))
+        """Queue a message to all peers. Raises: as `send`."""
+        self._extension.broadcast(self._payload(value))
 
     def close(self) -> None:
         """Take the extension out of use; iterators come to their end."""
         self._extension.close()
         self._messages.close()
         self._errors.close()
+
+    def _payload(self, value: Any) -> bytes:
+        payload = self._encoding.encode(value)
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise TooLarge(
+                f"a message of extension {self.name} has at most {MAX_PAYLOAD_BYTES} bytes, not {len(payload)}"
+            )
+        return payload
 
     def _received(self, link: Link, payload: bytes) -> None:
         peer = self._peer_of(link)

@@ -47,7 +47,7 @@ class StandaloneFeed(Readable):
 
     def __init__(self, log: FeedLog, directory: Directory, options: FeedOptions, nursery: trio.Nursery) -> None:
         super().__init__(log, directory, options, nursery)
-        self._extensions: list[FeedExtension] = []
+        self._extensions: dict[str, FeedExtension] = {}
         self._started: list[Replication] = []  # links that end with this feed
 
     # -- appending -------------------------------------------------------------------------------------------------
@@ -59,7 +59,8 @@ class StandaloneFeed(Readable):
 
         Returns when the blocks are durable, and only then do peers hear of them. Without `durable` it returns when
         they can be read here; peers hear of them, and power may fail, after the next `flush`, at most a second later.
-        Raises: NotWritable, TooLarge for more than 8 MiB, Forked, CorruptStorage, Closed, and what `on_write` raises.
+        Raises: NotWritable, TooLarge for a block over 8 MiB less 8 KiB, Forked, CorruptStorage, Behind, Closed, OSError
+        of the disk, and what the encoding (mostly TypeError or ValueError), `on_write` or `sign` raises.
         """
         values = value if isinstance(value, list) else [value]
         return await self.append_blocks([self.encode(one) for one in values], durable=durable)
@@ -272,10 +273,16 @@ class StandaloneFeed(Readable):
         return self.session.uploading
 
     def register_extension(self, name: str, encoding: str | Encoding = "binary") -> FeedExtension:
-        """Return the extension `name`: messages of the program itself to peers that register the same name."""
+        """Return the extension `name`: messages of the program itself to peers that register the same name.
+
+        One that was registered under this name before has come to its end. Raises: ValueError for a name over 255 bytes
+        or an encoding that is not known, Closed.
+        """
         self._check_open()
         extension = FeedExtension(self.session.extensions, name, encoding, self._peer)
-        self._extensions.append(extension)
+        if (before := self._extensions.get(name)) is not None:
+            before.close()
+        self._extensions[name] = extension
         return extension
 
     def events(self, *kinds: type[Event]) -> Subscription[Any]:
@@ -323,7 +330,7 @@ class StandaloneFeed(Readable):
             self._unsubscribe()
             for download in self.downloads:
                 download.finish()
-            for extension in self._extensions:
+            for extension in self._extensions.values():
                 extension.close()
             self._events.publish(FeedClosed())
             self._events.close()

@@ -7,6 +7,7 @@ with `keep_unknown`, reported and left open until the program has decided.
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from math import inf
 from typing import Protocol
 
@@ -73,6 +74,8 @@ class LinkOptions:
             raise ValueError("without noise there are no keys to encrypt with: give encrypted=False, too")
         if self.authenticate is not None and not self.noise:
             raise ValueError("without noise the peer has no key that on_authenticate could look at")
+        if iscoroutinefunction(self.authenticate):
+            raise ValueError("on_authenticate is called and not awaited: give a plain function")
         for name, seconds in (
             ("timeout", self.timeout_s),
             ("handshake_timeout", self.handshake_timeout_s),
@@ -102,6 +105,8 @@ class Replication:
         self._link: Link | None = None
         self._unknown: Source[DiscoveryKey] = Source()
         self._extensions = Extensions(self)
+        self._registered: dict[str, FeedExtension] = {}
+        self._peer: Peer | None = None  # the other end, for messages about no feed
         self._connected = trio.Event()
         self._ended = trio.Event()
         self._all_done = trio.Event()
@@ -181,8 +186,17 @@ class Replication:
         self.link.refuse(requested)
 
     def register_extension(self, name: str, encoding: str | Encoding = "binary") -> FeedExtension:
-        """Return the extension `name` of the link itself: messages that are about no feed."""
-        return FeedExtension(self._extensions, name, encoding, lambda link: Peer(link, None))
+        """Return the extension `name` of the link itself: messages that are about no feed. They end with the link.
+
+        Raises: as `register_extension` of a feed, Closed when the link has ended.
+        """
+        if self.end is not None:
+            raise Closed("the link has ended")
+        extension = FeedExtension(self._extensions, name, encoding, self._peer_of)
+        if (before := self._registered.get(name)) is not None:
+            before.close()
+        self._registered[name] = extension
+        return extension
 
     def close(self, reason: str = "we ended it") -> None:
         """End the link; what is queued is still sent if that is quick."""
@@ -218,6 +232,8 @@ class Replication:
             self._connected.set()
             self._ended.set()
             self._unknown.close()
+            for extension in self._registered.values():
+                extension.close()
         return self.end
 
     async def _end_when_done(self) -> None:
@@ -261,6 +277,10 @@ class Replication:
         self._connected.set()
         for entry in list(self._feeds.values()):
             self._open(link, entry)
+
+    def _peer_of(self, link: Link) -> Peer:
+        self._peer = self._peer or Peer(link, None)
+        return self._peer
 
     def _stream_message(self, message: Options | Extension) -> None:
         if isinstance(message, Options):

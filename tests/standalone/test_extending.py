@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from ddrive.errors import Closed, TooLarge
 from ddrive.standalone import PeerOpened
 from tests.standalone.pairs import author_and_copy, join
 
@@ -114,3 +115,65 @@ async def test_who_sent_a_message_on_a_link_can_be_answered(autojump_clock):
             await trio.sleep(1)
             ours.close()
             assert [answer.value async for answer in answers] == ["again", "again"]
+
+
+async def test_the_extensions_of_a_link_end_with_it(autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        one, _ = join(author, copy)
+        messages = one.register_extension("talk").messages()
+        await one.connected()
+        one.close()
+        with trio.fail_after(5):
+            assert [message async for message in messages] == []
+        with pytest.raises(Closed):
+            one.register_extension("more")
+
+
+async def test_the_sender_on_a_link_is_always_the_same_object(autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        one, other = join(author, copy)
+        ours, theirs = (link.register_extension("talk") for link in (one, other))
+        with theirs.messages() as messages:
+            await copy.get(0)
+            ours.broadcast(b"1")
+            ours.broadcast(b"2")
+            assert (await anext(messages)).peer is (await anext(messages)).peer
+
+
+@pytest.mark.parametrize("of_link", [False, True])
+async def test_a_name_that_is_registered_anew_ends_the_extension_before(of_link: bool, autojump_clock):
+    async with author_and_copy() as (author, copy):
+        place = join(author, copy)[0] if of_link else author
+        before = place.register_extension("talk").messages()
+        after = place.register_extension("talk", "utf-8")
+        with trio.fail_after(5):
+            assert [message async for message in before] == []
+        assert after.name == "talk"
+
+
+@pytest.mark.parametrize("of_link", [False, True])
+async def test_a_name_that_ends_links_is_refused(of_link: bool, autojump_clock):
+    async with author_and_copy() as (author, copy):
+        link = join(author, copy)[0]
+        place = link if of_link else author
+        await copy.get(0)
+        with pytest.raises(ValueError, match="255 bytes"):
+            place.register_extension("ü" * 128)
+        for number in range(256):
+            place.register_extension(str(number))
+        with pytest.raises(ValueError, match="256 extensions"):
+            place.register_extension("one more")
+        place.register_extension("255")
+        await trio.sleep(1)
+        assert link.end is None
+
+
+async def test_a_message_that_no_link_carries_is_refused(autojump_clock):
+    async with author_and_copy() as (author, copy):
+        talk, heard = author.register_extension("talk"), copy.register_extension("talk")
+        await copy.get(0)
+        with heard.messages() as messages:
+            with pytest.raises(TooLarge, match="talk"):
+                talk.broadcast(bytes(8 * 1024 * 1024))
+            talk.broadcast(bytes(8 * 1024 * 1024 - 8))
+            assert len((await anext(messages)).value) == 8 * 1024 * 1024 - 8

@@ -349,3 +349,35 @@ async def test_what_is_queued_when_a_feed_closes_still_arrives(autojump_clock):
             await copy.get(0)
             talk.broadcast(b"goodbye")
         assert (await anext(messages)).value == b"goodbye"
+
+
+async def _looks(key: bytes) -> bool:
+    """A check that is not a plain function."""
+    return False
+
+
+async def test_a_check_of_peers_that_nobody_awaits_lets_nobody_in(autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        with pytest.raises(ValueError, match="not awaited"):
+            join(author, copy, {"on_authenticate": _looks})
+        one, _ = join(author, copy, {"on_authenticate": lambda key: _looks(key)})
+        end = await one.wait()
+        assert "refused" in end.reason
+        assert not author.peers
+
+
+async def test_our_own_key_on_a_link_is_known(autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        one, other = join(author, copy)
+        near, far = await one.connected(), await other.connected()
+        assert near.public_key == far.remote_public_key
+        assert len(near.public_key) == 32
+
+
+async def test_without_noise_nobody_has_proven_anything(autojump_clock):
+    modes = {"encrypted": False, "noise": False}
+    async with author_and_copy(joined=False) as (author, copy):
+        one, _ = join(author, copy, modes, modes)
+        await copy.get(0)
+        assert not one.link.is_verified(author.key, author.dialect)
+        assert one.link.public_key == one.link.remote_public_key == b""
