@@ -18,7 +18,10 @@ class EntryTable:
         return [entry for here in self._entries.values() for entry in here.values()]
 
     def _drop(self, entry: Entry) -> None:
+        """Forget an entry. Who has its node open still gets a new entry for it by `pin`, if it has its name then."""
         directory, name = split(entry.path)
+        if entry.node is not None and entry.node.path == entry.path:
+            entry.node.path = None
         here = self._entries[directory]
         if here.pop(name, None) is not None and not here:
             del self._entries[directory]

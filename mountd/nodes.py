@@ -48,7 +48,7 @@ class Node:
     def __init__(self, spool: Spool, feed: FeedFace, open_base: OpenBase, stat: Stat, origin: Origin | None) -> None:
         """`feed`: that of the drive; `open_base` reads it; `origin`: where it has the entry, None for something new."""
         self.stat = stat
-        self.path: str | None = None  # None: it was removed
+        self.path: str | None = None  # None: it was removed, or is as the drive has it
         self.writers = 0  # open files that may write
         self.draft: Draft | None = None  # None: its bytes are those that the drive has
         self.origin = origin

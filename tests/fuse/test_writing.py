@@ -167,6 +167,30 @@ def test_a_removed_file_lives_while_it_is_open(place: Path) -> None:
     assert (place / "a").read_bytes() == b"another"
 
 
+@pytest.mark.parametrize("how", ["unlink", "replace"])
+def test_a_removed_file_that_is_changed_leaves_what_has_its_name_alone(
+    mounts: tuple[WritableMount, WritableMount], place: Path, how: str
+) -> None:
+    path, late = place / "file", place / "late"
+    path.write_bytes(b"removed")
+    file = os.open(path, os.O_RDONLY)
+    until(lambda: (other(mounts, path)).exists())  # it is stored
+    if how == "unlink":
+        path.unlink()
+        path.write_bytes(b"new")
+    else:
+        late.write_bytes(b"new")
+        late.rename(path)
+    os.fchmod(file, 0o600)
+    assert (os.fstat(file).st_mode & 0o777, os.pread(file, 100, 0)) == (0o600, b"removed")
+    os.close(file)
+    assert (path.stat().st_mode & 0o777, path.read_bytes()) == (0o644, b"new")
+    (place / "end").touch()
+    until(lambda: other(mounts, place / "end").exists())
+    there = other(mounts, path)
+    assert (there.stat().st_mode & 0o777, there.read_bytes()) == (0o644, b"new")
+
+
 def test_open_files_show_what_others_write_before_and_after_the_commit(
     mounts: tuple[WritableMount, WritableMount], place: Path
 ) -> None:
