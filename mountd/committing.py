@@ -99,13 +99,20 @@ class Committer:
         Raises: what reading the drive raises.
         """
         spool = self._staged.spool
+        landed: list[tuple[bytes, Attempt]] = []
         for attempt in spool.attempts:
             own = await self._staged.drive.own(split(attempt.path)[0])
             key = f"{own.path}/{split(attempt.path)[1]}".strip("/")
             if await _has_landed(own.trie, key, attempt):
-                self._staged.settled(attempt.serials, {spool.paths.get(serial, "") for serial in attempt.serials})
-                spool.journal.done(attempt.serials)
-                log.info("found in the drive already: entries=%d version=%d", attempt.versions, attempt.version)
+                landed.append((bytes(own.trie.feed.key), attempt))
+        for feed, attempt in landed:
+            # One that was refused looks the same as one after it that was not, but had other changes with that value:
+            # what all of them have is stored, whichever it was.
+            rivals = [set(other.serials) for where, other in landed if where == feed and other.meets(attempt)]
+            serials = sorted(set(attempt.serials).intersection(*rivals))
+            self._staged.settled(serials, {spool.paths.get(serial, "") for serial in attempt.serials})
+            spool.journal.done(serials)
+            log.info("found in the drive already: entries=%d version=%d", len(serials), attempt.version)
         spool.attempts = []
         await self._resolve_move()
         for path, directory in self._staged.new_directories():

@@ -42,6 +42,10 @@ class Attempt(NamedTuple):
     versions: int
     serials: list[int]
 
+    def meets(self, other: "Attempt") -> bool:
+        """Tell whether what one was to store and what the other was may be the same versions."""
+        return self.version < other.version + other.versions and other.version < self.version + self.versions
+
 
 class Move(NamedTuple):
     """A directory that is moved in the drive, from `old` to `new`: if that was done, then after `version`."""

@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from ddrive.drive.stat import DIRECTORY_MODE, FILE_MODE, Stat
+from ddrive.errors import StorageError
 from tests.mountd.committed import Mounted, mounted
 
 
@@ -84,6 +85,45 @@ async def test_a_worker_that_dies_before_it_says_what_it_has_stored(
     await it.committer.commit()
     assert it.drive.version == version
     assert (await it.read("/a"), await it.read("/b")) == (b"second", b"first")
+
+
+async def test_a_commit_that_was_refused_is_not_taken_for_the_next_after_a_kill(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.write("/old", b"first")
+    await it.committer.commit()
+
+    async def refuse(blocks: object, **options: object) -> int:
+        raise StorageError("the disk is full")
+
+    it.staged.add("/d", Stat(DIRECTORY_MODE, mtime_ms=1, ctime_ms=1))
+    it.staged.move("/old", "/new", await it.drive.lstat("/old"))
+    with monkeypatch.context() as patched:
+        patched.setattr(it.drive.metadata, "append", refuse)
+        with pytest.raises(StorageError):
+            await it.committer.commit()
+    await it.write("/new", b"second")  # the move waits for that now, the directory does not
+    with monkeypatch.context() as patched:
+        patched.setattr(await it.drive.content(), "append", refuse)
+        with pytest.raises(StorageError):
+            await it.committer.commit()
+    assert [entry.name for entry in await it.drive.list("/")] == ["d", "old"]
+    await it.die()
+    assert [entry.name for entry in await it.staged.list("/")] == ["d", "new"]
+    await it.committer.commit()
+    assert [entry.name for entry in await it.drive.list("/")] == ["d", "new"]
+    assert await it.drive.read_file("/new") == b"second"
+
+
+async def test_what_was_stored_and_removed_leaves_what_has_its_name_alone(it: Mounted) -> None:
+    node = await it.write("/a", b"removed")
+    await it.committer.commit()
+    it.staged.remove("/a")
+    await it.write("/a", b"new")
+    it.staged.set_node(node, mode=FILE_MODE & ~0o077)  # by who has it open
+    await it.committer.commit()
+    assert (await it.drive.lstat("/a")).mode == FILE_MODE
+    assert await it.drive.read_file("/a") == b"new"
 
 
 async def test_a_directory_that_changed_while_it_was_stored_shows_all_after_a_kill(
