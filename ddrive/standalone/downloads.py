@@ -57,7 +57,8 @@ class Download:
         """
         await self._ended.wait()
         if self._withdrawn:
-            raise Withdrawn(f"the download of blocks {self.start} to {self.end} was cancelled")
+            what = f"from {self.start} on" if self.end == ENDLESS else f"{self.start} to {self.end}"
+            raise Withdrawn(f"the download of blocks {what} of feed {self._feed.name} was cancelled")
         if self._missing:
             raise Closed(f"feed {self._feed.name} was closed during a download")
 

@@ -144,7 +144,7 @@ class StandaloneFeed(Readable):
     def clear(self, start: int, end: int | None = None) -> None:
         """Free the space of block `start`, or of the blocks `start` up to `end`; they can be fetched again.
 
-        Peers are told that we do not hold them any more.
+        Peers are told that we do not hold them any more; a feed that is not sparse asks them for the blocks again.
         """
         self._check_open()
         check_blocks(start, end)
@@ -170,7 +170,8 @@ class StandaloneFeed(Readable):
 
         Without `end` it stops at the length that the feed has now; without `snapshot`, where the feed ends when the
         reader gets there; with `live`, never. `tail`: start where the feed ends now. `batch` blocks are asked for
-        together; `wait`, `timeout` and `if_available` hold for each of these steps and mean the same as for `get`.
+        together; `wait`, `timeout` and `if_available` hold for each of these steps and mean the same as for `get`, but
+        for a block that does not exist yet a `live` stream waits even with `if_available`.
         """
         self._check_open()
         check_blocks(start, end)
@@ -192,7 +193,8 @@ class StandaloneFeed(Readable):
     def write_stream(self, *, max_block_size: int | None = None, durable: bool = True) -> WriteStream:
         """Return a channel whose values are appended; use it in `async with`.
 
-        Values longer than `max_block_size` bytes become several blocks.
+        Values longer than `max_block_size` bytes become several blocks; `durable` is as for `append`.
+        Raises: NotWritable, Closed, ValueError for a size that no block has.
         """
         self._check_open()
         self._check_writable()

@@ -20,7 +20,7 @@ NOWHERE = -1  # of a wait that is not for a certain block, so that `cancel` does
 
 def check_blocks(start: int, end: int | None = None) -> None:
     """Raise ValueError when `start`, or what lies before `end`, is no block of any feed; nothing counts back."""
-    if start < 0 or max(start + 1, end or 0) > MAX_LENGTH:
+    if min(start, end or 0) < 0 or max(start + 1, end or 0) > MAX_LENGTH:
         what = f"{start} is not the index of a block" if end is None else f"{start} to {end} are not blocks"
         raise ValueError(f"{what}: these are numbered from 0 and at most {MAX_LENGTH}")
 
@@ -97,20 +97,21 @@ class Readable(FeedHost):
 
         Raises: NotHeld when the feed is empty, and as `get`.
         """
-        if update:
-            await self.refresh()
-        if not self.length:
-            raise NotHeld(f"feed {self.feed.name} is empty")
-        return await self.get(
-            self.length - 1, wait=wait, timeout=timeout, if_available=if_available, value_encoding=value_encoding
-        )
+        with self._waits.wait(NOWHERE, NOWHERE, timeout, f"the last block of feed {self.feed.name}"):
+            if update:
+                await self.refresh()
+            if not self.length:
+                raise NotHeld(f"feed {self.feed.name} is empty")
+            return await self.get(self.length - 1, wait=wait, if_available=if_available, value_encoding=value_encoding)
 
     def has(self, start: int, end: int | None = None) -> bool:
         """Tell whether block `start`, or every block from `start` up to `end`, is held."""
+        check_blocks(start, end)
         return self.feed.has(start) if end is None else self.feed.held(start, end) == max(end - start, 0)
 
     def downloaded_count(self, start: int = 0, end: int | None = None) -> int:
         """Return how many of the blocks `start` up to `end`, by default the end of the feed, are held."""
+        check_blocks(start, end)
         return self.feed.held(start, self.length if end is None else end)
 
     async def seek(
@@ -125,8 +126,8 @@ class Readable(FeedHost):
     ) -> tuple[int, int]:
         """Return the block that holds the byte at `byte_offset`, and the place in it; the end is (length, 0).
 
-        `start` and `end` bound the blocks in which it lies, where the program knows. Bytes beyond the end are waited
-        for. Raises: NotHeld when `wait` is false and nodes are missing, TimedOut, NoPeers, Closed.
+        `start` and `end` tell where to look, when the program knows: a peer is asked about less. Bytes beyond the end
+        are waited for. Raises: NotHeld when `wait` is false and nodes are missing, TimedOut, NoPeers, Closed.
         """
         self._check_open()
         check_blocks(start, end)
@@ -160,6 +161,8 @@ class Readable(FeedHost):
         """
         self._check_open()
         wanted = self.length + 1 if min_length is None else min_length
+        if wanted < 0:
+            raise ValueError(f"a length is at least 0, not {wanted}")
         check_blocks(0, wanted)
         only_available = self._only_available(if_available)
         if self.length < wanted and only_available and self.writable and not force:
@@ -187,6 +190,7 @@ class Readable(FeedHost):
 
         Who waits gets `Withdrawn`. (Cancelling the waiting task has the same effect on peers.)
         """
+        check_blocks(start, end)
         last = start + 1 if end is None else end
         self._waits.cancel(start, last)
         for download in list(self._downloads):
@@ -221,7 +225,9 @@ class Readable(FeedHost):
         if isinstance(download, Download):
             download.cancel()
             return
-        (first, last), *_ = pieces_of(download[0], download[1], None, linear=True)
+        first, end = download
+        check_blocks(first, end)
+        last = ENDLESS if end is None else end
         for other in list(self._downloads):
             if (other.start, other.end) == (first, last):
                 other.cancel()

@@ -6,7 +6,8 @@ from typing import Any, Protocol, Self
 
 import trio
 
-from ddrive.errors import NotHeld
+from ddrive.errors import NotHeld, TooLarge
+from ddrive.feed.owned import MAX_APPEND_BYTES
 from ddrive.standalone.encodings import Encoding
 
 READ_AHEAD_BLOCKS = 64  # wished for beyond the block that is read
@@ -57,23 +58,35 @@ class ReadStream(trio.abc.ReceiveChannel[Any]):
         self._batch, self._encoding = batch, value_encoding
         self._ready: list[Any] = []  # read and not handed out, last one first
         self._is_closed = False
+        self._reading: trio.CancelScope | None = None  # while a task waits
 
     async def receive(self) -> Any:
         """Return the next value.
 
-        Raises: trio.EndOfChannel behind the last one; else as `get` of the feed, and the stream can be read again.
+        Raises: trio.EndOfChannel behind the last one, trio.ClosedResourceError after `aclose`, trio.BusyResourceError
+        while another task waits for a value; else as `get` of the feed, and the stream can be read again.
         """
         if self._is_closed:
             raise trio.ClosedResourceError
+        if self._reading is not None:
+            raise trio.BusyResourceError("another task reads this stream")
         if not self._ready:
-            await self._fill()
+            try:
+                with trio.CancelScope() as self._reading:
+                    await self._fill()
+            finally:
+                self._reading = None
+            if self._is_closed:
+                raise trio.ClosedResourceError
         self.position += 1
         return self._ready.pop()
 
     async def aclose(self) -> None:
-        """Stop reading."""
+        """Stop reading; a task that waits for a value gets trio.ClosedResourceError."""
         self._is_closed = True
         self._ready.clear()
+        if self._reading is not None:
+            self._reading.cancel()
         await trio.lowlevel.checkpoint()
 
     async def _fill(self) -> None:
@@ -113,12 +126,15 @@ class WriteTarget(Protocol):
 class WriteStream(trio.abc.SendChannel[Any]):
     """Appends values as they come, several under one signature; made by `write_stream`.
 
-    Leaving its `async with` block appends what is left; leaving it by an exception does not.
+    Leaving its `async with` block appends what is left; leaving it by an exception does not. What was taken in
+    stays for the next attempt when an append is cancelled before it began; a batch that cannot be written is dropped.
     """
 
     def __init__(self, feed: WriteTarget, max_block_size: int | None, *, durable: bool) -> None:
         if max_block_size is not None and max_block_size < 1:
             raise ValueError(f"a block has at least one byte, not {max_block_size}")
+        if max_block_size is not None and max_block_size > MAX_APPEND_BYTES:
+            raise ValueError(f"a block has at most {MAX_APPEND_BYTES} bytes, not {max_block_size}")
         self.written = 0  # blocks appended so far
         self._feed = feed
         self._max_block_size = max_block_size
@@ -129,11 +145,17 @@ class WriteStream(trio.abc.SendChannel[Any]):
         self._turn = trio.Lock()
 
     async def send(self, value: Any) -> None:
-        """Take in a value; one whose bytes are longer than `max_block_size` is cut into several blocks."""
+        """Take in a value; one whose bytes are longer than `max_block_size` is cut into several blocks.
+
+        Raises: trio.ClosedResourceError, TooLarge, what the encoding raises (the value is not taken in then), and now
+        and then what `append` of the feed raises, for this value and others before it.
+        """
         if self._is_closed:
             raise trio.ClosedResourceError
         block = self._feed.encode(value)
-        size = self._max_block_size or max(len(block), 1)
+        size = self._max_block_size or MAX_APPEND_BYTES
+        if len(block) > size and self._max_block_size is None:
+            raise TooLarge(f"a block has at most {size} bytes, not {len(block)}: give the stream a max_block_size")
         self._blocks += [block[start : start + size] for start in range(0, len(block), size)] or [b""]
         self._bytes += len(block)
         if len(self._blocks) >= WRITE_BATCH_BLOCKS or self._bytes >= WRITE_BATCH_BYTES:
@@ -144,9 +166,14 @@ class WriteStream(trio.abc.SendChannel[Any]):
     async def flush(self) -> None:
         """Append what was taken in and return when it is, durably unless the stream was made otherwise."""
         async with self._turn:
-            blocks, self._blocks, self._bytes = self._blocks, [], 0
+            (blocks, size), self._blocks, self._bytes = (self._blocks, self._bytes), [], 0
             if blocks:
-                await self._feed.append_blocks(blocks, durable=self._durable)
+                try:
+                    await self._feed.append_blocks(blocks, durable=self._durable)
+                except trio.Cancelled:  # before it began: afterwards it is finished
+                    self._blocks[:0] = blocks
+                    self._bytes += size
+                    raise
                 self.written += len(blocks)
 
     async def aclose(self) -> None:

@@ -1,14 +1,15 @@
 """A feed as a stream to read from and to write to."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from ddrive.errors import NotHeld, NotWritable, TimedOut
+from ddrive.errors import NotHeld, NotWritable, TimedOut, TooLarge
 from ddrive.feed.storage import MemoryDirectory
-from ddrive.standalone import open_feed
+from ddrive.standalone import StandaloneFeed, open_feed
 from tests.standalone.pairs import BLOCKS, author_and_copy
 
 
@@ -152,3 +153,52 @@ async def test_a_waiting_stream_ends_with_the_feed(author):
         nursery.start_soon(read)
         await wait_all_tasks_blocked()
         await author.aclose()
+
+
+async def test_closing_a_stream_ends_the_wait_of_another_task(author):
+    stream = author.read_stream(tail=True, live=True)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+
+            async def read() -> None:
+                with pytest.raises(trio.ClosedResourceError):
+                    await stream.receive()
+
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await stream.receive()
+            await stream.aclose()
+
+
+async def test_a_value_that_is_too_large_is_not_taken_in():
+    async with open_feed(MemoryDirectory()) as feed:
+        async with feed.write_stream() as stream:
+            await stream.send(b"before")
+            with pytest.raises(TooLarge, match="max_block_size"):
+                await stream.send(bytes(8 * 1024 * 1024))
+        assert await feed.get_range(0, feed.length) == [b"before"]
+        with pytest.raises(ValueError, match="at most"):
+            feed.write_stream(max_block_size=8 * 1024 * 1024)
+
+
+async def test_what_was_taken_in_outlives_an_append_that_was_cancelled():
+    async with open_feed(MemoryDirectory()) as feed:
+        async with feed.write_stream() as stream:
+            await stream.send(b"kept")
+            with trio.CancelScope() as scope, _turn_of(feed):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(stream.flush)
+                    await wait_all_tasks_blocked()
+                    scope.cancel()
+        assert await feed.get_range(0, feed.length) == [b"kept"]
+
+
+@contextmanager
+def _turn_of(feed: StandaloneFeed) -> Iterator[None]:
+    """Keep every append from beginning."""
+    feed.feed._turn.acquire_nowait()
+    try:
+        yield
+    finally:
+        feed.feed._turn.release()
