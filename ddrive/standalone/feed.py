@@ -257,8 +257,16 @@ class StandaloneFeed(Readable):
         return replication
 
     def set_downloading(self, downloading: bool) -> None:
-        """Ask peers for blocks or not, from now on; they are told."""
+        """Ask peers for blocks or not, from now on; they are told.
+
+        A feed of our own that does so (one from a backup, say) fetches what peers have more of it, and cannot be
+        appended to before: `Behind`.
+        """
         self.session.downloading = downloading
+        if self.writable:
+            self._log.claimed = self.session.claimed_length if downloading else lambda: 0
+            if downloading:
+                self.session.set_eager_length()  # a claim that is not proven does not count for long
 
     def set_uploading(self, uploading: bool) -> None:
         """Answer the requests of peers or not, from now on; they are told."""

@@ -7,7 +7,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from ddrive.dialect import HYPERCORE
-from ddrive.errors import Closed
+from ddrive.errors import Behind, Closed, NoPeers
 from ddrive.feed.storage import MemoryDirectory
 from ddrive.protocol import NoiseKeyPair
 from ddrive.standalone import PeerRemoved, open_feed
@@ -364,6 +364,30 @@ async def test_a_check_of_peers_that_nobody_awaits_lets_nobody_in(autojump_clock
         end = await one.wait()
         assert "refused" in end.reason
         assert not author.peers
+
+
+async def test_an_own_feed_from_a_backup_signs_nothing_twice(autojump_clock):
+    files: dict[str, bytearray] = {}
+    async with open_feed(MemoryDirectory(files)) as author:
+        await author.append([b"one", b"two"])
+        backup = {name: bytearray(content) for name, content in files.items()}
+        await author.append(b"three")
+        async with (
+            open_feed(MemoryDirectory(), author.key) as copy,
+            open_feed(MemoryDirectory(backup), downloading=True, uploading=False) as restored,
+        ):
+            join(author, copy)
+            await copy.download(0, 3)
+            join(copy, restored)
+            while restored.remote_length < 3:
+                await trio.lowlevel.checkpoint()
+            assert restored.length == 2
+            with pytest.raises(Behind):
+                await restored.append(b"another three")
+            await restored.update(3)
+            assert await restored.append(b"four") == 3
+            with pytest.raises(NoPeers):
+                await restored.update(if_available=True, force=True)
 
 
 async def test_our_own_key_on_a_link_is_known(autojump_clock):
