@@ -173,7 +173,7 @@ class Committer:
         """
         staged, spool = self._staged, self._staged.spool
         with staged.moving(old, new):
-            own = await staged.drive.own(old)
+            own = await staged.drive.own(split(old)[0])  # that of `old` may be a nested one, perhaps of somebody else
             move = Move(old, new, own.trie.version)
             spool.journal.moving(move)
             spool.move = move

@@ -7,7 +7,7 @@ and would have to set and remove what cannot be set nor removed.
 import errno
 from collections.abc import Mapping
 
-from ddrive.drive.stat import Stat
+from ddrive.drive.stat import Stat, user_attributes
 from ddrive.ids import BlockIndex
 from mountd.face import DriveFace
 from mountd.inodes import to_bytes
@@ -22,7 +22,7 @@ OF_FILES = ("blocks", "held", "offset")
 
 def names_of(stat: Stat) -> list[str]:
     """Return the names of the attributes that the author gave an entry; those under our prefix are never his."""
-    return [name for name in stat.metadata if name.startswith(PREFIX) and not name.startswith(OWN_PREFIX)]
+    return list(user_attributes(stat.metadata))
 
 
 def given_value(stat: Stat, name: str) -> bytes | None:
@@ -36,6 +36,8 @@ def check_given(name: str, metadata: Mapping[str, bytes]) -> None:
     """Raise OSError when `name` is not the author's to set, or when `metadata` is too much for one entry."""
     if not name.startswith(PREFIX):
         raise OSError(errno.EOPNOTSUPP, f"attributes are named {PREFIX}…, not {name}")
+    if name == PREFIX:
+        raise OSError(errno.EINVAL, "the attribute has no name")  # no other file system keeps it, so none could copy it
     if name.startswith(OWN_PREFIX):
         raise OSError(errno.EOPNOTSUPP, f"{name} is not set but told by the mount")  # `cp` and `mv` go on after that
     if sum(len(to_bytes(other)) + len(value) for other, value in metadata.items()) > TOTAL_BYTES_MAX:

@@ -89,13 +89,14 @@ class Stat(NamedTuple):
 
 
 def user_attributes(metadata: Mapping[str, bytes]) -> Mapping[str, bytes]:
-    """Return what of `metadata` is an extended attribute of the user, by its full name."""
+    """Return what of `metadata` is an extended attribute of the user, by its full name, if a system takes that."""
     if not metadata:
         return NO_METADATA
     return {
         name: value
         for name, value in metadata.items()
         if name.startswith(USER_ATTRIBUTES) and not name.startswith(TOLD_ATTRIBUTES)
+        if name != USER_ATTRIBUTES and "\0" not in name
     }
 
 

@@ -47,6 +47,29 @@ def test_three_deep_each_on_another_peer(tmp_path: Path) -> None:
             (place / "deep/middle/pinned/a.txt").write_text("x")
 
 
+def test_a_nested_drive_gets_another_name(tmp_path: Path) -> None:
+    """Its entry is in the drive around it, so it does not matter whose it is."""
+    with program(tmp_path / "theirs") as author, program(tmp_path / "ours") as ours:
+        inner = author.ask("import", tree(tmp_path / "a", "a.txt", "one"))
+        own = ours.ask("import", tree(tmp_path / "b", "b.txt", "two"))
+        key = ours.ask("import", tree(tmp_path / "c", "c.txt", "outer"))["key"]
+        ours.ask("peer", "add", author.address)
+        ours.ask("link", f"{key}:/theirs", inner["key"])
+        ours.ask("link", f"{key}:/pinned", f"{inner['key']}+{inner['version']}")
+        ours.ask("link", f"{key}:/own", own["key"])
+        place = tmp_path / "mnt"
+        ours.mount(key, place)
+        (place / "sub").mkdir()
+        for name in ("theirs", "pinned", "own"):
+            (place / name).rename(place / "sub" / name)
+        (place / "sub/own").rename(place / "mine")
+        assert sorted(os.listdir(place)) == ["c.txt", "mine", "sub"]
+        assert [(place / "sub" / name / "a.txt").read_text() for name in ("theirs", "pinned")] == ["one", "one"]
+        (place / "mine/b.txt").write_text("changed")
+        until(lambda: ours.run("cat", own["key"], "/b.txt").out == b"changed")
+        until(lambda: sorted(entry["name"] for entry in ours.ask("ls", key, "/sub")) == ["pinned", "theirs"])
+
+
 def circle(ddrive: Program, place: Path) -> str:
     """Make two drives that nest each other, and the first one itself and its past; return the key of the first."""
     one = ddrive.ask("import", tree(place / "one", "file", "past"))

@@ -362,6 +362,7 @@ def test_extended_attributes(place: Path) -> None:
     assert code_of(lambda: os.setxattr(path, "trusted.a", b"2")) == errno.EOPNOTSUPP
     assert code_of(lambda: os.setxattr(path, "user.big", b"2" * 65_536)) == errno.ENOSPC
     assert code_of(lambda: os.setxattr(path, f"user.{'b' * 251}", b"2")) == errno.ERANGE
+    assert code_of(lambda: os.setxattr(path, "user.", b"2")) == errno.EINVAL
     assert os.listxattr(path) == ["user.a"]
     os.removexattr(path, "user.a")
     assert "user.a" not in os.listxattr(path)
