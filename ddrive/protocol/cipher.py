@@ -17,7 +17,7 @@ import nacl._sodium  # type: ignore[import-not-found]  # an extension module wit
 from ddrive.protocol.hsalsa20 import NONCE_BYTES, hsalsa20
 
 _BLOCK_BYTES = 64  # of keystream
-_BUFFER_BYTES = 4096  # per direction; longer input goes from its place to that of the result at once
+_BUFFER_BYTES = 4096  # per direction; longer input is treated where the result is to be
 
 
 def _salsa20_of_libsodium() -> Callable[..., int] | None:
@@ -58,22 +58,24 @@ class SodiumStream:
 
     def apply(self, data: bytes) -> bytes | bytearray:
         """Return `data` encrypted, or decrypted, with the next `len(data)` bytes of the keystream."""
-        return self._apply(data) if len(data) <= _BUFFER_BYTES else self._apply_directly(data)
-
-    def _apply_directly(self, data: bytes) -> bytearray:
-        """Return a long input encrypted, without the two copies through the buffer."""
-        data = bytes(data)  # which is no copy of bytes, but makes them of what has no fixed place
-        size, first = len(data), -self._offset % _BLOCK_BYTES
-        result = bytearray(size)
-        result[:first] = self._apply(data[:first])
-        target = ctypes.addressof(ctypes.c_char.from_buffer(result)) + first
-        source = (ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0) + first
-        self._salsa20(target, source, size - first, self._nonce, self._block, self._key)
-        self._block += (size - first) // _BLOCK_BYTES
-        self._offset = (size - first) % _BLOCK_BYTES
+        if len(data) <= _BUFFER_BYTES:
+            return self._apply(data)
+        result = bytearray(data)
+        self.apply_in_place(result)
         return result
 
-    def _apply(self, data: bytes) -> bytes:
+    def apply_in_place(self, data: bytearray) -> None:
+        """Encrypt or decrypt `data` likewise, where it is: no second copy of what is sent passes through the cache."""
+        size, first = len(data), -self._offset % _BLOCK_BYTES
+        data[:first] = self._apply(data[:first])
+        if size <= first:
+            return
+        address = ctypes.addressof(ctypes.c_char.from_buffer(data)) + first
+        self._salsa20(address, address, size - first, self._nonce, self._block, self._key)
+        self._block += (size - first) // _BLOCK_BYTES
+        self._offset = (size - first) % _BLOCK_BYTES
+
+    def _apply(self, data: bytes | bytearray) -> bytes:
         start = self._offset
         stop = start + len(data)
         self._view[start:stop] = data
@@ -88,6 +90,9 @@ class KeyStream(Protocol):
 
     def apply(self, data: bytes) -> bytes | bytearray:
         """Return `data` encrypted, or decrypted, with the next `len(data)` bytes of the keystream."""
+
+    def apply_in_place(self, data: bytearray) -> None:
+        """Encrypt or decrypt `data` likewise, where it is."""
 
 
 if _salsa20 is not None:

@@ -166,10 +166,11 @@ class Connection:
         self._handshake_output = b""
         self.pending_bytes -= len(data)
         if self._output:
-            plain = b"".join(self._take_output(enough_bytes))
-            encrypted = self._encrypt.apply(plain) if self._is_encrypted else plain
-            self.pending_bytes -= len(encrypted)
-            data = data + encrypted if data else encrypted
+            output = bytearray().join(self._take_output(enough_bytes))
+            self.pending_bytes -= len(output)
+            if self._is_encrypted:
+                self._encrypt.apply_in_place(output)
+            data = data + output if data else output
         self.bytes_sent += len(data)
         return data
 

@@ -18,3 +18,7 @@ class PycryptodomeStream:
         """Return `data` encrypted, or decrypted, with the next `len(data)` bytes of the keystream."""
         result: bytes = self._stream.encrypt(data)
         return result
+
+    def apply_in_place(self, data: bytearray) -> None:
+        """Encrypt or decrypt `data` likewise, where it is."""
+        self._stream.encrypt(data, output=data)

@@ -10,6 +10,7 @@ from ddrive.protocol.fallback import PycryptodomeStream
 from tests.support.vectors import vector
 
 PROVIDERS = [SodiumStream, PycryptodomeStream]
+SIZES = st.integers(0, 400) | st.sampled_from([4096, 4097, 10_000])
 KEY, NONCE = bytes(range(32)), bytes(range(24))
 
 
@@ -22,13 +23,18 @@ def test_recorded_keystream(provider: type) -> None:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-@given(sizes=st.lists(st.integers(0, 400), max_size=12))
-def test_any_split_gives_the_same_bytes(provider: type, sizes: list[int]) -> None:
-    plain = bytes(range(256)) * 20
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 400) | st.sampled_from([4096, 4097, 10_000]), st.booleans()), max_size=12)
+)
+def test_any_split_gives_the_same_bytes(provider: type, sizes: list[tuple[int, bool]]) -> None:
+    plain = bytes(range(256)) * 480
     whole = StreamCipher(KEY, NONCE).apply(plain)
     stream, place, pieces = provider(KEY, NONCE), 0, []
-    for size in sizes:
-        pieces.append(stream.apply(plain[place : place + size]))
+    for size, in_place in sizes:
+        piece = bytearray(plain[place : place + size])
+        if in_place:
+            stream.apply_in_place(piece)
+        pieces.append(piece if in_place else stream.apply(bytes(piece)))
         place += size
     assert b"".join(pieces) == whole[:place]
 
