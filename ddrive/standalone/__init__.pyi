@@ -18,7 +18,7 @@ from .feed import AuditReport, StandaloneFeed
 from .host import Event
 from .opening import open_feed
 from .peers import Peer
-from .replicating import Replication
+from .replicating import PeerOptions, Replication
 from .streams import ReadStream, WriteStream
 from .tries import open_trie
 
@@ -38,6 +38,7 @@ __all__ = [
     "Peer",
     "PeerAdded",
     "PeerOpened",
+    "PeerOptions",
     "PeerRemoved",
     "ReadStream",
     "RemoteUpdate",

@@ -66,7 +66,7 @@ class StandaloneFeed(Readable):
         return await self.append_blocks([self.encode(one) for one in values], durable=durable)
 
     async def append_blocks(self, blocks: Sequence[Buffer], *, durable: bool = True) -> int:
-        """Append blocks as they are, without encoding; otherwise as `append`."""
+        """Append blocks as they are, without encoding; otherwise, also for `durable`, as `append`."""
         self._check_open()
         return await self.feed.append(blocks, durable=durable)
 
@@ -127,8 +127,9 @@ class StandaloneFeed(Readable):
         return self._log.digest(index)
 
     def put(self, index: int, block: bytes | None, proof: Proof) -> Stored:
-        """Verify and store a block, or without one its leaf, that came in some other way than from a peer.
+        """Verify and store block `index`, or without one its leaf, that came in some other way than from a peer.
 
+        `proof` is what `proof` of another feed gave, for the `digest` of this one or none.
         Raises: InvalidProof, Forked; nothing is stored then.
         """
         self._check_open()
@@ -170,8 +171,8 @@ class StandaloneFeed(Readable):
 
         Without `end` it stops at the length that the feed has now; without `snapshot`, where the feed ends when the
         reader gets there; with `live`, never. `tail`: start where the feed ends now. `batch` blocks are asked for
-        together; `wait`, `timeout` and `if_available` hold for each of these steps and mean the same as for `get`, but
-        for a block that does not exist yet a `live` stream waits even with `if_available`.
+        together, with `value_encoding`; `wait`, `timeout` and `if_available` hold for each of these steps and mean the
+        same as for `get`, but for a block that does not exist yet a `live` stream waits even with `if_available`.
         """
         self._check_open()
         check_blocks(start, end)
@@ -231,14 +232,15 @@ class StandaloneFeed(Readable):
     ) -> Replication:
         """Exchange the feed with the peer at the other end of `stream`, in the background, and return that link.
 
-        `initiator`: whether we dialled; one side must have. The stream is closed with the link, the link with the
-        feed. `live` false: the link ends when each side has what it wants, which an eager feed knows. `ack`: have the
-        peer confirm blocks (`Acknowledged` events). `download`, `upload`: which way blocks may go on this link.
-        `key_pair`: by which this peer knows us. `on_authenticate(remote_public_key)`: refuses a peer by False or an
-        exception. `timeout`: seconds without a sign of life after which the link ends, None for never; ours is sent
-        after `keep_alive` seconds, by default half of that. More feeds are carried after `add` of the result; with
-        `keep_unknown` those that the peer asks for are kept for the program to decide on (`requests`). `encrypted`
-        and `noise` are false only in tests, on both sides. Raises: ValueError for options that exclude each other.
+        `initiator`: whether we dialled; one side must have. The stream is closed with the link, the link with the feed.
+        `live` false: the link ends when each side has what it wants, which an eager feed knows. `ack`: have the peer
+        confirm blocks (`Acknowledged` events). `download`, `upload`: which way blocks may go on this link. `address`:
+        what messages call the peer. `key_pair`: by which this peer knows us. `on_authenticate(remote_public_key)`:
+        refuses a peer by False or an exception. `timeout`: seconds without a sign of life after which the link ends,
+        None for never, as for `handshake_timeout`; ours is sent after `keep_alive` seconds, by default half of
+        `timeout`. More feeds are carried after `add` of the result; with `keep_unknown` those that the peer asks for
+        are kept for the program to decide on (`requests`). `encrypted` and `noise` are false only in tests, on both
+        sides. Raises: ValueError for options that exclude each other.
         """
         self._check_open()
         options = LinkOptions(
@@ -285,6 +287,7 @@ class StandaloneFeed(Readable):
     def register_extension(self, name: str, encoding: str | Encoding = "binary") -> FeedExtension:
         """Return the extension `name`: messages of the program itself to peers that register the same name.
 
+        `encoding` is that of the messages, as for values; `json` has no line end here.
         One that was registered under this name before has come to its end. Raises: ValueError for a name over 255 bytes
         or an encoding that is not known, Closed.
         """
@@ -296,7 +299,7 @@ class StandaloneFeed(Readable):
         return extension
 
     def events(self, *kinds: type[Event]) -> Subscription[Any]:
-        """Return an iterator over what happens from now on, of the given classes or of all.
+        """Return an iterator over what happens from now on, of the given `kinds` (classes) or of all.
 
         Leave it with `close` or use it in `with`.
         """

@@ -48,7 +48,9 @@ class Readable(FeedHost):
 
         `wait` false: fail rather than wait. `timeout`: seconds. `on_wait(index)` is called once before a wait.
         `if_available`: fail as soon as every connected peer has said that it does not have the block; the default is
-        that of `open_feed`. Raises: NotHeld, TimedOut, NoPeers, Withdrawn after `cancel`, Closed, UndecodableBlock.
+        that of `open_feed`, as is that of `value_encoding`.
+        Raises: NotHeld, TimedOut, NoPeers, Withdrawn after `cancel`, Closed, UndecodableBlock, CorruptStorage for a
+        held block that does not verify any more, ValueError for what is not the index of a block.
         """
         block = await self._block(index, wait, timeout, on_wait, self._only_available(if_available))
         return self._decode(block, index, value_encoding)
@@ -65,7 +67,7 @@ class Readable(FeedHost):
     ) -> list[Any]:
         """Return the blocks `start` up to `end`, asking peers for all that are missing at once.
 
-        Raises: as `get`.
+        `wait`, `timeout` (of all together), `if_available`, `value_encoding`: as for `get`. Raises: as `get`.
         """
         self._check_open()
         check_blocks(start, end)
@@ -95,6 +97,7 @@ class Readable(FeedHost):
     ) -> Any:
         """Return the last block; with `update` peers are first asked for a newer one.
 
+        `wait`, `timeout` (of both together), `if_available`, `value_encoding`: as for `get`.
         Raises: NotHeld when the feed is empty, and as `get`.
         """
         with self._waits.wait(NOWHERE, NOWHERE, timeout, f"the last block of feed {self.feed.name}"):
@@ -127,7 +130,8 @@ class Readable(FeedHost):
         """Return the block that holds the byte at `byte_offset`, and the place in it; the end is (length, 0).
 
         `start` and `end` tell where to look, when the program knows: a peer is asked about less. Bytes beyond the end
-        are waited for. Raises: NotHeld when `wait` is false and nodes are missing, TimedOut, NoPeers, Closed.
+        are waited for; `timeout` and `if_available` are as for `get`. Raises: NotHeld when `wait` is false and nodes
+        are missing, TimedOut, NoPeers, Closed.
         """
         self._check_open()
         check_blocks(start, end)
@@ -155,8 +159,8 @@ class Readable(FeedHost):
     ) -> int:
         """Return the length when it is proven to be at least `min_length`, by default one more than now.
 
-        Only a proof is fetched; with `hash` false the last of the `min_length` blocks as well. With `if_available`
-        it is an error when no peer has as much, and on a feed of our own always, unless with `force`.
+        Only a proof is fetched; with `hash` false the last of the `min_length` blocks as well. With `if_available` it
+        is an error when no peer has as much, and on a feed of our own always, unless with `force`. `timeout`: seconds.
         Raises: NoPeers, TimedOut, Closed.
         """
         self._check_open()

@@ -60,18 +60,22 @@ async def open_feed(
 ) -> AsyncIterator[StandaloneFeed]:
     """Open the feed in `place`, or make one: our own without a `key`, else an empty copy of somebody's.
 
-    `place`: a path, a `Directory`, or a function from a file's name to its `Storage`. Each option is in docs/feed.md.
-    `sign(message)` gives 64 bytes, the same for the same message, and may be called in a thread. `on_write(index,
-    block, peer)` is called before a verified block is written, also our own (peer None); an exception prevents that.
+    `place`: a path, a `Directory`, or a function from a file's name to its `Storage`. `dialect`: the family of peers.
+    `create_if_missing` false: `NotFound` where no feed is. `overwrite`: delete the one that is there. `writable`: fail
+    where nothing can be appended. `secret_key` (64 bytes) makes the feed of that key, or an existing one writable for
+    now; a new feed keeps it unless `store_secret_key` is false. `storage_cache_size`: bytes of the tree in memory.
+    `value_encoding`: a name like `json`, or an object with `encode` and `decode`. `sparse`: fetch only what is asked
+    for, with `eager_update` the length too. `if_available`: the default of that option of calls. `downloading` (by
+    default unless the feed is ours), `uploading`: ask peers, answer them. `stats` false: do not show `feed.stats`.
+    `key_pair`: by which peers know us. `sign`, `verify`: own signatures, for a feed whose `key` is given;
+    `verify(message, signature, key)` → bool, `sign(message)` → 64 bytes, the same for the same message; both may run in
+    a thread. `on_write(index, block, peer)` before each block is written (own: peer None); an exception prevents that.
     Raises: NotFound, NotWritable, WrongKey, StorageLocked, CorruptStorage, InvalidKey, ValueError for options that
     cannot be, OSError where no feed can lie. Nothing is deleted for `overwrite` then.
     """
     encoding = encoding_of(value_encoding)
     static_secret = (key_pair or NoiseKeyPair.generate()).secret_key
-    if storage_cache_size is not None and storage_cache_size < 0:
-        raise ValueError(f"storage_cache_size is a number of bytes, not {storage_cache_size}")
-    if iscoroutinefunction(on_write):
-        raise ValueError("on_write is called and not awaited: give a plain function")
+    _check_options(storage_cache_size, on_write)
     directory = directory_of(place)
     log = await _open_log(
         directory,
@@ -91,6 +95,14 @@ async def open_feed(
         feed.set_downloading(not log.writable if downloading is None else downloading)
         feed.follow(everything=not sparse, length=eager_update)
         yield feed
+
+
+def _check_options(storage_cache_size: int | None, on_write: OnWrite | None) -> None:
+    """Raise ValueError for options that cannot be."""
+    if storage_cache_size is not None and storage_cache_size < 0:
+        raise ValueError(f"storage_cache_size is a number of bytes, not {storage_cache_size}")
+    if iscoroutinefunction(on_write):
+        raise ValueError("on_write is called and not awaited: give a plain function")
 
 
 @asynccontextmanager

@@ -23,7 +23,8 @@ from ddrive.protocol.link import Link, LinkEnd
 from ddrive.protocol.messages import Extension, Message, Options
 from ddrive.protocol.running import HANDSHAKE_TIMEOUT_S, TIMEOUT_S, run_link
 from ddrive.replication.extensions import Extensions
-from ddrive.replication.observing import DEFAULT_OPTIONS, PeerOptions
+from ddrive.replication.observing import DEFAULT_OPTIONS
+from ddrive.replication.observing import PeerOptions as PeerOptions
 from ddrive.replication.session import FeedSession
 from ddrive.standalone.encodings import Encoding
 from ddrive.standalone.extending import FeedExtension
@@ -153,6 +154,7 @@ class Replication:
     def add(self, feed: Carried, options: PeerOptions | None = None) -> None:
         """Carry one more feed, now or from the handshake on; one that is carried already changes nothing.
 
+        `options` are by default those of the link.
         Raises: Closed when the link has ended.
         """
         if self.end is not None:
@@ -199,10 +201,11 @@ class Replication:
         return extension
 
     def close(self, reason: str = "we ended it") -> None:
-        """End the link; what is queued is still sent if that is quick."""
+        """End the link for `reason`; what is queued is still sent if that is quick."""
         if self._link is not None:
             self._link.disconnect(reason)
         else:
+            self.end = self.end or LinkEnd(reason)
             self._scope.cancel()
 
     async def run(self, stream: trio.abc.Stream, *, initiator: bool, options: LinkOptions) -> LinkEnd:

@@ -10,7 +10,7 @@ from ddrive.dialect import HYPERCORE
 from ddrive.errors import Behind, Closed, NoPeers
 from ddrive.feed.storage import MemoryDirectory
 from ddrive.protocol import NoiseKeyPair
-from ddrive.standalone import PeerRemoved, open_feed
+from ddrive.standalone import Acknowledged, PeerOptions, PeerRemoved, open_feed
 from tests.standalone.pairs import BLOCKS, author_and_copy, join
 
 
@@ -388,6 +388,24 @@ async def test_an_own_feed_from_a_backup_signs_nothing_twice(autojump_clock):
             assert await restored.append(b"four") == 3
             with pytest.raises(NoPeers):
                 await restored.update(if_available=True, force=True)
+
+
+async def test_a_feed_on_a_link_may_have_options_of_its_own(autojump_clock):
+    async with author_and_copy(joined=False) as (first, _), author_and_copy(joined=False) as (author, copy):
+        one, other = join(first, copy)
+        with author.events(Acknowledged) as receipts:
+            one.add(author, PeerOptions(ack=True))
+            await copy.get(3)
+            assert (await anext(receipts)).start == 3
+        assert other.end is None
+
+
+async def test_a_link_that_is_closed_before_it_is_up_keeps_the_reason(autojump_clock):
+    async with author_and_copy(joined=False) as (author, _):
+        near, _ = memory_stream_pair()
+        link = author.replicate(near, True)
+        link.close("changed our mind")
+        assert (await link.wait()).reason == "changed our mind"
 
 
 async def test_our_own_key_on_a_link_is_known(autojump_clock):
