@@ -112,10 +112,13 @@ class Content:
             (slots.drop_done if done else slots.drop_superseded)(self.chunks.values())
 
     async def _read_base(self, offset: int, size: int) -> bytes:
-        if self._reader is None:
-            assert self.base is not None
-            self._reader = await self.base.open(self.base.path, self.base.stat)
-        return await self._reader.read(offset, size)
+        base, reader = self.base, self._reader
+        if reader is None:
+            assert base is not None
+            reader = await base.open(base.path, base.stat)
+            if self.base is base:  # a draft may have got another one meanwhile
+                self._reader = reader
+        return await reader.read(offset, size)
 
 
 class Draft(Content):
@@ -250,6 +253,7 @@ class Draft(Content):
                 self._spool.write(place, data[begin - offset :])
         except OSError:
             self._spool.slots.drop(taken.values())
+            self.is_dirty = True  # a part of it may be in slots of ours
             raise
         self._place(taken)
 

@@ -84,6 +84,7 @@ async def test_it_is_what_plain_bytes_would_be(spool: Spool, base_size: int, ste
     expected = bytearray(pattern(base_size, 0)[:base_size])
     draft = Draft(spool, author.base(bytes(expected)), base_size, base_size)
     sealed: list[tuple[Content, bytes]] = []
+    is_committed = False
     for salt, (kind, *rest) in enumerate(steps, 1):
         numbers = [number for number in rest if isinstance(number, int)]
         if kind == "write":
@@ -106,6 +107,7 @@ async def test_it_is_what_plain_bytes_would_be(spool: Spool, base_size: int, ste
             else:  # nothing else may have changed; of what was written there, some bytes
                 expected = bytearray(await draft.read(0, SIZE_MAX * 2))
                 assert len(expected) == len(former)
+                assert draft.is_dirty or expected == former  # what shows is what is kept when it is closed
                 assert (expected[:offset], expected[offset + size :]) == (former[:offset], former[offset + size :])
                 assert all(
                     new in (old, wanted) for new, old, wanted in zip(expected[offset:], span, data, strict=False)
@@ -114,9 +116,11 @@ async def test_it_is_what_plain_bytes_would_be(spool: Spool, base_size: int, ste
             content = draft.seal()
             content.users = 1
             sealed.append((content, bytes(expected)))
-        elif kind == "commit" and sealed and not draft.is_dirty:
+            is_committed = False
+        elif kind == "commit" and sealed and not is_committed:
             content, data = sealed[-1]
             draft.rebase(content, author.base(data))
+            is_committed = True
         elif kind == "restart" and sealed:
             draft.discard()
             draft = Draft.restored(spool, sealed[-1][0])
@@ -164,6 +168,36 @@ async def test_a_seal_while_a_write_waits_for_the_base_loses_nothing(spool: Spoo
     assert await sealed.read(0, 100) == expected[:100]
     expected[20 : 20 + 2 * CHUNK_BYTES] = b"y" * (2 * CHUNK_BYTES)
     assert await draft.read(0, len(data)) == expected
+
+
+async def test_a_base_that_is_opened_while_it_is_replaced_is_not_read_later(spool: Spool) -> None:
+    author = Author()
+    data = pattern(CHUNK_BYTES + 10, 1)[: CHUNK_BYTES + 10]
+    may_open = trio.Event()
+
+    async def open_late(path: str, stat: Stat) -> Reader:
+        await may_open.wait()
+        return await author.open(path, stat)
+
+    stat = author.drive.write("/former", data)
+    draft = Draft(spool, Base("/former", stat, open_late), len(data), len(data))
+    await draft.write(CHUNK_BYTES, data[CHUNK_BYTES:])
+    await draft.write(len(data), b"y" * (2 * CHUNK_BYTES - len(data)))
+    sealed = draft.seal()
+    sealed.users = 1
+    expected = data + b"y" * (2 * CHUNK_BYTES - len(data))
+    found: list[bytes] = []
+
+    async def read() -> None:
+        found.append(await draft.read(0, 100))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        draft.rebase(sealed, author.base(expected))  # it was committed
+        may_open.set()
+    assert found == [data[:100]]
+    assert await draft.read(0, 2 * CHUNK_BYTES) == expected
 
 
 async def test_whoever_appends_it_can_read_what_is_in_the_spool(spool: Spool) -> None:
