@@ -75,7 +75,7 @@ async def open_feed(
     """
     encoding = encoding_of(value_encoding)
     static_secret = (key_pair or NoiseKeyPair.generate()).secret_key
-    _check_options(storage_cache_size, on_write)
+    _check_options(storage_cache_size, on_write, sign, verify)
     directory = directory_of(place)
     log = await _open_log(
         directory,
@@ -97,12 +97,12 @@ async def open_feed(
         yield feed
 
 
-def _check_options(storage_cache_size: int | None, on_write: OnWrite | None) -> None:
+def _check_options(storage_cache_size: int | None, *hooks: Callable[..., object] | None) -> None:
     """Raise ValueError for options that cannot be."""
     if storage_cache_size is not None and storage_cache_size < 0:
         raise ValueError(f"storage_cache_size is a number of bytes, not {storage_cache_size}")
-    if iscoroutinefunction(on_write):
-        raise ValueError("on_write is called and not awaited: give a plain function")
+    if any(map(iscoroutinefunction, hooks)):
+        raise ValueError("on_write, sign and verify are called and not awaited: give plain functions")
 
 
 @asynccontextmanager
@@ -116,15 +116,26 @@ async def _running(log: FeedLog, directory: Directory, options: FeedOptions) -> 
             yield feed
             await feed.close_links()
         except trio.Cancelled:
+            await _close(feed, quietly=True)
             raise
         except BaseException as error:  # raised again outside, where no nursery wraps it into a group
             failure = error
-        finally:
-            with trio.CancelScope(shield=True):
-                await feed.aclose()
-            nursery.cancel_scope.cancel()
+        failure = await _close(feed, quietly=failure is not None) or failure
+        nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+async def _close(feed: StandaloneFeed, *, quietly: bool) -> Exception | None:
+    """Close a feed and return what went wrong with that, or `quietly` log it, as something else is raised already."""
+    try:
+        with trio.CancelScope(shield=True):
+            await feed.aclose()
+    except Exception as error:
+        if not quietly:
+            return error
+        logger.error("cannot close feed=%s error=%s", short(feed.key), error)
+    return None
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """Opening feeds: where they lie, whose they are, what is kept."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,8 @@ async def _hook(index: int, block: bytes, peer: object) -> None:
         {"storage_cache_size": -1},
         {"value_encoding": object()},
         {"on_write": _hook},
+        {"key": PAIR.public_key, "sign": _hook},
+        {"verify": _hook},
     ],
 )
 async def test_options_that_are_wrong_cost_no_feed_that_is_there(tmp_path: Path, options: dict[str, Any]):
@@ -254,6 +257,30 @@ async def test_options_that_are_wrong_cost_no_feed_that_is_there(tmp_path: Path,
     async with open_feed(tmp_path) as feed:
         assert feed.writable
         assert await feed.get(0) == b"cannot be made again"
+
+
+class _FullDisk(MemoryStorage):
+    """A file that has no room when the feed is closed."""
+
+    full = False
+
+    def sync(self) -> None:
+        if _FullDisk.full:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+
+@pytest.mark.parametrize("raised", [None, KeyError("of the program")])
+async def test_what_fails_at_the_end_is_no_group(raised: Exception | None, monkeypatch, caplog):
+    files: dict[str, bytearray] = {}
+    with pytest.raises(OSError if raised is None else KeyError):  # noqa: PT012
+        async with open_feed(lambda name: _FullDisk(files.setdefault(name, bytearray()))) as feed:
+            await feed.append(b"x", durable=False)
+            monkeypatch.setattr(_FullDisk, "full", True)
+            if raised is not None:
+                raise raised
+    assert feed.closed
+    assert ("cannot close" in caplog.text) == (raised is not None)
+    caplog.clear()
 
 
 async def test_a_missing_feed_is_named_by_its_place(tmp_path: Path):
