@@ -82,9 +82,14 @@ class Readable(FeedHost):
                         await self._until_held(index)
                 else:
                     await self.feed.download(start, end)
-        return [
-            self._decode(await self.feed.get(index), index, value_encoding) for index in range(start, max(start, end))
-        ]
+        blocks = []
+        for index in range(start, end):
+            try:
+                block = await self.feed.get(index, wait=False)
+            except NotHeld:  # it was held until it was read
+                block = await self._block(index, wait, timeout, None, self._only_available(if_available))
+            blocks.append(self._decode(block, index, value_encoding))
+        return blocks
 
     async def head(
         self,
@@ -268,7 +273,11 @@ class Readable(FeedHost):
     ) -> bytes:
         check_blocks(index)
         if self.feed.closed or self.feed.has(index) or not wait:
-            return await self.feed.get(index, wait=False)
+            try:
+                return await self.feed.get(index, wait=False)
+            except NotHeld:  # of a copy's block that turned out to be damaged: from a peer, then
+                if not wait:
+                    raise
         if on_wait is not None:
             on_wait(index)
         with self._waits.wait(index, index + 1, timeout, f"block {index} of feed {self.feed.name}"):

@@ -1,5 +1,7 @@
 """Reading: held blocks at once, others from peers, and every way to wait for less long."""
 
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
@@ -7,7 +9,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 from ddrive.errors import Closed, NoPeers, NotHeld, TimedOut, Withdrawn
 from ddrive.feed.merkle import Proof
 from ddrive.feed.storage import MemoryDirectory
-from ddrive.standalone import open_feed
+from ddrive.standalone import StandaloneFeed, open_feed
 from tests.standalone.pairs import BLOCKS, author_and_copy, join
 
 
@@ -291,3 +293,30 @@ async def test_a_closed_feed_says_so_to_every_call():
                 ask()
         with pytest.raises(Closed):
             await feed.audit()
+
+
+async def _read_one(feed: StandaloneFeed, **options: Any) -> bytes:
+    return await feed.get(2, **options)
+
+
+async def _read_range(feed: StandaloneFeed, **options: Any) -> bytes:
+    return (await feed.get_range(2, 3, **options))[0]
+
+
+@pytest.mark.parametrize("read", [_read_one, _read_range])
+async def test_a_block_that_is_damaged_on_disk_comes_from_a_peer(read, autojump_clock):
+    files: dict[str, bytearray] = {}
+    async with author_and_copy(joined=False) as (author, _):
+        for options in ({"wait": False}, {"timeout": 2}, {"if_available": True}, {}):
+            async with open_feed(MemoryDirectory(files), author.key, sparse=True) as copy:
+                link, _ = join(copy, author)
+                await copy.download(0, 4)
+                link.close()
+                await link.wait()
+            files["data"][3:6] = b"bad"
+            async with open_feed(MemoryDirectory(files), sparse=True) as copy:
+                if options:
+                    with pytest.raises((NotHeld, TimedOut, NoPeers)), trio.fail_after(5):
+                        await read(copy, **options)
+                join(copy, author)
+                assert await read(copy) == BLOCKS[2]
