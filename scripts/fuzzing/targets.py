@@ -185,5 +185,7 @@ def every(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {target.__name__: target for target in (*SINGLE, every)}
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
+        sys.exit(f"no such target; there are {' '.join(TARGETS)} (scripts/fuzz [--seconds 60] [TARGET…])")
     atheris.Setup(sys.argv[1:], TARGETS[sys.argv[1]])
     atheris.Fuzz()
