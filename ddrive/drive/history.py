@@ -20,7 +20,7 @@ class Event(NamedTuple):
     """A change: made by `version`, at `path` (of a tag: its name); `stat` is what was put there."""
 
     version: int
-    kind: Literal["put", "del", "mount", "unmount", "tag"]
+    kind: Literal["put", "del", "mount", "unmount", "tag", "untag"]
     path: str
     stat: Stat | None
 
@@ -93,7 +93,7 @@ class Log:
         """Return the tags that were added or removed."""
         now, before = trie.checkout(version), trie.checkout(version - 1)
         return [
-            Event(version, "tag", key.removeprefix(self._tag_prefix), None)
+            Event(version, "tag" if left is not None else "untag", key.removeprefix(self._tag_prefix), None)
             async for key, left, right in now.diff(before, self._tag_prefix.rstrip("/"), hidden=True)
             if left is None or right is None or left.value != right.value
         ]

@@ -34,6 +34,7 @@ from ddrive.drive.source import (
     read_patterns,
     scan,
     take,
+    with_parents,
 )
 from ddrive.drive.stat import Stat, decode_stat
 from ddrive.drive.stored import find_spare, holds, placed, renewed, same_attributes, same_content, values_in
@@ -172,7 +173,8 @@ class _Import:
     async def remove_others(self, own: OwnDrive, ignoring: Ignoring, only: Collection[str] | None) -> None:
         """Remove the entries that the source does not have; nested drives stay."""
         keys: list[str] = []
-        for path in [""] if only is None else sorted(only):
+        asked = [""] if only is None else [path for path, is_asked in with_parents(only) if is_asked]
+        for path in asked:
             where = join(own.path, path)
             async for node in own.trie.snapshot().iterate(where, gt=where == own.path):
                 below = node.key[len(own.path) :].lstrip("/")

@@ -59,7 +59,7 @@ def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) ->
     pending = [""]
     if only is not None:
         pending = []
-        for path, is_asked in _with_parents(only):
+        for path, is_asked in with_parents(only):
             found = _look_at(f"{root}/{path}", path, drive)
             if found is None or ignoring.leaves_out(path, is_directory=found.stat.is_dir):
                 continue
@@ -90,7 +90,7 @@ def take(found: Iterator[Found], count: int) -> list[Found]:
     return list(islice(found, count))
 
 
-def _with_parents(only: Collection[str]) -> list[tuple[str, bool]]:
+def with_parents(only: Collection[str]) -> list[tuple[str, bool]]:
     """Return these paths and the directories above them, with whether it is one of `only`; none below another one."""
     found: dict[str, bool] = {}
     for path in sorted(only):

@@ -29,6 +29,8 @@ def test_the_log_tells_what_each_version_brought(ddrive: Program, tmp_path: Path
     versions = [event["version"] for event in shown]
     assert versions == sorted(versions)
     assert ddrive.ask("log", key, "--limit", "1") == shown[-1:]
+    ddrive.ask("tag", "rm", key, "one", "--yes")
+    assert [(event["type"], event["path"]) for event in ddrive.ask("log", key, "-n", "1")] == [("untag", "one")]
     assert b"/stays" in ddrive.run("log", key).out
     assert ddrive.run("log", "f" * 64, "--timeout", "1s").code == 5
 

@@ -1,6 +1,7 @@
 """What an import leaves out, compares, removes, and finds again after it was interrupted."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -184,6 +185,9 @@ async def test_only_some_paths_are_looked_at(own: Drive, tmp_path: Path) -> None
     assert await own.read_file("/z") == b"4"
     assert (await own.read_file("/a"), await own.read_file("/d/e/c")) == (b"11", b"33")
     assert await paths(own) == {"a", "d/e/c", "d/e/new", "z", ".ddriveignore"}
+    shutil.rmtree(root / "d")
+    report = await import_tree(own, root, delete=True, only=["d", "d/e", "d/e/c", "d/e/new"])
+    assert report.removed == 4, "each counts once"
 
 
 # -- going on where an import has stopped
