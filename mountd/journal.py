@@ -4,12 +4,13 @@ A file of records, each with its length and a checksum: a torn end is no record.
 from then on, so reading the records twice does no harm. Knows nothing of drives and does not interpret the changes.
 
 What a record says can be newer than the bytes in the data file when power fails; so after another boot only records
-before the last `SYNCED` count, which is written when the data before it is on the platter.
+before the last place of which a `SYNCED` says that the data of all before it is on the platter.
 """
 
 import logging
 import os
 import struct
+from bisect import bisect_right
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,13 @@ class Attempt(NamedTuple):
         return self.version < other.version + other.versions and other.version < self.version + self.versions
 
 
+class Mark(NamedTuple):
+    """A place in a journal, which has begun anew so many times before."""
+
+    restarts: int
+    position: int
+
+
 class Move(NamedTuple):
     """A directory that is moved in the drive, from `old` to `new`: if that was done, then after `version`."""
 
@@ -77,6 +85,7 @@ class Journal:
         self._path = path
         self._owner = owner
         self._owed: list[list[Any]] = []  # what has to be recorded before anything else
+        self._restarts = 0
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._file).st_size
         if not self._size:
@@ -122,14 +131,20 @@ class Journal:
         """
         self._owe([MOVED])
 
-    def synced(self) -> None:
-        """Record that the data of all changes so far is on the platter. Raises: OSError."""
-        self._add([SYNCED])  # of what is recorded: what is owed comes later
+    def mark(self) -> Mark:
+        """Return where it ends now."""
+        return Mark(self._restarts, self._size)
+
+    def synced(self, until: Mark) -> None:
+        """Record that the data of all changes before `until` is on the platter. Raises: OSError."""
+        if until.restarts == self._restarts:
+            self._add([SYNCED, until.position])  # of what is recorded: what is owed comes later
 
     def restart(self) -> None:
         """Begin anew: no change so far counts any more. Raises: OSError."""
         os.ftruncate(self._file, 0)
         self._size = 0
+        self._restarts += 1
         self._owed.clear()
         self._begin()
 
@@ -156,7 +171,7 @@ class Journal:
         try:
             journal.restart()
             journal.changed(changes)
-            journal.synced()
+            journal.synced(journal.mark())
             journal._write(later)
             journal.sync()
             os.replace(fresh, self._path)
@@ -220,13 +235,14 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
         data = path.read_bytes()
     except FileNotFoundError:
         return None, 0
-    records, length = _records(data)
+    records, ends = _records(data)
+    length = ends[-1] if ends else 0
     if not records or records[0][0] != BEGUN or records[0][1].get("format") != FORMAT:
         return None, 0
     found = Replayed(records[0][1])
     trusted = len(records)
     if found.owner.get("boot") != _boot_id():
-        trusted = max((number for number, record in enumerate(records) if record[0] == SYNCED), default=0)
+        trusted = max((_trusted(number, record, ends) for number, record in enumerate(records)), default=0)
     paths = found.paths
     pending: dict[str, Change] = {}
     for number, record in enumerate(records):
@@ -247,9 +263,17 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
     return found, length
 
 
-def _records(data: bytes) -> tuple[list[list[Any]], int]:
-    """Return the whole records at the beginning of `data`, and how long they are."""
+def _trusted(number: int, record: list[Any], ends: list[int]) -> int:
+    """Return of how many records this one, the `number`th, says that their data is on the platter."""
+    if record[0] != SYNCED:
+        return 0
+    return bisect_right(ends, record[1]) if len(record) > 1 else number  # it used to tell no place
+
+
+def _records(data: bytes) -> tuple[list[list[Any]], list[int]]:
+    """Return the whole records at the beginning of `data`, and where each ends."""
     records: list[list[Any]] = []
+    ends: list[int] = []
     position = 0
     while position + _FRAME.size <= len(data):
         size, checksum = _FRAME.unpack_from(data, position)
@@ -258,9 +282,10 @@ def _records(data: bytes) -> tuple[list[list[Any]], int]:
             break
         records.append(msgpack.unpackb(body, unicode_errors="surrogateescape", strict_map_key=False))
         position += _FRAME.size + size
+        ends.append(position)
     if position < len(data):
         log.info("journal ends in a torn record: kept=%d of=%d", position, len(data))
-    return records, position
+    return records, ends
 
 
 def _boot_id() -> str:

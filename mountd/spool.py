@@ -110,8 +110,11 @@ class Slots:
             self._leaving.difference_update(done, superseded)
 
     def seal_gaps(self) -> None:
-        """Make the slots below the end that nobody uses free, after `hold` of those that are used."""
-        self._free = [slot for slot in range(self._end) if slot not in self._users]
+        """Let slots that nobody uses wait for a sync of all data, after `hold` of those that are used.
+
+        What the dead worker recorded last, and so is not used, the disk may still take for what counts.
+        """
+        self._superseded = [slot for slot in range(self._end) if slot not in self._users]
 
     def shorten(self) -> int:
         """Leave out free slots at the end; return how many slots the file needs."""
@@ -175,9 +178,10 @@ class Spool:
         With `give_back` the disk space of free slots at the end is given back then.
         """
         async with self._syncing:
-            await trio.to_thread.run_sync(os.fdatasync, self._data)
-            self.journal.synced()
+            until = self.journal.mark()  # what comes meanwhile is not in it, nor are slots free that only that replaces
             with self.slots.leaving(all_data=True):
+                await trio.to_thread.run_sync(os.fdatasync, self._data)
+                self.journal.synced(until)
                 await trio.to_thread.run_sync(self.journal.sync)
             if give_back:
                 self._shorten()

@@ -64,13 +64,27 @@ def test_what_is_done_takes_older_changes_of_the_path_along(tmp_path: Path) -> N
 def test_after_another_boot_only_what_was_synced_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path / "j", OWNER)
     journal.changed([[1, "/a"], [2, "/b"]])
-    journal.synced()
-    journal.changed([[3, "/a"]])
+    begun = journal.mark()
+    journal.changed([[3, "/a"]])  # while the data was on its way
+    journal.synced(begun)
     journal.done([2])
     assert serials(tmp_path / "j") == [3]
     (tmp_path / "boot").write_text("another")
     monkeypatch.setattr(journals, "_BOOT_ID", tmp_path / "boot")
     assert serials(tmp_path / "j") == [1]
+
+
+def test_a_sync_says_nothing_of_a_journal_that_has_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    for serial in range(10):
+        journal.changed([[serial, "/a"]])
+    begun = journal.mark()
+    journal.restart()
+    journal.changed([[10, "/a"]])
+    journal.synced(begun)
+    (tmp_path / "boot").write_text("another")
+    monkeypatch.setattr(journals, "_BOOT_ID", tmp_path / "boot")
+    assert serials(tmp_path / "j") == []
 
 
 def test_attempts_are_told(tmp_path: Path) -> None:

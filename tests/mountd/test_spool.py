@@ -1,5 +1,6 @@
 """Spool directories: whose they are, who may take them over, and when their slots are used again."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,37 @@ def test_slots_that_leave_while_the_file_is_shortened_are_given_out_once() -> No
         assert slots.shorten() == 3  # the disk may still count on them
     taken = [slots.take() for _ in range(5)]
     assert len({kept, *taken}) == 6
+
+
+def test_slots_that_a_dead_worker_used_last_wait_until_the_disk_knows_better() -> None:
+    slots = Slots()
+    slots.hold([1, 3])  # what counts
+    slots.seal_gaps()
+    assert slots.take() == 4
+    with slots.leaving(all_data=True):
+        pass
+    assert [slots.take(), slots.take(), slots.take()] == [0, 2, 5]
+
+
+async def test_a_slot_that_is_replaced_during_a_sync_waits_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = open_spools(tmp_path, OWNER, "/mnt")[0]
+    slot = spool.slots.take()
+    sync = os.fdatasync
+
+    def replaced_meanwhile(descriptor: int) -> None:
+        if spool.slots.superseded == 0 and len(spool.slots):
+            spool.slots.drop_superseded([slot])
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", replaced_meanwhile)
+    await spool.sync()
+    assert spool.slots.take() != slot  # what replaced it may be newer than the sync
+    spool.slots.drop([1])
+    await spool.sync()
+    assert spool.slots.take() == slot
+    spool.close(remove=True)
 
 
 async def test_nothing_is_left_on_the_disk_when_nothing_counts(tmp_path: Path) -> None:
