@@ -34,7 +34,7 @@ from mountd.control import Control, Params, Tell, Verb
 from mountd.databases import Databases
 from mountd.drives import DriveTable, KnownDrive
 from mountd.errnos import to_exit_code, told
-from mountd.files import load_json, save_json
+from mountd.files import load_json, remember_json
 from mountd.finding import Finder, open_finder
 from mountd.identity import Identity
 from mountd.interpreter import tune
@@ -87,7 +87,7 @@ async def _serve(config: Config, stores: dict[str, OwnedStore], task_status: tri
         engine = Engine(config, stores, drives, mounts, nursery)
         try:
             async with _swarm(config, engine.replicator) as swarm, open_finder(config, swarm) as finder:
-                save_json(config.options_file, given_options(os.environ))
+                remember_json(config.options_file, given_options(os.environ))
                 if config.metrics_addr is not None:
                     metrics = mountd.metrics.Metrics(swarm, finder, stores, mounts, engine.space.report)
                     nursery.start_soon(metrics.serve, await metrics.listen(config.metrics_addr))
@@ -271,7 +271,7 @@ async def _swarm(config: Config, replicator: Replicator) -> AsyncIterator[Swarm]
             except (OSError, ValueError) as error:
                 if number == len(choices) - 1:
                     raise DriveError(f"cannot listen on {choice} ({error}): use ddrive daemon --listen") from error
-        save_json(remembered, {"port": int(swarm.listen_addresses[0].rpartition(":")[2])})
+        remember_json(remembered, {"port": int(swarm.listen_addresses[0].rpartition(":")[2])})
         yield swarm
 
 

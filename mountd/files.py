@@ -1,12 +1,15 @@
 """Small JSON files of the state directory, replaced whole: a crash leaves the old or the new one, never a torn one."""
 
 import json
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ddrive.errors import StorageError
+
+log = logging.getLogger(__name__)
 
 
 def load_json(path: Path, default: Any) -> Any:
@@ -30,11 +33,23 @@ def save_json(path: Path, value: Any) -> None:
     save_bytes(path, json.dumps(value, indent=1).encode("ascii") + b"\n")
 
 
+def remember_json(path: Path, value: Any) -> None:
+    """Make `value` the content of `path` if there is room: what nothing depends on keeps no engine from its work."""
+    try:
+        save_json(path, value)
+    except OSError as error:
+        log.warning("not remembered: path=%s why=%s", path, error.strerror)
+
+
 def save_bytes(path: Path, content: bytes) -> None:
     """Make `content` the content of `path`, readable by its owner alone; durable on return.
 
+    Nothing is written when it is that already: an engine can start although the disk is full.
     Raises: OSError, which names `path`.
     """
+    with suppress(OSError):
+        if path.read_bytes() == content:
+            return
     fresh = path.with_name(f".{path.name}.new")
     try:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ddrive.dialect import DIALECTS, Dialect
 from ddrive.errors import NotFound, StorageError
 from ddrive.ids import PublicKey
-from mountd.files import load_json, save_json
+from mountd.files import load_json, remember_json, save_json
 
 State = Literal["ok", "starting", "dead"]
 
@@ -110,5 +110,12 @@ class MountTable:
             self.save()
 
     def save(self) -> None:
-        """Keep what was changed in the mounts themselves."""
-        save_json(self._path, [mount.to_json() for mount in self._mounts.values()])
+        """Keep what was changed in the mounts themselves. Raises: OSError."""
+        save_json(self._path, self._content())
+
+    def note_workers(self) -> None:
+        """Keep who serves the mounts, if there is room: without, the next engine starts them anew."""
+        remember_json(self._path, self._content())
+
+    def _content(self) -> list[dict[str, Any]]:
+        return [mount.to_json() for mount in self._mounts.values()]

@@ -121,7 +121,7 @@ class WorkerPool:
             raise
         worker.hold_connection()
         mount.state = "ok"
-        self._table.save()
+        self._table.note_workers()
 
     async def adopt(self, mount: Mount) -> bool:
         """Watch the worker that an earlier engine started for `mount`, if it lives and serves; tell whether it does."""
@@ -175,7 +175,7 @@ class WorkerPool:
                     nursery.start_soon(_take_off, mount.mountpoint)
         for mount in self._table:
             mount.pid = mount.started = None
-        self._table.save()
+        self._table.note_workers()
 
     async def _stop_quietly(self, worker: Worker) -> None:
         try:
@@ -218,7 +218,7 @@ class WorkerPool:
         mount.pid, mount.started = process.pid, start_time(process.pid)
         mount.served_as = mount.dialect.name if mount.dialect else None
         mount.owner = self._owner
-        self._table.save()
+        self._table.note_workers()
         return worker
 
     async def _discard(self, worker: Worker) -> None:

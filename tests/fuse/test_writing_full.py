@@ -62,6 +62,25 @@ def test_a_full_disk(small_disk: Path) -> None:
         assert sorted(os.listdir(mount.path)) == ["after", "kept"]
 
 
+def test_what_is_held_can_be_read_by_an_engine_that_starts_on_a_full_disk(small_disk: Path) -> None:
+    with writable_mount(small_disk) as mount:
+        second = small_disk / "read"
+        mount.program.mount(mount.key, second, "--read-only")
+        (mount.path / "kept").write_bytes(PIECE)
+        until(lambda: seen(second / "kept") == PIECE)
+        fill(mount.program.state / "filler", keep=0)
+        for pid in mount.pids().values():
+            kill(pid)
+        mount.heal()
+        assert (mount.path / "kept").read_bytes() == PIECE
+        mount.program.ask("stop")
+        fill(mount.program.state / "more", keep=0)
+        assert mount.program.run("status").code == 0
+        until(lambda: os.path.ismount(second))
+        assert (second / "kept").read_bytes() == PIECE
+        assert mount.program.run("cat", mount.key, "kept").out == PIECE
+
+
 def test_what_could_not_be_stored_is_told_and_stored_by_the_next_mount(small_disk: Path) -> None:
     with writable_mount(small_disk) as mount:
         filler = mount.program.state / "filler"
