@@ -26,7 +26,7 @@ RECORD_BYTES_MAX = 1 << 30  # a longer one is damage
 _FRAME = struct.Struct("<II")  # length and CRC-32 of what follows
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-BEGUN, CHANGED, DONE, SYNCED, TRIED, MOVING, MOVED = range(7)  # kinds of records
+BEGUN, CHANGED, DONE, SYNCED, TRIED, MOVING, MOVED, BOOTED = range(8)  # kinds of records
 
 Change = list[Any]  # serial number, path, and what is there; only the first two mean something here
 
@@ -67,7 +67,8 @@ class Move(NamedTuple):
 class Replayed:
     """What a journal tells: whose it is, and the last change of each path not in the drive yet, oldest first.
 
-    `move` is one of which nobody said that it was done, or not done.
+    `move` is one of which nobody said that it was done, or not done. `survived` says of how many records the changes
+    count when this is another boot, of which the journal does not tell yet.
     """
 
     owner: dict[str, Any]
@@ -75,6 +76,7 @@ class Replayed:
     attempts: list[Attempt] = field(default_factory=list)
     paths: dict[int, str] = field(default_factory=dict)  # of all changes, by their serial numbers
     move: Move | None = None
+    survived: int | None = None
 
 
 class Journal:
@@ -130,6 +132,13 @@ class Journal:
         taken for what was moved.
         """
         self._owe([MOVED])
+
+    def booted(self, survived: int) -> None:
+        """Record that this is another boot, and that of the changes so far only those in the first records count.
+
+        What follows counts again without a sync; room as for `moved`.
+        """
+        self._owe([BOOTED, _boot_id(), survived])
 
     def mark(self) -> Mark:
         """Return where it ends now."""
@@ -240,15 +249,17 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
     if not records or records[0][0] != BEGUN or records[0][1].get("format") != FORMAT:
         return None, 0
     found = Replayed(records[0][1])
+    lost, known, boot = _lost(records)
     trusted = len(records)
-    if found.owner.get("boot") != _boot_id():
-        trusted = max((_trusted(number, record, ends) for number, record in enumerate(records)), default=0)
+    if boot != _boot_id():
+        trusted = max(known, *(_trusted(number, record, ends) for number, record in enumerate(records)))
+        found.survived = trusted
     paths = found.paths
     pending: dict[str, Change] = {}
     for number, record in enumerate(records):
         if record[0] == CHANGED:
             paths |= {change[0]: change[1] for change in record[1]}
-            if number < trusted:
+            if number < trusted and number not in lost:
                 pending |= {change[1]: change for change in record[1]}
         elif record[0] == DONE:
             for serial in record[1]:
@@ -261,6 +272,17 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
             found.move = Move(*record[1:]) if record[0] == MOVING else None
     found.changes = sorted(pending.values(), key=lambda change: change[0])
     return found, length
+
+
+def _lost(records: list[list[Any]]) -> tuple[set[int], int, str | None]:
+    """Return which records did not survive the boots so far, before which the others did, and the last boot told of."""
+    lost: set[int] = set()
+    known, boot = 0, records[0][1].get("boot")
+    for number, record in enumerate(records):
+        if record[0] == BOOTED:
+            known, boot = number, record[1]
+            lost.update(range(record[2], number))
+    return lost, known, boot
 
 
 def _trusted(number: int, record: list[Any], ends: list[int]) -> int:

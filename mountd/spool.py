@@ -141,6 +141,8 @@ class Spool:
         self.move: Move | None = found.move if found else None
         self.journal = Journal(directory / _JOURNAL, owner)
         self.journal.cut(length)
+        if found and found.survived is not None:
+            self.journal.booted(found.survived)
         self._lock = lock
         self.data = FileIO(os.open(directory / _DATA, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
         self._data = self.data.fileno()

@@ -74,6 +74,34 @@ def test_after_another_boot_only_what_was_synced_counts(tmp_path: Path, monkeypa
     assert serials(tmp_path / "j") == [1]
 
 
+def test_what_follows_another_boot_counts_and_what_was_lost_stays_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = tmp_path / "boot"
+    monkeypatch.setattr(journals, "_BOOT_ID", boot)
+    boot.write_text("first")
+    journal = Journal(tmp_path / "j", OWNER)
+    journal.changed([[1, "/a"]])
+    journal.synced(journal.mark())
+    journal.changed([[2, "/a"]])  # its data is lost
+    boot.write_text("second")
+    for _ in range(2):
+        found, length = replay(tmp_path / "j")
+        assert found is not None
+        assert [change[0] for change in found.changes] == [1]
+        journal = Journal(tmp_path / "j", OWNER)
+        journal.cut(length)
+    assert found.survived is not None
+    journal.booted(found.survived)
+    journal.changed([[3, "/b"]])
+    assert serials(tmp_path / "j") == [1, 3]  # its writer was killed
+    journal.synced(journal.mark())
+    journal.changed([[4, "/c"]])
+    assert serials(tmp_path / "j") == [1, 3, 4]
+    boot.write_text("third")
+    assert serials(tmp_path / "j") == [1, 3]
+
+
 def test_a_sync_says_nothing_of_a_journal_that_has_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path / "j", OWNER)
     for serial in range(10):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mountd import journal as journals
 from mountd import spool as spool_module
 from mountd.spool import CHUNK_BYTES, Slots, open_spools
 
@@ -151,6 +152,21 @@ def test_slots_that_a_dead_worker_used_last_wait_until_the_disk_knows_better() -
     with slots.leaving(all_data=True):
         pass
     assert [slots.take(), slots.take(), slots.take()] == [0, 2, 5]
+
+
+async def test_what_the_worker_after_another_boot_records_outlives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = tmp_path / "boot"
+    monkeypatch.setattr(journals, "_BOOT_ID", boot)
+    for number, name in enumerate(("first", "second", "second"), 1):
+        boot.write_text(name)
+        spool = open_spools(tmp_path / "spool", OWNER, "/mnt")[0]
+        assert [change[0] for change in spool.replayed] == list(range(1, number))
+        spool.journal.changed([[spool.serial(), f"/{number}"]])
+        if name == "first":
+            await spool.sync()
+        spool.close(remove=False)
 
 
 async def test_a_slot_that_is_replaced_during_a_sync_waits_for_the_next(
