@@ -75,6 +75,7 @@ def add_tag(
     version: Annotated[
         int | None, typer.Argument(metavar="[VERSION]", min=1, help="Else the newest.", show_default=False)
     ] = None,
+    timeout: options.Timeout = None,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
@@ -82,7 +83,8 @@ def add_tag(
     """Give a version of an own drive a name; then KEY+NAME means that version."""
 
     async def verb(session: Session) -> None:
-        async with session.drive(await session.find(named)) as opened:
+        ref = await session.find(named)
+        async with patience(session, timeout, short_name(ref)), session.drive(ref, wait_s=timeout) as opened:
             chosen = await opened.tags.add(name, version)
         session.say({"name": name, "version": chosen}, [])
 
@@ -98,6 +100,7 @@ def remove_tag(
     name: TagName,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
+    timeout: options.Timeout = None,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
@@ -105,7 +108,8 @@ def remove_tag(
     """Forget a name of an own drive; the version stays."""
 
     async def verb(session: Session) -> None:
-        async with session.drive(await session.find(named)) as opened:
+        ref = await session.find(named)
+        async with patience(session, timeout, short_name(ref)), session.drive(ref, wait_s=timeout) as opened:
             version = await opened.tags.get(name)
             if not dry_run:
                 await opened.tags.remove(name)

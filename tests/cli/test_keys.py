@@ -39,6 +39,9 @@ def test_a_lost_state_comes_back_from_the_keys_and_from_peers(ddrive: Program, t
         passphrase.write_text(f"{SECRET}\n")
         restored = fresh.ask("keys", "restore", file, "--passphrase-file", passphrase)
         assert [drive["key"] for drive in restored["drives"]] == [key]
+        assert fresh.run("tag", "add", key, "early", "--timeout", "1s").code == 5, (
+            "nothing of it is here, and nobody is"
+        )
         fresh.ask("peer", "add", peer.address)
         while fresh.ask("info", key)["content"]["downloaded"] < 6:
             pass
