@@ -35,30 +35,8 @@ worker.run_worker = fails
 worker.main()
 """
 
-STUCK_WORKER = """
-import json, stat, subprocess, sys
-import pyfuse3, trio
-
-class Stuck(pyfuse3.Operations):
-    async def getattr(self, inode, ctx=None):
-        entry = pyfuse3.EntryAttributes()
-        entry.st_ino, entry.st_mode = inode, stat.S_IFDIR | 0o755
-        return entry
-
-    async def lookup(self, parent, name, ctx=None):
-        pyfuse3.invalidate_entry_async(parent, b"other")  # waits for the end of this lookup
-        await trio.sleep_forever()
-
-place = json.loads(sys.stdin.readline())["mountpoint"]
-subprocess.run(["fusermount3", "-u", "-z", place], stderr=subprocess.DEVNULL)
-pyfuse3.init(Stuck(), place, {"fsname=stuck", "subtype=ddrive"})
-print('{"ready": true}', flush=True)
-trio.run(pyfuse3.main)
-"""
-
-# Its mount is gone long before it is: a thread lives on when the first one has ended
-SLOW_WORKER = """
-import ctypes, json, os, platform, stat, sys, threading, time
+EMPTY = """
+import ctypes, json, os, platform, stat, subprocess, sys, threading, time
 import pyfuse3, trio
 
 class Empty(pyfuse3.Operations):
@@ -67,16 +45,33 @@ class Empty(pyfuse3.Operations):
         entry.st_ino, entry.st_mode = inode, stat.S_IFDIR | 0o755
         return entry
 
+place = json.loads(sys.stdin.readline())["mountpoint"]
+"""
+
+STUCK_WORKER = f"""{EMPTY}
+class Stuck(Empty):
+    async def lookup(self, parent, name, ctx=None):
+        pyfuse3.invalidate_entry_async(parent, b"other")  # waits for the end of this lookup
+        await trio.sleep_forever()
+
+subprocess.run(["fusermount3", "-u", "-z", place], stderr=subprocess.DEVNULL)
+pyfuse3.init(Stuck(), place, {{"fsname=stuck", "subtype=ddrive"}})
+print('{{"ready": true}}', flush=True)
+trio.run(pyfuse3.main)
+"""
+
+# Its mount is gone long before it is: a thread lives on when the first one has ended
+SLOW_WORKER = f"""{EMPTY}
 def lingers():
     time.sleep(2.5)
     os._exit(0)
 
-pyfuse3.init(Empty(), json.loads(sys.stdin.readline())["mountpoint"], {"fsname=slow", "subtype=ddrive"})
-print('{"ready": true}', flush=True)
+pyfuse3.init(Empty(), place, {{"fsname=slow", "subtype=ddrive"}})
+print('{{"ready": true}}', flush=True)
 trio.run(pyfuse3.main)
 pyfuse3.close()
 threading.Thread(target=lingers).start()
-ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # the end of this thread
+ctypes.CDLL(None).syscall({{"x86_64": 60, "aarch64": 93}}[platform.machine()], 0)  # the end of this thread
 """
 
 
