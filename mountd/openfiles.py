@@ -124,14 +124,19 @@ class OpenFiles(Changing):
         if not kinds.S_ISREG(known(inode).mode):
             raise OSError(errno.EINVAL, f"{inode.path} is not a file")
         node = self._node(staged, inode)
-        if size > node.size:
-            self._check_room(staged, size - node.size)
-        await self._vfs.ask(node.edit(inode.path).truncate(size), inode, caller)
-        self._written(inode, node)
-        if not node.writers:
-            try:
-                staged.seal(node)
-            except OSError:  # it says so itself, so nothing shall have changed
-                staged.revert(node, inode.path)
-                self._vfs.inodes.restate(inode, node.stat, self._vfs.expiry(inode))
-                raise
+        node.writers += 1  # a commit that ends meanwhile does not let go of it
+        try:
+            if size > node.size:
+                self._check_room(staged, size - node.size)
+            await self._vfs.ask(node.edit(inode.path).truncate(size), inode, caller)
+            self._written(inode, node)
+            if node.writers == 1:
+                try:
+                    staged.seal(node)
+                except OSError:  # it says so itself, so nothing shall have changed
+                    staged.revert(node, inode.path)
+                    self._vfs.inodes.restate(inode, node.stat, self._vfs.expiry(inode))
+                    raise
+        finally:
+            node.writers -= 1
+            staged.let_go(node)

@@ -222,6 +222,11 @@ class StagedDrive(Pending):
             else:
                 node.edit(path)
 
+    def let_go(self, node: Node) -> None:
+        """Forget a node if nobody writes to it and it is as the drive has it: then what others write there shows."""
+        if node.path is not None and (entry := self._entry(node.path)) is not None:
+            self._retire(entry)
+
     def seal_late(self) -> None:
         """Let those files count that found no room for that when they were closed, as far as there is some now."""
         for node in [node for node in self._late if not node.writers]:
@@ -289,8 +294,7 @@ class StagedDrive(Pending):
             self._late[node] = None
             self.seal(node)
             del self._late[node]
-            if (entry := self._entry(node.path)) is not None:
-                self._retire(entry)
+            self.let_go(node)
 
     async def _is_ours(self, path: str) -> bool:
         if not self.own.knows(path):

@@ -183,6 +183,23 @@ def test_a_directory_moves_although_what_waits_in_it_cannot_be_recorded_anew(sma
         assert ((new / "late").read_bytes(), (new / "stored").read_bytes()) == (PIECE * 4, b"stored")
 
 
+def test_a_file_whose_size_found_no_room_shows_what_others_write(small_disk: Path) -> None:
+    with writable_mount(small_disk) as mount:
+        filler, second, file = mount.program.state / "filler", mount.second(), mount.path / "file"
+        file.write_bytes(b"kept")
+        os.setxattr(file, "user.large", bytes(60_000))
+        mount.remount()
+        assert file.read_bytes() == b"kept"
+        fill(filler, keep=32 * 1024)
+        for size in (2, 20):
+            with pytest.raises(OSError, match="No space"):
+                os.truncate(file, size)
+        filler.unlink()
+        until(lambda: seen(second.path / "file") == b"kept")
+        (second.path / "file").write_bytes(b"others")
+        until(lambda: file.read_bytes() == b"others")
+
+
 def about(path: Path) -> tuple[object, ...]:
     """Return what a file is and has."""
     found = path.stat()
