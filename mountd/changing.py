@@ -87,7 +87,7 @@ class Changing:
     def _node(self, staged: StagedDrive, inode: Inode) -> Node:
         """Return the node of an inode, whether it still has a name or not."""
         before = inode.node if isinstance(inode.node, Node) else None
-        if inode.removed:
+        if not inode.attached:  # nothing, or something else, has its name now
             node = before or staged.new_node(known(inode), (inode.path, known(inode)))
         else:
             node = staged.pin(inode.path, known(inode), before)

@@ -72,3 +72,23 @@ def test_a_directory_moves_although_the_program_was_killed_meanwhile(tmp_path: P
         mount.remount()
         assert os.listdir(mount.path) == ["e"]
         assert contents(mount.path / "e") == wanted
+
+
+def test_a_file_that_others_have_replaced_keeps_its_bytes_for_who_has_it_open(tmp_path: Path) -> None:
+    old, new = os.urandom(1_000_000), os.urandom(1_000_000)
+    with writable_mount(tmp_path) as mount:
+        second = mount.second()
+        file, others = mount.path / "file", second.path / "file"
+        file.write_bytes(old)
+        until(lambda: others.exists() and others.read_bytes() == old)
+        with file.open("rb", buffering=0) as opened:
+            (second.path / "fresh").write_bytes(new)
+            (second.path / "fresh").rename(others)
+            until(lambda: file.read_bytes() == new)
+            os.fchmod(opened.fileno(), 0o600)
+            os.setxattr(opened.fileno(), "user.mine", b"")
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert os.pread(opened.fileno(), len(old) + 1, 0) == old
+        mount.remount()
+        assert file.read_bytes() == new
+        assert (file.stat().st_mode & 0o777, os.listxattr(file)) == (0o644, [])
