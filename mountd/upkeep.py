@@ -52,7 +52,7 @@ class Upkeep:
             feeds = dict(zip(NAMES, found[1] if found else [], strict=False))
             remembered = self._bad.setdefault(known.key, set())
             for name, feed in feeds.items():
-                good, bad = await feed.audit()
+                good, bad, _ = await feed.audit()
                 remembered |= {(name, index) for index in bad}
                 value["valid"] += good
                 value["forked"] = value["forked"] or feed.forked

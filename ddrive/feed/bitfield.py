@@ -19,6 +19,7 @@ DATA_BYTES = 1024
 TREE_BYTES = 2048
 BLOCKS_PER_PAGE = 8 * DATA_BYTES
 NODES_PER_PAGE = 8 * TREE_BYTES
+LOOKED_AT = 64  # blocks of a page, when it is asked whether its bits make sense
 _PAGE_TOP = 1 << 13  # of the levels whose nodes and siblings all lie in one page
 _INDEX_START = DATA_BYTES + TREE_BYTES
 _LEAVES = DATA_BYTES // 4  # index bytes of the lowest level, one for 4 data bytes
@@ -227,6 +228,42 @@ class Bitfield:
                 top = node
             node = 2 * node + 1
         return 0 if top is None else merkle.coverage(self.known, top) // 2
+
+    def odd_pages(self, length: int) -> list[int]:
+        """Return pages that no feed of `length` blocks has: it looks at a few blocks of each, for all takes long."""
+        odd: list[int] = []
+        for number, page in self._data.items():
+            tree, end = self._tree[number], max(length - (number << 13), 0)
+            if end < BLOCKS_PER_PAGE and (page.find(1, end) >= 0 or tree.find(1, 2 * end) >= 0):
+                odd.append(number)
+            elif tree.count() < NODES_PER_PAGE - 1:
+                low = max(page.find(1), 0)
+                if (page[low : low + LOOKED_AT] & ~tree[2 * low : 2 * (low + LOOKED_AT) : 2]).any():
+                    odd.append(number)
+        return odd
+
+    def incomplete_pages(self, length: int) -> list[int]:
+        """Return the pages that do not know every node of a feed of `length` blocks."""
+        found = list[int]()
+        for number in range(-(-length // BLOCKS_PER_PAGE)):
+            blocks, page = min(length - (number << 13), BLOCKS_PER_PAGE), self._tree.get(number)
+            if page is None or page.count() < 2 * blocks - blocks.bit_count():
+                found.append(number)
+        return found
+
+    def complete(self, start: int, end: int, length: int) -> bool:
+        """Tell whether the blocks `start` up to `end`, of a feed of `length`, are held and their nodes known."""
+        if self.held(start, end) < end - start or not self.known_leaves(start, end):
+            return False
+        return all(self.known(node) for node in range(2 * start + 1, 2 * end, 2) if flat.right_span(node) < 2 * length)
+
+    def clear_page(self, number: int) -> None:
+        """Forget what a page knows."""
+        self._ensure(number)
+        self._data[number].setall(0)
+        self._tree[number].setall(0)
+        self._index[number] = bytearray(self._index_bytes)
+        self._dirty.add(number)
 
     def covers(self, node: int) -> bool:
         """Tell whether no known node can lie outside the subtree of `node`, nor in one that its ancestors add."""

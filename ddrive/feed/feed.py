@@ -7,11 +7,13 @@ cancelled wait leaves nothing behind. Deadlines are the caller's: cancel scopes.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from logging import getLogger
 
 import trio
 
 from ddrive.errors import CorruptStorage, DiskFull, NotHeld
 from ddrive.feed.appending import AppendableFeed
+from ddrive.feed.auditing import Audited, shown_runs
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog, Stored
 from ddrive.feed.merkle import MAX_LENGTH, Proof
@@ -21,6 +23,8 @@ from ddrive.ids import BlockIndex, PublicKey
 
 YIELD_EVERY = 32  # held blocks handed out before other tasks get their turn (a checkpoint costs 6 us)
 AUDIT_BLOCKS = 64  # read between two turns of other tasks
+
+_log = getLogger(__name__)
 
 
 class Feed(AppendableFeed):
@@ -106,6 +110,11 @@ class Feed(AppendableFeed):
             self._audience.cleared(index, index + 1)
             raise
 
+    def check_told(self, start: int, end: int) -> None:
+        """Raise CorruptStorage for blocks of a feed of ours that were lost, once: then they can be waited for."""
+        if isinstance(self.log, FeedLog):
+            self.log.check_told(start, end)
+
     def get_held_part(self, index: int, begin: int, end: int) -> bytes | None:
         """Return the bytes `begin` up to `end` of block `index`, if that block was checked before, else None.
 
@@ -151,6 +160,7 @@ class Feed(AppendableFeed):
                 self.log.note_order(index)
                 await self._give_way()
                 return data
+            self.check_told(index, index + 1)
             if not wait:
                 raise NotHeld(f"block {index} of feed {self.name} is not held")
             with self.want(index, index + 1, urgent=urgent):
@@ -279,17 +289,32 @@ class Feed(AppendableFeed):
         for first, last in self._owned().clear(start, end):
             self._audience.cleared(first, last)
 
-    async def audit(self) -> tuple[int, list[int]]:
-        """Read all held blocks again; returns how many are good, and which are not and so are no longer held."""
-        log, good, bad = self._owned(), 0, list[int]()
+    async def audit(self) -> Audited:
+        """Read all held blocks again, and look for others that are there, though the bitfield does not list them.
+
+        Bad blocks, and those that were lost when the feed was opened, do not count as held afterwards; found ones do.
+        """
+        log, good, bad, restored = self._owned(), 0, list[int](), list[int]()
+        extents = log.data_extents()
         for start in range(0, self.length, AUDIT_BLOCKS):
             self._check_open()
-            fine, damaged = log.audit(start, min(start + AUDIT_BLOCKS, self.length))
-            good, bad = good + fine, bad + damaged
+            end = min(start + AUDIT_BLOCKS, self.length)
+            found = log.restore(start, end, extents)
+            fine, damaged = log.audit(start, end)
+            good, bad, restored = good + fine, bad + sorted({*damaged, *log.lost(start, end)}), restored + found
+            for index in found:
+                self._audience.stored(index, index + 1)
             for index in damaged:
                 self._audience.cleared(index, index + 1)
             await trio.lowlevel.checkpoint()
-        return good, bad
+        if restored:
+            _log.warning(
+                "the bitfield of feed %s was damaged: %d blocks are held that it did not list: %s",
+                self.name,
+                len(restored),
+                shown_runs(restored),
+            )
+        return Audited(good, bad, restored)
 
     def report_floor(self) -> None:
         """Let who listens look again whether something is missing of a feed of ours."""

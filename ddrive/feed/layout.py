@@ -115,6 +115,10 @@ class FeedFiles:
             start = stop
         return None if _BLANK in found else found
 
+    def node_count(self) -> int:
+        """Return for how many nodes, blank ones included, the file has room."""
+        return max(0, self._tree.size() - HEADER_BYTES) // NODE_BYTES
+
     def write_nodes(self, nodes: Iterable[Node]) -> None:
         """Store nodes, neighbours with one write."""
         first = following = -1

@@ -11,17 +11,16 @@ from typing import NamedTuple
 
 from ddrive.errors import DISK_FULL, CorruptStorage, Forked, InvalidProof, NotHeld, Untied
 from ddrive.feed import flat, merkle
+from ddrive.feed.auditing import AuditedFeed
 from ddrive.feed.forks import author_signed, record_fork
 from ddrive.feed.hashing import Buffer, leaf_hashes, signed_by
 from ddrive.feed.layout import FeedFiles
 from ddrive.feed.merkle import MAX_LENGTH, Checked, Proof, RemoteTree
-from ddrive.feed.owned import OwnedFeed
 from ddrive.feed.recovery import stored_roots
 from ddrive.feed.signing import ED25519, Signing
 from ddrive.feed.storage import Directory
 from ddrive.ids import BlockIndex, Node, PublicKey, short
 
-AUDITED_BLOCKS = 8  # read and checked together
 MAX_DOUBTS = 1024  # blocks remembered for a proof that failed
 
 _log = getLogger(__name__)
@@ -39,7 +38,7 @@ class Stored(NamedTuple):
     proof: bool = True
 
 
-class FeedLog(OwnedFeed):
+class FeedLog(AuditedFeed):
     """A feed whose files this process owns, with all it can do."""
 
     def __init__(
@@ -201,6 +200,7 @@ class FeedLog(OwnedFeed):
         """
         self._check_open()
         runs = self._bits.runs(start, min(end, self.length))
+        self._lost.set_blocks(start, end, False)
         for first, last in runs:
             before, after = self._bits.held_before(first), self._bits.held_from(last)
             low = 0 if before is None else self.end_offset(before)
@@ -219,30 +219,6 @@ class FeedLog(OwnedFeed):
                     self._files.data.punch(low, high - low)
         self._unsynced = self._unsynced or bool(runs)
         return runs
-
-    def audit(self, start: int = 0, end: int | None = None) -> tuple[int, list[int]]:
-        """Read the held blocks from `start` up to `end` again; returns how many are good, and which are not.
-
-        A bad block counts as not held afterwards.
-        """
-        good, bad = 0, []
-        used, self.used = self.used, None
-        ahead, self._ahead = self._ahead, None  # what it holds is not read again
-        for first, last in self._bits.runs(start, self.length if end is None else end):
-            self._verified.set_blocks(first, last, False)
-            for low in range(first, last, AUDITED_BLOCKS):
-                together = range(low, min(last, low + AUDITED_BLOCKS))
-                if self.blocks(together.start, together.stop) is not None:
-                    good += len(together)
-                    continue
-                for index in together:
-                    try:
-                        self.block(index)
-                        good += 1
-                    except (NotHeld, CorruptStorage):
-                        bad.append(index)
-        self.used, self._ahead = used, ahead
-        return good, bad
 
     def bitfield_bytes(self, start: int, length: int) -> bytes:
         """Return which of `length` blocks from `start` on are held, first one in the highest bit; may be shorter."""

@@ -8,13 +8,10 @@ Source: feed.md sections 4.4 and 4.5.
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
-from logging import getLogger
 from typing import NamedTuple, Self
 
-from ddrive import crypto
 from ddrive.errors import (
     DISK_FULL,
-    AlreadyExists,
     Behind,
     Closed,
     CorruptStorage,
@@ -23,7 +20,6 @@ from ddrive.errors import (
     NotWritable,
     StorageError,
     TooLarge,
-    WrongKey,
 )
 from ddrive.feed import merkle
 from ddrive.feed.ahead import LARGE_BYTES, InOrder, LoadAhead
@@ -31,15 +27,14 @@ from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import Buffer, signable
 from ddrive.feed.layout import FeedFiles
 from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_BYTES, MAX_LENGTH, Grown
+from ddrive.feed.own_files import make_files, open_files
 from ddrive.feed.reading import StoredFeed
-from ddrive.feed.recovery import UNSYNCED_BATCHES, recover
+from ddrive.feed.recovery import UNSYNCED_BATCHES, Recovered, recover
 from ddrive.feed.signing import ED25519, Signing
-from ddrive.feed.storage import FORKED, KEY, SECRET_KEY, Directory, read_small, write_small
+from ddrive.feed.storage import FORKED, Directory
 from ddrive.ids import BlockIndex, Node, PublicKey, short
 
 MAX_APPEND_BYTES = MAX_BLOCK_BYTES - 8192  # a longer block and its proof would not fit into a frame of 8 MiB
-
-_log = getLogger(__name__)
 
 
 class Staged(NamedTuple):
@@ -65,7 +60,8 @@ class OwnedFeed(StoredFeed):
         self._verify = signing.verify
         self._signer = signing.signer(key, secret_key)
         self.writable = self._signer is not None
-        self.length, self.roots, self._damaged = recover(files, bits, key, self._signer, self._verify)
+        recovered = recover(files, bits, key, self._signer, self._verify)
+        self.length, self.roots, self._damaged = recovered.length, recovered.roots, recovered.damaged
         self.signed_length = self.length  # what is beyond was appended, is not durable, and no peer hears of it
         self.byte_length = merkle.total_size(self.roots)
         self.floor = 0  # blocks of a feed of ours that were signed for sure, while not all of them are here
@@ -76,9 +72,8 @@ class OwnedFeed(StoredFeed):
         self._staging = False  # another one is being written
         self._unsynced_batches = UNSYNCED_BATCHES  # appends since the bits were made durable: none known
         self._signing = False  # a signature is on its way to the disk
+        self._settle(recovered)
         self._unsynced = bits.dirty
-        if self._damaged:
-            _log.warning("feed damaged key=%s length=%d", short(key), self.length)
 
     @classmethod
     def create(
@@ -95,18 +90,7 @@ class OwnedFeed(StoredFeed):
 
         Raises: AlreadyExists, StorageLocked, WrongKey when the secret key belongs to another feed.
         """
-        signing.check(key, secret_key)
-        directory.lock()
-        try:
-            if directory.exists(KEY):
-                raise AlreadyExists(f"a feed is stored here already, not {short(key)}")
-            FeedFiles(directory).close()
-            if secret_key is not None and store_secret_key:
-                write_small(directory, SECRET_KEY, secret_key)
-            write_small(directory, KEY, key)
-            directory.sync()
-        finally:
-            directory.close()
+        make_files(directory, key, secret_key, signing, store_secret_key=store_secret_key)
         return cls.open(directory, key=key, secret_key=secret_key, signing=signing, cache_bytes=cache_bytes)
 
     @classmethod
@@ -125,25 +109,11 @@ class OwnedFeed(StoredFeed):
 
         Raises: StorageError when none is there, StorageLocked, WrongKey, CorruptStorage.
         """
-        if not directory.exists(KEY):
-            raise StorageError("no feed is stored here")
-        directory.lock()
+        files, stored, secret_key = open_files(directory, key, secret_key, signing, cache_bytes)
         try:
-            stored = PublicKey(read_small(directory, KEY, crypto.KEY_BYTES))
-            if len(stored) != crypto.KEY_BYTES:
-                raise CorruptStorage("the file with the key of the feed is cut off")
-            if key is not None and key != stored:
-                raise WrongKey(f"feed {short(stored)} is stored here, not {short(key)}")
-            if secret_key is None and directory.exists(SECRET_KEY):
-                secret_key = read_small(directory, SECRET_KEY, crypto.SECRET_KEY_BYTES) or None
-            signing.check(stored, secret_key)
-            files = FeedFiles(directory, cache_bytes=cache_bytes)
-            try:
-                return cls(directory, files, stored, secret_key, signing)
-            except BaseException:
-                files.close()
-                raise
+            return cls(directory, files, stored, secret_key, signing)
         except BaseException:
+            files.close()
             directory.close()
             raise
 
@@ -342,6 +312,9 @@ class OwnedFeed(StoredFeed):
         self._unsynced, self._verified = True, Bitfield()  # what was read before may have been in memory alone
 
     # -- inside
+
+    def _settle(self, recovered: Recovered) -> None:
+        """Say what opening the feed has found out about its files."""
 
     def _node(self, number: int) -> Node | None:
         return self._files.node(number) if self._bits.known(number) else None

@@ -73,7 +73,7 @@ class StoredFeed:
         if self.closed:
             raise Closed(f"feed {short(self.key)} is closed")
         if not self._bits.has(index):
-            raise NotHeld(f"block {index} of feed {short(self.key)} is not held")
+            raise self._not_held(index)
         if self.used is not None:
             self.used[index >> SEGMENT_BITS] = None
         self.reads += 1
@@ -305,6 +305,10 @@ class StoredFeed:
         if len(self._starts) >= MAX_STARTS:
             self._starts.clear()
         self._starts[index] = start
+
+    def _not_held(self, index: int) -> DriveError:
+        """Return the error that says so."""
+        return NotHeld(f"block {index} of feed {short(self.key)} is not held")
 
     def _lose(self, index: int) -> DriveError:
         """Count block `index` as not held, because the disk does not have it, and return the error that says so."""

@@ -20,6 +20,7 @@ from ddrive.feed.bitfield import DATA_BYTES, Bitfield
 from ddrive.feed.hashing import leaf_hash, parent_node, signable, signed_by
 from ddrive.feed.layout import HEADER_BYTES, FeedFiles
 from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_LENGTH
+from ddrive.feed.rebuilding import Rebuilt, rebuild_pages
 from ddrive.feed.signing import Sign, Verify
 from ddrive.ids import Node, PublicKey
 
@@ -38,6 +39,8 @@ class Recovered(NamedTuple):
     length: int
     roots: list[Node]
     damaged: bool
+    marked: int = 0  # the length according to the bits, as far as they make sense
+    rebuilt: Rebuilt | None = None  # what bits that make no sense, or that were lost, were replaced by
 
 
 @contextmanager
@@ -71,15 +74,26 @@ def recover(
     """Return the proven state of a feed, with `bits` (and signatures that can be restored) brought in line with it."""
     marked = bits.length()
     length, roots, skipped = _longest_signed(files, key, sign, verify)
+    odd = bits.odd_pages(max(length, marked))
+    if odd and length < marked and files.node(2 * length) is None and files.data.size() <= merkle.total_size(roots):
+        marked = length  # no other file knows of more than what is signed, and what does is damaged
+        odd = bits.odd_pages(length)
     if length < marked and sign is not None and (complete := _complete(files, length, roots, marked)):
         # the signature is lost, the tree is whole: signing the same content again gives the same signature
         length, roots = marked, complete
         files.write_signature(length, sign(signable(roots, length)))
-    if length < marked:
+    if length < marked or odd:
         bits.forget_after(length)
-    elif length > marked or sign is not None:
-        _restore_bits(files, bits, lambda end: signed_roots(files, key, end, verify), marked, length, roots)
-    return Recovered(length, roots, length < marked or skipped)
+
+    def signed(end: int) -> list[Node] | None:
+        return signed_roots(files, key, end, verify)
+
+    if length >= marked and not odd and (length > marked or sign is not None):
+        _restore_bits(files, bits, signed, marked, length, roots)
+    pages = dict.fromkeys(bits.incomplete_pages(length), False) if sign is not None or not marked else {}
+    pages.update(dict.fromkeys(odd, True))
+    rebuilt = rebuild_pages(files, bits, roots, signed, pages, _Pieces().add) if pages else None
+    return Recovered(length, roots, length < marked or skipped, marked, rebuilt)
 
 
 def stored_roots(files: FeedFiles, length: int) -> list[Node] | None:

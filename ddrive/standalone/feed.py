@@ -33,10 +33,14 @@ from ddrive.standalone.streams import ReadStream, WriteStream
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """What reading every held block again has shown; blocks in `invalid` do not count as held any more."""
+    """What reading every held block again has shown; blocks in `invalid` do not count as held any more.
+
+    Those in `restored` are held and valid, but the list of held blocks, the bitfield, was damaged and did not say so.
+    """
 
     valid: int
     invalid: tuple[int, ...]
+    restored: tuple[int, ...] = ()
 
 
 class StandaloneFeed(Readable):
@@ -137,10 +141,13 @@ class StandaloneFeed(Readable):
         return self.feed.put(index, block, proof)
 
     async def audit(self) -> AuditReport:
-        """Read every held block again and return which are good; the others are not held any more."""
+        """Read every held block again and return which are good; the others are not held any more.
+
+        Blocks that are on disk although the bitfield does not list them are found, and held again.
+        """
         self._check_open()
-        valid, invalid = await self.feed.audit()
-        return AuditReport(valid, tuple(invalid))
+        valid, invalid, restored = await self.feed.audit()
+        return AuditReport(valid, tuple(invalid), tuple(restored))
 
     def clear(self, start: int, end: int | None = None) -> None:
         """Free the space of block `start`, or of the blocks `start` up to `end`; they can be fetched again.

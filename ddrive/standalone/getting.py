@@ -72,6 +72,8 @@ class Readable(FeedHost):
         self._check_open()
         check_blocks(start, end)
         missing = max(end - start, 0) - self.feed.held(start, max(start, end))
+        if missing:
+            self.feed.check_told(start, end)
         if missing and not wait:
             raise NotHeld(f"{missing} of the blocks {start} to {end} of feed {self.feed.name} are not held")
         if missing:

@@ -427,7 +427,7 @@ async def test_an_audit_reports_and_drops_bad_blocks(author, tmp_path):
     with (tmp_path / "data").open("r+b") as file:
         file.seek(author.byte_offset(11))
         file.write(b"\x00\xff\x00")
-    assert await feed.audit() == (12, [11])
+    assert await feed.audit() == (12, [11], [])
     assert listener.heard == [("cleared", 11, 12)]
     await feed.aclose()
 

@@ -1,0 +1,153 @@
+"""What a feed says and does about damage of its files: what was lost is told, what is there is found again.
+
+Damage that a look at the sizes of the files shows is told when the feed is opened, the rest by an audit or by the read
+that meets it.
+"""
+
+from collections.abc import Iterable
+from logging import getLogger
+from typing import NamedTuple
+
+from ddrive.errors import CorruptStorage, DriveError, NotHeld
+from ddrive.feed.bitfield import Bitfield
+from ddrive.feed.owned import OwnedFeed
+from ddrive.feed.rebuilding import behind_end, restore
+from ddrive.feed.recovery import Recovered, signed_roots
+from ddrive.ids import Node, short
+
+AUDITED_BLOCKS = 8  # read and checked together
+SHOWN_RUNS = 8  # of blocks, in one line of the log
+
+_log = getLogger(__name__)
+
+
+class Audited(NamedTuple):
+    """How many blocks are good, which are not, and which are held although the bitfield did not say so."""
+
+    good: int
+    bad: list[int]
+    restored: list[int]
+
+
+class AuditedFeed(OwnedFeed):
+    """A feed of files that may be damaged."""
+
+    def _settle(self, recovered: Recovered) -> None:
+        """Say what opening the feed has found out about its files, and look for blocks behind their end."""
+        self._lost = Bitfield()  # found to be lost when the feed was opened, and not cleared since
+        self._untold = Bitfield()  # those of them that nobody was told of as an error
+        name = f"feed {short(self.key)}"
+        if self._damaged:
+            gone = range(self.length, max(recovered.marked, self.length))
+            _log.warning(
+                "%s is damaged: its files prove %d blocks, and more were signed (%s): %s",
+                name,
+                self.length,
+                shown_runs(gone) or "how many is not known",
+                "nothing can be appended before its tree and signatures are restored from a backup"
+                if self.writable
+                else "they are fetched again from peers",
+            )
+        if (rebuilt := recovered.rebuilt) is not None and any(rebuilt):
+            _log.warning(
+                "the bitfield of %s was damaged and is made anew from its other files: %d blocks are held "
+                "that it did not list, %d that it listed are not",
+                name,
+                rebuilt.found,
+                rebuilt.dropped,
+            )
+        lost = behind_end(self._files, self._bits, self.length, self.end_offset)
+        for index in lost:
+            self._lost.add_block(index)
+            self._untold.add_block(index)
+            self._bits.set_blocks(index, index + 1, False)
+        if lost:
+            _log.warning(
+                "a file of %s is cut off or missing: %d of %d blocks are lost here (%s): "
+                "fetch them from peers, `ddrive verify --repair` does",
+                name,
+                len(lost),
+                self.length,
+                shown_runs(lost),
+            )
+
+    def check_told(self, start: int, end: int) -> None:
+        """Raise CorruptStorage for blocks of a feed of ours that were lost, once: then they can be waited for."""
+        if self.writable and self._untold.held(start, end):
+            lost = [index for run in self._untold.runs(start, end) for index in range(*run) if not self.has(index)]
+            self._untold.set_blocks(start, end, False)
+            if lost:
+                raise CorruptStorage(
+                    f"feed {short(self.key)} has lost blocks: {shown_runs(lost)} were cut off the disk"
+                )
+
+    def restore(self, start: int, end: int, extents: list[tuple[int, int]] | None = None) -> list[int]:
+        """Find blocks from `start` up to `end` that are on disk, proven and not listed in the bitfield; count them.
+
+        `extents` are those of the data, for who calls this for one piece after the other.
+        """
+        end = min(end, self.length)
+        if start >= end or self._bits.complete(start, end, self.length):
+            return []
+        extents = self._files.data.extents() if extents is None else extents
+        found, _ = restore(self._files, self._bits, self.roots, self._signed, start, end, extents)
+        if self._bits.dirty:
+            self._starts.clear()
+            self._pairs.clear()
+            self._unsynced = True
+        return found
+
+    def data_extents(self) -> list[tuple[int, int]]:
+        """Return where the file of the blocks is no hole."""
+        return self._files.data.extents()
+
+    def lost(self, start: int, end: int) -> list[int]:
+        """Return which blocks from `start` up to `end` were lost when the feed was opened, and are not held again."""
+        runs = self._lost.runs(start, end)
+        self._untold.set_blocks(start, end, False)
+        return [index for run in runs for index in range(*run) if not self.has(index)]
+
+    def audit(self, start: int = 0, end: int | None = None) -> tuple[int, list[int]]:
+        """Read the held blocks from `start` up to `end` again; returns how many are good, and which are not.
+
+        A bad block counts as not held afterwards.
+        """
+        good, bad = 0, []
+        used, self.used = self.used, None
+        ahead, self._ahead = self._ahead, None  # what it holds is not read again
+        for first, last in self._bits.runs(start, self.length if end is None else end):
+            self._verified.set_blocks(first, last, False)
+            for low in range(first, last, AUDITED_BLOCKS):
+                together = range(low, min(last, low + AUDITED_BLOCKS))
+                if self.blocks(together.start, together.stop) is not None:
+                    good += len(together)
+                    continue
+                for index in together:
+                    try:
+                        self.block(index)
+                        good += 1
+                    except (NotHeld, CorruptStorage):
+                        bad.append(index)
+        self.used, self._ahead = used, ahead
+        return good, bad
+
+    def _not_held(self, index: int) -> DriveError:
+        if self.writable and self._untold.has(index):
+            self._untold.set_blocks(index, index + 1, False)
+            return CorruptStorage(f"block {index} of feed {short(self.key)} was cut off the disk")
+        return super()._not_held(index)
+
+    def _signed(self, length: int) -> list[Node] | None:
+        return signed_roots(self._files, self.key, length, self._verify)
+
+
+def shown_runs(blocks: Iterable[int]) -> str:
+    """Return numbers of blocks, given in order, for a message: 3 to 7, 9."""
+    runs: list[list[int]] = []
+    for block in blocks:
+        if runs and runs[-1][1] == block - 1:
+            runs[-1][1] = block
+        else:
+            runs.append([block, block])
+    shown = [f"{first} to {last}" if last > first else str(first) for first, last in runs[:SHOWN_RUNS]]
+    return ", ".join(shown) + (", ..." if len(runs) > SHOWN_RUNS else "")

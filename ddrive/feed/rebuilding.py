@@ -1,0 +1,176 @@
+"""The bits of a feed from its other files: what data and tree still prove is held, whatever the bitfield says.
+
+A damaged bitfield costs no block: a node counts when it leads down from roots that the author signed, a block when its
+bytes have the hash of such a leaf. Which pages to look at when a feed is opened `Bitfield.odd_pages` tells, at the
+price of a few counts per page; what it misses an audit finds.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ddrive.feed import flat, merkle
+from ddrive.feed.bitfield import BLOCKS_PER_PAGE, Bitfield
+from ddrive.feed.hashing import leaf_hash
+from ddrive.feed.layout import FeedFiles
+from ddrive.feed.merkle import MAX_BLOCK_BYTES
+from ddrive.ids import Node
+
+RESTORED_BLOCKS = 128  # looked at in one go when a whole feed is
+OLDER_SIGNATURES = 4  # tried for nodes of one piece to which nothing leads from the newest one
+
+SignedRoots = Callable[[int], list[Node] | None]  # the stored roots of a length when its signature confirms them
+
+
+class Rebuilt(NamedTuple):
+    """What looking at the files again has changed: blocks that are held after all, and blocks that are not."""
+
+    anew: int  # pages of which nothing was kept
+    found: int
+    dropped: int
+
+
+def rebuild_pages(
+    files: FeedFiles,
+    bits: Bitfield,
+    roots: Sequence[Node],
+    signed: SignedRoots,
+    pages: Mapping[int, bool],
+    worked: Callable[[int, int], None],
+) -> Rebuilt:
+    """Mark what the files prove of some pages: those that are mapped to true are forgotten first.
+
+    `worked(blocks, bytes)` hears of each piece of the work.
+    """
+    length = blocks_below(roots)
+    extents, found, dropped = files.data.extents(), 0, 0
+    for page, anew in sorted(pages.items()):
+        start = page * BLOCKS_PER_PAGE
+        end = max(start, min(start + BLOCKS_PER_PAGE, length))
+        before = set(_blocks(bits, start, end)) if anew else set[int]()
+        if anew:
+            bits.clear_page(page)
+        now: list[int] = []
+        for low in range(start, end, RESTORED_BLOCKS):
+            high = min(low + RESTORED_BLOCKS, end)
+            blocks, read = restore(files, bits, roots, signed, low, high, extents)
+            now += blocks
+            worked(high - low, read)
+        found += len(set(now) - before)
+        dropped += len(before - set(now))
+    return Rebuilt(sum(pages.values()), found, dropped)
+
+
+def blocks_below(roots: Sequence[Node]) -> int:
+    """Return the length of the feed that has these roots."""
+    return flat.span(roots[-1].number)[1] if roots else 0
+
+
+def restore(
+    files: FeedFiles,
+    bits: Bitfield,
+    roots: Sequence[Node],
+    signed: SignedRoots,
+    start: int,
+    end: int,
+    extents: list[tuple[int, int]],
+) -> tuple[list[int], int]:
+    """Mark nodes and blocks from block `start` up to `end` that the files prove and the bits do not know of.
+
+    Returns the blocks, and how many bytes were read: only in `extents`, those of the data. Bits of nodes that are not
+    in the file at all are taken away.
+    """
+    leaves: dict[int, tuple[Node, int]] = {}
+    _mark(files, bits, roots, start, end, leaves)
+    unproven = [block for block in range(start, end) if block not in leaves and files.node(2 * block) is not None]
+    for _ in range(OLDER_SIGNATURES):
+        longer = files.first_signed(unproven[0] + 1, blocks_below(roots)) if unproven else None
+        if longer is None:
+            break
+        _mark(files, bits, signed(longer) or [], start, end, leaves)
+        unproven = [block for block in unproven if block >= longer]
+    for number in range(2 * start, 2 * end):
+        if bits.known(number) and files.node(number) is None:
+            bits.forget_node(number)
+    found: list[int] = []
+    read = 0
+    for block in sorted(leaves):
+        leaf, offset = leaves[block]
+        if bits.has(block) or leaf.size > MAX_BLOCK_BYTES or not _may_lie(extents, offset, leaf.size):
+            continue
+        read += leaf.size
+        if leaf_hash(files.data.read(offset, leaf.size) if leaf.size else b"") == leaf.hash:
+            bits.add_block(block)
+            found.append(block)
+    return found, read
+
+
+def behind_end(files: FeedFiles, bits: Bitfield, length: int, end_of: Callable[[int], int | None]) -> list[int]:
+    """Return the held blocks whose bytes, or leaves, lie behind the end of the file that should have them.
+
+    `end_of` tells where the bytes of a block end. In a feed whose files are whole it is called once.
+    """
+    size, nodes = files.data.size(), files.node_count()
+
+    def is_lost(block: int) -> bool:
+        return 2 * block >= nodes or (end_of(block) or 0) > size
+
+    lost: list[int] = []
+    for first, last in reversed(bits.runs(0, length) if _is_cut(bits, length, is_lost) else []):
+        if not is_lost(last - 1):
+            break
+        low, high = first, last - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if is_lost(middle) else (middle + 1, high)
+        lost += range(low, last)
+    return sorted(block for block in lost if 2 * block >= nodes or (leaf := files.node(2 * block)) is None or leaf.size)
+
+
+def _is_cut(bits: Bitfield, length: int, is_lost: Callable[[int], bool]) -> bool:
+    last = bits.held_before(length)
+    return last is not None and is_lost(last)
+
+
+def _mark(
+    files: FeedFiles, bits: Bitfield, tops: Sequence[Node], start: int, end: int, leaves: dict[int, tuple[Node, int]]
+) -> None:
+    """Mark the stored nodes that lead from `tops` to blocks `start` up to `end`, and note leaves with their place."""
+    for node, offset in _proven(files, tops, start, end):
+        if not bits.known(node.number):
+            bits.add_node(node.number)
+        if not node.number & 1 and start <= node.number >> 1 < end:
+            leaves[node.number >> 1] = node, offset
+
+
+def _proven(files: FeedFiles, tops: Iterable[Node], start: int, end: int) -> Iterator[tuple[Node, int]]:
+    """Yield `tops`, which lie side by side from the first block on, and what leads from them to some blocks.
+
+    Each with the place of its first byte.
+    """
+    stack: list[tuple[Node, int]] = []
+    offset = 0
+    for top in tops:
+        stack.append((top, offset))
+        offset += top.size
+    while stack:
+        node, offset = stack.pop()
+        yield node, offset
+        first, last = flat.span(node.number)
+        numbers = flat.children(node.number)
+        if numbers is None or last <= start or first >= end:
+            continue
+        left, right = files.node(numbers[0]), files.node(numbers[1])
+        if left is not None and right is not None and merkle.fits(node, left, right):
+            stack += [(left, offset), (right, offset + left.size)]
+
+
+def _may_lie(extents: list[tuple[int, int]], offset: int, size: int) -> bool:
+    """Tell whether some of a range is no hole."""
+    after = bisect_left(extents, (offset + size, 0))
+    return not size or (after > 0 and extents[after - 1][1] > offset)
+
+
+def _blocks(bits: Bitfield, start: int, end: int) -> Iterator[int]:
+    for first, last in bits.runs(start, end):
+        yield from range(first, last)

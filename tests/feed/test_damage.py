@@ -1,0 +1,201 @@
+"""Damage that an owner can notice and mend: what data and tree still prove is held, what was cut off is told."""
+
+import random
+
+import pytest
+
+from ddrive.errors import CorruptStorage, NotHeld
+from ddrive.feed import FeedLog, MemoryDirectory
+from ddrive.feed.bitfield import DATA_BYTES, Bitfield
+from ddrive.feed.feed import Feed
+from tests.feed.samples import content, copy, main_blocks, proof_of, reader, writer
+
+BLOCKS = main_blocks()
+MANY = [b"%05d" % index for index in range(8192 + 200)]
+SPARSE = [0, 3, 4, 17, 18, 40]
+
+
+def reopened(log, change):
+    """Return a feed opened again after `change` was made to its files."""
+    log.close()
+    files = log._directory.files
+    change(files)
+    return FeedLog.open(MemoryDirectory(files))
+
+
+def garbage(start, size, seed=1):
+    def change(files):
+        files["bitfield"][start : start + size] = random.Random(seed).randbytes(size)
+
+    return change
+
+
+def zeros(start, size):
+    def change(files):
+        files["bitfield"][start : start + size] = bytes(size)
+
+    return change
+
+
+def cut(name, size):
+    def change(files):
+        del files[name][size:]
+
+    return change
+
+
+@pytest.fixture
+def copied():
+    source, target = writer(BLOCKS, batch=9), reader()
+    copy(source, target, SPARSE)
+    return source, target
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("start", "size"), [(32, 3000), (32, 1024), (32 + 1024, 2048), (32, 3584), (40, 20)])
+def test_garbage_in_its_bitfield_costs_an_author_nothing(start, size, seed, caplog):
+    log = reopened(writer(BLOCKS, batch=9), garbage(start, size, seed))
+    assert content(log) == dict(enumerate(BLOCKS))
+    assert "bitfield" in caplog.text
+    assert log.append([b"next"]) == len(BLOCKS)
+    log.close()
+    caplog.clear()
+    assert content(FeedLog.open(log._directory)) == dict(enumerate([*BLOCKS, b"next"]))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("start", "size"), [(32, 3000), (32, 1024), (32 + 1024, 2048), (32, 3584)])
+def test_garbage_in_the_bitfield_of_a_copy_costs_and_invents_no_block(start, size, seed, copied):
+    source, target = copied
+    log = reopened(target, garbage(start, size, seed))
+    assert log.length == len(BLOCKS)
+    assert content(log) == {index: BLOCKS[index] for index in SPARSE}
+    for index in SPARSE:
+        other = reader()
+        other.put(index, BLOCKS[index], proof_of(log, index))
+    copy(source, log, [index for index in range(len(BLOCKS)) if not log.has(index)])
+    assert content(log) == dict(enumerate(BLOCKS))
+
+
+def test_a_copy_without_its_bitfield_still_has_its_blocks(copied):
+    log = reopened(copied[1], lambda files: files.pop("bitfield"))
+    assert content(log) == {index: BLOCKS[index] for index in SPARSE}
+
+
+def test_a_page_of_several_that_was_lost_is_mended():
+    log = reopened(writer(MANY), zeros(32, DATA_BYTES + 2048))
+    assert log.held(0, len(MANY)) == len(MANY)
+    assert log.append([b"next"]) == len(MANY)
+
+
+async def test_an_audit_mends_data_bits_that_mean_nothing():
+    log = reopened(writer(MANY), garbage(32, DATA_BYTES))  # as if half of a page had been cleared
+    listed = log.held(0, len(MANY))
+    found = await Feed(log).audit()
+    assert (found.good, found.bad, len(found.restored)) == (len(MANY), [], len(MANY) - listed)
+
+
+async def test_an_audit_finds_blocks_that_the_bitfield_has_lost(caplog):
+    log = reopened(writer(BLOCKS), zeros(32 + 1, 3))  # looks as if they had been cleared
+    assert log.held(0, len(BLOCKS)) == len(BLOCKS) - 24
+    good, bad, restored = await Feed(log).audit()
+    assert (good, bad, restored) == (len(BLOCKS), [], list(range(8, 32)))
+    assert "bitfield" in caplog.text
+    assert "8 to 31" in caplog.text
+    log.close()
+    assert FeedLog.open(log._directory).held(0, len(BLOCKS)) == len(BLOCKS)
+
+
+async def test_an_audit_finds_nodes_and_blocks_of_a_copy_that_the_bitfield_has_lost(copied):
+    log = reopened(copied[1], zeros(32, 2))  # bits of 0, 3 and 4
+    other = reopened(log, lambda files: files["bitfield"].__setitem__(slice(32 + 1024, 32 + 1026), bytes(2)))
+    assert other.held(0, len(BLOCKS)) == 3
+    assert await Feed(other).audit() == (len(SPARSE), [], [0, 3, 4])
+    assert content(other) == {index: BLOCKS[index] for index in SPARSE}
+
+
+async def test_an_audit_brings_back_nothing_that_was_cleared():
+    log = writer(BLOCKS)
+    log.clear(5, 9)
+    cleared = [index for index in range(5, 9) if BLOCKS[index]]
+    _, bad, restored = await Feed(log).audit()
+    assert not bad
+    assert not set(restored) & set(cleared)
+
+
+async def test_what_was_cut_off_the_data_is_told_at_once(caplog):
+    log = writer(BLOCKS)
+    place = log.byte_offset(30) + 1
+    log = reopened(log, cut("data", place))
+    assert log.length == len(BLOCKS)
+    lost = [index for index in range(30, len(BLOCKS)) if BLOCKS[index]]
+    assert [index for index in range(len(BLOCKS)) if not log.has(index)] == lost
+    assert f"{len(lost)} of {len(BLOCKS)} blocks are lost here" in caplog.text
+    assert "verify --repair" in caplog.text
+    feed = Feed(log)
+    with pytest.raises(CorruptStorage):
+        await feed.get(lost[0])
+    with pytest.raises(NotHeld):
+        await feed.get(lost[0], wait=False)
+    assert (await feed.audit()).bad == lost
+    assert log.append([b"next"]) == len(BLOCKS)
+    copy(writer(BLOCKS), log, lost)
+    assert content(log) == dict(enumerate([*BLOCKS, b"next"]))
+    assert (await feed.audit()).bad == []
+
+
+async def test_a_missing_data_file_leaves_a_feed_without_blocks(caplog):
+    log = reopened(writer(BLOCKS), lambda files: files.pop("data"))
+    assert not any(content(log).values())
+    assert "blocks are lost here" in caplog.text
+
+
+async def test_a_copy_fetches_what_was_cut_off(copied, caplog):
+    source, target = copied
+    log = reopened(target, cut("data", target.byte_offset(17) + 1))
+    assert content(log) == {index: BLOCKS[index] for index in SPARSE[:3]}
+    assert "17 to 18, 40" in caplog.text
+    with pytest.raises(NotHeld):
+        log.block(17)
+    copy(source, log, SPARSE[3:])
+    assert content(log) == {index: BLOCKS[index] for index in SPARSE}
+
+
+def test_leaves_that_were_cut_off_the_tree_are_told(caplog):
+    log = reopened(writer(BLOCKS[:40]), cut("tree", 32 + 40 * 78))  # the last leaf
+    assert log.length in (0, 40)
+    assert log.held(0, 40) == (39 if log.length else 0)
+    assert "damaged" in caplog.text or "lost here (39)" in caplog.text
+
+
+def test_what_was_signed_further_than_the_files_prove_is_told(caplog):
+    source = writer(BLOCKS[:5])
+    source.append(BLOCKS[5:6])
+    log = reopened(source, cut("tree", 32 + 40 * 9))
+    assert log.length == 5
+    assert "prove 5 blocks" in caplog.text
+    with pytest.raises(CorruptStorage):
+        log.append([b"other"])
+
+
+def test_a_clean_feed_says_nothing(copied, caplog):
+    source, target = copied
+    source.clear(3, 9)
+    target.clear(17, 18)
+    held = content(source)
+    assert content(reopened(source, lambda files: None)) == held
+    assert set(content(reopened(target, lambda files: None))) == {*SPARSE} - {17}
+    assert not caplog.text
+
+
+def test_pages_that_make_sense_are_not_odd():
+    bits = Bitfield()
+    bits.set_blocks(0, len(MANY), True)
+    bits.add_complete(0, len(MANY))
+    assert bits.odd_pages(len(MANY)) == []
+    assert bits.incomplete_pages(len(MANY)) == []
+    assert bits.odd_pages(len(MANY) - 1) == [1]
+    bits.forget_node(2 * 8192)
+    assert bits.odd_pages(len(MANY)) == [1]
+    assert bits.incomplete_pages(len(MANY)) == [1]
