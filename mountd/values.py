@@ -50,6 +50,11 @@ def format_size(count: int) -> str:
     return f"{size:.1f} {unit}"
 
 
+def counted(count: int, name: str, names: str | None = None) -> str:
+    """Return `count` with what is counted: "1 file", "2 files"; `names` where the plural has no plain s."""
+    return f"{count} {name if count == 1 else names or name + 's'}"
+
+
 def format_duration(seconds: float) -> str:
     """Return `seconds` for reading, in at most two units: `42s`, `3m 05s`, `2d 04h`."""
     whole = int(seconds)

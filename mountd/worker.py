@@ -87,8 +87,10 @@ async def run_worker(options: WorkerOptions) -> None:
         async def opened(vfs: Vfs, editor: Editor) -> DriveFace:
             drive = await _open(options, attached, vfs)
             vfs.unlisted = unlisted
-            if options.read_only or not drive.writable:
+            if options.read_only:
                 return VersionedDrive(drive, drive)
+            if not drive.writable:  # restored from its keys: it can be changed once it has begun to come from peers
+                await drive.metadata.wait_length(1)
             others = frozenset(options.others)
             writing.append(await nursery.start(serve_writing, drive, Path(options.state), options.mountpoint, others))
             editor.set_drive(writing[-1].staged, writing[-1].committer)

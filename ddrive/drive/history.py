@@ -59,6 +59,8 @@ class Log:
         return self
 
     async def __anext__(self) -> Event:
+        if not self._drive.version:
+            await self._drive.trie()  # even an empty drive has a version: nothing of this one is known yet
         while not self._ready:
             if self._next > self._drive.version:
                 raise StopAsyncIteration

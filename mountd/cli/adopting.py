@@ -9,7 +9,7 @@ import typer
 from mountd.cli import options
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run
-from mountd.values import format_size
+from mountd.values import counted, format_size
 
 
 def adopt(
@@ -29,7 +29,8 @@ def adopt(
         word = "would take over" if dry_run else "took over"
         lines = [f"{drive['url']}  {'writable' if drive['writable'] else 'read-only'}" for drive in done["drives"]]
         session.say(
-            done, [*lines, f"{word} {done['feeds']} feeds, {format_size(done['bytes'])}, {done['own']} your own"]
+            done,
+            [*lines, f"{word} {counted(done['feeds'], 'feed')}, {format_size(done['bytes'])}, {done['own']} your own"],
         )
 
     place = Path(os.path.realpath(directory))

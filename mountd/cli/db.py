@@ -15,6 +15,7 @@ from mountd.cli.db_access import KIND, Name, note_unheard, nothing, opened, run_
 from mountd.cli.options import Common
 from mountd.cli.session import Session, patience, run
 from mountd.cli.sharing import KeyText
+from mountd.values import counted
 
 app = typer.Typer(help="Key/value databases that several people write.", pretty_exceptions_enable=False)
 
@@ -94,6 +95,7 @@ def put(
         str, typer.Argument(metavar="VALUE", help="The value; - reads it from stdin.", show_default=False)
     ],
     if_not_exists: Annotated[bool, typer.Option("--if-not-exists", help="Leave a value that is there.")] = False,
+    timeout: options.Timeout = None,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
@@ -113,25 +115,29 @@ def put(
             report.note(f"there is something called {name!r} already: it was left as it is")
         session.say(shown(db, nodes[0]) | {"stored": is_stored}, [])
 
-    run_with(key, verb, Common(state, as_json, start=not no_start), changes=True)
+    run_with(key, verb, Common(state, as_json, start=not no_start), timeout=timeout, changes=True)
 
 
 @app.command()
 def write(
-    key: KeyText, state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False
+    key: KeyText,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
 ) -> None:
     """Do many changes: lines of JSON on stdin, such as {"key": "a", "value": "1"} and {"key": "b", "deleted": true}."""
     ref = sharing.newest(key)
 
     async def work(session: Session) -> None:
-        async with opened(session, ref) as db:
-            async with patience(session, None, f"database {ref.key.hex()[:8]}"):
+        async with opened(session, ref, wait_s=timeout) as db:
+            async with patience(session, timeout, f"database {ref.key.hex()[:8]}"):
                 await db.heads()
             count = 0
             async for some in read_changes(db_change):
                 count += len(await db.batch(some))
             await note_unheard(db)
-        session.say({"changes": count}, [f"{count} changes"])
+        session.say({"changes": count}, [counted(count, "change")])
 
     run(Common(state, as_json, start=not no_start), work)
 
@@ -140,6 +146,7 @@ def write(
 def delete(
     key: KeyText,
     name: Name,
+    timeout: options.Timeout = None,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
@@ -153,13 +160,14 @@ def delete(
         await note_unheard(db)
         session.say(shown(db, node), [])
 
-    run_with(key, verb, Common(state, as_json, start=not no_start), changes=True)
+    run_with(key, verb, Common(state, as_json, start=not no_start), timeout=timeout, changes=True)
 
 
 @app.command()
 def authorize(
     key: KeyText,
     writer: Annotated[str, typer.Argument(metavar="WRITER", help="Their key: ddrive db info shows it.")],
+    timeout: options.Timeout = None,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
@@ -172,7 +180,7 @@ def authorize(
         await note_unheard(db)
         session.say({"writer": other.hex(), "news": is_news}, [] if is_news else ["authorised already"])
 
-    run_with(key, verb, Common(state, as_json, start=not no_start), changes=True)
+    run_with(key, verb, Common(state, as_json, start=not no_start), timeout=timeout, changes=True)
 
 
 for _verb in (db_reading.get, db_reading.ls, db_reading.watch, db_reading.diff, db_reading.log):

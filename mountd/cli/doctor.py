@@ -20,7 +20,7 @@ from ddrive.swarm.watching import look_around
 from mountd.cli import options, report
 from mountd.client import connect_engine
 from mountd.config import Config, load_config
-from mountd.values import format_size
+from mountd.values import counted, format_size
 
 CHECK_S: Final = 15.0  # for each check; they run at the same time
 DISCOVERY_S: Final = 8.0  # in which a mechanism should have come up
@@ -164,7 +164,9 @@ async def _engine(config: Config, may_start: bool) -> list[Finding]:
     except DriveError as error:
         state: State = "failed" if may_start else "warning"
         return [Finding("engine", state, str(error), "see engine.log in the log folder of the state directory")]
-    found = [Finding("engine", "ok", f"version {status['version']}, pid {status['pid']}, {status['peers']} peers")]
+    found = [
+        Finding("engine", "ok", f"version {status['version']}, pid {status['pid']}, {counted(status['peers'], 'peer')}")
+    ]
     for address in status["listen"]:
         found.append(await _port(address))
     found += [_mechanism(name, about) for name, about in status["discovery"].items()]

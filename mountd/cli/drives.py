@@ -7,7 +7,7 @@ import typer
 from mountd.cli import options, report
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, run
-from mountd.values import format_size
+from mountd.values import counted, format_size
 
 Drive = Annotated[str, typer.Argument(metavar="DRIVE", help="Key, URL, or a path inside a mount.", show_default=False)]
 
@@ -122,7 +122,7 @@ def _info_lines(value: dict[str, Any]) -> list[str]:
         about = value.get(feed)
         if about:
             size = format_size(about["byte_length"])
-            rows.append([feed, f"{about['downloaded']} of {about['length']} blocks held, {size} in all"])
+            rows.append([feed, f"{about['downloaded']} of {counted(about['length'], 'block')} held, {size} in all"])
     if value.get("hostile_names"):
         rows.append(["left out", f"{value['hostile_names']} entries whose names or attributes nothing here can show"])
     if value.get("forked"):

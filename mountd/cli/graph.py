@@ -17,6 +17,7 @@ from mountd.cli.changes import edge_change, read_changes
 from mountd.cli.options import Common
 from mountd.cli.session import Session, patience, run
 from mountd.cli.sharing import KeyText
+from mountd.values import counted
 
 KIND = "graph"
 
@@ -69,36 +70,37 @@ def put(
     source: Source,
     target: Target,
     label: Label,
+    timeout: options.Timeout = None,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
 ) -> None:
     """Add an edge."""
-    ref = sharing.newest(key)
 
-    async def verb(session: Session) -> None:
-        graph = await _opened(session, ref)
+    async def verb(session: Session, graph: Graph) -> None:
         await graph.put(source, target, label)
         session.say(_shown(Edge(source, target, label)), [])
 
-    run(Common(state, as_json, start=not no_start), verb)
+    _run_with(key, verb, Common(state, as_json, start=not no_start), timeout=timeout, changes=True)
 
 
 @app.command()
 def write(
-    key: KeyText, state: options.State = None, as_json: options.Json = False, no_start: options.NoStart = False
+    key: KeyText,
+    timeout: options.Timeout = None,
+    state: options.State = None,
+    as_json: options.Json = False,
+    no_start: options.NoStart = False,
 ) -> None:
     """Do many changes: lines of JSON on stdin, such as {"from": "a", "to": "b", "label": "l", "removed": false}."""
-    ref = sharing.newest(key)
 
-    async def verb(session: Session) -> None:
-        graph = await _opened(session, ref)
+    async def verb(session: Session, graph: Graph) -> None:
         count = 0
         async for some in read_changes(edge_change):
             count += len(await graph.batch(some))
-        session.say({"changes": count}, [f"{count} changes"])
+        session.say({"changes": count}, [counted(count, "change")])
 
-    run(Common(state, as_json, start=not no_start), verb)
+    _run_with(key, verb, Common(state, as_json, start=not no_start), timeout=timeout, changes=True)
 
 
 @app.command("del")
@@ -107,23 +109,22 @@ def delete(
     source: Source,
     target: Target,
     label: Label,
+    timeout: options.Timeout = None,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
 ) -> None:
     """Remove an edge."""
-    ref = sharing.newest(key)
 
-    async def verb(session: Session) -> None:
-        graph = await _opened(session, ref)
+    async def verb(session: Session, graph: Graph) -> None:
         if not await graph.delete(source, target, label):
             raise NotFound(
                 f"there is no edge {label!r} from {source!r} to {target!r}: "
-                f"ddrive graph walk {ref.key.hex()} {label} shows those that are there"
+                f"ddrive graph walk {graph.trie.feed.key.hex()} {label} shows those that are there"
             )
         session.say(_shown(Edge(source, target, label)), [])
 
-    run(Common(state, as_json, start=not no_start), verb)
+    _run_with(key, verb, Common(state, as_json, start=not no_start), timeout=timeout, changes=True)
 
 
 @app.command()
@@ -218,18 +219,24 @@ def _run_with(
     key: str,
     verb: Callable[[Session, Graph], Awaitable[None]],
     common: Common,
-    peers: list[str] | None,
-    timeout: float | None,
+    peers: list[str] | None = None,
+    timeout: float | None = None,
+    *,
+    changes: bool = False,
 ) -> None:
-    """Run a verb with the graph at the version that `key` names, by default the newest that peers have."""
-    ref = sharing.named(key)
+    """Run a verb with the graph at the version that `key` names, by default the newest that peers have.
+
+    A verb that `changes` it takes no version, and does not ask peers for a newer one.
+    """
+    ref = sharing.newest(key) if changes else sharing.named(key)
     if ref.tag is not None:
         raise InvalidKey(f"{ref.tag!r} is no version of a graph: ddrive graph info shows the present one")
 
     async def work(session: Session) -> None:
         async with patience(session, timeout, f"graph {short(ref.key)}"):
             graph = await _opened(session, ref, peers, timeout)
-            await graph.trie.refresh()
+            if not changes:
+                await graph.trie.refresh()
             if ref.version is not None:
                 _require(graph, ref.version)
             await verb(session, graph if ref.version is None else graph.checkout(ref.version))

@@ -34,6 +34,7 @@ def log(
             patience(session, timeout, short_name(ref)),
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
+            await opened.trie()
             if ref.version is None and ref.tag is None:
                 await opened.metadata.refresh()
             first = 2 if limit is None else max(2, opened.version - limit + 1)

@@ -11,7 +11,7 @@ from mountd.cli.look import DriveText, PathText, joined
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name
 from mountd.errnos import EXIT_UNVERIFIED
-from mountd.values import format_size
+from mountd.values import counted, format_size
 
 
 def clear(
@@ -44,7 +44,7 @@ def clear(
         done["bytes"] = sum(file.size * file.held_blocks // max(1, file.blocks) for file in files.values())
         done["refused"] = session.say_refused(reach)
         word = "would free" if dry_run else "freed"
-        session.say(done, [f"{word} {format_size(done['bytes'])} in {done['blocks']} blocks"])
+        session.say(done, [f"{word} {format_size(done['bytes'])} in {counted(done['blocks'], 'block')}"])
 
     named = named_drive(drive)
     if not dry_run:
@@ -69,7 +69,10 @@ def verify(
         ref = await session.find(named)
         found.update(await session.call("verify", key=ref.key.hex(), repair=repair or None, wait_s=timeout))
         lines = [f"bad: {bad['feed']} block {bad['block']} {bad['path'] or ''}".rstrip() for bad in found["bad"]]
-        lines.append(f"{found['valid']} of {found['blocks']} blocks are good, {found['repaired']} repaired")
+        good = "is" if found["valid"] == 1 else "are"
+        lines.append(
+            f"{found['valid']} of {counted(found['blocks'], 'block')} {good} good, {found['repaired']} repaired"
+        )
         session.say(found, [report.printable(line) for line in lines])
 
     named = named_drive(drive)

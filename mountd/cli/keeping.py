@@ -8,7 +8,7 @@ from mountd.cli import options, report
 from mountd.cli.look import DriveText, PathText, joined
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name
-from mountd.values import format_size
+from mountd.values import counted, format_size
 
 
 def du(
@@ -32,7 +32,7 @@ def du(
             reach = patient.reach()
             found = await usage(opened, place, reach=reach)
         value = _summed(place, found) | {"refused": session.say_refused(reach)}
-        session.say(value, [f"{format_size(value['bytes'])} in {value['files']} files", _held_line(value)])
+        session.say(value, [f"{format_size(value['bytes'])} in {counted(value['files'], 'file')}", _held_line(value)])
 
     named = named_drive(drive)
     run(Common(state, as_json, start=not no_start), verb)

@@ -13,6 +13,7 @@ from mountd.cli.options import Common
 from mountd.cli.session import Session, run
 from mountd.files import save_bytes
 from mountd.keys_file import MAX_BYTES, seal, unseal
+from mountd.values import counted
 
 app = typer.Typer(help="Save and restore the keys of your own drives.", pretty_exceptions_enable=False)
 
@@ -46,7 +47,7 @@ def backup(
         save_bytes(file, seal(value, passphrase))
         drives = [{"key": row["key"], "name": row["name"]} for row in value["drives"]]
         done = {"file": str(file), "drives": drives, "feeds": _feeds(value)}
-        session.say(done, [f"saved the keys of {len(drives)} drives in {report.printable(str(file))}"])
+        session.say(done, [f"saved the keys of {counted(len(drives), 'drive')} in {report.printable(str(file))}"])
 
     file = Path(os.path.abspath(file))
     if os.path.lexists(file) and not yes:

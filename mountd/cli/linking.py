@@ -37,7 +37,7 @@ def link(
         ref = await session.find(named)
         place = _place(ref, path)
         version = await version_of(session, inner, peers=peer, timeout=timeout)
-        async with patience(session, timeout, place), session.drive(ref) as opened:
+        async with patience(session, timeout, place), session.drive(ref, wait_s=timeout) as opened:
             await opened.mount(place, inner.key, version=version)
             value = _shown(opened.key, place, opened.version)
             url = format_url(inner.key, opened.dialect_name, version=version)
@@ -60,7 +60,7 @@ def unlink_drive(
     async def verb(session: Session) -> None:
         ref = await session.find(named)
         place = _place(ref, path)
-        async with patience(session, timeout, place), session.drive(ref) as opened:
+        async with patience(session, timeout, place), session.drive(ref, wait_s=timeout) as opened:
             await opened.unmount(place)
             value = _shown(opened.key, place, opened.version)
         session.say(value, [])

@@ -16,7 +16,7 @@ from ddrive.errors import InvalidKey, NotFound, UnusablePlace
 from mountd.cli import options, report
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run, version_of, whole
-from mountd.values import format_size, parse_address, parse_duration
+from mountd.values import counted, format_size, parse_address, parse_duration
 
 DEAD_MOUNT = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)  # what the kernel says when the process behind is gone
 IGNORED_OPTIONS = {
@@ -112,7 +112,8 @@ def tell_left(ended: dict[str, Any]) -> None:
     """Say what mounts could not store before they ended."""
     for left in ended.get("left", []):  # an engine that still runs after an update may not tell
         report.note(
-            f"{left['changes']} changes ({format_size(left['bytes'])}) of drive {left['key'][:8]} could not be stored "
+            f"{counted(left['changes'], 'change')} ({format_size(left['bytes'])}) of drive {left['key'][:8]} "
+            "could not be stored "
             "in it yet and wait in the state directory: the next mount of the drive stores them; "
             "the mount's log says what was in the way"
         )

@@ -8,7 +8,7 @@ from mountd.cli import options, report
 from mountd.cli.drives import Drive
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, run, whole
-from mountd.values import format_size
+from mountd.values import counted, format_size
 
 YesAnyway = Annotated[bool, typer.Option("--yes", "-y", envvar="DDRIVE_YES", help="Accepted: nothing is asked.")]
 
@@ -30,7 +30,7 @@ def rm(
             options.confirm(_deed(planned), yes=yes)
             planned = await session.call("rm", key=ref.key.hex(), own=planned["writable"])
         word = "would delete" if dry_run else "deleted"
-        session.say(planned, [f"{word} {format_size(planned['bytes'])} in {planned['feeds']} feeds"])
+        session.say(planned, [f"{word} {format_size(planned['bytes'])} in {counted(planned['feeds'], 'feed')}"])
 
     named = whole(named_drive(drive))
     if not (dry_run or yes):

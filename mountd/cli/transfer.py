@@ -17,14 +17,24 @@ from ddrive.drive.drive import Drive
 from ddrive.drive.exporter import ExportReport, export_tree
 from ddrive.drive.importer import ImportReport, import_tree
 from ddrive.drive.report import Progress
-from ddrive.errors import DISK_FULL, DiskFull, DriveError, NotFound, NotWritable, UnusablePlace, first_cause
+from ddrive.errors import (
+    DISK_FULL,
+    DiskFull,
+    DriveError,
+    NotFound,
+    NotWritable,
+    TimedOut,
+    UnusablePlace,
+    first_cause,
+)
+from ddrive.ids import short
 from mountd.cli import options, report
 from mountd.cli.following import follow
 from mountd.cli.look import DriveText, joined
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name, whole
 from mountd.errnos import EXIT_NOT_PERMITTED, EXIT_TRY_AGAIN
-from mountd.values import format_size
+from mountd.values import counted, format_size
 
 Delete = Annotated[
     bool, typer.Option("--delete", envvar="DDRIVE_DELETE", help="Remove there what is not here; asks, or see --yes.")
@@ -50,6 +60,7 @@ def import_(
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
     private: options.Private = False,
+    timeout: options.Timeout = None,
     state: options.State = None,
     as_json: options.Json = False,
     no_start: options.NoStart = False,
@@ -75,9 +86,11 @@ def import_(
                 report.note(f"if this is interrupted, go on with: ddrive import {source} {ref.key.hex()}")
         else:
             ref = whole(await session.find(named))
-        async with _room_for(session, source, ref, is_new=named is None and name is None), session.drive(ref) as opened:
-            if not opened.writable:
-                raise NotWritable(f"{short_name(ref)} was not made here: import into a new drive, without KEY")
+        async with (
+            _room_for(session, source, ref, is_new=named is None and name is None),
+            session.drive(ref, wait_s=timeout) as opened,
+        ):
+            await _check_own(session, opened, timeout)
             done = await copy.import_into(opened, as_json)
             copy.say(session.about, opened.version, done, as_json=as_json)
             session.exit_code = _exit_code(done)
@@ -86,6 +99,23 @@ def import_(
                 await copy.follow(session, opened)
 
     run(Common(state, as_json, start=not no_start), verb)
+
+
+async def _check_own(session: Session, drive: Drive, timeout: float | None) -> None:
+    """Return when `drive` can be changed here: it is our own, and if it was restored from its keys, has begun to come.
+
+    Raises: NotWritable, TimedOut.
+    """
+    if not session.about["writable"]:
+        raise NotWritable(f"drive {short(drive.key)} was not made here: import into a new drive, without KEY")
+    try:
+        async with patience(session, timeout, f"drive {short(drive.key)}"):
+            await drive.trie()
+    except TimedOut:
+        raise TimedOut(
+            f"drive {short(drive.key)} is your own, but what was in it is not here yet: connect to a peer that has it "
+            "(ddrive peer add HOST:PORT), then import again"
+        ) from None
 
 
 @asynccontextmanager
@@ -280,7 +310,8 @@ def _summary(what: str, value: dict[str, Any]) -> None:
     """Tell a person what was copied and what was not."""
     version = f"version {value['version']} of " if value["version"] else ""
     report.note(
-        f"{what} {value['files']} files, {value['directories']} directories, {value['links']} links, "
+        f"{what} {counted(value['files'], 'file')}, {counted(value['directories'], 'directory', 'directories')}, "
+        f"{counted(value['links'], 'link')}, "
         f"{format_size(value['bytes'])}, {value['changed'] or 'none'} of them new or changed"
         f"{', ' + str(value['removed']) + ' removed' if value['removed'] else ''}; "
         f"{version}{value['url']}"

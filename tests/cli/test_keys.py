@@ -22,6 +22,7 @@ def test_a_lost_state_comes_back_from_the_keys_and_from_peers(ddrive: Program, t
     key = made["key"]
     database = ddrive.ask("db", "create")["key"]
     ddrive.ask("db", "put", database, "name", "value")
+    graph = ddrive.ask("graph", "create")["key"]
     assert ddrive.run("keys", "backup", file).code == 2
     saved = ddrive.run("keys", "backup", file, "--json", DDRIVE_PASSPHRASE=SECRET)
     assert (saved.code, saved.json()["drives"]) == (0, [{"key": key, "name": "mine"}]), saved
@@ -39,12 +40,28 @@ def test_a_lost_state_comes_back_from_the_keys_and_from_peers(ddrive: Program, t
         passphrase.write_text(f"{SECRET}\n")
         restored = fresh.ask("keys", "restore", file, "--passphrase-file", passphrase)
         assert [drive["key"] for drive in restored["drives"]] == [key]
-        assert fresh.run("tag", "add", key, "early", "--timeout", "1s").code == 5, (
-            "nothing of it is here, and nobody is"
-        )
+        refused = fresh.run("import", source, key, "--timeout", "1s")  # nothing of it is here, and nobody is
+        assert (refused.code, "is your own" in refused.err, "ddrive peer add" in refused.err) == (5, True, True)
+        for verb in (
+            ("tag", "add", key, "early"),
+            ("log", key),
+            ("unlink-drive", f"{key}:/nested"),
+            ("db", "put", database, "name", "other"),
+            ("db", "del", database, "name"),
+            ("db", "authorize", database, key),
+            ("db", "write", database),
+            ("graph", "put", graph, "a", "b", "l"),
+            ("graph", "del", graph, "a", "b", "l"),
+            ("graph", "write", graph),
+        ):
+            assert fresh.run(*verb, "--timeout", "1s").code == 5, verb
+        fresh.mount(key, place := tmp_path / "place", "--timeout", "1s")
         fresh.ask("peer", "add", peer.address)
         while fresh.ask("info", key)["content"]["downloaded"] < 6:
             pass
+        assert sorted(path.name for path in place.iterdir()) == ["a", "b"]
+        (place / "d").mkdir()  # a mount from before anything came can be written to by now
+        fresh.ask("unmount", place)
         (source / "c").write_bytes(b"c")
         after = fresh.ask("import", source, key)["version"]
         assert after > version
