@@ -27,7 +27,7 @@ from ddrive.standalone.extending import FeedExtension
 from ddrive.standalone.getting import Readable, check_blocks
 from ddrive.standalone.host import Event, FeedOptions
 from ddrive.standalone.peers import Peer
-from ddrive.standalone.replicating import LinkOptions, Replication
+from ddrive.standalone.replicating import LinkOptions, Replication, check_stream, static_secret_of
 from ddrive.standalone.streams import ReadStream, WriteStream
 
 
@@ -79,7 +79,8 @@ class StandaloneFeed(Readable):
         return self._options.encoding.encode(value)
 
     async def flush(self) -> None:
-        """Return when everything appended or received so far is durable."""
+        """Return when everything appended or received so far is durable. Raises: Closed, OSError of the disk."""
+        self._check_open()
         await self.feed.flush()
 
     # -- proofs ----------------------------------------------------------------------------------------------------
@@ -247,11 +248,12 @@ class StandaloneFeed(Readable):
         None for never, as for `handshake_timeout`; ours is sent after `keep_alive` seconds, by default half of
         `timeout`. More feeds are carried after `add` of the result; with `keep_unknown` those that the peer asks for
         are kept for the program to decide on (`requests`). `encrypted` and `noise` are false only in tests, on both
-        sides. Raises: ValueError for options that exclude each other.
+        sides. Raises: ValueError for options that exclude each other, TypeError for no stream or no pair, Closed.
         """
         self._check_open()
+        check_stream(stream)
         options = LinkOptions(
-            static_secret=key_pair.secret_key if key_pair else self._options.static_secret,
+            static_secret=self._options.static_secret if key_pair is None else static_secret_of(key_pair),
             address=address,
             timeout_s=timeout,
             handshake_timeout_s=handshake_timeout,
@@ -269,8 +271,9 @@ class StandaloneFeed(Readable):
         """Ask peers for blocks or not, from now on; they are told.
 
         A feed of our own that does so (one from a backup, say) fetches what peers have more of it, and cannot be
-        appended to before: `Behind`.
+        appended to before: `Behind`. Raises: Closed.
         """
+        self._check_open()
         self.session.downloading = downloading
         if self.writable:
             self._log.claimed = self.session.claimed_length if downloading else lambda: 0
@@ -278,7 +281,8 @@ class StandaloneFeed(Readable):
                 self.session.set_eager_length()  # a claim that is not proven does not count for long
 
     def set_uploading(self, uploading: bool) -> None:
-        """Answer the requests of peers or not, from now on; they are told."""
+        """Answer the requests of peers or not, from now on; they are told. Raises: Closed."""
+        self._check_open()
         self.session.uploading = uploading
 
     @property

@@ -107,6 +107,7 @@ class Readable(FeedHost):
         `wait`, `timeout` (of both together), `if_available`, `value_encoding`: as for `get`.
         Raises: NotHeld when the feed is empty, and as `get`.
         """
+        self._check_open()
         with self._waits.wait(NOWHERE, NOWHERE, timeout, f"the last block of feed {self.feed.name}"):
             if update:
                 await self.refresh()
@@ -115,12 +116,12 @@ class Readable(FeedHost):
             return await self.get(self.length - 1, wait=wait, if_available=if_available, value_encoding=value_encoding)
 
     def has(self, start: int, end: int | None = None) -> bool:
-        """Tell whether block `start`, or every block from `start` up to `end`, is held."""
+        """Tell whether block `start`, or every block from `start` up to `end`, is held; when closed: was."""
         check_blocks(start, end)
         return self.feed.has(start) if end is None else self.feed.held(start, end) == max(end - start, 0)
 
     def downloaded_count(self, start: int = 0, end: int | None = None) -> int:
-        """Return how many of the blocks `start` up to `end`, by default the end of the feed, are held."""
+        """Return how many of the blocks `start` up to `end`, by default the end of the feed, are held; closed: were."""
         check_blocks(start, end)
         return self.feed.held(start, self.length if end is None else end)
 
@@ -191,6 +192,7 @@ class Readable(FeedHost):
 
         Links whose handshake is under way are waited for; peers that do not prove what they announce, for 5 seconds.
         """
+        self._check_open()
         while self._is_connecting() and not self.writable:
             self._check_open()
             await self.session.news()
@@ -199,8 +201,9 @@ class Readable(FeedHost):
     def cancel(self, start: int, end: int | None = None) -> None:
         """Give up the waits and the bounded downloads for block `start`, or for blocks within `start` up to `end`.
 
-        Who waits gets `Withdrawn`. (Cancelling the waiting task has the same effect on peers.)
+        Who waits gets `Withdrawn`. (Cancelling the waiting task has the same effect on peers.) Raises: Closed.
         """
+        self._check_open()
         check_blocks(start, end)
         last = start + 1 if end is None else end
         self._waits.cancel(start, last)
@@ -232,7 +235,8 @@ class Readable(FeedHost):
         return download
 
     def undownload(self, download: Download | tuple[int, int | None]) -> None:
-        """Take a download back, given as such or by the same range; who awaits it gets `Withdrawn`."""
+        """Take a download back, given as such or by the same range; who awaits it gets `Withdrawn`. Raises: Closed."""
+        self._check_open()
         if isinstance(download, Download):
             download.cancel()
             return

@@ -6,6 +6,7 @@ import trio
 
 from ddrive.crypto import discovery_key
 from ddrive.dialect import Dialect
+from ddrive.errors import Closed
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
 from ddrive.feed.storage import Directory
@@ -151,7 +152,9 @@ class FeedHost:
     # -- what links tell us ----------------------------------------------------------------------------------------
 
     def carried_by(self, replication: Replication) -> None:
-        """Take note of a link that carries the feed."""
+        """Take note of a link that carries the feed. Raises: Closed."""
+        if self.closed:
+            raise Closed(f"feed {self.feed.name} is closed")
         self._replications.append(replication)
 
     def left_by(self, replication: Replication) -> None:

@@ -24,6 +24,7 @@ from ddrive.standalone.feed import StandaloneFeed
 from ddrive.standalone.host import FeedOptions
 from ddrive.standalone.peers import Peer
 from ddrive.standalone.places import StorageFactory, directory_of, place_name
+from ddrive.standalone.replicating import static_secret_of
 
 TICK_S = 0.25  # how often the exchange looks after what takes too long
 LOADER_THREADS = 2  # read and check large blocks ahead of who reads them in order
@@ -70,12 +71,12 @@ async def open_feed(
     `key_pair`: by which peers know us. `sign`, `verify`: own signatures, for a feed whose `key` is given;
     `verify(message, signature, key)` → bool, `sign(message)` → 64 bytes, the same for the same message; both may run in
     a thread. `on_write(index, block, peer)` before each block is written (own: peer None); an exception prevents that.
-    Raises: NotFound, NotWritable, WrongKey, StorageLocked, CorruptStorage, InvalidKey, ValueError for options that
-    cannot be, OSError where no feed can lie. Nothing is deleted for `overwrite` then.
+    Raises: NotFound, NotWritable, WrongKey, StorageLocked, CorruptStorage, InvalidKey, ValueError or TypeError for
+    options that cannot be, OSError where no feed can lie. Nothing is deleted for `overwrite` then.
     """
     encoding = encoding_of(value_encoding)
-    static_secret = (key_pair or NoiseKeyPair.generate()).secret_key
-    _check_options(storage_cache_size, on_write, sign, verify)
+    static_secret = static_secret_of(NoiseKeyPair.generate() if key_pair is None else key_pair)
+    _check_options(dialect, storage_cache_size, on_write, sign, verify)
     directory = directory_of(place)
     log = await _open_log(
         directory,
@@ -97,8 +98,10 @@ async def open_feed(
         yield feed
 
 
-def _check_options(storage_cache_size: int | None, *hooks: Callable[..., object] | None) -> None:
-    """Raise ValueError for options that cannot be."""
+def _check_options(dialect: Dialect, storage_cache_size: int | None, *hooks: Callable[..., object] | None) -> None:
+    """Raise ValueError or TypeError for options that cannot be."""
+    if not isinstance(dialect, Dialect):
+        raise TypeError(f"dialect is ddrive.DWEB or ddrive.HYPERCORE, not {dialect!r:.80}")
     if storage_cache_size is not None and storage_cache_size < 0:
         raise ValueError(f"storage_cache_size is a number of bytes, not {storage_cache_size}")
     if any(map(iscoroutinefunction, hooks)):
@@ -239,7 +242,7 @@ async def _look_after(feed: StandaloneFeed) -> None:
         try:
             feed.session.tick(now)
             if now - flushed_at >= FLUSH_S:
-                await feed.flush()
+                await feed.feed.flush()
                 flushed_at = now
         except (OSError, DriveError) as error:
             logger.error("cannot save feed=%s error=%s", short(feed.key), error)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from ddrive.errors import StorageLocked
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.storage import BITFIELD, DATA, FILE_NAMES, SIGNATURES, TREE, Directory, FileDirectory, Storage
 
+_DIRECTORY = ("blocking", "open", "exists", "lock", "sync", "close", "remove")
 _GROWING = (TREE, SIGNATURES, BITFIELD, DATA)
 _OPTIONAL = ("write_all", "write_through", "punch", "extents", "preload", "unload")
 _PIECE_BYTES = 1 << 16
@@ -120,10 +121,17 @@ class FactoryDirectory:
 
 
 def directory_of(place: Path | str | Directory | StorageFactory) -> Directory:
-    """Return the directory that `place` stands for: a path, a directory object or a storage factory."""
+    """Return the directory that `place` stands for: a path, a directory object or a storage factory.
+
+    Raises: TypeError for anything else.
+    """
     if isinstance(place, Path | str):
         return FileDirectory(place)
-    return FactoryDirectory(place) if callable(place) else place
+    if all(hasattr(place, name) for name in _DIRECTORY) and not isinstance(place, type):
+        return cast(Directory, place)
+    if not callable(place):
+        raise TypeError(f"a feed lies in a path, a Directory or what a function from names gives, not in {place!r:.80}")
+    return FactoryDirectory(place)
 
 
 def place_name(directory: Directory) -> str:

@@ -19,6 +19,7 @@ from ddrive.errors import Closed, LocalProtocolError
 from ddrive.feed.subscription import Source, Subscription
 from ddrive.ids import ChannelId, DiscoveryKey, PublicKey, short
 from ddrive.protocol.handshake import Authenticate
+from ddrive.protocol.keys import NoiseKeyPair
 from ddrive.protocol.link import Link, LinkEnd
 from ddrive.protocol.messages import Extension, Message, Options
 from ddrive.protocol.running import HANDSHAKE_TIMEOUT_S, TIMEOUT_S, run_link
@@ -92,6 +93,19 @@ class _Entry:
     options: PeerOptions
 
 
+def static_secret_of(key_pair: NoiseKeyPair) -> bytes:
+    """Return the secret half of a pair that a program gave. Raises: TypeError when it is no pair."""
+    if not isinstance(key_pair, NoiseKeyPair):
+        raise TypeError(f"key_pair is a ddrive.NoiseKeyPair, not of type {type(key_pair).__name__}")  # it may be secret
+    return key_pair.secret_key
+
+
+def check_stream(stream: object) -> None:
+    """Raise TypeError for what bytes cannot be exchanged over."""
+    if not all(callable(getattr(stream, name, None)) for name in ("receive_some", "send_all", "aclose")):
+        raise TypeError(f"feeds are exchanged over a stream of trio, not over {stream!r:.80}")
+
+
 class Replication:
     """A link under way or ended, with the feeds on it; it is the `LinkHandler` of the link. Made by `replicate`."""
 
@@ -155,15 +169,15 @@ class Replication:
         """Carry one more feed, now or from the handshake on; one that is carried already changes nothing.
 
         `options` are by default those of the link.
-        Raises: Closed when the link has ended.
+        Raises: Closed when the link has ended, or the feed is closed.
         """
         if self.end is not None:
             raise Closed("the link has ended")
         name = feed.key, feed.dialect.name
         if name in self._feeds:
             return
-        entry = self._feeds[name] = _Entry(feed, options or self._options)
         feed.carried_by(self)
+        entry = self._feeds[name] = _Entry(feed, options or self._options)
         if self._link is not None:
             self._open(self._link, entry)
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from trio.testing import memory_stream_pair
 
 from ddrive import crypto
 from ddrive.crypto import KeyPair, discovery_key
@@ -241,6 +243,8 @@ async def _hook(index: int, block: bytes, peer: object) -> None:
         {"key": PAIR.public_key, "secret_key": KeyPair.generate().secret_key},
         {"sign": lambda message: bytes(64)},
         {"key_pair": bytes(32)},
+        {"key_pair": b""},
+        {"dialect": "dweb"},
         {"storage_cache_size": -1},
         {"value_encoding": object()},
         {"on_write": _hook},
@@ -251,7 +255,7 @@ async def _hook(index: int, block: bytes, peer: object) -> None:
 async def test_options_that_are_wrong_cost_no_feed_that_is_there(tmp_path: Path, options: dict[str, Any]):
     async with open_feed(tmp_path) as feed:
         await feed.append(b"cannot be made again")
-    with pytest.raises((DriveError, ValueError, AttributeError)):
+    with pytest.raises((DriveError, ValueError, TypeError)):
         async with open_feed(tmp_path, overwrite=True, **options):
             pass
     async with open_feed(tmp_path) as feed:
@@ -326,6 +330,61 @@ async def test_after_the_block_the_feed_is_closed():
     assert not feed.readable
     with pytest.raises(Closed):
         await feed.get(0)
+
+
+async def test_a_closed_feed_acts_no_more_and_still_tells_what_it_was(caplog):
+    async with open_feed(MemoryDirectory()) as feed, open_feed(MemoryDirectory()) as other:
+        await feed.append([b"one", b"two"])
+        download = feed.download()
+        link = other.replicate(memory_stream_pair()[0], initiator=True)
+        await feed.aclose()
+        assert (feed.length, feed.downloaded_count(), feed.has(0), feed.has(0, 3)) == (2, 2, True, False)
+        assert (feed.uploading, feed.downloading, feed.closed) == (True, False, True)
+        assert [event async for event in feed.events()] == []
+        acts = [
+            lambda: feed.cancel(0),
+            lambda: feed.undownload(download),
+            lambda: feed.undownload((0, None)),
+            lambda: feed.set_downloading(True),
+            lambda: feed.set_uploading(False),
+            lambda: link.add(feed),
+            lambda: feed.replicate(memory_stream_pair()[0], initiator=True),
+        ]
+        for act in acts:
+            with pytest.raises(Closed):
+                act()
+        for wait in (feed.flush, feed.head, feed.refresh):
+            with pytest.raises(Closed):
+                await wait()
+        await trio.sleep(1.6)  # what looks after the feed meanwhile has nothing to complain of
+        link.close()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("place", [None, 7, b"feed", object()])
+async def test_what_is_no_place_is_told(place: Any):
+    with pytest.raises(TypeError, match="a feed lies in a path"):
+        async with open_feed(place):
+            pass
+
+
+async def test_what_is_no_dialect_or_key_pair_is_told():
+    with pytest.raises(TypeError, match="dialect is"):
+        async with open_feed(MemoryDirectory(), dialect="dweb"):  # type: ignore[arg-type]
+            pass
+    with pytest.raises(TypeError, match="key_pair is") as told:
+        async with open_feed(MemoryDirectory(), key_pair=b"secret"):  # type: ignore[arg-type]
+            pass
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize("stream", [None, b"", 7])
+async def test_what_is_no_stream_is_told_at_the_call(stream: Any):
+    async with open_feed(MemoryDirectory()) as feed:
+        with pytest.raises(TypeError, match="stream"):
+            feed.replicate(stream, initiator=True)
+        with pytest.raises(TypeError, match="key_pair"):
+            feed.replicate(memory_stream_pair()[0], initiator=True, key_pair=bytes(32))  # type: ignore[arg-type]
 
 
 async def test_closing_twice_does_no_harm():
