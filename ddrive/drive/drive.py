@@ -7,6 +7,7 @@ opening and making one.
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -220,6 +221,7 @@ class Drive(ChangingDrive):
 
     async def refresh(self) -> int:
         """Ask the connected peers for a newer version and return the version that is known then."""
+        self._tree.lifetime.check()
         if not self.fixed:
             await self.metadata.refresh()
         return self.version
@@ -230,7 +232,7 @@ class Drive(ChangingDrive):
         Each step gives the changes since the one before, never none. Nested drives are followed once they were looked
         into. A fixed version has no changes. Raises, from a step: Closed.
         """
-        return Watch(self, drive_path(path))
+        return Watch(self, drive_path(path), self._tree.lifetime)
 
     # -- what is held
 
@@ -240,7 +242,7 @@ class Drive(ChangingDrive):
         With `reach` what cannot be had of nested drives is left out and listed there.
         Raises: NotFound, and what the feeds raise.
         """
-        await holdings.download(self, path, done=done, reach=reach)
+        await self._tree.lifetime.wait(partial(holdings.download, self, path, done=done, reach=reach))
 
     async def clear(self, path: str = "/", *, reach: Reach | None = None) -> int:
         """Drop the held bytes of everything at and below `path`; return the number of blocks. Own files stay.
@@ -256,7 +258,7 @@ class Drive(ChangingDrive):
 
     async def mirror(self) -> None:
         """Fetch and keep all versions of the drive and its nested drives, also those to come; runs until cancelled."""
-        await keep_all(self, self._tree)
+        await self._tree.lifetime.wait(partial(keep_all, self, self._tree))
 
     # -- the drive as a whole
 
@@ -265,13 +267,14 @@ class Drive(ChangingDrive):
 
         Raises: Unsupported in a process that does not own the store; `follow` and `watch` work there too.
         """
+        self._tree.lifetime.check()
         store = self._tree.store.owner
         if store is None:
             raise Unsupported("only the process that owns a store knows its events: follow the versions instead")
         return store.events(*kinds, about=lambda feed: feed in self._tree.opened)
 
     async def close(self) -> None:
-        """Let go of the feeds. Other views of the same drive end with it."""
+        """Let go of the feeds. Other views of the same drive end with it, and reads under way: they raise Closed."""
         await self._tree.close()
 
     async def destroy(self) -> None:

@@ -5,12 +5,14 @@ there. Feeds stay open until `close`.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import trio
 
 from ddrive.drive.assisting import assist
 from ddrive.drive.content import content_feed, content_name
+from ddrive.drive.lifetime import Lifetime
 from ddrive.drive.listings import Listings
 from ddrive.drive.paths import DrivePath
 from ddrive.errors import NotFound
@@ -53,6 +55,7 @@ class DriveTree:
     def __init__(self, store: Store, metadata: Feed) -> None:
         self.store = store
         self.metadata = metadata
+        self.lifetime = Lifetime()
         self._opened = [metadata]
         self._turn = trio.Lock()
         self._live: MountTrie | None = None
@@ -62,30 +65,32 @@ class DriveTree:
     async def live(self, *, content_key: PublicKey | None = None) -> MountTrie:
         """Return the newest view of the drive; with `content_key` an empty writable feed becomes a drive.
 
-        Waits for the header when it is not held.
+        Waits for the header when it is not held. Raises: Closed.
         """
         if self._live is None:
             async with self._turn:
                 if self._live is None:
+                    self.lifetime.check()
                     _check_header(self.metadata, content_key)
-                    self._live = await open_mount_trie(
-                        self.metadata, self.store.dialect, self._open_nested, metadata=content_key
+                    opened = partial(
+                        open_mount_trie, self.metadata, self.store.dialect, self._open_nested, metadata=content_key
                     )
-                    self._assist(self.metadata)
+                    live = await self.lifetime.wait(opened)
+                    self._prepare(live.trie)
+                    self._live = live
         return self._live
 
     async def make(self) -> None:
         """Make a drive of our own empty feed: its header names the content feed that the store derives."""
-        content = await self.store.open_feed(name=content_name(self.metadata.key))
-        self._opened.append(content)
+        content = await self._used(await self.store.open_feed(name=content_name(self.metadata.key)))
         await self.live(content_key=content.key)
 
     async def content(self, trie: MountTrie) -> Feed:
         """Return the feed with the bytes of the files that `trie` owns. Raises: Unsupported when it is no drive."""
         feed = self._content.get(trie.key)
         if feed is None:
-            feed = await content_feed(self.store, trie.key, trie.metadata)
-            self._opened.append(feed)
+            self.lifetime.check()
+            feed = await self._used(await content_feed(self.store, trie.key, trie.metadata))
             feed = self._content.setdefault(trie.key, feed)
         return feed
 
@@ -105,27 +110,45 @@ class DriveTree:
         return self._opened
 
     async def close(self) -> None:
-        """Let go of all feeds, also when the caller is cancelled."""
+        """Let go of all feeds, also when the caller is cancelled. From now on every call raises Closed."""
+        self.lifetime.end()
+        self._live = None  # calls look here for it first, and without it whether the drive is closed
+        self._content.clear()
         feeds, self._opened = self._opened, []
+        await self._release(feeds)
+
+    async def _release(self, feeds: Sequence[Feed]) -> None:
         if isinstance(self.store, _Releasing):
             with trio.CancelScope(shield=True):
                 for feed in feeds:
                     await self.store.release(feed)
 
-    async def _feed(self, key: PublicKey) -> Feed:
-        feed = await self.store.open_feed(key=key, live=True)
+    async def _used(self, feed: Feed) -> Feed:
+        """Return a feed that was just opened, and let go of it when the drive is closed. Raises: Closed."""
+        if self.lifetime.ended:
+            await self._release([feed])
+            self.lifetime.check()
         self._opened.append(feed)
         return feed
+
+    async def _feed(self, key: PublicKey) -> Feed:
+        self.lifetime.check()
+        return await self._used(await self.store.open_feed(key=key, live=True))
 
     async def _open_nested(self, key: PublicKey) -> Trie:
         feed = await self._feed(key)
         _check_header(feed, None)
-        trie = await open_trie(feed, self.store.dialect)
-        self._assist(feed)
+        trie = await self.lifetime.wait(partial(open_trie, feed, self.store.dialect))
+        self._prepare(trie)
         return trie
 
-    def _assist(self, feed: Feed) -> None:
-        """Answer the peers of a trie of ours; for a view, the owner of its files does that."""
+    def _prepare(self, trie: Trie) -> None:
+        """Let what waits for entries end with the drive, and answer the peers of a trie of ours.
+
+        For a view, the owner of its files does that.
+        """
+        feed = trie.feed
+        trie.nodes.fetch = lambda index: self.lifetime.wait(partial(feed.get, index))
         if self.store.owner is not None:
             assist(self.store.owner, feed)
 

@@ -7,10 +7,12 @@ author of the drive and are checked against the verified feed: a reader gets the
 
 from collections.abc import Coroutine
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import trio
 
+from ddrive.drive.lifetime import Lifetime
 from ddrive.drive.readahead import ReadAhead
 from ddrive.drive.stat import Stat
 from ddrive.errors import BadHandle, CorruptStorage, ImpossibleEntry
@@ -19,6 +21,7 @@ from ddrive.feed import MAX_LENGTH, Feed
 NUMBER_MAX = 1 << 53  # sizes and positions beyond it are nonsense; the peers cannot even count that far
 SMALL_BYTES = 16 * 1024  # of a read: it may be spared the whole block
 YIELD_EVERY = 64  # reads without waiting before other tasks get their turn
+_ENDLESS = Lifetime()  # of a reader that belongs to no drive
 _USUAL_BLOCK_BYTES = (65536, 524288)  # what our writers and the npm peers cut files into
 
 
@@ -63,11 +66,12 @@ class _Needed(ExitStack):
 class FileReader:
     """An open file. It keeps showing the content it was opened with. Reads may run at the same time.
 
-    `name` is used in messages only.
+    `name` is used in messages only. With `lifetime`, that of a drive, it ends when the drive is closed.
     """
 
-    def __init__(self, feed: Feed, extent: Extent, name: str = "") -> None:
+    def __init__(self, feed: Feed, extent: Extent, name: str = "", lifetime: Lifetime = _ENDLESS) -> None:
         self.feed = feed
+        self._lifetime = lifetime
         self.extent = extent
         self.size = extent.size
         self._name = name
@@ -87,7 +91,8 @@ class FileReader:
         """Return the bytes `offset` up to `offset + size`; fewer only where the file ends.
 
         Waits for missing blocks as long as the caller does.
-        Raises: ImpossibleEntry when the feed does not hold what the entry claims; BadHandle after `aclose`.
+        Raises: ImpossibleEntry when the feed does not hold what the entry claims; BadHandle after `aclose`;
+        Closed when the drive is.
         """
         self._reads += 1
         if not self._reads % YIELD_EVERY:
@@ -102,6 +107,8 @@ class FileReader:
         """
         if self._closed:
             raise BadHandle(f"{self._name} is closed")
+        if self._lifetime.ended:
+            self._lifetime.check()
         end = min(offset + size, self.size)
         if offset < 0 or offset >= end:
             return b""
@@ -130,7 +137,7 @@ class FileReader:
             while position < end:
                 data = self._read_held(position, end)
                 if data is None:
-                    data = await self._fetch(position, end, needed)
+                    data = await self._lifetime.wait(partial(self._fetch, position, end, needed))
                 position = self._take(parts, data, position, end)
         return _joined(parts)
 

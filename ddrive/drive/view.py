@@ -192,15 +192,15 @@ class DriveView:
         Raises: NotFound, IsADirectory, TooManyLinks, CorruptStorage when its attributes cannot be true.
         """
         if stat is not None and stat.is_file and stat.mount is None:
-            return FileReader(await self.content(), extent_of(stat), path)
+            return FileReader(await self.content(), extent_of(stat), path, self._tree.lifetime)
         where, stat, entry = await self._resolve(drive_path(path))
         if stat.is_dir or entry is None:
             raise IsADirectory(f"{path!r} is a directory")
         if not stat.is_file:
             raise Unsupported(f"{path!r} is neither a file nor a directory")
         if stat.mount is not None and stat.mount.feed:
-            return FileReader(*await self._mounted_feed(stat), where)
-        return FileReader(await self._tree.content(entry.trie), extent_of(stat), where)
+            return FileReader(*await self._mounted_feed(stat), where, self._tree.lifetime)
+        return FileReader(await self._tree.content(entry.trie), extent_of(stat), where, self._tree.lifetime)
 
     async def read_file(self, path: str) -> bytes:
         """Return all bytes of a file. Raises: as `open`."""
@@ -225,7 +225,7 @@ class DriveView:
 
     def follow(self) -> Versions:
         """Return an asynchronous iterator over the versions that become known from now on; a fixed one has none."""
-        return Versions(self.metadata, ended=self.fixed)
+        return Versions(self.metadata, self._tree.lifetime, ended=self.fixed)
 
     # -- inside
 

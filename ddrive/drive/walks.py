@@ -1,8 +1,10 @@
 """Asynchronous iterators over a drive. Each can be dropped before its end without any clean-up."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Literal, NamedTuple, Self
 
+from ddrive.drive.lifetime import Lifetime
 from ddrive.drive.paths import DrivePath, join
 from ddrive.drive.stat import Stat, decode_stat
 from ddrive.errors import CorruptStorage
@@ -155,8 +157,9 @@ class Changes:
 class Versions:
     """Each version of a feed that becomes known after the present one; those in between may be left out."""
 
-    def __init__(self, feed: Feed, *, ended: bool) -> None:
+    def __init__(self, feed: Feed, lifetime: Lifetime, *, ended: bool) -> None:
         self._feed = feed
+        self._lifetime = lifetime
         self._version = feed.length
         self._ended = ended
 
@@ -166,7 +169,7 @@ class Versions:
     async def __anext__(self) -> int:
         if self._ended:
             raise StopAsyncIteration
-        self._version = await self._feed.wait_length(self._version + 1)
+        self._version = await self._lifetime.wait(partial(self._feed.wait_length, self._version + 1))
         return self._version
 
 

@@ -1,9 +1,11 @@
 """Waiting for changes below a path, in a drive and in those nested in it that were looked into."""
 
+from functools import partial
 from typing import NamedTuple, Self
 
 import trio
 
+from ddrive.drive.lifetime import Lifetime
 from ddrive.drive.nested import NestedDrive, NestedDrives
 from ddrive.drive.paths import DrivePath, join
 from ddrive.drive.view import DriveView
@@ -27,8 +29,9 @@ class Watch:
     A nested drive is followed once a path led into it. One of a fixed version ends at once: nothing can change.
     """
 
-    def __init__(self, drive: DriveView, path: DrivePath) -> None:
+    def __init__(self, drive: DriveView, path: DrivePath, lifetime: Lifetime) -> None:
         self._drive = drive
+        self._lifetime = lifetime
         self._path = path
         self._seen: dict[str, int] = {}  # versions that were looked at, by the path of the nested drive
 
@@ -48,7 +51,7 @@ class Watch:
                 if changes := await self._changes(one):
                     return changes
             if len(nested.drives()) == len(known):
-                await self._growth(followed, nested)
+                await self._lifetime.wait(partial(self._growth, followed, nested))
 
     async def _followed(self, nested: list[NestedDrive]) -> list[_Followed]:
         found = [_Followed(DrivePath(""), await self._drive.trie(), self._path)]

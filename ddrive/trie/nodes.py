@@ -5,7 +5,7 @@ visit before it waits for the first, and blocks that arrive pass the wish on to 
 costs a few round trips and not one per entry.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 from weakref import ReferenceType, ref
@@ -43,6 +43,7 @@ class Nodes:
         self.feed = feed
         self.origin = f"feed {feed.name}"
         self.assistant: Asker | None = None
+        self.fetch: Callable[[BlockIndex], Awaitable[bytes]] = feed.get  # waits for a block, maybe not for ever
         self._limit_bytes = limit_bytes // 2
         self._young: dict[int, TrieNode] = {}
         self._old: dict[int, TrieNode] = {}
@@ -55,7 +56,7 @@ class Nodes:
 
     async def node(self, seq: int) -> TrieNode:
         """Return node `seq`, waiting for its block. Raises: InvalidNode, what the feed raises."""
-        return self.peek(seq) or self.add(decode_node(seq, await self.feed.get(BlockIndex(seq)), self.origin))
+        return self.peek(seq) or self.add(decode_node(seq, await self.fetch(BlockIndex(seq)), self.origin))
 
     async def give_way(self) -> None:
         """Let other tasks have their turn."""
