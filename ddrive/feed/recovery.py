@@ -75,9 +75,9 @@ def recover(
     marked = bits.length()
     length, roots, skipped = _longest_signed(files, key, sign, verify)
     odd = bits.odd_pages(max(length, marked))
-    if odd and length < marked and files.node(2 * length) is None and files.data.size() <= merkle.total_size(roots):
-        marked = length  # no other file knows of more than what is signed, and what does is damaged
-        odd = bits.odd_pages(length)
+    makes_sense = not odd and (sign is None or bits.known_leaves(length, marked))
+    if length < marked and not makes_sense and not _stored_beyond(files, length, roots):
+        marked, odd = length, bits.odd_pages(length)  # what says that more was signed is damaged itself
     if length < marked and sign is not None and (complete := _complete(files, length, roots, marked)):
         # the signature is lost, the tree is whole: signing the same content again gives the same signature
         length, roots = marked, complete
@@ -114,6 +114,11 @@ def signed_roots(files: FeedFiles, key: PublicKey, length: int, verify: Verify =
     if roots is None or signature is None or not signed_by(key, roots, length, signature, verify):
         return None
     return roots
+
+
+def _stored_beyond(files: FeedFiles, length: int, roots: list[Node]) -> bool:
+    """Tell whether tree or data have more than `length` blocks."""
+    return files.node(2 * length) is not None or files.data.size() > merkle.total_size(roots)
 
 
 def _longest_signed(

@@ -64,6 +64,12 @@ def test_garbage_in_its_bitfield_costs_an_author_nothing(start, size, seed, capl
     assert not caplog.text
 
 
+def test_a_bit_that_claims_a_longer_feed_does_not_stop_its_author():
+    log = reopened(writer(BLOCKS), lambda files: files["bitfield"].__setitem__(32 + 1024 + 4095 // 8, 1))  # node 4095
+    assert log.length == len(BLOCKS)
+    assert log.append([b"next"]) == len(BLOCKS)
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize(("start", "size"), [(32, 3000), (32, 1024), (32 + 1024, 2048), (32, 3584)])
 def test_garbage_in_the_bitfield_of_a_copy_costs_and_invents_no_block(start, size, seed, copied):
