@@ -1,5 +1,8 @@
 """What /proc tells of a process."""
 
+import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,12 +22,23 @@ def is_defunct(pid: int) -> bool:
         return False
 
 
-def command_line(pid: int) -> list[bytes]:
-    """Return the words that a process was started with; none when it is gone, or defunct."""
+def is_worker(pid: int, mountpoint: str) -> bool:
+    """Tell whether a process serves a mount at `mountpoint`, or has ended so far that nothing is known of it."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
-        return []
+        return False
+    words = line.split(b"\0")
+    return not line or (os.fsencode(mountpoint) in words and any(word.endswith(b"mountd.worker") for word in words))
+
+
+def writers_of(log: Path) -> Iterator[int]:
+    """Yield the processes that have `log` as their standard error, as far as we may know."""
+    name = str(log.resolve())
+    for directory in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.readlink(directory / "fd" / "2") == name:
+                yield int(directory.name)
 
 
 def _status(pid: int) -> list[bytes]:

@@ -28,7 +28,7 @@ from mountd.connections import open_control, write_control
 from mountd.logs import last_line, open_log
 from mountd.mountinfo import FILE_SYSTEM, mounted_at
 from mountd.mounts import Mount, MountTable
-from mountd.processes import command_line, is_defunct, start_time
+from mountd.processes import is_defunct, is_worker, start_time, writers_of
 from mountd.unmounting import Busy, detach_dead, holders, unmount
 
 START_LIMIT_S = 20.0  # a worker's own limit for the first stat is 10 s
@@ -277,17 +277,24 @@ class WorkerPool:
         return self._config.log_directory / f"mount-{name}.log"
 
     def _find(self, mount: Mount) -> Worker | None:
-        """Return the worker that `mount` names, if that process is still the same one."""
-        if mount.pid is None or mount.pid <= 0 or mount.started is None or not self.is_own(mount):
+        """Return the worker of `mount` that an earlier engine started.
+
+        The table says which it is, unless there was no room on the disk to write it; then it is the one with our log.
+        """
+        pid = mount.pid if self.is_own(mount) else None
+        if pid is None or mount.started is None or mount.started != start_time(pid):
+            pid = next(writers_of(self._log_path(mount)), None)
+        if pid is None:
             return None
         try:
-            pidfd = os.pidfd_open(mount.pid)
+            pidfd = os.pidfd_open(pid)
         except OSError:
             return None
-        if mount.started == start_time(mount.pid) and _is_worker(mount.pid, mount.mountpoint):
-            return Worker(mount, mount.pid, pidfd, None)
-        os.close(pidfd)
-        return None
+        if not is_worker(pid, mount.mountpoint):
+            os.close(pidfd)
+            return None
+        mount.pid, mount.started, mount.owner = pid, start_time(pid), self._owner
+        return Worker(mount, pid, pidfd, None)
 
     # Watching
 
@@ -390,10 +397,3 @@ def _owner(state: Path) -> str:
     """Return what tells a state directory from its copies, as long as this machine runs."""
     status = state.stat()
     return f"{status.st_dev}:{status.st_ino}"
-
-
-def _is_worker(pid: int, mountpoint: str) -> bool:
-    if is_defunct(pid):  # without command line; what waits for it has to be let go
-        return True
-    words = command_line(pid)
-    return os.fsencode(mountpoint) in words and any(word.endswith(b"mountd.worker") for word in words)

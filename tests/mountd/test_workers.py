@@ -18,6 +18,7 @@ from ddrive.ids import PublicKey
 from mountd.config import Config
 from mountd.mountinfo import mounted_at
 from mountd.mounts import Mount, MountTable
+from mountd.processes import is_defunct
 from mountd.workers import WorkerPool
 from tests.support.memory_mount import memory_mount
 from tests.support.program import kill
@@ -150,6 +151,7 @@ async def test_a_killed_worker_that_waits_for_itself_is_replaced(tmp_path: Path,
             await becomes(lambda: waits_for_kernel(killed))
             first_nursery.cancel_scope.cancel()
         kill(killed)
+        await becomes(lambda: is_defunct(killed))
         if is_killed_too:
             pool = new_pool(tmp_path, mount, nursery, STUCK_WORKER)
             assert await pool.adopt(mount)
