@@ -145,7 +145,7 @@ def test_a_value_that_fits_nowhere_is_refused(engine: Program) -> None:
     key = engine.ask("db", "create")["key"]
     result = fed(engine, bytes(9 << 20), "db", "put", key, "k", "-")
     assert (result.code, result.err.count("\n")) == (1, 1), result
-    assert "over the limit" in result.err
+    assert "a block has at most 8380416 bytes" in result.err
     assert engine.ask("db", "ls", key) == []
 
 

@@ -78,12 +78,13 @@ def test_a_full_disk_stops_writers_alone(ddrive: Program, tmp_path: Path) -> Non
 
 def test_an_engine_that_finds_no_room_says_where(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", 12 * MIB) as disk, program(disk / "state") as other:
-        kept = other.state / "home.json"
+        kept = other.state / "identity"
         other.ask("create")
         pid = other.pid
-        fill(disk)
         kill(pid)
         until(lambda: not alive(pid))
+        kept.unlink()
+        fill(disk)
         (tmp_path / "mnt").mkdir()
         advice = "free some space there"
         for arguments in (["status"], ["mount", "ab" * 32, tmp_path / "mnt"], ["daemon"]):
