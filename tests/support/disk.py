@@ -3,7 +3,8 @@
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 
@@ -30,7 +31,7 @@ def free_bytes(root: Path) -> int:
 
 
 def fill(root: Path) -> Path:
-    """Write a file until the disk is full, and return it."""
+    """Write a file until the disk is full, and return it; what is too little for that goes to further ones."""
     path = root / "filler"
     for size in (1 << 20, 4096):
         try:
@@ -39,4 +40,7 @@ def fill(root: Path) -> Path:
                     file.write(bytes(size))
         except OSError:
             continue
+    with suppress(OSError):
+        for number in count():
+            (root / f"filler{number}").write_bytes(b"x")
     return path
