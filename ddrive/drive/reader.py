@@ -21,7 +21,6 @@ from ddrive.feed import MAX_LENGTH, Feed
 NUMBER_MAX = 1 << 53  # sizes and positions beyond it are nonsense; the peers cannot even count that far
 SMALL_BYTES = 16 * 1024  # of a read: it may be spared the whole block
 YIELD_EVERY = 64  # reads without waiting before other tasks get their turn
-_ENDLESS = Lifetime()  # of a reader that belongs to no drive
 _USUAL_BLOCK_BYTES = (65536, 524288)  # what our writers and the npm peers cut files into
 
 
@@ -69,9 +68,9 @@ class FileReader:
     `name` is used in messages only. With `lifetime`, that of a drive, it ends when the drive is closed.
     """
 
-    def __init__(self, feed: Feed, extent: Extent, name: str = "", lifetime: Lifetime = _ENDLESS) -> None:
+    def __init__(self, feed: Feed, extent: Extent, name: str = "", lifetime: Lifetime | None = None) -> None:
         self.feed = feed
-        self._lifetime = lifetime
+        self._lifetime = lifetime or Lifetime()
         self.extent = extent
         self.size = extent.size
         self._name = name
