@@ -80,7 +80,8 @@ class Uploads:
         if self._last_size * MIN_RUN > MAX_RUN_BYTES:
             return 1
         start = end = self._queue[0].index
-        for request in islice(self._queue, MAX_RUN):
+        usual = MAX_RUN_BYTES // self._last_size if self._last_size else MAX_RUN
+        for request in islice(self._queue, min(usual, MAX_RUN)):
             if request.index != end or request.bytes or request.hash:
                 break
             end = BlockIndex(end + 1)
