@@ -9,6 +9,7 @@ from ddrive.replication.peer import PeerState
 from ddrive.replication.probing import LocalTree
 
 LEVELS = tuple(Level)
+WAITED_FOR = tuple(level for level in Level if level is not Level.BULK)
 BEYOND_REQUESTS = 1  # at a time for blocks past our length, as each answer repeats the proof of the new length
 BEYOND_URGENT = 4  # the same when somebody waits: a round trip costs more than a proof
 
@@ -39,10 +40,13 @@ class Choice:
         self._asked = asked
         self._is_tying = is_tying
 
-    def next_block(self, peer: PeerState) -> int | None:
-        """Return the block to ask this peer for next, or None when it is busy or has nothing that is wished."""
+    def next_block(self, peer: PeerState, *, bulk: bool) -> int | None:
+        """Return the block to ask this peer for next, or None when it is busy or has nothing that is wished.
+
+        `bulk`: it may be one that nobody waits for.
+        """
         in_flight = len(peer.asked)
-        for level in LEVELS:
+        for level in LEVELS if bulk else WAITED_FOR:
             if not self._demand.waiting(level) and not self._demand.ranges(level):
                 continue
             if in_flight >= (peer.urgent_limit if level is Level.URGENT else peer.limit):

@@ -355,15 +355,16 @@ class Scheduler:
             return []
         actions = self._probe(now) if self._prober.has_work else []
         if only is not None:
-            while only.uploading and (index := self._choice.next_block(only)) is not None:
+            bulk = not only.busy
+            while only.uploading and (index := self._choice.next_block(only, bulk=bulk)) is not None:
                 actions += self._ask(only, index, now)
             return actions
-        ready = [peer for peer in self.peers.values() if peer.uploading]
+        ready = {peer: not peer.busy for peer in self.peers.values() if peer.uploading}
         while ready:
-            peer = ready[0] if len(ready) == 1 else min(ready, key=lambda peer: (peer.lags, peer.load))
-            index = self._choice.next_block(peer)
+            peer = min(ready, key=lambda peer: (peer.lags, peer.load))
+            index = self._choice.next_block(peer, bulk=ready[peer])
             if index is None:
-                ready.remove(peer)
+                del ready[peer]
             else:
                 actions += self._ask(peer, index, now)
         return actions
