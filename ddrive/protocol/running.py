@@ -28,6 +28,7 @@ from ddrive.protocol.connection import (
 from ddrive.protocol.handshake import Authenticate
 from ddrive.protocol.hsalsa20 import NONCE_BYTES
 from ddrive.protocol.link import Link, LinkEnd, LinkHandler
+from ddrive.protocol.sending import sender
 from ddrive.protocol.sharing import Bucket, Share
 
 TIMEOUT_S = 20.0  # without received bytes; a sign of life goes out after half of it. Source: `hypercore-protocol`
@@ -50,6 +51,7 @@ class _RunningLink(Link):
     ) -> None:
         super().__init__(connection, handler, address, share)
         self._stream = stream
+        self._send_all = sender(stream)
         self._low_water_bytes = self._high_water_bytes // 4
         self._frame_began = 0.0  # when the unfinished frame of the peer began
 
@@ -133,7 +135,7 @@ class _RunningLink(Link):
                 await _turn(up, len(rest[:most_bytes]))
                 if self.end is None:
                     _put_off(self._sending, timeout_s)
-                await self._stream.send_all(rest[:most_bytes])
+                await self._send_all(rest[:most_bytes])
                 self._last_sent = trio.current_time()
                 rest = rest[most_bytes:]
             self._unsent = 0
