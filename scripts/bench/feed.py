@@ -130,7 +130,7 @@ class Bench:
 
     def append(self, system: str) -> Iterator[tuple[str, float]]:
         """Append; our own also durably. A first run that is not counted leaves the memory that the next one fills."""
-        for size, total in ((512, 51200), (16384, 8192), (65536, 4096)):
+        for size, total in ((512, 512_000), (16384, 8192), (65536, 4096)):
             count = total // self.share
             for _ in range(2):
                 found = task(system, "append", self.fresh(), size, count, BATCH)
