@@ -11,6 +11,7 @@ import trio
 from ddrive.errors import DiskFull, NotHeld, RemoteProtocolError
 from ddrive.ids import BlockIndex, Node, NodeIndex
 from ddrive.protocol.messages import Cancel, Data, Extension, Have, Options, Request, Status, Unhave, Want
+from ddrive.replication import serving
 from ddrive.replication.demand import AHEAD_BLOCKS
 from ddrive.replication.session import FeedSession
 from tests.replication.peers import Place, Scripted, block, honest, linked, log_of, lying, silent, until
@@ -47,6 +48,24 @@ async def test_small_blocks_that_were_asked_for_together_are_read_and_stored_tog
     assert sum(runs["read"]) > 250
     assert sum(runs["stored"]) > 250
     assert len(runs["read"]) + len(runs["stored"]) < 60
+
+
+async def test_as_many_blocks_are_read_together_as_may_be(autojump_clock, monkeypatch):
+    monkeypatch.setattr(serving, "MAX_RUN_BYTES", 11 * 100)
+    writer, reader = Place(300), Place()
+    runs: list[int] = []
+    read = writer.feed.get_held_run
+
+    def note_read(start, end):
+        runs.append(end - start)
+        return read(start, end)
+
+    monkeypatch.setattr(writer.feed, "get_held_run", note_read)
+    async with linked((reader, writer)):
+        await reader.feed.refresh()
+        await reader.feed.download(0, 300)
+    assert max(runs) == 11
+    assert runs.count(11) > len(runs) // 2
 
 
 async def test_only_what_nobody_reads_soon_is_written_past_the_cache(autojump_clock, monkeypatch):
