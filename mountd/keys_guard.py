@@ -31,7 +31,7 @@ class Guard:
         self._settled = trio.Event()
         self._settled.set()
         for store in stores:
-            store.subscribe(self)
+            store.subscribe(self.feed_opened)
 
     def feed_opened(self, store: OwnedStore, feed: Feed) -> None:
         """Watch a feed if it is ours."""

@@ -101,7 +101,7 @@ class Space:
             except (TypeError, ValueError) as error:
                 raise StorageError(f"{self._path} is damaged ({error!r}): move it away to start anew") from error
         for store in stores.values():
-            store.subscribe(self)
+            store.subscribe(self.feed_opened)
             for feed in store.feeds():
                 self.feed_opened(store, feed)
 

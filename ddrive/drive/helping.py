@@ -14,19 +14,15 @@ from ddrive.store.store import OwnedStore
 
 def help_peers(store: OwnedStore) -> Callable[[], None]:
     """Answer the peers of all tries in `store`; until the result is called, also of those that are opened later."""
-    helping = _Helping()
     for feed in store.feeds():
-        helping.feed_opened(store, feed)
-    return store.subscribe(helping)
+        _help(store, feed)
+    return store.subscribe(_help)
 
 
-class _Helping:
-    """Listener of a store."""
-
-    def feed_opened(self, store: OwnedStore, feed: Feed) -> None:
-        """Look what the feed holds, now or as soon as its first block is here."""
-        if not assist(store, feed):
-            _FirstBlock(store, feed)
+def _help(store: OwnedStore, feed: Feed) -> None:
+    """Look what the feed holds, now or as soon as its first block is here."""
+    if not assist(store, feed):
+        _FirstBlock(store, feed)
 
 
 class _FirstBlock:

@@ -46,7 +46,7 @@ class Replicator:
         self._gives = gives
         self._remember = remember
         self._channels: dict[Link, dict[ChannelId, tuple[OwnedStore, FeedSession]]] = {}
-        self._unsubscribe = [store.subscribe(self) for store in stores]
+        self._unsubscribe = [store.subscribe(self.feed_opened) for store in stores]
 
     @property
     def links(self) -> list[Link]:

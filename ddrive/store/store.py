@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import trio
 
@@ -53,12 +52,6 @@ IDLE_S = 30.0  # a feed that only peers asked for is closed when none has been t
 logger = logging.getLogger(__name__)
 
 
-class StoreListener(Protocol):
-    """Who wants to know which feeds can be exchanged: plain calls."""
-
-    def feed_opened(self, store: "OwnedStore", feed: Feed) -> None: ...
-
-
 @dataclass(slots=True)
 class _Entry:
     """One open feed."""
@@ -85,7 +78,7 @@ class OwnedStore:
         self._entries: dict[DiscoveryKey, _Entry] = {}
         self._openings = Openings()
         self._closing: dict[DiscoveryKey, trio.Event] = {}  # feeds whose files are not given back yet
-        self._listeners: list[StoreListener] = []
+        self._listeners: list[Callable[[OwnedStore, Feed], object]] = []
         self._events: Source[StoreEvent] = Source()
         self._is_closed = False
 
@@ -254,8 +247,8 @@ class OwnedStore:
             self._nursery.start_soon(self._open_beside, key)
             raise StorageLocked(f"feed {short(key)} was damaged and is being looked through") from None
 
-    def subscribe(self, listener: StoreListener) -> Callable[[], None]:
-        """Tell `listener` of each feed that is opened from now on; the result ends that."""
+    def subscribe(self, listener: Callable[["OwnedStore", Feed], object]) -> Callable[[], None]:
+        """Call `listener` with this store and each feed that is opened from now on; the result ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
@@ -296,7 +289,7 @@ class OwnedStore:
         entry = _Entry(feed, session, idle_since=trio.current_time())
         self._entries[self.discovery_key(feed.key)] = entry
         for listener in list(self._listeners):
-            listener.feed_opened(self, feed)
+            listener(self, feed)
         self._events.publish(FeedOpened(feed))
         return entry
 

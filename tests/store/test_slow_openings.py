@@ -104,20 +104,19 @@ async def test_who_gives_up_waiting_ends_it_and_the_next_one_opens_it(tmp_path, 
 
 
 async def test_what_a_peer_asks_for_is_offered_when_it_has_been_looked_through(tmp_path, found, pieces):
-    class Listener:
-        opened = trio.Event()
+    opened = trio.Event()
 
-        def feed_opened(self, store, feed):
-            assert store.discovery_key(feed.key) == found
-            self.opened.set()
+    def listener(store, feed):
+        assert store.discovery_key(feed.key) == found
+        opened.set()
 
     async with open_store(tmp_path, DWEB) as store:
-        store.subscribe(Listener())
+        store.subscribe(listener)
         for _ in range(2):
             with pytest.raises(StorageLocked, match="looked through"):
                 store.load(found)
         with trio.fail_after(30):
-            await Listener.opened.wait()
+            await opened.wait()
         assert store.load(found).length == len(BLOCKS)
 
 

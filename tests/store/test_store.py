@@ -239,18 +239,11 @@ async def test_a_feed_that_nobody_uses_is_closed_after_a_while(tmp_path, monkeyp
 
 
 async def test_listeners_hear_of_opened_feeds(tmp_path):
-    class Listener:
-        def __init__(self):
-            self.keys = []
-
-        def feed_opened(self, store, feed):
-            self.keys.append(feed.key)
-
-    listener = Listener()
+    keys = []
     async with open_store(tmp_path, DWEB) as store:
-        leave = store.subscribe(listener)
+        leave = store.subscribe(lambda _, feed: keys.append(feed.key))
         feed = await store.open_feed(name="a")
         await store.open_feed(name="a")
         leave()
         await store.open_feed(name="b")
-    assert listener.keys == [feed.key]
+    assert keys == [feed.key]
