@@ -115,11 +115,14 @@ class Bench:
         return results
 
     def source(self, size: int, count: int) -> Path:
-        """Return the feed of `count` blocks that all systems read, made when it is not there, in the kernel's cache."""
+        """Return the feed of `count` blocks that all systems read, made when it is not there.
+
+        It is in the kernel's cache, whatever has taken the memory since it was used last.
+        """
         place = self.work / f"source-{size}-{count}"
         if not place.exists():
             task(OURS, "append", place, size, count, BATCH if size > 64 else 8192)
-            subprocess.run(["cp", place / "data", "/dev/null"], check=True)
+        subprocess.run(["cp", place / "data", "/dev/null"], check=True)
         return place
 
     def fresh(self) -> Path:
