@@ -99,25 +99,23 @@ class RemoteTree:
         return node < len(self._bits) and self._bits[node] == 1
 
     def add(self, node: int) -> None:
-        """Remember that the peer holds `node`."""
-        if not self._set(node):
-            return
-        while self.knows(flat.sibling(node)):
-            node = flat.parent(node)
-            if not self._set(node):
+        """Remember that the peer holds `node`, and the nodes above it that follow from it and others."""
+        bits = self._bits
+        while True:
+            if node >= len(bits):
+                bits.extend(zeros(max(node + 1 - len(bits), len(bits), 1024), "big"))
+            elif bits[node]:
                 return
+            bits[node] = 1
+            low = (node + 1) & ~node  # as in `flat.sibling` and `flat.parent`, whose calls would take most of the time
+            sibling = node ^ (low << 1)
+            if sibling >= len(bits) or not bits[sibling]:
+                return
+            node = (node | low) & ~(low << 1)
 
     def nodes(self) -> list[int]:
         """Return all claimed nodes in order."""
         return list(self._bits.search(bitarray("1")))
-
-    def _set(self, node: int) -> bool:
-        if node >= len(self._bits):
-            self._bits.extend(zeros(max(node + 1 - len(self._bits), len(self._bits), 1024), "big"))
-        elif self._bits[node]:
-            return False
-        self._bits[node] = 1
-        return True
 
 
 # -- growing

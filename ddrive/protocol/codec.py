@@ -92,6 +92,8 @@ def _encode_data(message: Data) -> bytes:
 def _encode_large_data(message: Data, value: bytes) -> tuple[bytes, ...]:
     """Return the same body as `_encode_data`, in pieces, with the value as it is."""
     start = b"\x08%b\x12%b" % (encode_varint(message.index), encode_varint(len(value)))
+    if not message.nodes and message.signature is None:
+        return start, value
     rest = schema.Data(
         nodes=[schema.Node(index=number, hash=digest, size=size) for number, digest, size in message.nodes],
         signature=message.signature,

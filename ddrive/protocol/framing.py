@@ -5,6 +5,7 @@ A size of 0 is a frame without header: the sign of life that keeps a link open. 
 elsewhere. Source: `simple-message-channels`.
 """
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ddrive.errors import LocalProtocolError, RemoteProtocolError
@@ -23,6 +24,7 @@ class Frame(NamedTuple):
     body: memoryview
 
 
+@lru_cache(1024)  # blocks of a feed are mostly of one size
 def frame_head(channel: int, kind: int, body_size: int) -> bytes:
     """Return the bytes that go before a body of `body_size` bytes.
 

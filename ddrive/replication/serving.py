@@ -68,8 +68,8 @@ class Uploads:
     def serve(self, feed: Feed, log: FeedLog, has_room: Callable[[], bool]) -> None:
         """Answer what waits while there is room for answers."""
         while self._queue and has_room():
-            for _ in range(self._read_run(feed, log)):
-                self._answer(feed, log, self._queue.popleft())
+            count = self._read_run(feed, log)
+            self._give([answer for _ in range(count) if (answer := self._answer(feed, log, self._queue.popleft()))])
             self._read.clear()
 
     def _read_run(self, feed: Feed, log: FeedLog) -> int:
@@ -95,11 +95,27 @@ class Uploads:
             end = BlockIndex((start + end) // 2)
         return 1
 
-    def _answer(self, feed: Feed, log: FeedLog, request: Request) -> None:
+    def _give(self, answers: list[Data | Unhave]) -> None:
+        """Send answers, and count the blocks in them."""
+        try:
+            self._send(*answers)
+        except LocalProtocolError:  # one block alone, which leaves no room for its proof in a frame: it stays here
+            self._tree, self._keeps = RemoteTree(), False
+            return
+        blocks = [answer for answer in answers if isinstance(answer, Data) and answer.value is not None]
+        size = sum([len(answer.value or b"") for answer in blocks])
+        for stats in self._stats:
+            stats.uploaded_blocks += len(blocks)
+            stats.uploaded_bytes += size
+        for answer in blocks:
+            self._served(answer.index, answer.value or b"")
+
+    def _answer(self, feed: Feed, log: FeedLog, request: Request) -> Data | Unhave | None:
+        """Return what a request is answered with, None when it has been answered before."""
         index, digest, hash_only = request.index, request.nodes, request.hash
         if request.bytes:
             if request.bytes == self._last_seek:
-                return  # npm peers ask the same several times at once and want one answer
+                return None  # npm peers ask the same several times at once and want one answer
             located = log.locate(request.bytes)
             if located is not None and located[0] < log.length:
                 self._last_seek, index, digest = request.bytes, located[0], 0
@@ -113,19 +129,11 @@ class Uploads:
         except CorruptStorage:
             proof = None
         if proof is None or (value is None and not hash_only):
-            self._send(Unhave(index))
-            return
-        try:
-            self._send(Data(index, value, proof.nodes, proof.signature))
-        except LocalProtocolError:  # the block leaves no room for its proof in a frame
-            return
+            return Unhave(index)
         if self._keeps:
             self._tree.add(2 * index)
             for node in proof.nodes:
                 self._tree.add(node.number)
         if value is not None:
             self._last_size = len(value)
-            for stats in self._stats:
-                stats.uploaded_blocks += 1
-                stats.uploaded_bytes += len(value)
-            self._served(index, value)
+        return Data(index, value, proof.nodes, proof.signature)
