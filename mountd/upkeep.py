@@ -41,20 +41,22 @@ class Upkeep:
     async def verify(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Check every held block of a drive again; a bad one counts as not held from then on.
 
-        With `repair` the bad ones are fetched again, each for up to `wait_s` seconds.
+        With `repair` the bad ones are fetched again, each for up to `wait_s` seconds. `restored` are good ones that the
+        damaged list of held blocks did not name; which they are, the log tells.
         """
         known = self._collection.table.find(parse_key(str(params["key"])).key)
         value: dict[str, Any] = {"key": known.key.hex(), "blocks": 0, "valid": 0, "bad": [], "forked": False}
-        repaired = 0
+        repaired = restored = 0
         if params.get("repair"):
             self._collection.keep(known)
         async with self._collection.feeds(known) as found:
             feeds = dict(zip(NAMES, found[1] if found else [], strict=False))
             remembered = self._bad.setdefault(known.key, set())
             for name, feed in feeds.items():
-                good, bad, _ = await feed.audit()
+                good, bad, found_again = await feed.audit()
                 remembered |= {(name, index) for index in bad}
                 value["valid"] += good
+                restored += len(found_again)
                 value["forked"] = value["forked"] or feed.forked
             remembered -= {(name, index) for name, index in remembered if feeds[name].has(index)}
             bad_ones = sorted(remembered)
@@ -63,7 +65,7 @@ class Upkeep:
                 repaired = await self._repair(feeds, remembered, params.get("wait_s"), tell)
         value["blocks"] = value["valid"] + len(bad_ones)
         value["bad"] = [{"feed": name, "block": index, "path": paths.get((name, index))} for name, index in bad_ones]
-        return value | {"repaired": repaired}
+        return value | {"repaired": repaired, "restored": restored}
 
     async def clear(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Drop these blocks, in which the content of a path lies, pinned or not; with `dry_run` only tell how many.

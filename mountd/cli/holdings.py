@@ -70,9 +70,10 @@ def verify(
         found.update(await session.call("verify", key=ref.key.hex(), repair=repair or None, wait_s=timeout))
         lines = [f"bad: {bad['feed']} block {bad['block']} {bad['path'] or ''}".rstrip() for bad in found["bad"]]
         good = "is" if found["valid"] == 1 else "are"
-        lines.append(
-            f"{found['valid']} of {counted(found['blocks'], 'block')} {good} good, {found['repaired']} repaired"
-        )
+        line = f"{found['valid']} of {counted(found['blocks'], 'block')} {good} good, {found['repaired']} repaired"
+        if restored := found.get("restored"):  # an engine that still runs after an update may not tell
+            line += f", {restored} found that the damaged list of held blocks did not name"
+        lines.append(line)
         session.say(found, [report.printable(line) for line in lines])
 
     named = named_drive(drive)

@@ -89,3 +89,23 @@ def test_a_drive_that_lost_all_its_bytes_is_verified_and_fetched_again(ddrive: P
         assert other.run("cat", key, "a").out == b"first file"
         other.run("verify", key, "--repair")
         assert other.ask("verify", key)["bad"] == []
+
+
+def test_blocks_that_a_damaged_list_of_held_blocks_does_not_name_are_told(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "a").write_bytes(bytes(range(256)) * 256 * 40)  # 40 blocks
+    key = ddrive.ask("import", source)["key"]
+    fine = ddrive.ask("verify", key)
+    assert fine["restored"] == 0
+    assert b"damaged" not in ddrive.run("verify", key).out
+    for as_json in (True, False):
+        assert ddrive.run("stop").code == 0
+        content = max(ddrive.state.glob("dweb/*/*/*/data"), key=lambda data: data.stat().st_size)
+        with content.with_name("bitfield").open("r+b") as file:
+            file.seek(32 + 1)
+            file.write(bytes(3))  # the bits of 24 blocks: looks as if they had been cleared
+        if as_json:
+            assert ddrive.ask("verify", key) == fine | {"restored": 24}
+        else:
+            assert b"24 found that the damaged list of held blocks did not name" in ddrive.run("verify", key).out
