@@ -4,7 +4,7 @@ A chunk that was never written is read from the base, up to where that was ever 
 gives the content as of now, which later writes leave alone: they go to slots of their own.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from ddrive.drive.reader import Extent
@@ -31,6 +31,16 @@ class Piece(NamedTuple):
     end: int
     place: int | None
     is_hole: bool
+
+
+class Former(NamedTuple):
+    """How a draft was before it got another size: `cut` are the chunks, with their slots, that do not show any more."""
+
+    size: int
+    limit: int
+    least: int
+    is_dirty: bool
+    cut: dict[int, int]
 
 
 class Content:
@@ -157,16 +167,40 @@ class Draft(Content):
 
     async def truncate(self, size: int) -> None:
         """Cut off behind `size`, or fill up with zeros. Raises: as `write`."""
+        await self.make_ready(size)
+        self.let_go(self.resize(size))
+
+    async def make_ready(self, size: int) -> None:
+        """Let zeros be where `resize` will show more. Nothing that shows changes. Raises: as `write`."""
         if size > self.size and (rest := self.size % CHUNK_BYTES) and self.size // CHUNK_BYTES in self.chunks:
             await self._prepare(self.size // CHUNK_BYTES)
-            gap = min(size - self.size, CHUNK_BYTES - rest)
-            self._write(self.size, memoryview(bytes(gap)))
-        for chunk in [chunk for chunk in self.chunks if chunk * CHUNK_BYTES >= size] if size < self.size else ():
-            self._forget(chunk)
+            was_dirty = self.is_dirty
+            try:
+                self._write(self.size, memoryview(bytes(min(size - self.size, CHUNK_BYTES - rest))))
+            except OSError:
+                self.is_dirty = was_dirty
+                raise
+
+    def resize(self, size: int) -> Former:
+        """Have another size, right after `make_ready`; return what `take_back`, or else `let_go`, is to be given."""
+        cut = [chunk for chunk in self.chunks if chunk * CHUNK_BYTES >= size] if size < self.size else []
+        former = Former(
+            self.size, self.limit, self._least, self.is_dirty, {chunk: self.chunks.pop(chunk) for chunk in cut}
+        )
         self.size = size
         self.limit = min(self.limit, size)
         self._least = min(self._least, size)
         self.is_dirty = True
+        return former
+
+    def take_back(self, former: Former) -> None:
+        """Be as before the last `resize`. A `seal` in between was taken back too, and nothing else was done."""
+        self.size, self.limit, self._least, self.is_dirty, cut = former
+        self.chunks |= cut
+
+    def let_go(self, former: Former) -> None:
+        """Give back what was cut off."""
+        self._give_back(former.cut.values())
 
     def seal(self) -> Content:
         """Return the content as of now; it holds its slots until nobody uses it."""
@@ -197,12 +231,15 @@ class Draft(Content):
             self._forget(chunk)
 
     def _forget(self, chunk: int) -> None:
-        slot = self.chunks.pop(chunk)
-        if slot in self._own:
-            self._own.discard(slot)
-            self._spool.slots.drop([slot])
-        else:
-            self._spool.slots.drop_superseded([slot])
+        self._give_back([self.chunks.pop(chunk)])
+
+    def _give_back(self, slots: Iterable[int]) -> None:
+        for slot in slots:
+            if slot in self._own:
+                self._own.discard(slot)
+                self._spool.slots.drop([slot])
+            else:
+                self._spool.slots.drop_superseded([slot])
 
     def _partly(self, offset: int, end: int) -> set[int]:
         """Return the chunks of which a write from `offset` to `end` leaves something that shows."""

@@ -128,15 +128,28 @@ class OpenFiles(Changing):
         try:
             if size > node.size:
                 self._check_room(staged, size - node.size)
-            await self._vfs.ask(node.edit(inode.path).truncate(size), inode, caller)
-            self._written(inode, node)
-            if node.writers == 1:
-                try:
-                    staged.seal(node)
-                except OSError:  # it says so itself, so nothing shall have changed
-                    staged.revert(node, inode.path)
-                    self._vfs.inodes.restate(inode, node.stat, self._vfs.expiry(inode))
-                    raise
+            await self._vfs.ask(node.edit(inode.path).make_ready(size), inode, caller)
+            self._resized(staged, inode, node, size)
         finally:
             node.writers -= 1
             staged.let_go(node)
+
+    def _resized(self, staged: StagedDrive, inode: Inode, node: Node, size: int) -> None:
+        """Give a node another size, which counts at once where nobody has it open to write. Raises: OSError.
+
+        Then nothing has changed, as that says so itself: what waits since a close that found no room is still there.
+        """
+        draft, stat, was_dirty = node.edit(inode.path), node.stat, node.is_dirty
+        former = draft.resize(size)
+        self._written(inode, node)
+        if node.writers == 1:
+            try:
+                staged.seal(node)
+            except OSError:
+                draft.take_back(former)
+                node.stat = stat
+                if not was_dirty:  # what was made ready is used by nobody
+                    staged.revert(node, inode.path)
+                self._vfs.inodes.restate(inode, node.stat, self._vfs.expiry(inode))
+                raise
+        draft.let_go(former)

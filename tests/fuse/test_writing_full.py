@@ -229,3 +229,34 @@ def test_what_found_no_room_when_it_was_closed_is_stored_when_there_is_some(smal
         mount.remount()
         assert [path.read_bytes() for path in paths] == [b"late", b"late"]
         assert all(os.getxattr(path, "user.large") == bytes(60_000) for path in paths)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_size_that_finds_no_room_leaves_what_found_none_when_it_was_closed(small_disk: Path, is_new: bool) -> None:
+    with writable_mount(small_disk) as mount:
+        filler, path = mount.program.state / "filler", mount.path / "file"
+        if not is_new:
+            path.write_bytes(b"former")
+            os.setxattr(path, "user.large", bytes(60_000))
+            mount.remount()
+        data = os.urandom(200_000)
+        file = path.open("w+b" if is_new else "r+b", buffering=0)
+        if is_new:
+            os.setxattr(file.fileno(), "user.large", bytes(60_000))
+        file.write(data)
+        fill(filler, keep=32 * 1024)
+        with pytest.raises(OSError, match="No space"):
+            file.close()
+        before = about(path)
+        for size in (150_000, 2, 0, 300_000):
+            with pytest.raises(OSError, match="No space"):
+                os.truncate(path, size)
+            assert about(path) == before
+            assert path.read_bytes() == data
+        filler.unlink()
+        (mount.path / "other").write_bytes(data)  # nothing of it is where the other is
+        assert path.read_bytes() == data
+        os.truncate(path, 100_000)
+        until(lambda: mount.program.run("cat", mount.key, "file").out == data[:100_000])
+        mount.remount()
+        assert path.read_bytes() == data[:100_000]

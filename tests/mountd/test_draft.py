@@ -22,6 +22,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("write"), positions, st.one_of(st.sampled_from(EDGES[1:]), st.integers(1, SIZE_MAX))),
         st.tuples(st.just("truncate"), positions),
+        st.tuples(st.just("refused"), positions),
         st.tuples(st.just("full"), positions, st.integers(1, SIZE_MAX), st.integers(0, 3)),
         st.tuples(st.just("seal")),
         st.tuples(st.just("commit")),
@@ -97,6 +98,13 @@ async def test_it_is_what_plain_bytes_would_be(spool: Spool, base_size: int, ste
             await draft.truncate(numbers[0])
             del expected[numbers[0] :]
             expected += bytes(numbers[0] - len(expected))
+        elif kind == "refused":  # another size, of which sealing is refused
+            was_dirty = draft.is_dirty
+            await draft.make_ready(numbers[0])
+            former = draft.resize(numbers[0])
+            draft.unseal(draft.seal())
+            draft.take_back(former)
+            assert draft.is_dirty == was_dirty
         elif kind == "full":
             offset, size, room = numbers
             data = pattern(size, salt)[:size]
