@@ -149,21 +149,25 @@ class Draft(Content):
         spool.slots.hold(draft.chunks.values())
         return draft
 
-    async def write(self, offset: int, data: bytes) -> None:
-        """Put `data` at `offset`. Raises: OSError, ENOSPC above all, what reading the base raises."""
+    async def write(self, offset: int, data: bytes) -> int:
+        """Put `data` at `offset`; return how many bytes: not all when the disk is full then.
+
+        Raises: OSError when there are none, ENOSPC above all, what reading the base raises.
+        """
         end, former = offset + len(data), self.size
         if offset > former:
             await self.truncate(offset)
         try:
             while chunks := [chunk for chunk in self._partly(offset, end) if self.chunks.get(chunk) not in self._own]:
                 await self._prepare(chunks[0])  # while one is read, a seal may take the other away again
-            self._write(offset, memoryview(data))
+            stored = self._write(offset, memoryview(data))
         except BaseException:
             if self.size == offset > former:  # still
                 await self.truncate(former)
             raise
-        self.size = max(self.size, end)
+        self.size = max(self.size, offset + stored)
         self.is_dirty = True
+        return stored
 
     async def truncate(self, size: int) -> None:
         """Cut off behind `size`, or fill up with zeros. Raises: as `write`."""
@@ -174,12 +178,8 @@ class Draft(Content):
         """Let zeros be where `resize` will show more. Nothing that shows changes. Raises: as `write`."""
         if size > self.size and (rest := self.size % CHUNK_BYTES) and self.size // CHUNK_BYTES in self.chunks:
             await self._prepare(self.size // CHUNK_BYTES)
-            was_dirty = self.is_dirty
-            try:
-                self._write(self.size, memoryview(bytes(min(size - self.size, CHUNK_BYTES - rest))))
-            except OSError:
-                self.is_dirty = was_dirty
-                raise
+            place = self.chunks[self.size // CHUNK_BYTES] * CHUNK_BYTES + rest
+            self._spool.write(place, bytes(min(size - self.size, CHUNK_BYTES - rest)))
 
     def resize(self, size: int) -> Former:
         """Have another size, right after `make_ready`; return what `take_back`, or else `let_go`, is to be given."""
@@ -267,32 +267,57 @@ class Draft(Content):
             raise
         return slot
 
-    def _write(self, offset: int, data: memoryview) -> None:
-        """Write where every chunk is ours, or covered whole, or behind the end."""
+    def _write(self, offset: int, data: memoryview) -> int:
+        """Write where every chunk is ours, or covered whole, or behind the end; return how many bytes count then.
+
+        Raises: OSError when none do.
+        """
         taken: dict[int, int] = {}
-        position, end = offset, offset + len(data)
-        begin, place, following = position, -1, -1
+        stored = 0
         try:
-            while position < end:
-                chunk = position // CHUNK_BYTES
-                slot = self.chunks.get(chunk, -1)
-                if slot not in self._own:
-                    slot = taken[chunk] = self._spool.slots.take()
-                here = slot * CHUNK_BYTES + position % CHUNK_BYTES
-                if here != following:
-                    if place >= 0:
-                        self._spool.write(place, data[begin - offset : position - offset])
-                    begin, place = position, here
-                stop = min(end, (chunk + 1) * CHUNK_BYTES)
-                following = here + stop - position
-                position = stop
-            if place >= 0:
-                self._spool.write(place, data[begin - offset :])
+            for place, size in self._runs_to_write(offset, offset + len(data), taken):
+                end = stored + size
+                while stored < end:
+                    written = self._spool.write_some(place, data[stored:end])
+                    stored += written
+                    place += written
         except OSError:
-            self._spool.slots.drop(taken.values())
-            self.is_dirty = True  # a part of it may be in slots of ours
-            raise
+            stored = self._cut_short(offset, stored, taken)
+            if not stored:
+                raise
         self._place(taken)
+        return stored
+
+    def _runs_to_write(self, position: int, end: int, taken: dict[int, int]) -> list[tuple[int, int]]:
+        """Return where in the data file the bytes from `position` to `end` go, and how many side by side.
+
+        Chunks that have no slot of ours get one, noted in `taken`.
+        """
+        runs: list[tuple[int, int]] = []
+        while position < end:
+            chunk = position // CHUNK_BYTES
+            slot = self.chunks.get(chunk, -1)
+            if slot not in self._own:
+                slot = taken[chunk] = self._spool.slots.take()
+            here = slot * CHUNK_BYTES + position % CHUNK_BYTES
+            stop = min(end, (chunk + 1) * CHUNK_BYTES)
+            if runs and sum(runs[-1]) == here:
+                runs[-1] = runs[-1][0], runs[-1][1] + stop - position
+            else:
+                runs.append((here, stop - position))
+            position = stop
+        return runs
+
+    def _cut_short(self, offset: int, stored: int, taken: dict[int, int]) -> int:
+        """Return how many bytes of a write count of which only `stored` found room; the others take no slot.
+
+        Of what shows behind them, a new slot has nothing.
+        """
+        end = offset + stored
+        if end < self.size and end // CHUNK_BYTES in taken:
+            end -= end % CHUNK_BYTES
+        self._spool.slots.drop([taken.pop(chunk) for chunk in [*taken] if chunk * CHUNK_BYTES >= end])
+        return end - offset
 
     def _place(self, taken: dict[int, int]) -> None:
         for chunk, slot in taken.items():

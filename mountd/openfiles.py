@@ -44,7 +44,7 @@ class OpenFiles(Changing):
         return fh
 
     async def write(self, fh: int, offset: int, data: bytes) -> int:
-        """Put bytes into an open file; return how many: all."""
+        """Put bytes into an open file; return how many: not all when the disk is full then."""
         handle = self._vfs.files.get(fh)
         inode, node, staged = handle.inode, handle.inode.node, self._staged
         if staged is None or not handle.writes or not isinstance(node, Node):
@@ -54,9 +54,9 @@ class OpenFiles(Changing):
         staged.written_at = trio.current_time()
         if self._unchecked >= ROOM_CHECKED_BYTES:
             self._check_room(staged, growth)
-        await self._vfs.ask(node.edit(inode.path).write(offset, data), inode, handle.opener)
+        stored = await self._vfs.ask(node.edit(inode.path).write(offset, data), inode, handle.opener)
         self._written(inode, node)
-        return len(data)
+        return stored
 
     async def flush(self, fh: int) -> None:
         """A program has closed the file: what it holds counts now."""

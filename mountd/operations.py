@@ -274,7 +274,7 @@ class Operations(pyfuse3.Operations):
 
     @answered
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        """Write into a file."""
+        """Write into a file; return how many bytes found room."""
         return await self._editor.write(fh, off, buf)
 
     @answered

@@ -165,9 +165,13 @@ class Spool:
 
     def write(self, place: int, data: memoryview | bytes) -> None:
         """Write into slots of the caller. Raises: OSError, ENOSPC above all."""
-        written = os.pwrite(self._data, data, place)
+        written = self.write_some(place, data)
         while written < len(data):
-            written += os.pwrite(self._data, memoryview(data)[written:], place + written)
+            written += self.write_some(place + written, memoryview(data)[written:])
+
+    def write_some(self, place: int, data: memoryview | bytes) -> int:
+        """Write into slots of the caller as far as there is room; return how many bytes. Raises: as `write`."""
+        return os.pwrite(self._data, data, place)
 
     async def sync_journal(self) -> None:
         """Return when all that is recorded so far is on the platter. Raises: OSError."""

@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,11 @@ def write_pieces(path: Path, count: int) -> None:
     with path.open("wb", buffering=0) as file:
         for _ in range(count):
             file.write(PIECE)
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    while data:
+        data = data[file.write(data) :]
 
 
 def fits(path: Path) -> bool:
@@ -260,3 +266,27 @@ def test_a_size_that_finds_no_room_leaves_what_found_none_when_it_was_closed(sma
         until(lambda: mount.program.run("cat", mount.key, "file").out == data[:100_000])
         mount.remount()
         assert path.read_bytes() == data[:100_000]
+
+
+def test_a_write_that_finds_room_for_a_part_says_how_much(small_disk: Path) -> None:
+    with writable_mount(small_disk) as mount:
+        filler, fresh, former = mount.program.state / "filler", mount.path / "fresh", mount.path / "former"
+        old, new = os.urandom(400_000), os.urandom(400_000)
+        former.write_bytes(old)
+        mount.remount()
+        for path, start in ((fresh, 0), (former, 1000)):
+            expected = bytearray(path.read_bytes() if path.exists() else b"")
+            with path.open("r+b" if path.exists() else "w+b", buffering=0) as file:
+                fill(filler, keep=240 * 1024)
+                file.seek(start)
+                with pytest.raises(OSError, match="No space"):
+                    write_all(file, new)
+                end = file.tell()
+                assert end > start  # there was room for some
+                expected[start:end] = new[: end - start]
+                assert path.read_bytes() == expected
+                filler.unlink()
+                file.write(new[end - start :])
+            expected[start : start + len(new)] = new
+            mount.remount()
+            assert path.read_bytes() == expected
