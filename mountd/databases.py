@@ -291,6 +291,8 @@ class Databases:
     def _add(self, known: Known) -> dict[str, Any]:
         if known.key not in self._known:
             self._known[known.key] = known
+            for feed in known.feeds:  # of one from a backup
+                self._topics.setdefault(self._topic(known, feed), set()).add(known.key)
             self._note(known.key, known.key)
             self.keep(known.key)
         return _shown(self._known[known.key])

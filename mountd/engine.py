@@ -41,6 +41,7 @@ from mountd.interpreter import tune
 from mountd.keeping import Keeping
 from mountd.keys import Keys
 from mountd.keys_guard import Guard
+from mountd.lacking import Lacking
 from mountd.left import left_changes
 from mountd.logs import configure
 from mountd.lonely import Lonely
@@ -157,7 +158,8 @@ class Engine:
         keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases, self.space)
         keys = Keys(self._collection, self._databases, self._stores, peers.add_for)
         adopting = Adopting(self._collection, self._stores, self.space, self._config.state)
-        answering = (verbs, upkeep, keeping, keys, adopting, self._databases)
+        lacking = Lacking(self._databases, finder)
+        answering = (verbs, upkeep, keeping, keys, adopting, self._databases, lacking)
         table = {name: verb for part in answering for name, verb in part.table().items()}
         held = {name: verb if name == "stop" else self._later(verb) for name, verb in table.items()}
         control = Control(self._config.socket, self._stores, held, self._guard.settled)

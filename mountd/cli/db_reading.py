@@ -4,6 +4,7 @@ import json
 import sys
 from typing import Annotated, Any
 
+import trio
 import typer
 
 from ddrive.appdb import AppDB, Entry
@@ -12,7 +13,7 @@ from ddrive.trie.path import split
 from mountd.cli import options, report, sharing
 from mountd.cli.db_access import Name, Prefix, nothing, opened, run_with, shown, text_of, version_of
 from mountd.cli.options import Common
-from mountd.cli.session import Session, run
+from mountd.cli.session import Session, explain_waits, run
 from mountd.cli.sharing import KeyText
 
 
@@ -97,19 +98,25 @@ def watch(
     ref = sharing.newest(key)
 
     async def verb(session: Session) -> None:
-        async with opened(session, ref, peer) as db:
-            seen = await db.snapshot()
-            async for _ in db.watch(prefix):
-                now = await db.snapshot()
-                async for change in now.diff(seen, prefix):
-                    for node in change.left:
-                        _print(shown(db, node), f"{node.key} = {text_of(node)}", as_json=as_json)
-                    if not change.left:
-                        _print({"key": change.key, "deleted": True}, f"{change.key} is gone", as_json=as_json)
-                seen = now
-                sys.stdout.flush()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(explain_waits, session)
+            async with opened(session, ref, peer) as db:
+                seen = await db.snapshot()
+                async for _ in db.watch(prefix):
+                    now = await db.snapshot()
+                    await _print_changes(db, now, seen, prefix, as_json=as_json)
+                    seen = now
 
     run(Common(state, as_json, start=not no_start), verb)
+
+
+async def _print_changes(db: AppDB, now: AppDB, seen: AppDB, prefix: str, *, as_json: bool) -> None:
+    async for change in now.diff(seen, prefix):
+        for node in change.left:
+            _print(shown(db, node), f"{node.key} = {text_of(node)}", as_json=as_json)
+        if not change.left:
+            _print({"key": change.key, "deleted": True}, f"{change.key} is gone", as_json=as_json)
+    sys.stdout.flush()
 
 
 def _print(value: dict[str, Any], line: str, *, as_json: bool) -> None:

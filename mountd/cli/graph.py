@@ -5,6 +5,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
+import trio
 import typer
 
 from ddrive.drive.address import KeyRef
@@ -15,7 +16,7 @@ from ddrive.trie import open_trie
 from mountd.cli import options, report, sharing
 from mountd.cli.changes import edge_change, read_changes
 from mountd.cli.options import Common
-from mountd.cli.session import Session, patience, run
+from mountd.cli.session import Session, explain_waits, patience, run
 from mountd.cli.sharing import KeyText
 from mountd.values import counted
 
@@ -206,11 +207,13 @@ def watch(
     ref = sharing.newest(key)
 
     async def verb(session: Session) -> None:
-        graph = await _opened(session, ref, peer)
-        async for changes in graph.watch(label):
-            for change in changes:
-                sys.stdout.write(f"{json.dumps(_told(change)) if as_json else _line(change)}\n")
-            sys.stdout.flush()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(explain_waits, session)
+            graph = await _opened(session, ref, peer)
+            async for changes in graph.watch(label):
+                for change in changes:
+                    sys.stdout.write(f"{json.dumps(_told(change)) if as_json else _line(change)}\n")
+                sys.stdout.flush()
 
     run(Common(state, as_json, start=not no_start), verb)
 

@@ -14,7 +14,7 @@ import ddrive.drive
 from ddrive.dialect import DIALECTS
 from ddrive.drive.address import KeyRef, parse_key
 from ddrive.drive.reaching import Reach
-from ddrive.errors import EngineError, InvalidKey, NotFound, TimedOut
+from ddrive.errors import DriveError, EngineError, InvalidKey, NotFound, TimedOut
 from ddrive.ids import PublicKey, short
 from ddrive.store.attached import Attached
 from mountd.cli import report
@@ -37,7 +37,8 @@ class Session:
     def __init__(self, common: Common, engine: Attached) -> None:
         self.common = common
         self.engine = engine
-        self.opened: PublicKey | None = None  # the drive that is read here
+        self.opened: PublicKey | None = None  # the drive, database or graph that is read here
+        self.kind = "drive"  # what that is
         self.about: dict[str, Any] = {}  # what the engine says of it: "key", "url", "dialect"
         self.explained = False  # why nothing of that drive comes was said
         self.private = False  # drives that are opened are to be shown to nobody
@@ -186,20 +187,38 @@ async def _extend(session: Session, patient: Patience) -> None:
         await trio.sleep(min(POLL_S, patient.limit / 4))
 
 
+async def explain_waits(session: Session) -> None:
+    """Say once why no news come of the database or graph that is read here, if some of it has long been missing."""
+    before, since = None, trio.current_time()
+    while not session.explained:
+        missing = None
+        if session.opened is not None:
+            with suppress(DriveError):  # an engine of before an update does not know the method
+                missing = (await session.call("db.why", key=session.opened.hex()))["missing"]
+        if missing is None or missing != before:
+            before, since = missing, trio.current_time()
+        elif trio.current_time() >= since + SILENT_S:
+            await _explain(session)
+        await trio.sleep(POLL_S)
+
+
 async def _explain(session: Session) -> None:
-    """Say once why nothing of the drive comes that is read here."""
+    """Say once why nothing comes of what is read here."""
     if session.opened is not None and not session.explained and (why := await _reason(session)) is not None:
         session.explained = True
-        report.note(f"still waiting for a peer that has drive {short(session.opened)} ({why})")
+        report.note(f"still waiting for a peer that has {session.kind} {short(session.opened)} ({why})")
 
 
 async def _reason(session: Session, key: PublicKey | None = None) -> str | None:
-    """Return in words why nothing of a drive comes, by default of the one that is read; None when nobody knows."""
+    """Return in words why nothing of a drive comes, by default of what is read; None when nobody knows."""
+    shared = key is None and session.kind != "drive"
     key = key or session.opened
     if key is None:
         return None
-    with trio.move_on_after(POLL_S), suppress(EngineError, NotFound):  # a nested drive may be none that it knows
-        found = await session.call("drive.why", key=key.hex())
+    with trio.move_on_after(POLL_S), suppress(DriveError):  # a nested drive may be none that it knows
+        found = await session.call("db.why" if shared else "drive.why", key=key.hex())
+        if shared:
+            return None if found["why"] is None else str(found["why"])
         return found["why"] or f"of {found['peers']} connected none gives what is missing"
     return None
 

@@ -9,7 +9,7 @@ import typer
 from ddrive.dialect import DIALECTS
 from ddrive.drive.address import KeyRef, parse_key
 from ddrive.errors import InvalidKey
-from ddrive.ids import short
+from ddrive.ids import PublicKey, short
 from ddrive.store.attached import AttachedStore
 from mountd.cli import report
 from mountd.cli.options import Common
@@ -46,13 +46,18 @@ async def opened(
             )
         finally:
             nursery.cancel_scope.cancel()
+    session.opened, session.kind = PublicKey(ref.key), _called(kind)
     return session.engine.store(DIALECTS[known["dialect"]])
 
 
 async def _say_looking(ref: KeyRef, kind: str) -> None:
     """Tell somebody who waits long what is going on."""
     await trio.sleep(SILENT_S)
-    report.note(f"still looking for a peer that has {'database' if kind == 'db' else kind} {short(ref.key)}")
+    report.note(f"still looking for a peer that has {_called(kind)} {short(ref.key)}")
+
+
+def _called(kind: str) -> str:
+    return "database" if kind == "db" else kind
 
 
 def create(kind: str, name: str | None, dialect: str | None, common: Common) -> None:

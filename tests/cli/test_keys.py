@@ -72,6 +72,39 @@ def test_a_lost_state_comes_back_from_the_keys_and_from_peers(ddrive: Program, t
         assert fresh.ask("db", "get", database, "name")[0]["value"] == "value"
 
 
+def test_who_watches_what_has_not_come_back_yet_is_told_why(ddrive: Program, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    database, graph = ddrive.ask("db", "create")["key"], ddrive.ask("graph", "create")["key"]
+    ddrive.ask("db", "put", database, "name", "value")
+    ddrive.ask("graph", "put", graph, "a", "b", "l")
+    assert ddrive.run("keys", "backup", file, DDRIVE_PASSPHRASE=SECRET).code == 0
+    ddrive.ask("db", "put", database, "other", "value")  # after the backup
+    with program(tmp_path / "fresh" / "state") as fresh:
+        assert fresh.run("keys", "restore", file, DDRIVE_PASSPHRASE=SECRET).code == 0
+        refused = fresh.run("db", "get", database, "name", "--timeout", "1s")
+        assert (refused.code, "your own, and 0 of its 2 blocks are here" in refused.err) == (5, True), refused
+        assert "nobody is connected" in refused.err
+        with (
+            fresh.running("db", "watch", database) as first,
+            fresh.running("graph", "watch", graph, "--json") as second,
+        ):
+            for process, name in ((first, f"database {database[:8]}"), (second, f"graph {graph[:8]}")):
+                assert process.stderr is not None
+                told = process.stderr.readline().decode()  # after 10 s
+                assert f"still waiting for a peer that has {name} (it is your own, and 0 of its 2 blocks" in told
+                assert "nobody is connected" in told
+            fresh.ask("peer", "add", ddrive.address)
+            assert fresh.ask("db", "get", database, "other", "--timeout", "20s")[0]["value"] == "value"
+            assert len(fresh.ask("graph", "walk", graph, "l", "--timeout", "20s")) == 1
+            fresh.ask("graph", "put", graph, "a", "c", "l")
+            fresh.ask("db", "put", database, "third", "3")
+            assert first.stdout is not None
+            assert second.stdout is not None
+            assert "third" in first.stdout.readline().decode()
+            assert json.loads(second.stdout.readline())["to"] == "c"
+        assert fresh.ask("rm", graph, "--yes")["kind"] == "graph"
+
+
 def test_keys_are_not_restored_over_what_is_ones_own(ddrive: Program, tmp_path: Path) -> None:
     source, file = tmp_path / "tree", tmp_path / "keys"
     source.mkdir()
