@@ -111,7 +111,7 @@ class Committer:
             rivals = [set(other.serials) for where, other in landed if where == feed and other.meets(attempt)]
             serials = sorted(set(attempt.serials).intersection(*rivals))
             self._staged.settled(serials, {spool.paths.get(serial, "") for serial in attempt.serials})
-            spool.journal.done(serials)
+            spool.journal.found_done(serials)
             log.info("found in the drive already: entries=%d version=%d", len(serials), attempt.version)
         spool.attempts = []
         await self._resolve_move()

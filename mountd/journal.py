@@ -11,6 +11,7 @@ import logging
 import os
 import struct
 from bisect import bisect_right
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,19 +83,30 @@ class Replayed:
 class Journal:
     """An open journal, written to its end. Records are in the page cache when a call returns: a kill loses none."""
 
-    def __init__(self, path: Path, owner: dict[str, Any]) -> None:
-        """`owner` says whose changes these are, in what `replay` gives back. Appends to what is there."""
+    def __init__(self, path: Path, owner: dict[str, Any], make: Callable[[], None] | None = None) -> None:
+        """`owner` says whose changes these are, in what `replay` gives back. Appends to what is there.
+
+        With `make` it is not open yet: that is called before the first record, and has to call `open`.
+        """
         self._path = path
         self._owner = owner
+        self._make = make
         self._owed: list[list[Any]] = []  # what has to be recorded before anything else
         self._restarts = 0
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._file = -1
+        self._size = 0
+        if make is None:
+            self.open()
+
+    def open(self) -> None:
+        """Open the file, and begin it when it is empty. Raises: OSError; then it is not open."""
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._file).st_size
         if not self._size:
             try:
                 self._begin()
             except OSError:
-                os.close(self._file)
+                self.close()
                 raise
 
     @property
@@ -112,6 +124,10 @@ class Journal:
         Raises: OSError.
         """
         self._append([DONE, serials])
+
+    def found_done(self, serials: list[int]) -> None:
+        """As `done`, of what a dead worker did not live to record; room as for `moved`."""
+        self._owe([DONE, serials])
 
     def tried(self, attempt: Attempt) -> None:
         """Record that changes are about to be stored in the drive. Raises: OSError."""
@@ -191,11 +207,14 @@ class Journal:
 
     def sync(self) -> None:
         """Return when all records are on the platter; to be called in a thread. Raises: OSError."""
-        os.fdatasync(self._file)
+        if self._file >= 0:
+            os.fdatasync(self._file)
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+        """Close the file, if it is open."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
 
     def cut(self, length: int) -> None:
         """Take away what stands behind the last whole record, before the first is appended."""
@@ -222,6 +241,8 @@ class Journal:
             del self._owed[0]
 
     def _add(self, record: list[Any]) -> None:
+        if self._file < 0 and self._make is not None:
+            self._make()
         if not self._size and record[0] != BEGUN:
             self._begin()  # a restart found no room for it
         body: bytes = msgpack.packb(record, unicode_errors="surrogateescape")

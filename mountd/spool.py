@@ -19,6 +19,7 @@ from typing import Any
 
 import trio
 
+from ddrive.errors import DISK_FULL
 from mountd.journal import Attempt, Change, Journal, Move, Replayed, replay
 
 log = logging.getLogger(__name__)
@@ -130,8 +131,13 @@ class Slots:
 class Spool:
     """One spool directory, locked by this process as long as it is open."""
 
-    def __init__(self, directory: Path, lock: int, owner: dict[str, Any]) -> None:
-        """Open what is in `directory`, whose lock is held. Raises: OSError."""
+    data: FileIO  # what was written; there once it is made
+
+    def __init__(self, directory: Path, lock: int | None, owner: dict[str, Any]) -> None:
+        """Open what is in `directory`, whose lock is held; None: there is no such directory before `make`.
+
+        Raises: OSError.
+        """
         self.directory = directory
         self.slots = Slots()
         found, length = replay(directory / _JOURNAL)
@@ -139,15 +145,45 @@ class Spool:
         self.attempts: list[Attempt] = found.attempts if found else []
         self.paths = found.paths if found else {}  # of all changes in the journal, by serial number
         self.move: Move | None = found.move if found else None
-        self.journal = Journal(directory / _JOURNAL, owner)
-        self.journal.cut(length)
-        if found and found.survived is not None:
-            self.journal.booted(found.survived)
+        self.journal = Journal(directory / _JOURNAL, owner, self.make)
         self._lock = lock
-        self.data = FileIO(os.open(directory / _DATA, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
-        self._data = self.data.fileno()
+        self._data = -1
         self._syncing = trio.Lock()
         self._serial = max(self.paths, default=0)  # no number twice: what was tried names them
+        if lock is not None:
+            try:
+                self._open()
+                self.journal.cut(length)
+            except OSError:
+                self.close(remove=False)
+                raise
+        if found and found.survived is not None:
+            self.journal.booted(found.survived)
+
+    @property
+    def is_made(self) -> bool:
+        """Whether there is such a directory: not while the disk has no room for one, and nothing was written."""
+        return self._lock is not None
+
+    def make(self) -> None:
+        """Make the directory, if it is not there. Raises: OSError, ENOSPC above all; then nothing of it is left."""
+        if self._lock is not None:
+            return
+        try:
+            self.directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700)
+            self._lock = _locked(self.directory, create=True)
+            if self._lock is None:
+                raise OSError(f"{self.directory} cannot be locked")
+            self._open()
+        except OSError:
+            self.close(remove=True)
+            raise
+
+    def _open(self) -> None:
+        self.journal.open()
+        self.data = FileIO(os.open(self.directory / _DATA, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
+        self._data = self.data.fileno()
 
     def serial(self) -> int:
         """Return a number for a change, higher than all before."""
@@ -171,6 +207,7 @@ class Spool:
 
     def write_some(self, place: int, data: memoryview | bytes) -> int:
         """Write into slots of the caller as far as there is room; return how many bytes. Raises: as `write`."""
+        self.make()
         return os.pwrite(self._data, data, place)
 
     async def sync_journal(self) -> None:
@@ -183,6 +220,8 @@ class Spool:
 
         With `give_back` the disk space of free slots at the end is given back then.
         """
+        if not self.is_made:  # nothing was
+            return
         async with self._syncing:
             until = self.journal.mark()  # what comes meanwhile is not in it, nor are slots free that only that replaces
             with self.slots.leaving(all_data=True):
@@ -222,23 +261,28 @@ class Spool:
     def close(self, *, remove: bool) -> None:
         """Close the files and give the lock up; `remove` the directory when nothing in it counts."""
         self.journal.close()
-        self.data.close()
+        if self._data >= 0:
+            self.data.close()
+            self._data = -1
         if remove:
             shutil.rmtree(self.directory, ignore_errors=True)
-        os.close(self._lock)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def open_spools(root: Path, owner: dict[str, Any], place: str, others: Collection[str] = ()) -> list[Spool]:
     """Return the spools that dead workers left for `owner`; when there is none, a new one. All are locked.
+
+    Where the disk has no room for a new one it is made when something is written.
 
     First comes that of the mount at `place`. Those of mounts at `others` are left to their own next workers: programs
     there count on what they have closed. One that was left between the end of its journal and the next beginning is
     removed: nothing in it counts.
     Raises: OSError.
     """
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     found: list[Spool] = []
-    for directory in sorted(root.iterdir()):
+    for directory in sorted(root.iterdir()) if root.exists() else ():
         told, _ = replay(directory / _JOURNAL)
         is_ours = told is not None and owner.items() <= told.owner.items() and told.owner.get(PLACE) not in others
         if not (is_ours or _is_blank(directory / _JOURNAL)):
@@ -275,19 +319,26 @@ def left_journals(root: Path) -> Iterator[Replayed]:
 
 
 def _new(root: Path, owner: dict[str, Any]) -> Spool:
-    directory = root / secrets.token_hex(8)
-    directory.mkdir(mode=0o700)
-    lock = _locked(directory, create=True)
-    if lock is None:
-        raise OSError(f"{directory} cannot be locked")
-    return Spool(directory, lock, owner)
+    spool = Spool(root / secrets.token_hex(8), None, owner)
+    try:
+        spool.make()
+    except OSError as problem:
+        if problem.errno not in DISK_FULL:
+            raise
+        log.warning("no room for a spool, so nothing can be written: place=%s", spool.directory)
+    return spool
 
 
 def _locked(directory: Path, *, create: bool = False) -> int | None:
-    """Return the lock of a spool directory, None when another process has it or it is no spool."""
+    """Return the lock of a spool directory, None when another process has it or it is no spool.
+
+    Raises: OSError, when it is to be created and cannot be.
+    """
     try:
         lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
     except OSError:
+        if create:
+            raise
         return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

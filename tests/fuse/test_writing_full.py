@@ -290,3 +290,33 @@ def test_a_write_that_finds_room_for_a_part_says_how_much(small_disk: Path) -> N
             expected[start : start + len(new)] = new
             mount.remount()
             assert path.read_bytes() == expected
+
+
+def test_a_mount_that_begins_on_a_full_disk_serves_readers_and_lets_write_when_there_is_room(small_disk: Path) -> None:
+    with writable_mount(small_disk) as mount:
+        filler, kept, late = mount.program.state / "filler", mount.path / "kept", mount.path / "late"
+        kept.write_bytes(PIECE)
+        mount.program.ask("stop")
+        assert mount.spools() == []
+        fill(filler, keep=0)
+        assert mount.program.run("status").code == 0
+        until(lambda: os.path.ismount(mount.path))
+        fill(mount.program.state / "more", keep=0)
+        assert kept.read_bytes() == PIECE
+        for change in (
+            lambda: (mount.path / "dir").mkdir(),
+            lambda: kept.chmod(0o600),
+            lambda: late.write_bytes(PIECE),
+        ):
+            with pytest.raises(OSError, match="No space"):
+                change()
+        assert kept.read_bytes() == PIECE
+        assert kept.stat().st_mode & 0o777 == 0o644
+        for path in (filler, mount.program.state / "more"):
+            path.unlink()
+        late.write_bytes(PIECE)
+        assert len(mount.spools()) == 1  # what was tried before has left none
+        kept.chmod(0o600)
+        mount.remount()
+        assert sorted(os.listdir(mount.path)) == ["kept", "late"]
+        assert (kept.stat().st_mode & 0o777, late.read_bytes()) == (0o600, PIECE)

@@ -1,5 +1,6 @@
 """What is staged reaches the drive once, whole, and with what others change: without FUSE, with a real drive."""
 
+import errno
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import trio
 
 from ddrive.drive.stat import DIRECTORY_MODE, FILE_MODE, Stat
 from ddrive.errors import StorageError
+from mountd.journal import Journal
 from tests.mountd.committed import Mounted, mounted
 
 
@@ -85,6 +87,35 @@ async def test_a_worker_that_dies_before_it_says_what_it_has_stored(
     await it.committer.commit()
     assert it.drive.version == version
     assert (await it.read("/a"), await it.read("/b")) == (b"second", b"first")
+
+
+async def test_a_worker_begins_on_a_full_disk_though_the_one_before_did_not_say_what_it_has_stored(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.write("/a", b"first")
+
+    def die(serials: list[int]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(it.spool.journal, "done", die)
+    with pytest.raises(KeyboardInterrupt):
+        await it.committer.commit()
+    version = it.drive.version
+
+    def full(journal: Journal, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "_write", full)
+        await it.die()
+        assert await it.read("/a") == b"first"
+        with pytest.raises(OSError, match="full"):
+            it.staged.remove("/a")
+    it.staged.remove("/a")
+    await it.die()
+    await it.committer.finish(5)
+    assert it.drive.version == version + 1
+    assert not await it.drive.exists("/a")
 
 
 async def test_a_commit_that_was_refused_is_not_taken_for_the_next_after_a_kill(

@@ -1,5 +1,6 @@
 """Spool directories: whose they are, who may take them over, and when their slots are used again."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -204,3 +205,35 @@ async def test_nothing_is_left_on_the_disk_when_nothing_counts(tmp_path: Path) -
     assert (spool.directory / "data").stat().st_size == 0
     assert spool.journal.size < size
     spool.close(remove=True)
+
+
+async def test_a_spool_that_finds_no_room_is_made_when_something_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(journal: journals.Journal, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patched:
+        patched.setattr(journals.Journal, "_write", full)
+        spool = open_spools(tmp_path / "spool", OWNER, "/mnt")[0]
+        for number in range(3):
+            with pytest.raises(OSError, match="full"):
+                spool.journal.changed([[spool.serial(), f"/{number}"]])
+            with pytest.raises(OSError, match="full"):
+                spool.write(0, b"x")
+        await spool.sync(give_back=True)
+        await spool.sync_journal()
+        assert not spool.is_made
+        assert list((tmp_path / "spool").iterdir()) == []
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+    spool.journal.changed([[spool.serial(), "/a"]])
+    spool.write(spool.slots.take(), b"x")
+    await spool.sync()
+    spool.close(remove=False)
+    again = open_spools(tmp_path / "spool", OWNER, "/mnt")[0]
+    assert again.directory == spool.directory
+    assert [change[1] for change in again.replayed] == ["/a"]
+    assert again.read(0, 1) == b"x"
+    again.close(remove=True)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
