@@ -159,6 +159,26 @@ def test_a_busy_peer_gets_more_slots_up_to_the_limit():
     assert MAX_REQUESTS - peer.refill < len(peer.asked) <= MAX_REQUESTS
 
 
+def test_the_window_of_a_peer_far_away_stays_full():
+    bench = Bench(Local(2000))
+    peer = bench.join((0, 2000))
+    bench.want(0, 2000, urgent=False)
+    missing = []
+    for _ in range(200):
+        bench.now = peer.asked[min(peer.asked)].sent_at + 0.1
+        bench.answer(peer, min(peer.asked))
+        missing.append(peer.limit - len(peer.asked))
+    assert not any(missing[20:])
+
+
+def test_a_peer_nearby_is_asked_for_downloads_in_groups():
+    bench = Bench(Local(2000))
+    peer = bench.join((0, 2000))
+    bench.want(0, 2000, urgent=False)
+    groups = [asked for _ in range(400) if (asked := len(bench.answer(peer, min(peer.asked))))]
+    assert len(groups) < 60
+
+
 def test_big_blocks_take_fewer_slots():
     bench = Bench(Local(2000))
     peer = bench.join((0, 2000))
