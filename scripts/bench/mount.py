@@ -8,6 +8,7 @@ cache), libfuse 2 and Node for the npm side; `npm ci` runs in scripts/bench/npm 
 """
 
 import argparse
+import ctypes
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ import tempfile
 from pathlib import Path
 
 from systems import MIB, NPM, Memory, Npm, Ours
+
+LIBFUSE = "libfuse.so.2"
 
 Row = dict[str, list[float]]
 
@@ -31,6 +34,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--write", type=Path, help="write FILE.json and FILE.md")
     options = parser.parse_args()
+    if lacking := missing():
+        parser.exit(1, f"mount.py: {lacking}\n")
     if not (NPM / "node_modules").is_dir():
         subprocess.run(["npm", "ci", "--no-audit", "--no-fund"], cwd=NPM, check=True, stdout=subprocess.DEVNULL)
     with tempfile.TemporaryDirectory(prefix="ddrive-bench-") as work:
@@ -41,6 +46,20 @@ def main() -> None:
         options.write.parent.mkdir(parents=True, exist_ok=True)
         options.write.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
         options.write.with_suffix(".md").write_text(table)
+
+
+def missing() -> str | None:
+    """Return in one line what a run would fail for after minutes, and what to do about it; None when all is there."""
+    if os.geteuid():
+        return "only root can empty the kernel's cache: run it with sudo"
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            return f"{program} is missing, which hyperdrive-fuse runs on: apt-get install nodejs npm"
+    try:
+        ctypes.CDLL(LIBFUSE)
+    except OSError as error:
+        return f"libfuse 2 is missing, which npm fuse-native loads ({error}): apt-get install libfuse2 (or libfuse2t64)"
+    return None
 
 
 def run(work: Path, options: argparse.Namespace) -> dict[str, Row]:
