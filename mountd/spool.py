@@ -208,7 +208,12 @@ class Spool:
     def write_some(self, place: int, data: memoryview | bytes) -> int:
         """Write into slots of the caller as far as there is room; return how many bytes. Raises: as `write`."""
         self.make()
-        return os.pwrite(self._data, data, place)
+        try:
+            return os.pwrite(self._data, data, place)
+        except OSError as problem:
+            if problem.errno not in DISK_FULL or len(data) <= CHUNK_BYTES:
+                raise
+        return os.pwrite(self._data, data[:CHUNK_BYTES], place)  # ext4 (Linux 6.18) stores none of what is too much
 
     async def sync_journal(self) -> None:
         """Return when all that is recorded so far is on the platter. Raises: OSError."""

@@ -237,3 +237,22 @@ async def test_a_spool_that_finds_no_room_is_made_when_something_is_written(
     assert again.read(0, 1) == b"x"
     again.close(remove=True)
     assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_disk_that_refuses_what_is_too_much_takes_what_there_is_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = open_spools(tmp_path, OWNER, "/mnt")[0]
+    pwrite = os.pwrite
+
+    def strict(descriptor: int, data: bytes, place: int) -> int:
+        if place + len(data) > 2 * CHUNK_BYTES:
+            raise OSError(errno.ENOSPC, "full")
+        return pwrite(descriptor, data, place)
+
+    monkeypatch.setattr(os, "pwrite", strict)
+    with pytest.raises(OSError, match="full"):
+        spool.write(0, b"x" * 3 * CHUNK_BYTES)
+    assert spool.has(0, 2 * CHUNK_BYTES)
+    assert spool.write_some(0, b"y" * 3 * CHUNK_BYTES) == CHUNK_BYTES
+    spool.close(remove=True)
