@@ -63,6 +63,29 @@ async def test_other_tasks_have_their_turn_although_the_kernel_takes_everything(
     assert turns >= 2
 
 
+async def test_many_connections_together_keep_the_event_loop_no_longer_than_a_few():
+    piece, links, turns = STRAIGHT_BYTES // 4, 16, [0]
+    pairs = [await connected() for _ in range(links)]
+
+    async def send_much(send: Send) -> None:
+        for _ in range(8):
+            await send(memoryview(bytes(piece)))
+            turns[-1] += piece
+
+    async with trio.open_nursery() as nursery:
+        for near, far in pairs:
+            far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * STRAIGHT_BYTES)
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * STRAIGHT_BYTES)
+            nursery.start_soon(send_much, sender(near))
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+            turns.append(0)
+        nursery.cancel_scope.cancel()
+    for end in (end for pair in pairs for end in pair):
+        await trio.aclose_forcefully(end)
+    assert 0 < max(turns) <= 2 * (STRAIGHT_BYTES + links * piece)  # what we count as one turn may be two
+
+
 async def test_a_connection_that_the_peer_has_reset_is_broken():
     near, far = await connected()
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")  # close with a reset
