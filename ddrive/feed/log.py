@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from logging import getLogger
 from typing import NamedTuple
 
-from ddrive.errors import DISK_FULL, CorruptStorage, Forked, InvalidProof, NotHeld, Untied
+from ddrive.errors import DISK_FULL, CorruptStorage, DriveError, Forked, InvalidProof, NotHeld, Untied
 from ddrive.feed import flat, merkle
 from ddrive.feed.auditing import AuditedFeed
 from ddrive.feed.forks import author_signed, record_fork
@@ -94,7 +94,10 @@ class FeedLog(AuditedFeed):
         self._check_open()
         try:
             checked = merkle.check(index, value, proof, self._node, self.key, self._verify)
+            self._check_place(index, value, checked)
         except InvalidProof:
+            if index in self._doubts:  # a complete proof failed as well
+                self._forget_unproven(index)
             self._doubt(index)
             if proof.signature is not None:
                 self._doubted_length = self.length
@@ -149,6 +152,8 @@ class FeedLog(AuditedFeed):
             runs, nodes = self._check_all(blocks)
             self._write_proof(Checked(list(nodes.values()), [], False, 0, [], None))
             for start, values in runs:
+                if self._start_of(start, nodes.values()) + sum(map(len, values)) > self.byte_length:
+                    break
                 if not self._write_blocks(start, values, nodes.values(), soon=soon):
                     break
                 end = start + len(values)
@@ -340,6 +345,42 @@ class FeedLog(AuditedFeed):
         _log.warning("stored nodes replaced key=%s nodes=%d", short(self.key), len(checked.contradicted))
         for node in checked.contradicted:
             self._verified.set_blocks(*flat.span(node.number), False)
+
+    def _check_place(self, index: int, value: Buffer | None, checked: Checked) -> None:
+        """Raise InvalidProof where nodes to the left of a new block are not here, or cannot have such sizes."""
+        if value is None or self._bits.has(index):
+            return
+        start = self._start_of(index, (*checked.roots, *checked.nodes))
+        if start + len(value) > max(self.byte_length, merkle.total_size(checked.roots)):
+            self._starts.clear()
+            raise InvalidProof(f"block {index}: the place of its bytes lies behind the end of the feed")
+
+    def _forget_unproven(self, index: int) -> None:
+        """Count nodes at and beside the way from block `index` up to its root as missing, unless that root proves them.
+
+        They may be damaged: a proof that is held against them would fail for ever. What is lost comes with the next.
+        """
+        if self.writable or index >= self.length:
+            return
+        node = next(
+            (root for root in self.roots if flat.span(root.number)[0] <= index < flat.span(root.number)[1]), None
+        )
+        number: int | None = None if node is None else node.number
+        while number is not None and number & 1:
+            left_number, right_number = flat.children(number) or (0, 0)
+            left, right = self._node(left_number), self._node(right_number)
+            if not (node and left and right and merkle.fits(node, left, right)):
+                self._bits.forget_node(left_number)
+                self._bits.forget_node(right_number)
+                left = right = None
+            is_left = index < flat.span(left_number)[1]
+            number, node = (left_number, left) if is_left else (right_number, right)
+        self._pairs.clear()
+        self._starts.clear()
+
+    def _lose(self, index: int) -> DriveError:
+        self._forget_unproven(index)  # it may have been looked for, or written, at a false place
+        return super()._lose(index)
 
     def _doubt(self, index: int) -> None:
         """Ask for a complete proof of block `index` next time: what is stored may contradict what peers hold."""

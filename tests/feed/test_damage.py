@@ -1,11 +1,12 @@
 """Damage that an owner can notice and mend: what data and tree still prove is held, what was cut off is told."""
 
+import contextlib
 import random
 
 import pytest
 
-from ddrive.errors import CorruptStorage, NotHeld
-from ddrive.feed import FeedLog, MemoryDirectory
+from ddrive.errors import CorruptStorage, InvalidProof, NotHeld
+from ddrive.feed import FeedLog, MemoryDirectory, flat
 from ddrive.feed.bitfield import DATA_BYTES, Bitfield
 from ddrive.feed.feed import Feed
 from tests.feed.samples import content, copy, main_blocks, proof_of, reader, writer
@@ -205,3 +206,25 @@ def test_pages_that_make_sense_are_not_odd():
     bits.forget_node(2 * 8192)
     assert bits.odd_pages(len(MANY)) == [1]
     assert bits.incomplete_pages(len(MANY)) == [1]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_block_of_a_copy_comes_although_nodes_were_damaged(seed, copied):
+    chance = random.Random(seed)
+    source, target = copied
+
+    def damage(files):
+        below = [node for node in range(2 * len(BLOCKS) - 1) if node not in flat.full_roots(len(BLOCKS))]
+        for node in chance.sample(below, 3):
+            start = 32 + 40 * node + chance.choice([0, 32])  # its hash, or its size, which may become huge
+            files["tree"][start : start + 8] = chance.choice([chance.randbytes(8), bytes([0, 8, *bytes(6)]), bytes(8)])
+
+    log = reopened(target, damage)
+    for _ in range(8):  # a proof that fails is asked for again, as complete as can be
+        log.audit()
+        for index in chance.sample(range(len(BLOCKS)), len(BLOCKS)):
+            if not log.has(index):
+                with contextlib.suppress(InvalidProof):
+                    log.put(index, BLOCKS[index], proof_of(source, index, log.digest(index)))
+    log.audit()
+    assert content(log) == dict(enumerate(BLOCKS))
