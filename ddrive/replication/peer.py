@@ -1,6 +1,7 @@
 """What one peer of one feed has, wants and owes us. State only; what follows from it is decided in `scheduler`."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 from ddrive.ids import PeerId
 from ddrive.replication.blocks import REGION_BLOCKS, BlockSet
@@ -13,7 +14,7 @@ URGENT_REQUESTS = 48  # more of them for blocks that somebody waits for: a walk 
 STALLED_URGENT_REQUESTS = 8  # the same while the peer is silent
 MAX_IN_FLIGHT_BYTES = 4 * 1024 * 1024  # to one peer, by the average size of its blocks, and as much for urgent ones
 USUAL_BYTES = 64 * 1024  # of a block, before any is known. Source: chunks of files in a drive
-GROUPED_S = 0.02  # of a peer that takes longer to answer, blocks are asked for one by one: it waits for the network
+GROUPED_S = 0.02  # of a peer that never answered sooner, blocks are asked for one by one: it is far away
 PROMPT_S = 1.0  # a peer that takes longer to answer gets no slot more, as somebody who waits would wait so long too
 SLOW_S = 2.0  # one that takes longer than this gets so many as it answers in this time
 FEW_REQUESTS = 4  # in flight to a slow peer, at least
@@ -98,6 +99,7 @@ class PeerState:
     slow: bool = False  # a quicker peer had to overtake it
     slow_since: float = 0.0
     answer_s: float = 0.0  # that it takes to answer, a running mean
+    quickest_s: float = inf  # the shortest that it took: how far away it is, as the others waited for one another, too
     beyond: int = 0  # requests in flight for blocks past our length: each answer brings a whole proof
     average_size: int = 0  # bytes of its blocks, a running mean
     most_bytes: int = MAX_IN_FLIGHT_BYTES  # in flight, by the average size
@@ -134,7 +136,7 @@ class PeerState:
         Requests that go together are read, sent and answered together, which costs both sides a third less. When the
         peer is far away, though, each one that is missing leaves the network idle: 100 ms away, a tenth of the time.
         """
-        return max(1, self.limit // 4) if self.answer_s < GROUPED_S else 1
+        return max(1, self.limit // 4) if self.quickest_s < GROUPED_S else 1
 
     @property
     def load(self) -> float:
@@ -203,6 +205,7 @@ class PeerState:
             elif waited_s < PROMPT_S and busy and self.slots < MAX_REQUESTS:
                 self.slots += 1
             self.answer_s += (waited_s - self.answer_s) / 8
+            self.quickest_s = min(self.quickest_s, waited_s)
             self.answered_serial = max(self.answered_serial, asked.serial)
             if self.average_size:
                 self.average_size += (size - self.average_size) // 16
