@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ddrive.errors import CorruptStorage, DriveError, NotHeld
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.owned import OwnedFeed
-from ddrive.feed.rebuilding import behind_end, restore
+from ddrive.feed.rebuilding import Restored, behind_end, restore
 from ddrive.feed.recovery import Recovered, signed_roots
 from ddrive.ids import Node, short
 
@@ -81,24 +81,9 @@ class AuditedFeed(OwnedFeed):
                     f"feed {short(self.key)} has lost blocks: {shown_runs(lost)} were cut off the disk"
                 )
 
-    def restore(self, start: int, end: int, extents: list[tuple[int, int]] | None = None) -> list[int]:
-        """Find blocks from `start` up to `end` that are on disk, proven and not listed in the bitfield; count them.
-
-        `extents` are those of the data, for who calls this for one piece after the other.
-        """
-        end = min(end, self.length)
-        if start >= end or self._bits.complete(start, end, self.length):
-            return []
-        extents = self._files.data.extents() if extents is None else extents
-        found, _ = restore(self._files, self._bits, self.roots, self._signed, start, end, extents)
-        if self._bits.dirty:
-            self._starts.clear()
-            self._pairs.clear()
-            self._unsynced = True
-        return found
-
-    def data_extents(self) -> list[tuple[int, int]]:
-        """Return where the file of the blocks is no hole."""
+    def begin_audit(self) -> list[tuple[int, int]]:
+        """Forget what is remembered of the tree on disk, and return where the file of the blocks is no hole."""
+        self._files.forget_nodes()
         return self._files.data.extents()
 
     def lost(self, start: int, end: int) -> list[int]:
@@ -107,15 +92,18 @@ class AuditedFeed(OwnedFeed):
         self._untold.set_blocks(start, end, False)
         return [index for run in runs for index in range(*run) if not self.has(index)]
 
-    def audit(self, start: int = 0, end: int | None = None) -> tuple[int, list[int]]:
-        """Read the held blocks from `start` up to `end` again; returns how many are good, and which are not.
+    def audit(self, start: int = 0, end: int | None = None, extents: list[tuple[int, int]] | None = None) -> Audited:
+        """Check the tree and the held blocks from `start` up to `end` again; a bad block does not count as held then.
 
-        A bad block counts as not held afterwards.
+        Nodes that the disk has changed are made again from what is below them, and a block of a copy that nothing
+        proves is bad. `extents` comes from `begin_audit`, for who calls this for one piece after the other.
         """
-        good, bad = 0, []
+        end = self.length if end is None else min(end, self.length)
+        restored, bad = self._check_tree(start, end, self.begin_audit() if extents is None else extents)
+        good = 0
         used, self.used = self.used, None
         ahead, self._ahead = self._ahead, None  # what it holds is not read again
-        for first, last in self._bits.runs(start, self.length if end is None else end):
+        for first, last in self._bits.runs(start, end):
             self._verified.set_blocks(first, last, False)
             for low in range(first, last, AUDITED_BLOCKS):
                 together = range(low, min(last, low + AUDITED_BLOCKS))
@@ -129,7 +117,35 @@ class AuditedFeed(OwnedFeed):
                     except (NotHeld, CorruptStorage):
                         bad.append(index)
         self.used, self._ahead = used, ahead
-        return good, bad
+        return Audited(good, sorted(bad), restored)
+
+    def _check_tree(self, start: int, end: int, extents: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+        """Check nodes for the blocks `start` up to `end`; returns which blocks are held after all, and which not."""
+        if start >= end:
+            return [], []
+        restored = self._restore(start, end, extents)
+        bad = [] if self.writable else restored.unproven
+        for index in bad:
+            self._lose(index)
+        return restored.found, bad
+
+    def _mend(self, index: int) -> bool:
+        self._files.forget_nodes()
+        return index < self.length and bool(self._restore(index, index + 1, []).mended)
+
+    def _restore(self, start: int, end: int, extents: list[tuple[int, int]]) -> Restored:
+        restored = restore(self._files, self._bits, self.roots, self._signed, start, end, extents, mend=True)
+        if restored.mended:
+            _log.warning(
+                "nodes of the tree of feed %s were damaged and are made anew: %s",
+                short(self.key),
+                shown_runs(sorted(restored.mended)),
+            )
+        if self._bits.dirty or restored.mended:
+            self._starts.clear()
+            self._pairs.clear()
+            self._unsynced = True
+        return restored
 
     def _not_held(self, index: int) -> DriveError:
         if self.writable and self._untold.has(index):

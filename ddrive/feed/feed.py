@@ -295,16 +295,16 @@ class Feed(AppendableFeed):
         Bad blocks, and those that were lost when the feed was opened, do not count as held afterwards; found ones do.
         """
         log, good, bad, restored = self._owned(), 0, list[int](), list[int]()
-        extents = log.data_extents()
+        extents = log.begin_audit()
         for start in range(0, self.length, AUDIT_BLOCKS):
             self._check_open()
             end = min(start + AUDIT_BLOCKS, self.length)
-            found = log.restore(start, end, extents)
-            fine, damaged = log.audit(start, end)
-            good, bad, restored = good + fine, bad + sorted({*damaged, *log.lost(start, end)}), restored + found
-            for index in found:
+            found = log.audit(start, end, extents)
+            good, restored = good + found.good, restored + found.restored
+            bad += sorted({*found.bad, *log.lost(start, end)})
+            for index in found.restored:
                 self._audience.stored(index, index + 1)
-            for index in damaged:
+            for index in found.bad:
                 self._audience.cleared(index, index + 1)
             await trio.lowlevel.checkpoint()
         if restored:

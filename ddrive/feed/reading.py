@@ -80,19 +80,11 @@ class StoredFeed:
         if self._ahead and (run := self._ahead.take(index)) is not None:
             self._note_verified(index, index + 1, run.stamp)
             return bytes(run.content)
-        stamp = self._stamp()
-        leaf = self._node(2 * index)
-        start = self.byte_offset(index)
-        if leaf is None or start is None or leaf.size > MAX_BLOCK_BYTES:
+        data = self._stored_block(index)
+        if data is None and self._mend(index):
+            data = self._stored_block(index)
+        if data is None:
             raise self._lose(index)
-        data = self._files.data.read(start, leaf.size) if leaf.size else b""
-        if len(data) != leaf.size:
-            raise self._lose(index)
-        if not self._settled(index, index + 1):
-            if leaf_hash(data) != leaf.hash:
-                raise self._lose(index)
-            self._note_verified(index, index + 1, stamp)
-        self._remember_start(index + 1, start + leaf.size)
         return data
 
     def part(self, index: int, begin: int, end: int) -> bytes | None:
@@ -242,6 +234,27 @@ class StoredFeed:
         return bool(self.roots) and self.roots[-1].number == 2 * index
 
     # -- inside
+
+    def _stored_block(self, index: int) -> bytes | None:
+        """Return the bytes of held block `index`, None when those on disk are not what its leaf says."""
+        stamp = self._stamp()
+        leaf = self._node(2 * index)
+        start = self.byte_offset(index)
+        if leaf is None or start is None or leaf.size > MAX_BLOCK_BYTES:
+            return None
+        data = self._files.data.read(start, leaf.size) if leaf.size else b""
+        if len(data) != leaf.size:
+            return None
+        if not self._settled(index, index + 1):
+            if leaf_hash(data) != leaf.hash:
+                return None
+            self._note_verified(index, index + 1, stamp)
+        self._remember_start(index + 1, start + leaf.size)
+        return data
+
+    def _mend(self, index: int) -> bool:
+        """Make nodes on disk again that do not prove block `index`; tells whether there were any."""
+        return False
 
     def _node(self, number: int) -> Node | None:
         """Return a stored node that was verified before it was written, None when it is missing."""

@@ -9,17 +9,27 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from ddrive.feed import flat, merkle
+from ddrive.feed import flat
 from ddrive.feed.bitfield import BLOCKS_PER_PAGE, Bitfield
 from ddrive.feed.hashing import leaf_hash
 from ddrive.feed.layout import FeedFiles
+from ddrive.feed.mending import Children, mended_children, stored_children
 from ddrive.feed.merkle import MAX_BLOCK_BYTES
 from ddrive.ids import Node
 
 RESTORED_BLOCKS = 128  # looked at in one go when a whole feed is
-OLDER_SIGNATURES = 4  # tried for nodes of one piece to which nothing leads from the newest one
+VAIN_SIGNATURES = 4  # tried for blocks of one piece to which nothing leads from the newest one
 
 SignedRoots = Callable[[int], list[Node] | None]  # the stored roots of a length when its signature confirms them
+
+
+class Restored(NamedTuple):
+    """What files show: blocks held after all, blocks held without proof, nodes made again; how many bytes were read."""
+
+    found: list[int]
+    unproven: list[int]
+    mended: list[int]
+    read: int
 
 
 class Rebuilt(NamedTuple):
@@ -53,9 +63,9 @@ def rebuild_pages(
         now: list[int] = []
         for low in range(start, end, RESTORED_BLOCKS):
             high = min(low + RESTORED_BLOCKS, end)
-            blocks, read = restore(files, bits, roots, signed, low, high, extents)
-            now += blocks
-            worked(high - low, read)
+            restored = restore(files, bits, roots, signed, low, high, extents)
+            now += restored.found
+            worked(high - low, restored.read)
         found += len(set(now) - before)
         dropped += len(before - set(now))
     return Rebuilt(sum(pages.values()), found, dropped)
@@ -74,21 +84,19 @@ def restore(
     start: int,
     end: int,
     extents: list[tuple[int, int]],
-) -> tuple[list[int], int]:
+    *,
+    mend: bool = False,
+) -> Restored:
     """Mark nodes and blocks from block `start` up to `end` that the files prove and the bits do not know of.
 
-    Returns the blocks, and how many bytes were read: only in `extents`, those of the data. Bits of nodes that are not
-    in the file at all are taken away.
+    Bytes are read only in `extents`, those of the data. Bits of nodes that are not in the file at all are taken away.
+    With `mend` nodes that the disk has changed are made again where that is possible.
     """
     leaves: dict[int, tuple[Node, int]] = {}
-    _mark(files, bits, roots, start, end, leaves)
-    unproven = [block for block in range(start, end) if block not in leaves and files.node(2 * block) is not None]
-    for _ in range(OLDER_SIGNATURES):
-        longer = files.first_signed(unproven[0] + 1, blocks_below(roots)) if unproven else None
-        if longer is None:
-            break
-        _mark(files, bits, signed(longer) or [], start, end, leaves)
-        unproven = [block for block in unproven if block >= longer]
+    mended: list[Node] = []
+    children = mended_children(files, mended) if mend else stored_children(files)
+    _mark(bits, roots, start, end, leaves, children)
+    _mark_older(files, bits, blocks_below(roots), signed, start, end, leaves, children)
     for number in range(2 * start, 2 * end):
         if bits.known(number) and files.node(number) is None:
             bits.forget_node(number)
@@ -102,7 +110,8 @@ def restore(
         if leaf_hash(files.data.read(offset, leaf.size) if leaf.size else b"") == leaf.hash:
             bits.add_block(block)
             found.append(block)
-    return found, read
+    unproven = [block for block in _blocks(bits, start, end) if block not in leaves]
+    return Restored(found, unproven, [node.number for node in mended], read)
 
 
 def behind_end(files: FeedFiles, bits: Bitfield, length: int, end_of: Callable[[int], int | None]) -> list[int]:
@@ -132,18 +141,47 @@ def _is_cut(bits: Bitfield, length: int, is_lost: Callable[[int], bool]) -> bool
     return last is not None and is_lost(last)
 
 
+def _mark_older(
+    files: FeedFiles,
+    bits: Bitfield,
+    length: int,
+    signed: SignedRoots,
+    start: int,
+    end: int,
+    leaves: dict[int, tuple[Node, int]],
+    children: Children,
+) -> None:
+    """Do as `_mark` does from the roots of shorter lengths, for blocks that are not in `leaves`; held ones go first."""
+    vain = 0
+    for block in sorted(range(start, end), key=lambda block: not bits.has(block)):
+        longer = block
+        while block not in leaves and vain < VAIN_SIGNATURES and files.node(2 * block) is not None:
+            longer = files.first_signed(longer + 1, length) or length
+            before = len(leaves)
+            if longer < length:
+                _mark(bits, signed(longer) or [], start, end, leaves, children)
+            vain += len(leaves) == before
+            if longer == length:
+                break
+
+
 def _mark(
-    files: FeedFiles, bits: Bitfield, tops: Sequence[Node], start: int, end: int, leaves: dict[int, tuple[Node, int]]
+    bits: Bitfield,
+    tops: Sequence[Node],
+    start: int,
+    end: int,
+    leaves: dict[int, tuple[Node, int]],
+    children: Children,
 ) -> None:
     """Mark the stored nodes that lead from `tops` to blocks `start` up to `end`, and note leaves with their place."""
-    for node, offset in _proven(files, tops, start, end):
+    for node, offset in _proven(tops, start, end, children):
         if not bits.known(node.number):
             bits.add_node(node.number)
         if not node.number & 1 and start <= node.number >> 1 < end:
             leaves[node.number >> 1] = node, offset
 
 
-def _proven(files: FeedFiles, tops: Iterable[Node], start: int, end: int) -> Iterator[tuple[Node, int]]:
+def _proven(tops: Iterable[Node], start: int, end: int, children: Children) -> Iterator[tuple[Node, int]]:
     """Yield `tops`, which lie side by side from the first block on, and what leads from them to some blocks.
 
     Each with the place of its first byte.
@@ -157,12 +195,8 @@ def _proven(files: FeedFiles, tops: Iterable[Node], start: int, end: int) -> Ite
         node, offset = stack.pop()
         yield node, offset
         first, last = flat.span(node.number)
-        numbers = flat.children(node.number)
-        if numbers is None or last <= start or first >= end:
-            continue
-        left, right = files.node(numbers[0]), files.node(numbers[1])
-        if left is not None and right is not None and merkle.fits(node, left, right):
-            stack += [(left, offset), (right, offset + left.size)]
+        if first < end and start < last and (pair := children(node, offset)) is not None:
+            stack += [(pair[0], offset), (pair[1], offset + pair[0].size)]
 
 
 def _may_lie(extents: list[tuple[int, int]], offset: int, size: int) -> bool:

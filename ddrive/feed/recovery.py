@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice, pairwise
+from logging import getLogger
 from typing import NamedTuple
 
 from ddrive import crypto
@@ -19,17 +20,20 @@ from ddrive.feed import flat, merkle
 from ddrive.feed.bitfield import DATA_BYTES, Bitfield
 from ddrive.feed.hashing import leaf_hash, parent_node, signable, signed_by
 from ddrive.feed.layout import HEADER_BYTES, FeedFiles
+from ddrive.feed.mending import mended_roots
 from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_LENGTH
 from ddrive.feed.rebuilding import Rebuilt, rebuild_pages
 from ddrive.feed.signing import Sign, Verify
-from ddrive.ids import Node, PublicKey
+from ddrive.ids import Node, PublicKey, short
 
+MENDED_LENGTHS = 16  # signed lengths, the longest ones, whose roots are made again where they do not fit
 UNSYNCED_BATCHES = 64  # appends whose bits may not be on disk yet; the batches looked at when a feed is opened
 SECTOR_BYTES = 512  # written to the disk entirely or not at all
 PIECE_BLOCKS = 1024  # blocks looked at, signatures tried (16 blocks' worth each), ...
 PIECE_BYTES = 1 << 20  # ... or bytes hashed before the opener hears of it: some milliseconds
 SIGNATURE_BLOCKS = 16  # what a signature costs, in blocks
 
+_log = getLogger(__name__)
 _after_piece: ContextVar[Callable[[], None]] = ContextVar("after_piece", default=lambda: None)
 
 
@@ -126,8 +130,10 @@ def _longest_signed(
 ) -> tuple[int, list[Node], bool]:
     """Return the longest length with a good signature, its roots, and whether a longer one has a bad signature."""
     skipped, pieces = False, _Pieces()
-    for length in files.signed_lengths(1, MAX_LENGTH + 1):
+    for tried, length in enumerate(files.signed_lengths(1, MAX_LENGTH + 1)):
         roots = signed_roots(files, key, length, verify)
+        if roots is None and tried < MENDED_LENGTHS:
+            roots = _with_mended_roots(files, key, length, verify)
         if roots is None and sign is not None:
             roots = _mended(files, length, sign)
         if roots is not None:
@@ -135,6 +141,17 @@ def _longest_signed(
         skipped = True
         pieces.add(SIGNATURE_BLOCKS)
     return 0, [], skipped
+
+
+def _with_mended_roots(files: FeedFiles, key: PublicKey, length: int, verify: Verify) -> list[Node] | None:
+    """Return the roots of `length` when the disk has changed some that follow from what is below them."""
+    signature = files.signature(length)
+    if signature is None:
+        return None
+    roots = mended_roots(files, length, lambda roots: signed_by(key, roots, length, signature, verify))
+    if roots is not None:
+        _log.warning("roots of %d blocks of feed %s were damaged and are made anew", length, short(key))
+    return roots
 
 
 def _mended(files: FeedFiles, length: int, sign: Sign) -> list[Node] | None:

@@ -265,7 +265,7 @@ def test_an_audit_reads_what_was_loaded_ahead_again(owned, tmp_path):
     with (tmp_path / "feed" / "data").open("r+b") as file:
         file.seek(sum(map(len, LARGE[:12])))
         file.write(b"damage")
-    assert owned.audit() == (99, [12])
+    assert owned.audit() == (99, [12], [])
 
 
 def test_what_is_given_to_peers_in_runs_is_not_loaded_ahead(owned, counted_reads):

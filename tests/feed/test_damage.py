@@ -6,7 +6,7 @@ import random
 import pytest
 
 from ddrive.errors import CorruptStorage, InvalidProof, NotHeld
-from ddrive.feed import FeedLog, MemoryDirectory, flat
+from ddrive.feed import FeedLog, MemoryDirectory, RemoteTree, flat
 from ddrive.feed.bitfield import DATA_BYTES, Bitfield
 from ddrive.feed.feed import Feed
 from tests.feed.samples import content, copy, main_blocks, proof_of, reader, writer
@@ -228,3 +228,52 @@ def test_every_block_of_a_copy_comes_although_nodes_were_damaged(seed, copied):
                     log.put(index, BLOCKS[index], proof_of(source, index, log.digest(index)))
     log.audit()
     assert content(log) == dict(enumerate(BLOCKS))
+
+
+def damaged_node(number, chance, start=0, size=40):
+    def damage(files):
+        place = 32 + 40 * number + start
+        files["tree"][place : place + size] = chance.randbytes(size)
+
+    return damage
+
+
+@pytest.mark.parametrize("number", sorted({*range(2 * len(BLOCKS) - 1)} - {63, 79}))  # which have no leaves yet
+@pytest.mark.parametrize(("start", "size"), [(0, 8), (32, 8), (36, 2), (0, 40)])
+def test_an_audit_makes_any_node_again_from_what_is_below(number, start, size, caplog):
+    log = writer(BLOCKS, batch=9)
+    good = bytes(log._directory.files["tree"])
+    damaged = reopened(log, damaged_node(number, random.Random(number), start, size))
+    found = damaged.audit()
+    assert (found.good, found.bad) == (len(BLOCKS), [])
+    damaged.close()
+    assert bytes(damaged._directory.files["tree"]) == good
+    assert FeedLog.open(damaged._directory).append([b"next"]) == len(BLOCKS)
+
+
+@pytest.mark.parametrize("number", range(2 * len(BLOCKS) - 1))
+@pytest.mark.parametrize("seed", range(3))
+def test_a_copy_gives_no_peer_a_damaged_node_after_an_audit(number, seed, copied):
+    chance = random.Random(1000 * seed + number)
+    source, target = copied
+    damaged = reopened(target, damaged_node(number, chance, *chance.choice([(0, 8), (32, 8), (36, 2), (0, 40)])))
+    found = damaged.audit()
+    missing = found.bad if damaged.length else SPARSE  # a root below which nothing is stored is not to be made again
+    assert content(damaged) == {index: BLOCKS[index] for index in SPARSE if index not in missing}
+    third = reader()
+    for index in range(len(BLOCKS)):
+        proof = damaged.proof(index, digest=0, hash_only=not damaged.has(index), remote=RemoteTree())
+        if damaged.has(index):
+            assert proof is not None, "what is announced can be given away"
+        if proof is not None:
+            third.put(index, damaged.block(index) if damaged.has(index) else None, proof)
+    copy(source, damaged, missing)
+    assert content(damaged) == {index: BLOCKS[index] for index in SPARSE}
+
+
+@pytest.mark.parametrize("number", sorted({*range(2 * len(BLOCKS) - 1)} - {63, 79}))
+@pytest.mark.parametrize(("start", "size"), [(0, 8), (32, 8), (36, 2), (39, 1), (0, 40)])
+def test_a_damaged_node_costs_an_author_no_block(number, start, size):
+    log = reopened(writer(BLOCKS, batch=9), damaged_node(number, random.Random(number), start, size))
+    order = random.Random(number).sample(range(len(BLOCKS)), len(BLOCKS))
+    assert {index: log.block(index) for index in order} == dict(enumerate(BLOCKS))

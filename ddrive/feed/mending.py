@@ -1,0 +1,129 @@
+"""Nodes of a tree that the disk has changed, made again from what lies below them.
+
+A node is only ever replaced when the result fits a parent that is certain, or the author's signature, so nothing is
+taken on trust.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, product
+
+from ddrive.feed import flat, merkle
+from ddrive.feed.hashing import leaf_hash, parent_node
+from ddrive.feed.layout import FeedFiles
+from ddrive.feed.merkle import MAX_BLOCK_BYTES
+from ddrive.ids import Node, NodeIndex
+
+MAX_LEVELS = 4  # that a node is made from: more nodes above each other are not damaged without the leaves beside them
+MAX_TRIES = 64  # signatures checked for one length
+
+Pair = tuple[Node, Node]
+Children = Callable[[Node, int], Pair | None]  # those of a certain node, whose bytes start at an offset
+
+
+def stored_children(files: FeedFiles) -> Children:
+    """Return a function that gives the stored children of a node if they fit it, None otherwise."""
+
+    def children(node: Node, offset: int) -> Pair | None:
+        numbers = flat.children(node.number)
+        pair = numbers and (files.node(numbers[0]), files.node(numbers[1]))
+        return (pair[0], pair[1]) if pair and pair[0] and pair[1] and merkle.fits(node, pair[0], pair[1]) else None
+
+    return children
+
+
+def mended_children(files: FeedFiles, mended: list[Node]) -> Children:
+    """Return a function that gives the children of a node, made again and written where the stored ones do not fit.
+
+    Those that were written are added to `mended`.
+    """
+    stored = stored_children(files)
+
+    def children(node: Node, offset: int) -> Pair | None:
+        pair = stored(node, offset)
+        if pair is None and (pair := _made_again(files, node, offset)) is not None:
+            wrong = [child for child in pair if child != files.node(child.number)]
+            files.write_nodes(wrong)
+            mended.extend(wrong)
+        return pair
+
+    return children
+
+
+def mended_roots(files: FeedFiles, length: int, signed: Callable[[list[Node]], bool]) -> list[Node] | None:
+    """Return the roots of `length` blocks, written where stored ones were replaced by what follows from below.
+
+    `signed` tells whether the author's signature is over some roots. None where it is over none that can be made.
+    """
+    ways: list[list[Node]] = []
+    offset = 0
+    for number in flat.full_roots(length):
+        found = _ways(files, number) if number & 1 else _last_leaf(files, number, offset)
+        ways.append(found[:1] if len(found) > 1 and found[0] == found[1] else list(dict.fromkeys(found)))
+        if not ways[-1]:
+            return None
+        offset += ways[-1][-1].size
+    for roots in islice(product(*ways), MAX_TRIES):
+        if signed(list(roots)):
+            files.write_nodes([root for root in roots if root != files.node(root.number)])
+            return list(roots)
+    return None
+
+
+def _last_leaf(files: FeedFiles, number: NodeIndex, offset: int) -> list[Node]:
+    """Return what a leaf that is the last root may be: as stored, or by the bytes that are there."""
+    stored = files.node(number)
+    sizes = [stored.size] if stored else []
+    made = [_leaf(files, number, offset, size) for size in (*sizes, files.data.size() - offset)]
+    return [leaf for leaf in (stored, *made) if leaf is not None]
+
+
+def _made_again(files: FeedFiles, parent: Node, offset: int) -> Pair | None:
+    numbers = flat.children(parent.number)
+    if numbers is None:
+        return None
+    if flat.depth(parent.number) == 1:
+        pairs: Iterable[Pair] = _leaves(files, parent, numbers, offset)
+    else:
+        pairs = product(_ways(files, numbers[0]), _ways(files, numbers[1]))
+    return next((pair for pair in pairs if merkle.fits(parent, *pair)), None)
+
+
+def _ways(files: FeedFiles, number: NodeIndex) -> list[Node]:
+    """Return node `number` as it is stored, and as it follows from the nodes so many levels below it."""
+    levels = range(min(flat.depth(number), MAX_LEVELS) + 1)
+    return [node for level in levels if (node := _from_below(files, number, level)) is not None]
+
+
+def _from_below(files: FeedFiles, number: NodeIndex, levels: int) -> Node | None:
+    children = flat.children(number) if levels else None
+    if children is None:
+        return files.node(number)
+    left, right = _from_below(files, children[0], levels - 1), _from_below(files, children[1], levels - 1)
+    return parent_node(left, right) if left and right else None
+
+
+def _leaves(files: FeedFiles, parent: Node, numbers: tuple[NodeIndex, NodeIndex], offset: int) -> Iterator[Pair]:
+    """Yield what two leaves may be by the bytes on disk, of one of them at least, where one of their sizes is right.
+
+    The parent does not prove how its bytes are divided between them, the bytes of one leaf do.
+    """
+    left, right = files.node(numbers[0]), files.node(numbers[1])
+    sizes = {left.size} if left else set[int]()
+    if right:
+        sizes.add(parent.size - right.size)
+    for size in sizes:
+        made = _leaf(files, numbers[0], offset, size), _leaf(files, numbers[1], offset + size, parent.size - size)
+        if made[0] and made[1]:
+            yield made[0], made[1]
+        if made[0] and right:
+            yield made[0], right._replace(size=parent.size - size)
+        if left and made[1]:
+            yield left._replace(size=size), made[1]
+
+
+def _leaf(files: FeedFiles, number: NodeIndex, start: int, size: int) -> Node | None:
+    """Return the leaf of the `size` bytes from `start` on, None when there are none."""
+    if not 0 <= size <= MAX_BLOCK_BYTES:
+        return None
+    data = files.data.read(start, size) if size else b""
+    return Node(number, leaf_hash(data), size) if len(data) == size else None
