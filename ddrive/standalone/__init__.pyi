@@ -15,11 +15,11 @@ from .events import (
 )
 from .extending import ExtensionError, ExtensionMessage, FeedExtension
 from .feed import AuditReport, StandaloneFeed
-from .host import Event
 from .opening import open_feed
 from .peers import Peer
 from .replicating import PeerOptions, Replication
 from .streams import ReadStream, WriteStream
+from .telling import Event
 from .tries import open_trie
 
 __all__ = [

@@ -22,13 +22,13 @@ from ddrive.protocol.running import HANDSHAKE_TIMEOUT_S, TIMEOUT_S
 from ddrive.replication.asking import ENDLESS
 from ddrive.replication.observing import PeerOptions
 from ddrive.standalone.encodings import Encoding
-from ddrive.standalone.events import FeedClosed
 from ddrive.standalone.extending import FeedExtension
 from ddrive.standalone.getting import Readable, check_blocks
-from ddrive.standalone.host import Event, FeedOptions
+from ddrive.standalone.host import FeedOptions
 from ddrive.standalone.peers import Peer
 from ddrive.standalone.replicating import LinkOptions, Replication, check_stream, static_secret_of
 from ddrive.standalone.streams import ReadStream, WriteStream
+from ddrive.standalone.telling import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +303,7 @@ class StandaloneFeed(Readable):
         or an encoding that is not known, Closed.
         """
         self._check_open()
-        extension = FeedExtension(self.session.extensions, name, encoding, self._peer)
+        extension = FeedExtension(self.session.extensions, name, encoding, self._telling.peer)
         if (before := self._extensions.get(name)) is not None:
             before.close()
         self._extensions[name] = extension
@@ -314,13 +314,13 @@ class StandaloneFeed(Readable):
 
         Leave it with `close` or use it in `with`.
         """
-        return self._events.subscribe(*kinds)
+        return self._telling.subscribe(*kinds)
 
     @property
     def giver(self) -> Peer | None:
         """The peer whose block is being stored right now."""
         link = self.session.giver
-        return None if link is None else self._peer(link)
+        return None if link is None else self._telling.peer(link)
 
     def follow(self, *, everything: bool, length: bool) -> None:
         """Fetch all that peers announce, or have the length of the feed proven as it grows; for `open_feed`."""
@@ -351,13 +351,12 @@ class StandaloneFeed(Readable):
         try:
             await self.feed.aclose()
         finally:
-            self._unsubscribe()
+            self._telling.stop()
             for download in self.downloads:
                 download.finish()
             for extension in self._extensions.values():
                 extension.close()
-            self._events.publish(FeedClosed())
-            self._events.close()
+            self._telling.close()
 
     async def destroy_storage(self) -> None:
         """Close the feed and delete its files, the secret key with them: nobody can ever append to it again."""

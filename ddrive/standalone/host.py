@@ -10,42 +10,15 @@ from ddrive.errors import Closed
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
 from ddrive.feed.storage import Directory
-from ddrive.feed.subscription import Source
-from ddrive.ids import BlockIndex, DiscoveryKey, PublicKey
+from ddrive.ids import DiscoveryKey, PublicKey
 from ddrive.protocol.link import Link
 from ddrive.replication.peer import PeerStats
 from ddrive.replication.session import FeedSession
 from ddrive.standalone.encodings import BINARY, Encoding
-from ddrive.standalone.events import (
-    Acknowledged,
-    Appended,
-    Cleared,
-    Downloaded,
-    FeedClosed,
-    PeerAdded,
-    PeerOpened,
-    PeerRemoved,
-    RemoteUpdate,
-    Synced,
-    Uploaded,
-)
 from ddrive.standalone.peers import Peer
 from ddrive.standalone.replicating import Replication
+from ddrive.standalone.telling import Telling
 from ddrive.standalone.waits import Waits
-
-Event = (
-    Appended
-    | Downloaded
-    | Uploaded
-    | Synced
-    | Cleared
-    | FeedClosed
-    | PeerAdded
-    | PeerOpened
-    | PeerRemoved
-    | RemoteUpdate
-    | Acknowledged
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +33,22 @@ class FeedOptions:
 
 
 class FeedHost:
-    """A feed with all that belongs to it; listens to the feed and watches its peers."""
+    """A feed with all that belongs to it."""
 
     def __init__(self, log: FeedLog, directory: Directory, options: FeedOptions, nursery: trio.Nursery) -> None:
         self.feed = Feed(log)
         self.session = FeedSession(self.feed)
         self.feed.set_source(self.session)
-        self.session.observer = self
         self._log = log
         self._directory = directory
         self._options = options
         self._nursery = nursery
-        self._events: Source[Event] = Source()
         self._waits = Waits()
-        self._peers: dict[Link, Peer] = {}
         self._replications: list[Replication] = []
-        self._synced_length = 0
-        self._unsubscribe = self.feed.subscribe(self)
+        self._telling = Telling(self.feed, self.session, self._left)
 
     def __repr__(self) -> str:
-        return f"<StandaloneFeed {self.feed.name} length={self.length} peers={len(self._peers)}>"
+        return f"<StandaloneFeed {self.feed.name} length={self.length} peers={len(self.peers)}>"
 
     # -- what it is ------------------------------------------------------------------------------------------------
 
@@ -147,7 +116,7 @@ class FeedHost:
     @property
     def peers(self) -> list[Peer]:
         """The peers with which the feed is exchanged now; each has its own `stats` and `public_key`."""
-        return [self._peers[link] for link in self.session.links() if link in self._peers]
+        return self._telling.peers()
 
     # -- what links tell us ----------------------------------------------------------------------------------------
 
@@ -162,71 +131,12 @@ class FeedHost:
         if replication in self._replications:
             self._replications.remove(replication)
 
-    def _is_connecting(self) -> bool:
-        """Tell whether some link may bring a peer soon."""
-        return any(replication.is_pending for replication in self._replications)
-
-    # -- what the exchange tells us --------------------------------------------------------------------------------
-
-    def _peer(self, link: Link) -> Peer:
-        peer = self._peers.get(link)
-        if peer is None:
-            peer = self._peers[link] = Peer(link, self.session)
-        return peer
-
-    def downloaded(self, link: Link, index: BlockIndex, value: bytes) -> None:
-        """Tell of a block that came, and of the last one that was missing."""
-        if self._events.listens(Downloaded):
-            self._events.publish(Downloaded(index, value, self._peer(link)))
-        length = self.length
-        if self._events.listens(Synced) and self._synced_length != length == self.feed.held(0, length):
-            self._synced_length = length
-            self._events.publish(Synced(length))
-
-    def uploaded(self, link: Link, index: BlockIndex, value: bytes) -> None:
-        """Tell of a block that goes out."""
-        if self._events.listens(Uploaded):
-            self._events.publish(Uploaded(index, value, self._peer(link)))
-
-    def acknowledged(self, link: Link, start: BlockIndex, length: int) -> None:
-        """Tell of a receipt."""
-        self._events.publish(Acknowledged(start, length, self._peer(link)))
-
-    def announced(self, link: Link) -> None:
-        """Tell of an announcement."""
-        if self._events.listens(RemoteUpdate):
-            self._events.publish(RemoteUpdate(self._peer(link)))
-
-    def peer_added(self, link: Link) -> None:
-        """Tell of a peer that may take part."""
-        self._events.publish(PeerAdded(self._peer(link)))
-
-    def peer_opened(self, link: Link) -> None:
-        """Tell of a peer that takes part."""
-        self._events.publish(PeerOpened(self._peer(link)))
-
-    def peer_removed(self, link: Link) -> None:
-        """Tell of a peer that takes part no more."""
-        peer = self._peers.pop(link, None)
-        if peer is not None:
-            self._events.publish(PeerRemoved(peer))
+    def _left(self, link: Link) -> None:
+        """Let the link know whose peer takes part no more."""
         for replication in list(self._replications):
             if not replication.is_pending and replication.link is link:
                 replication.left(self)
 
-    # -- what the feed tells us ------------------------------------------------------------------------------------
-
-    def stored(self, start: BlockIndex, end: BlockIndex) -> None:
-        """Nothing to do: downloads count for themselves."""
-
-    def grew(self, length: int) -> None:
-        """Tell of growth."""
-        self._events.publish(Appended(length))
-
-    def cleared(self, start: BlockIndex, end: BlockIndex) -> None:
-        """Tell of blocks that went."""
-        self._synced_length = 0
-        self._events.publish(Cleared(start, end))
-
-    def nodes_stored(self) -> None:
-        """Nothing to do."""
+    def _is_connecting(self) -> bool:
+        """Tell whether some link may bring a peer soon."""
+        return any(replication.is_pending for replication in self._replications)
