@@ -94,13 +94,10 @@ class FeedLog(AuditedFeed):
         self._check_open()
         try:
             checked = merkle.check(index, value, proof, self._node, self.key, self._verify)
-            self._check_place(index, value, checked)
+            if not checked.contradicted:
+                self._check_place(index, value, checked)
         except InvalidProof:
-            if index in self._doubts:  # a complete proof failed as well
-                self._forget_unproven(index)
-            self._doubt(index)
-            if proof.signature is not None:
-                self._doubted_length = self.length
+            self._not_proven(index, proof)
             raise
         if checked.length and self.forked:
             raise Forked(f"feed {short(self.key)} has two histories: nothing new is accepted")
@@ -112,6 +109,12 @@ class FeedLog(AuditedFeed):
         if checked.contradicted or checked.resized:
             self._starts.clear()
             self._pairs.clear()
+        if checked.contradicted:  # by what is not the author's: two histories may well have other sizes
+            try:
+                self._check_place(index, value, checked)
+            except InvalidProof:
+                self._not_proven(index, proof)
+                raise
         grew = checked.length > self.length
         if grew and (self._staged is not None or self._staging):
             raise InvalidProof(f"feed {short(self.key)} grew elsewhere during an append")
@@ -346,9 +349,17 @@ class FeedLog(AuditedFeed):
         for node in checked.contradicted:
             self._verified.set_blocks(*flat.span(node.number), False)
 
+    def _not_proven(self, index: int, proof: Proof) -> None:
+        """Have the next proof of block `index` be as complete as can be."""
+        if index in self._doubts:  # such a one failed as well
+            self._forget_unproven(index)
+        self._doubt(index)
+        if proof.signature is not None:
+            self._doubted_length = self.length
+
     def _check_place(self, index: int, value: Buffer | None, checked: Checked) -> None:
         """Raise InvalidProof where nodes to the left of a new block are not here, or cannot have such sizes."""
-        if value is None or self._bits.has(index):
+        if value is None or (self._bits.has(index) and not checked.contradicted):
             return
         start = self._start_of(index, (*checked.roots, *checked.nodes))
         if start + len(value) > max(self.byte_length, merkle.total_size(checked.roots)):

@@ -1,5 +1,6 @@
 """Two histories under one key: recognised, recorded, and never mixed."""
 
+import contextlib
 import json
 
 import pytest
@@ -83,6 +84,18 @@ def test_an_author_sees_the_fork_of_his_own_copy_and_stops():
     with pytest.raises(Forked):
         mine.append([b"more"])
     assert content(mine) == dict(enumerate(A))
+
+
+def test_a_fork_is_seen_where_the_other_history_has_fewer_bytes():
+    common = [b"header"]
+    mine, other = writer([*common, b"a long block" * 10]), writer([*common, b"short", b"c"])
+    assert mine.block(1)  # whose end is remembered
+    with contextlib.suppress(InvalidProof):  # the first proof leaves out what we hold
+        mine.put(2, b"c", proof_of(other, 2, mine.digest(2)))
+    with pytest.raises(Forked):
+        mine.put(2, b"c", proof_of(other, 2, mine.digest(2)))
+    assert mine.forked
+    assert content(mine) == {0: common[0], 1: b"a long block" * 10}
 
 
 def test_a_fork_after_a_common_beginning_is_found_when_both_sides_meet():
