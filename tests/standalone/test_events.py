@@ -115,7 +115,7 @@ async def test_a_slow_subscriber_loses_events_and_not_memory():
     async with open_feed(MemoryDirectory()) as feed:
         with feed.events(Appended) as events:
             for _ in range(MAX_WAITING_EVENTS + 5):
-                await feed.append(b"x", durable=False)
+                await feed.append(b"x")
             assert events.dropped == 5
 
 
