@@ -20,6 +20,7 @@ from ddrive.protocol.sharing import Share
 
 HIGH_WATER_BYTES = 1024 * 1024  # queued output from which on `Link.room` is False, until it is a quarter of that
 MAX_UNSENT_BYTES = 4 * 1024 * 1024  # with more unsent before yet another message the peer is dropped
+UNSENT_AFTER_BYTES = 1024 * 1024  # likewise, behind what was queued while there was room: a block may have 8 MiB
 FLUSH_S = 1.0  # for what is queued when we end the link
 
 logger = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Link:
         self._share = share
         self._high_water_bytes = share.queue_bytes(HIGH_WATER_BYTES)
         self._unsent = 0  # bytes that the writer has taken and the stream has not
+        self._most_unsent = MAX_UNSENT_BYTES
         self._is_full = False
         self._wake = trio.Event()
         self._receiving = trio.CancelScope()
@@ -163,8 +165,8 @@ class Link:
         """
         if self.end is not None:
             return
-        if self.queued_bytes > MAX_UNSENT_BYTES:
-            self._finish("the peer does not take what it is sent")
+        had_room = self._takes_more()
+        if self.end is not None:
             return
         try:
             self._connection.send(channel, *messages)
@@ -172,15 +174,14 @@ class Link:
             if self._connection.was_closed(channel):
                 return
             raise
-        self._queued()
+        self._queued(had_room=had_room)
 
     def send_stream(self, message: Options | Extension) -> None:
         """Queue a message about the link itself; it is dropped when the link has ended meanwhile."""
-        if self.queued_bytes > MAX_UNSENT_BYTES:
-            self._finish("the peer does not take what it is sent")
+        had_room = self._takes_more()
         if self.end is None:
             self._connection.send_stream(message)
-            self._queued()
+            self._queued(had_room=had_room)
 
     def send_sign_of_life(self) -> None:
         """Send something that means nothing, so that the peer's system confirms it or the connection breaks."""
@@ -193,8 +194,20 @@ class Link:
         """End the link; what is queued is still sent if that is quick."""
         self._finish(reason)
 
-    def _queued(self) -> None:
+    def _takes_more(self) -> bool:
+        """Tell whether there is room for any message; end the link when so much is unsent that none may follow.
+
+        A peer on a slow line takes its time for a large block, and is sent small messages meanwhile.
+        """
+        queued = self.queued_bytes
+        if queued > self._most_unsent:
+            self._finish("the peer does not take what it is sent")
+        return queued < self._high_water_bytes
+
+    def _queued(self, *, had_room: bool = False) -> None:
         """Take note of new output."""
+        if had_room:
+            self._most_unsent = max(MAX_UNSENT_BYTES, self.queued_bytes + UNSENT_AFTER_BYTES)
         if self.queued_bytes >= self._high_water_bytes:
             self._is_full = True
         self._wake.set()

@@ -318,6 +318,25 @@ async def test_output_without_bound_ends_the_link(autojump_clock: MockClock) -> 
         assert (await running.end_of("first")).reason == "the peer does not take what it is sent"
 
 
+async def test_small_messages_behind_a_block_that_is_larger_than_the_bound_do_not_end_the_link(
+    autojump_clock: MockClock,
+) -> None:
+    handler = Recorder(FEED)
+    async with scripted_peer(handler, lockstep_stream_pair) as (running, peer):
+        await peer.shake_hands()
+        peer.connection.open_channel(FEED, DWEB)
+        await peer.flush()
+        await handler.wait_for("channel_opened")
+        link, channel = handler.links[0], handler.channels[0]
+        link.send(channel, Data(BlockIndex(0), bytes(2 * link_module.MAX_UNSENT_BYTES - 100)))
+        for index in range(100):
+            link.send(channel, Have(BlockIndex(index)))
+        assert link.end is None
+        for _ in range(3):
+            link.send(channel, Data(BlockIndex(0), bytes(1 << 20)))
+        assert (await running.end_of("first")).reason == "the peer does not take what it is sent"
+
+
 # --- ends
 
 
