@@ -134,7 +134,7 @@ class FeedHost:
     def _left(self, link: Link) -> None:
         """Let the link know whose peer takes part no more."""
         for replication in list(self._replications):
-            if not replication.is_pending and replication.link is link:
+            if replication.is_over(link):
                 replication.left(self)
 
     def _is_connecting(self) -> bool:

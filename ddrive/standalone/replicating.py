@@ -149,6 +149,10 @@ class Replication:
         """Whether the handshake is still to be done."""
         return self._link is None and self.end is None
 
+    def is_over(self, link: Link) -> bool:
+        """Tell whether `link` is the connection: none is, of one that ended before the handshake was done."""
+        return self._link is link
+
     async def connected(self) -> Link:
         """Return the connection when the handshake is done.
 
