@@ -8,7 +8,7 @@ import errno
 import os
 import stat as kinds
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import trio
 
@@ -17,7 +17,7 @@ from ddrive.errors import IsADirectory, NotADirectory, NotFound, TimedOut
 from mountd.changing import check_no_mount, is_root, known, now_ms
 from mountd.inodes import Inode, to_bytes
 from mountd.nodes import Node
-from mountd.openfiles import OpenFiles
+from mountd.openfiles import Caller, OpenFiles
 from mountd.staged import StagedDrive
 from mountd.xattrs import LINK_AS_IS, check_given
 
@@ -25,14 +25,6 @@ MOVE_S = 30.0  # for a directory to move in the drive before the program is told
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 MADE_OF_BITS = (kinds.S_IFREG, kinds.S_IFIFO, kinds.S_IFSOCK)  # what mknod can make: the kernel does the rest
-
-
-class Caller(NamedTuple):
-    """Who asks: thread id, and whose the new entries are."""
-
-    pid: int
-    uid: int
-    gid: int
 
 
 class Editor(OpenFiles):
@@ -47,7 +39,7 @@ class Editor(OpenFiles):
         if inode is not None:
             if flags & os.O_EXCL:
                 raise FileExistsError(errno.EEXIST, f"{inode.path} exists")
-            fh = await self.open(inode.number, flags, who.pid)
+            fh = await self.open(inode.number, flags, who)
         else:
             stat = self._new_stat(directory, FILE_BIT | mode & PERMISSION_BITS, who)
             node = staged.add(directory.child_path(name), stat, sealed=False)

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat as kinds
+from typing import NamedTuple
 
 import trio
 
@@ -20,6 +21,14 @@ SPARE_BYTES = 4 * 1024 * 1024  # left free on the disk, for entries and what com
 ROOM_CHECKED_BYTES = 1024 * 1024  # written between two looks at the room on the disk
 
 
+class Caller(NamedTuple):
+    """Who asks: thread id, and whose the new entries are."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
 class OpenFiles(Changing):
     """Opening, writing, closing, and changing the size of files. Base of `editing.Editor`."""
 
@@ -27,19 +36,21 @@ class OpenFiles(Changing):
         super().__init__(vfs, kernel)
         self._unchecked = 0  # bytes written since we looked at the room on the disk
 
-    async def open(self, number: int, flags: int, caller: int) -> int:
+    async def open(self, number: int, flags: int, who: Caller) -> int:
         """Return a handle for writing a file, emptied first if `flags` say so."""
         staged = await self._ready()
-        inode = await self._vfs.getattr(number, caller)
+        inode = await self._vfs.getattr(number, who.pid)
         if inode.is_dir:
             raise IsADirectory(f"{inode.path} is a directory")
         if not inode.attached and not inode.removed:
             raise OSError(errno.ESTALE, f"{inode.path} was replaced")
-        await self._check_writable(staged, inode, caller)
+        await self._check_writable(staged, inode, who.pid)
         node = self._node(staged, inode)
-        fh = self._opened(inode, node, caller)
-        if flags & os.O_TRUNC and node.size:
+        fh = self._opened(inode, node, who.pid)
+        if flags & os.O_TRUNC:  # the times of an empty file too
             await node.edit(inode.path).truncate(0)
+            if who.uid:
+                _drop_privileges(node)
             self._written(inode, node)
         return fh
 
@@ -153,3 +164,13 @@ class OpenFiles(Changing):
                 self._vfs.inodes.restate(inode, node.stat, self._vfs.expiry(inode))
                 raise
         draft.let_go(former)
+
+
+def _drop_privileges(node: Node) -> None:
+    """Take set-user-ID and set-group-ID from a file that is emptied by opening: for that alone the kernel does not."""
+    mode = node.stat.mode & ~kinds.S_ISUID
+    if mode & kinds.S_IXGRP:  # without it, it gives nobody anything, and the kernel leaves it after a write too
+        mode &= ~kinds.S_ISGID
+    if mode != node.stat.mode:
+        node.stat = node.stat._replace(mode=mode)
+        node.changed.add("mode")

@@ -17,9 +17,10 @@ from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestC
 from ddrive.drive.stat import DIRECTORY_MODE, storable_ms
 from ddrive.errors import InvalidName
 from mountd.awake import Awake
-from mountd.editing import Caller, Editor
+from mountd.editing import Editor
 from mountd.errnos import is_expected, to_errno
 from mountd.inodes import Inode, to_bytes
+from mountd.openfiles import Caller
 from mountd.vfs import Vfs
 
 log = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: RequestContext) -> FileInfo:
         """Return a file handle; cached pages stay good, as an inode number stands for one content, or for ours."""
         if flags & WRITE_FLAGS:
-            fh = await self._editor.open(inode, flags, ctx.pid)
+            fh = await self._editor.open(inode, flags, _caller(ctx))
         else:
             fh = await self._vfs.open(inode, ctx.pid)
         return FileInfo(fh=fh, keep_cache=True)
