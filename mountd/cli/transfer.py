@@ -96,7 +96,7 @@ def import_(
             session.exit_code = _exit_code(done)
             if watch and not dry_run:
                 session.exit_code = 0  # it is imported as soon as it rests
-                await copy.follow(session, opened)
+                await copy.follow(session, opened, done)
 
     run(Common(state, as_json, start=not no_start), verb)
 
@@ -237,12 +237,16 @@ class _Copy:
                 notice=self.changes,
             )
 
-    async def follow(self, session: Session, drive: Drive) -> None:
-        """Import what changes from now on, until a signal comes."""
+    async def follow(self, session: Session, drive: Drive, first: ImportReport) -> None:
+        """Import what changes from now on, until a signal comes; `first` is what was told already."""
+        told = first.refused
 
         async def changed(only: Collection[str] | None) -> None:
+            nonlocal told
             done = await self.import_into(drive, True, only)
-            if done.changed or done.removed or (done.refused and only is not None):
+            news = bool(done.refused) if only is not None else done.refused != told
+            told = told if only is not None else done.refused
+            if done.changed or done.removed or news:
                 self.say(session.about, drive.version, done, as_json=session.common.as_json, again=True)
 
         await follow(self.source, changed)

@@ -224,3 +224,24 @@ def test_an_import_follows_its_directory(ddrive: Program, tmp_path: Path) -> Non
     assert sum(value["removed"] for value in told) == 1
     assert sum(value["changed"] for value in told) >= 4
     assert ddrive.run("cat", key, "sub/deep/new").out == b"2"
+
+
+def test_an_import_goes_on_following_where_a_name_is_not_utf_8(ddrive: Program, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    key = ddrive.ask("create")["key"]
+    with ddrive.running("import", root, key, "--watch", "--json") as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        bad = os.fsencode(root) + b"/\xff"
+        for text in ("1", "2"):
+            Path(os.fsdecode(bad)).write_text(text)
+            (root / text).write_text(text)
+            shown_as(ddrive, key, *("1", "2")[: int(text)])
+        os.rename(bad, root / "good")
+        shown_as(ddrive, key, "1", "2", "good")
+        running.send_signal(signal.SIGINT)
+        told = [json.loads(line) for line in running.stdout.read().splitlines()]
+        assert running.wait(timeout=30) == 0
+    refused = [one["path"] for value in told for one in value["refused"]]
+    assert set(refused) == {os.fsdecode(b"\xff")}
