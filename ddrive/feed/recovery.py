@@ -82,7 +82,8 @@ def recover(
     makes_sense = not odd and (sign is None or bits.known_leaves(length, marked))
     if length < marked and not makes_sense and not _stored_beyond(files, length, roots):
         marked, odd = length, bits.odd_pages(length)  # what says that more was signed is damaged itself
-    if length < marked and sign is not None and (complete := _complete(files, length, roots, marked)):
+    complete = _complete(files, length, roots, marked) if length < marked and sign is not None else None
+    if complete is not None and sign is not None and _ends_in_its_bytes(files, complete):
         # the signature is lost, the tree is whole: signing the same content again gives the same signature
         length, roots = marked, complete
         files.write_signature(length, sign(signable(roots, length)))
@@ -97,7 +98,7 @@ def recover(
     pages = dict.fromkeys(bits.incomplete_pages(length), False) if sign is not None or not marked else {}
     pages.update(dict.fromkeys(odd, True))
     rebuilt = rebuild_pages(files, bits, roots, signed, pages, _Pieces().add) if pages else None
-    return Recovered(length, roots, length < marked or skipped, marked, rebuilt)
+    return Recovered(length, roots, length < max(marked, skipped), marked, rebuilt)
 
 
 def stored_roots(files: FeedFiles, length: int) -> list[Node] | None:
@@ -125,11 +126,9 @@ def _stored_beyond(files: FeedFiles, length: int, roots: list[Node]) -> bool:
     return files.node(2 * length) is not None or files.data.size() > merkle.total_size(roots)
 
 
-def _longest_signed(
-    files: FeedFiles, key: PublicKey, sign: Sign | None, verify: Verify
-) -> tuple[int, list[Node], bool]:
-    """Return the longest length with a good signature, its roots, and whether a longer one has a bad signature."""
-    skipped, pieces = False, _Pieces()
+def _longest_signed(files: FeedFiles, key: PublicKey, sign: Sign | None, verify: Verify) -> tuple[int, list[Node], int]:
+    """Return the longest length with a good signature, its roots, and the longest one with a bad signature."""
+    skipped, pieces = 0, _Pieces()
     for tried, length in enumerate(files.signed_lengths(1, MAX_LENGTH + 1)):
         roots = signed_roots(files, key, length, verify)
         if roots is None and tried < MENDED_LENGTHS:
@@ -138,7 +137,7 @@ def _longest_signed(
             roots = _mended(files, length, sign)
         if roots is not None:
             return length, roots, skipped
-        skipped = True
+        skipped = skipped or length
         pieces.add(SIGNATURE_BLOCKS)
     return 0, [], skipped
 
@@ -181,6 +180,15 @@ def _complete(files: FeedFiles, start: int, roots: list[Node], end: int) -> list
             right, left = stack.pop(), stack.pop()
             stack.append(parent_node(left, right))
     return stack if stack == stored_roots(files, end) else None
+
+
+def _ends_in_its_bytes(files: FeedFiles, roots: list[Node]) -> bool:
+    """Tell whether the last root, if it is a leaf, has the hash of the last block: no node above it shows that."""
+    last = roots[-1] if roots else None
+    if last is None or last.number & 1:
+        return True
+    data = files.data.read(merkle.total_size(roots) - last.size, last.size) if last.size <= MAX_BLOCK_BYTES else b""
+    return leaf_hash(data) == last.hash
 
 
 def _restore_bits(

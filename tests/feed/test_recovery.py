@@ -95,6 +95,25 @@ def test_half_a_signature_is_completed():
     assert log.append([b"next"]) == 6
 
 
+def test_a_signature_that_was_overwritten_is_made_again_from_the_whole_tree():
+    log = damaged(lambda files: files["signatures"].__setitem__(slice(32 + 5 * 64, None), b"x" * 64))
+    assert log.append([b"next"]) == 6
+
+
+@pytest.mark.parametrize("lost", [bytes(64), b"x" * 64], ids=["zeroed", "overwritten"])
+@pytest.mark.parametrize("place", [0, 35])  # of its hash, of its size
+def test_what_the_disk_made_of_the_last_leaf_is_not_signed(lost, place):
+    source = writer(SIX[:5])
+    source.close()
+    files = source._directory.files
+    files["signatures"][32 + 4 * 64 :] = lost
+    files["tree"][32 + 40 * 8 + place] ^= 1  # a root by itself: no node above it shows the change
+    log = FeedLog.open(MemoryDirectory(files))
+    with pytest.raises(CorruptStorage):
+        log.append([b"next"])
+    assert files["signatures"][32 + 4 * 64 :] == lost
+
+
 @pytest.mark.parametrize(
     ("change", "length"),
     [
