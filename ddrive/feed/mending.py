@@ -10,7 +10,7 @@ from itertools import islice, product
 from ddrive.feed import flat, merkle
 from ddrive.feed.hashing import leaf_hash, parent_node
 from ddrive.feed.layout import FeedFiles
-from ddrive.feed.merkle import MAX_BLOCK_BYTES
+from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_BYTES
 from ddrive.ids import Node, NodeIndex
 
 MAX_LEVELS = 4  # that a node is made from: more nodes above each other are not damaged without the leaves beside them
@@ -123,7 +123,7 @@ def _leaves(files: FeedFiles, parent: Node, numbers: tuple[NodeIndex, NodeIndex]
 
 def _leaf(files: FeedFiles, number: NodeIndex, start: int, size: int) -> Node | None:
     """Return the leaf of the `size` bytes from `start` on, None when there are none."""
-    if not 0 <= size <= MAX_BLOCK_BYTES:
-        return None
+    if not 0 <= size <= MAX_BLOCK_BYTES or not 0 <= start <= MAX_BYTES:
+        return None  # sizes of damaged nodes may say anything
     data = files.data.read(start, size) if size else b""
     return Node(number, leaf_hash(data), size) if len(data) == size else None

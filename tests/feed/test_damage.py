@@ -6,7 +6,7 @@ import random
 import pytest
 
 from ddrive.errors import CorruptStorage, InvalidProof, NotHeld
-from ddrive.feed import FeedLog, MemoryDirectory, RemoteTree, flat
+from ddrive.feed import FeedLog, FileDirectory, MemoryDirectory, RemoteTree, flat
 from ddrive.feed.bitfield import DATA_BYTES, Bitfield
 from ddrive.feed.feed import Feed
 from tests.feed.samples import content, copy, main_blocks, proof_of, reader, writer
@@ -249,6 +249,21 @@ def test_an_audit_makes_any_node_again_from_what_is_below(number, start, size, c
     damaged.close()
     assert bytes(damaged._directory.files["tree"]) == good
     assert FeedLog.open(damaged._directory).append([b"next"]) == len(BLOCKS)
+
+
+@pytest.mark.parametrize("number", [4, 5, 6])
+@pytest.mark.parametrize("byte", range(32, 39))
+def test_sizes_that_lead_outside_of_a_file_do_not_stop_an_audit(number, byte, tmp_path):
+    source = writer(BLOCKS[:7])
+    log = FeedLog.create(FileDirectory(tmp_path), key=source.key)
+    copy(source, log, range(7))
+    log.close()
+    with (tmp_path / "tree").open("r+b") as tree:
+        tree.seek(32 + 40 * number + byte)
+        tree.write(b"\xff\xff")
+    damaged = FeedLog.open(FileDirectory(tmp_path))
+    assert damaged.audit().good == 7
+    damaged.close()
 
 
 @pytest.mark.parametrize("number", range(2 * len(BLOCKS) - 1))
