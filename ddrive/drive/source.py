@@ -106,12 +106,19 @@ def read_patterns(root: Path, directory: str) -> list[str]:
     lines: list[str] = []
     for name in IGNORE_FILES:
         try:
-            with open(root / directory / name, "rb") as file:
+            with open(root / directory / name, "rb", opener=_without_waiting) as file:
+                if not modes.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    continue
                 text = file.read(IGNORE_FILE_BYTES_MAX)
         except OSError:
             continue
         lines += text.decode("utf-8", "surrogateescape").splitlines()
     return lines
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file for `open`, a FIFO also when nobody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def count_all(root: Path, ignoring: Ignoring) -> tuple[int, int]:

@@ -15,11 +15,18 @@ QUIET_MS = 200  # without a change, then what has changed is told
 PATIENCE_MS = 2000  # then it is told though there are still changes
 MANY = 5000  # changes at once: the system may have lost some, so anything may have changed
 TURN_MS = 1000  # after so long without a change it is certain that the watch has begun
-UNDECODABLE = (
-    "Unable to decode path"  # how watchfiles begins to tell that a name is not UTF-8; it watches no longer then
-)
+UNDECODABLE = "Unable to decode path"  # so watchfiles tells, as its end, of a name that is not UTF-8
 
 Changed = Callable[[Collection[str] | None], Awaitable[None]]  # these paths below the root; None: anything may have
+
+
+def may_follow(root: Path) -> bool:
+    """Tell whether `root` can be followed, as all names in its path are UTF-8."""
+    try:
+        str(root.resolve()).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 async def follow(root: Path, changed: Changed) -> None:

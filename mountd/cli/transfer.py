@@ -29,7 +29,7 @@ from ddrive.errors import (
 )
 from ddrive.ids import short
 from mountd.cli import options, report
-from mountd.cli.following import follow
+from mountd.cli.following import follow, may_follow
 from mountd.cli.look import DriveText, joined
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name, whole
@@ -67,8 +67,8 @@ def import_(
 ) -> None:
     """Copy a directory tree into a new drive, or into an own one what changed; prints its key."""
     named = None if drive is None else whole(named_drive(drive))
-    _check_source(source)
-    patterns = [] if ignore_file is None else ignore_file.read_text().splitlines()
+    _check_source(source, watch=watch)
+    patterns = [] if ignore_file is None else ignore_file.read_text("utf-8", "surrogateescape").splitlines()
     copy = _Copy(source, patterns, delete, _Changes(as_json) if dry_run else None)
     if named is None and copy.dry_run:
         looked = trio.run(copy.import_into, None, as_json)
@@ -266,11 +266,13 @@ def _exit_code(done: ImportReport) -> int:
     return EXIT_NOT_PERMITTED if done.unreadable else EXIT_TRY_AGAIN if done.unsettled else 0
 
 
-def _check_source(source: Path) -> None:
+def _check_source(source: Path, *, watch: bool) -> None:
     if not source.exists():
         raise NotFound(f"the directory to import does not exist ({source}): check the spelling")
     if not source.is_dir():
         raise UnusablePlace(f"only a directory can be imported ({source}): name the directory that holds it")
+    if watch and not may_follow(source):
+        raise UnusablePlace(f"where a name is not UTF-8 nothing can be followed ({source}): rename it, or import again")
 
 
 def _check_target(dest: Path) -> None:

@@ -245,3 +245,14 @@ def test_an_import_goes_on_following_where_a_name_is_not_utf_8(ddrive: Program, 
         assert running.wait(timeout=30) == 0
     refused = [one["path"] for value in told for one in value["refused"]]
     assert set(refused) == {os.fsdecode(b"\xff")}
+
+
+def test_names_and_patterns_that_are_not_utf_8_end_no_import(ddrive: Program, tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"\xff")
+    root.mkdir()
+    (root / "a").write_text("1")
+    followed = ddrive.run("import", root, "--watch")
+    assert (followed.code, b"Traceback" in followed.out, "internal" in followed.err) == (2, False, False), followed
+    patterns = tmp_path / "patterns"
+    patterns.write_bytes(b"\xff*\na\n")
+    assert ddrive.ask("import", root, "--ignore-file", patterns)["files"] == 0

@@ -3,14 +3,16 @@
 import os
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from ddrive.drive.drive import Drive, open_drive
-from ddrive.drive.ignore import Ignoring
+from ddrive.drive.ignore import IGNORE_FILES, Ignoring
 from ddrive.drive.importer import import_tree
+from ddrive.drive.source import read_patterns
 from ddrive.drive.stat import TIME_MS_MAX
 from ddrive.drive.writer import NewEntry, blocks_of
 from ddrive.errors import DriveError
@@ -62,6 +64,17 @@ def ignoring(files: dict[str, str], given: str = "") -> Ignoring:
 )
 def test_patterns_work_as_with_git(files: dict[str, str], given: str, path: str, out: bool) -> None:
     assert ignoring(files, given).leaves_out(path, is_directory=False) == out
+
+
+def test_only_a_file_is_read_for_patterns(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / IGNORE_FILES[0])  # nobody will write to it
+    (tmp_path / IGNORE_FILES[1]).mkdir()
+    (tmp_path / IGNORE_FILES[2]).write_text("a\n")
+    with ThreadPoolExecutor() as other:
+        try:
+            assert other.submit(read_patterns, tmp_path, "").result(timeout=20) == ["a"]
+        finally:
+            os.close(os.open(tmp_path / IGNORE_FILES[0], os.O_RDWR | os.O_NONBLOCK))  # frees a reader that waits
 
 
 async def test_ignore_files_leave_out_on_both_sides(own: Drive, tmp_path: Path) -> None:
