@@ -287,6 +287,7 @@ class Pending(EntryTable):
             node = each.node
             if node is not None and node.draft is not None and each.content not in (None, node.sealed_content):
                 node.draft.unseal(each.content)
+        for each in sealed:  # not before: the node that a rename takes from one path to another is at both
             if (entry := self._entry(each.path)) is not None:
                 self._retire(entry)
 
