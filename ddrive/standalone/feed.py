@@ -21,12 +21,13 @@ from ddrive.protocol.link import FLUSH_S
 from ddrive.protocol.running import HANDSHAKE_TIMEOUT_S, TIMEOUT_S
 from ddrive.replication.asking import ENDLESS
 from ddrive.replication.observing import PeerOptions
+from ddrive.standalone.carrying import Carrying, LinkOptions
 from ddrive.standalone.encodings import Encoding
 from ddrive.standalone.extending import FeedExtension
 from ddrive.standalone.getting import Readable, check_blocks
 from ddrive.standalone.host import FeedOptions
 from ddrive.standalone.peers import Peer
-from ddrive.standalone.replicating import LinkOptions, Replication, check_stream, static_secret_of
+from ddrive.standalone.replicating import Replication, check_stream, static_secret_of
 from ddrive.standalone.streams import ReadStream, WriteStream
 from ddrive.standalone.telling import Event
 
@@ -262,9 +263,10 @@ class StandaloneFeed(Readable):
             encrypted=encrypted,
             noise=noise,
         )
-        replication = Replication([self], PeerOptions(live, ack, download, upload), keep_unknown=keep_unknown)
+        carrying = Carrying([self], PeerOptions(live, ack, download, upload), keep_unknown=keep_unknown)
+        replication = Replication(carrying)
         self._started = [other for other in self._started if other.end is None] + [replication]
-        self._nursery.start_soon(partial(replication.run, stream, initiator=initiator, options=options))
+        self._nursery.start_soon(partial(carrying.run, stream, initiator=initiator, options=options))
         return replication
 
     def set_downloading(self, downloading: bool) -> None:
@@ -345,8 +347,8 @@ class StandaloneFeed(Readable):
         if self.feed.closed:
             await trio.lowlevel.checkpoint()
             return
-        for replication in list(self._replications):
-            replication.remove(self)
+        for carrying in list(self._links):
+            carrying.remove(self)
         self.session.close()
         try:
             await self.feed.aclose()

@@ -14,9 +14,9 @@ from ddrive.ids import DiscoveryKey, PublicKey
 from ddrive.protocol.link import Link
 from ddrive.replication.peer import PeerStats
 from ddrive.replication.session import FeedSession
+from ddrive.standalone.carrying import Carrying
 from ddrive.standalone.encodings import BINARY, Encoding
 from ddrive.standalone.peers import Peer
-from ddrive.standalone.replicating import Replication
 from ddrive.standalone.telling import Telling
 from ddrive.standalone.waits import Waits
 
@@ -44,7 +44,7 @@ class FeedHost:
         self._options = options
         self._nursery = nursery
         self._waits = Waits()
-        self._replications: list[Replication] = []
+        self._links: list[Carrying] = []
         self._telling = Telling(self.feed, self.session, self._left)
 
     def __repr__(self) -> str:
@@ -120,23 +120,23 @@ class FeedHost:
 
     # -- what links tell us ----------------------------------------------------------------------------------------
 
-    def carried_by(self, replication: Replication) -> None:
+    def carried_by(self, carrying: Carrying) -> None:
         """Take note of a link that carries the feed. Raises: Closed."""
         if self.closed:
             raise Closed(f"feed {self.feed.name} is closed")
-        self._replications.append(replication)
+        self._links.append(carrying)
 
-    def left_by(self, replication: Replication) -> None:
+    def left_by(self, carrying: Carrying) -> None:
         """Take note of the end of that."""
-        if replication in self._replications:
-            self._replications.remove(replication)
+        if carrying in self._links:
+            self._links.remove(carrying)
 
     def _left(self, link: Link) -> None:
         """Let the link know whose peer takes part no more."""
-        for replication in list(self._replications):
-            if replication.is_over(link):
-                replication.left(self)
+        for carrying in list(self._links):
+            if carrying.is_over(link):
+                carrying.left(self)
 
     def _is_connecting(self) -> bool:
         """Tell whether some link may bring a peer soon."""
-        return any(replication.is_pending for replication in self._replications)
+        return any(carrying.is_pending for carrying in self._links)
