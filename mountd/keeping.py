@@ -93,6 +93,7 @@ class Keeping:
         for store, stored in found:
             await self._forget(store, stored.key, constant=DATABASE_HEADER_BLOCKS if kind == DATABASE else 0)
         self._space.pins.drop(key, "/", {})
+        self._space.pins.save()
         if known is not None:
             self._collection.forget(known)
         return value

@@ -48,7 +48,7 @@ class Newer(NamedTuple):
 
 
 class Pins:
-    """All pins; every change is on disk when the call returns."""
+    """All pins. What is added is on disk when the call returns, what is dropped when it was saved."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -76,14 +76,16 @@ class Pins:
 
     def add(self, pin: Pin) -> None:
         """Keep a path, instead of what was kept of the same path before."""
-        self._pins = [other for other in self._pins if (other.key, other.path) != (pin.key, pin.path)]
-        self._pins.append(pin)
+        pins = [other for other in self._pins if (other.key, other.path) != (pin.key, pin.path)]
+        pins.append(pin)
+        self._save(pins)
+        self._pins = pins
         self._newer = {
             place: newer
             for place, newer in self._newer.items()
             if not (place[0] == pin.key and is_within(place[1], pin.path) and newer.version < pin.version)
         }
-        self._save()
+        self._runs = self._joined()
 
     def follow(self, key: PublicKey, path: str, newer: Newer) -> bool:
         """Keep what a file of a drive has by a newer entry, if it is pinned; tells whether that is news."""
@@ -103,7 +105,10 @@ class Pins:
         return True
 
     def drop(self, key: PublicKey, path: str, blocks: Blocks) -> set[PublicKey]:
-        """Keep a path no longer, nor what is below it, nor these blocks; returns the feeds that this concerns."""
+        """Keep a path no longer, nor what is below it, nor these blocks; returns the feeds that this concerns.
+
+        Then `save`: on a full disk there is no room for that before the bytes are freed.
+        """
         before = self._pins
         self._pins = [
             rest
@@ -115,13 +120,16 @@ class Pins:
             if place[0] == key and is_within(place[1], path):
                 touched.add(newer.feed)
                 del self._newer[place]
-        if touched:
-            self._save()
+        self._runs = self._joined()
         return touched
 
-    def _save(self) -> None:
-        save_json(self._path, [pin.to_json() for pin in self._pins])
-        self._runs = self._joined()
+    def save(self) -> None:
+        """Let what was dropped not be kept after a restart either."""
+        if self._pins or self._path.exists():
+            self._save(self._pins)
+
+    def _save(self, pins: Iterable[Pin]) -> None:
+        save_json(self._path, [pin.to_json() for pin in pins])
 
     def _joined(self) -> dict[PublicKey, list[Run]]:
         found: dict[PublicKey, list[Run]] = {}

@@ -84,6 +84,8 @@ class Upkeep:
                 await self._space.recount(self._space.pins.drop(known.key, path, content))
             for key, runs in content.items():
                 dropped += await _drop(self._stores[known.dialect.name], key, runs, dry=dry)
+            if not dry:
+                self._space.pins.save()  # last, as there may have been no room for it before
         return {"key": known.key.hex(), "path": path, "blocks": dropped}
 
     async def _repair(self, feeds: Mapping[str, Feed], bad: set[Bad], wait_s: float | None, tell: Tell) -> int:

@@ -1,6 +1,7 @@
 """A disk that fills up: readers go on, writers hear of it, and all is well again when there is room."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -74,6 +75,25 @@ def test_a_full_disk_stops_writers_alone(ddrive: Program, tmp_path: Path) -> Non
         assert (other.pid, other.ask("verify", mine)["bad"]) == (pid, [])
         for place in (mount, own):
             other.ask("unmount", place)
+
+
+def test_a_full_disk_is_emptied_by_clear_and_rm(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "pinned").write_bytes(content(4 * MIB, 1))
+    (source / "other").write_bytes(content(2 * MIB, 2))
+    key = ddrive.ask("import", source)["key"]
+    with small_disk(tmp_path / "small", 24 * MIB) as disk, program(disk / "state") as other:
+        other.ask("download", key, "pinned", "--peer", ddrive.address)
+        other.ask("download", key, "other")
+        fill(disk)
+        assert other.ask("clear", key, "pinned", "--yes")["bytes"] >= 3 * MIB
+        assert free_bytes(disk) >= 3 * MIB
+        assert [pin["path"] for pin in json.loads((other.state / "pins.json").read_bytes())] == ["/other"]
+        fill(disk)
+        assert other.ask("rm", key, "--yes")["bytes"] >= MIB
+        assert free_bytes(disk) >= MIB
+        assert (other.ask("list"), other.ask("status")["space"]["cached"]) == ([], 0)
 
 
 def test_an_engine_that_finds_no_room_says_where(tmp_path: Path) -> None:
