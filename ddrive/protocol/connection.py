@@ -12,7 +12,7 @@ from ddrive.errors import LocalProtocolError, RemoteProtocolError
 from ddrive.ids import ChannelId, DiscoveryKey, PublicKey
 from ddrive.protocol.channels import Channel, ChannelTable
 from ddrive.protocol.cipher import StreamCipher
-from ddrive.protocol.codec import CLOSE, OPEN, decode, encode_pieces
+from ddrive.protocol.codec import CLOSE, DATA, OPEN, decode, encode_pieces
 from ddrive.protocol.framing import MAX_BODY_BYTES, PING, Frame, FrameReader, frame_head
 from ddrive.protocol.handshake import Authenticate, Handshake, static_public_key
 from ddrive.protocol.messages import Close, Extension, Message, Open, Options
@@ -133,6 +133,14 @@ class Connection:
     def unfinished_bytes(self) -> int:
         """How much of a frame is kept that the peer has begun and not finished."""
         return self._reader.held_bytes
+
+    def is_answering(self, channel: ChannelId) -> bool:
+        """Tell whether the unfinished frame is a Data of `channel`: a large block on a slow line."""
+        head = self._reader.held_head
+        if head is None or head[1] != DATA or self._channels is None:
+            return False
+        found = self._channels.of_remote(head[0])
+        return found is not None and found.id == channel
 
     def receive_data(self, chunk: bytes) -> list[Event]:
         """Return what the next received bytes mean, in order, after the events of our own calls.

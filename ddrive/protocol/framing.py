@@ -5,6 +5,7 @@ A size of 0 is a frame without header: the sign of life that keeps a link open. 
 elsewhere. Source: `simple-message-channels`.
 """
 
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -53,6 +54,15 @@ class FrameReader:
     def held_bytes(self) -> int:
         """How much of an unfinished frame is kept."""
         return len(self._held)
+
+    @property
+    def held_head(self) -> tuple[int, int] | None:
+        """The channel and the type of the unfinished frame; None when there is none or they are not here yet."""
+        with suppress(RemoteProtocolError):  # told when the frame is complete
+            size = decode_varint(self._held, 0, len(self._held))
+            header = decode_varint(self._held, size[1], len(self._held)) if size is not None else None
+            return None if header is None else (header[0] >> 4, header[0] & 15)
+        return None
 
     def feed(self, chunk: bytes | bytearray) -> list[Frame]:
         """Return the frames that `chunk` completes, without those of size 0.

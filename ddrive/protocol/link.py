@@ -132,6 +132,10 @@ class Link:
             return False
         return self._share.slots.take(self, trio.current_time(), self._got_slot)
 
+    def is_answering(self, channel: ChannelId) -> bool:
+        """Tell whether the peer is in the middle of a long Data on `channel`."""
+        return self._connection.is_answering(channel)
+
     def in_flight_bytes(self, most: int) -> int:
         """Return how much to ask of the peer at a time, at most `most`: what is urgent would wait for it."""
         return self._share.in_flight_bytes(most)

@@ -5,6 +5,7 @@ from math import inf
 
 from ddrive.ids import PeerId
 from ddrive.replication.blocks import REGION_BLOCKS, BlockSet
+from ddrive.replication.promise import Promise
 
 START_REQUESTS = 16  # in flight to a new peer
 START_BYTES = 256 * 1024  # likewise: it may be slow, and somebody may have to wait behind them
@@ -36,10 +37,10 @@ class Asked:
 
 @dataclass(slots=True)
 class Late:
-    """A request that we gave up, whose answer is still welcome; a cancelled one may be asked of the peer again."""
+    """A request that we gave up, whose answer is still welcome."""
 
     asked: Asked
-    cancelled: bool
+    again: bool  # the block may be asked of the peer again: we took the request back, or it is long ago
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +96,7 @@ class PeerState:
     answered_serial: int = 0  # the newest request that was answered: older ones were passed over
     data_at: float = 0.0  # last answer
     heard_at: float = 0.0  # last answer or bytes of one
+    frame_at: float = 0.0  # last bytes of an answer that was not complete: a large one on a slow line
     stalled: bool = False  # it let a request time out and has given nothing since
     slow: bool = False  # a quicker peer had to overtake it
     slow_since: float = 0.0
@@ -106,7 +108,7 @@ class PeerState:
     doubted: int = 0  # announced lengths up to here were asked for and never proven
     untying: int = 0  # the first block that we lacked when it could not show that longer trees go on from ours
     last_seek: int = 0  # byte offset it was asked for last: npm peers answer the same one only once
-    broke_promise_at: float = -1.0  # when nodes that it sent were last dropped, against our promise in Want
+    promise: Promise = field(default_factory=Promise)  # to keep all nodes that it sends, in Want
     broken_promises: int = 0  # since an answer of it was good
     suspected: bool = False  # of another history of the feed: it was asked once more for a proof that did not verify
     stats: PeerStats = field(default_factory=PeerStats)
@@ -176,7 +178,7 @@ class PeerState:
     def refuses(self, index: int) -> bool:
         """Tell whether it has left a request for a block unanswered, lately, so that it is not asked again."""
         late = self.late.get(index) if self.late else None
-        return late is not None and not late.cancelled
+        return late is not None and not late.again
 
     def overtaken(self, now: float) -> None:
         """Take note that others are quicker."""
@@ -220,16 +222,21 @@ class PeerState:
             return True
         return (
             now - max(asked.sent_at, self.heard_at) > timeout_s
-            or now - max(asked.sent_at, self.data_at) > 4 * timeout_s
+            or now - max(asked.sent_at, self.data_at, self.frame_at) > 4 * timeout_s
         )
 
     def owes_since(self) -> float | None:
         """Return since when the peer owes an answer without giving any sign of life, or None when it owes nothing."""
         owed = list(self.asked.values())
-        owed += [late.asked for late in self.late.values() if not late.cancelled]
+        owed += [late.asked for late in self.late.values() if not late.again]
         times = [asked.sent_at for asked in owed if asked.serial > self.answered_serial]
         times += [probe.sent_at for probe in self.probes if not probe.byte_offset]
         return max(min(times), self.heard_at) if times else None
+
+    @property
+    def under_way(self) -> int:
+        """How many answers may still come."""
+        return len(self.asked) + len(self.late) + len(self.probes)
 
     def region_to_ask(self, start: int, end: int) -> int | None:
         """Return the first region of [start, end) that the peer was not asked about yet, if it may be asked now."""

@@ -28,4 +28,5 @@ def wants(peer: PeerState, demand: DemandTable) -> Iterator[Want]:
         while (region := peer.region_to_ask(start, end)) is not None:
             peer.regions_asked.add(region)
             peer.regions_unanswered.add(region)
+            peer.promise.wants += region == 0
             yield want(region)

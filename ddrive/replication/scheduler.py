@@ -116,6 +116,8 @@ class Scheduler:
         region, offset = divmod(start, REGION_BLOCKS)
         if offset == 0 and length >= REGION_BLOCKS:
             peer.regions_unanswered.discard(region)
+            if region == 0:
+                peer.promise.want_answered()
         return self._news(peer, start, now)
 
     def _news(self, peer: PeerState, start: int, now: float) -> list[Action]:
@@ -146,15 +148,18 @@ class Scheduler:
         if not peer.uploading:
             peer.regions_asked.clear()
             peer.regions_unanswered.clear()
+            peer.promise.wants = 0
             peer.probes.clear()
             for index in list(peer.asked):
                 self._release(peer, index, cancelled=True)
             return self._fill(now)
         return self._ask_regions(peer) + self._fill(now)
 
-    def progress(self, peer: PeerState, now: float) -> None:
-        """Note that bytes arrive from the peer: a long answer may be under way."""
+    def progress(self, peer: PeerState, now: float, *, answering: bool = False) -> None:
+        """Note that bytes arrive from the peer: a long answer may be, or (`answering`) is, under way."""
         peer.heard_at = now
+        if answering:
+            peer.frame_at = now
 
     # -- wishes ----------------------------------------------------------------------------------------------------
 
@@ -241,35 +246,27 @@ class Scheduler:
         if index in peer.asked:
             self._release(peer, index, cancelled=True)
         peer.probes = [probe for probe in peer.probes if probe.index != index or probe.seek is not None]
-        return self.dropped(peer, now, verified=True) + self._tie(peer, now)
+        return self.dropped(peer, verified=True) + self._tie(peer, now)
 
-    def dropped(self, peer: PeerState, now: float, *, verified: bool = False) -> list[Action]:
+    def dropped(self, peer: PeerState, *, verified: bool = False) -> list[Action]:
         """Note that an answer was not stored: the peer is told, and may be wrong about us until it hears that.
 
         `verified`: it was good, there was only no room for it.
         """
-        peer.broke_promise_at = now
         peer.broken_promises = 0 if verified else peer.broken_promises + 1
-        if not peer.uploading or 0 not in peer.regions_asked:
+        if not peer.promise.break_it(peer.under_way) or not peer.uploading or 0 not in peer.regions_asked:
             return []
+        peer.promise.wants += 1
         return [Send(peer.id, want(0))]
 
-    def excuses(self, peer: PeerState, index: int, now: float) -> bool:
+    def excuses(self, peer: PeerState, index: int) -> bool:
         """Take a block that did not verify back; tells whether that may be because we had not kept our promise."""
-        if peer.broken_promises > MAX_BROKEN_PROMISES:
-            return False
-        probes = [probe for probe in peer.probes if probe.index == index or probe.byte_offset]
-        late = peer.late.get(index)
-        asked = peer.asked.get(index) or (late.asked if late is not None else None)
-        times = [asked.sent_at] if asked is not None else [probe.sent_at for probe in probes]
-        if min(times, default=now) > peer.broke_promise_at:
+        if peer.broken_promises > MAX_BROKEN_PROMISES or not peer.promise.excuse():
             return False
         if index in peer.asked:
             self._release(peer, index, cancelled=True)
-        elif late is not None:
-            del peer.late[index]
-        else:
-            peer.probes = [probe for probe in peer.probes if probe not in probes]
+        elif peer.late.pop(index, None) is None:
+            peer.probes = [probe for probe in peer.probes if probe.index != index and not probe.byte_offset]
         return True
 
     def failed(self, peer: PeerState, index: int, now: float) -> None:
@@ -327,9 +324,10 @@ class Scheduler:
             peer.stats.timeouts += len(silent) + overdue
             peer.stalled = True
             peer.slots = MIN_REQUESTS
-        for index in [index for index, late in peer.late.items() if now - late.asked.sent_at > LATE_S]:
-            del peer.late[index]
-            self.demand.announced(peer.id, index)
+        for index, late in peer.late.items():
+            if not late.again and now - late.asked.sent_at > LATE_S:
+                late.again = True  # and its answer may still be on a slow line
+                self.demand.announced(peer.id, index)
 
     def _release(self, peer: PeerState, index: int, *, cancelled: bool) -> None:
         """Take a block in flight back from a peer, so that it can be asked of another one."""

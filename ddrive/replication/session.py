@@ -234,7 +234,7 @@ class FeedSession(Ending):
             if data.value is not None and not self._log.has(data.index):
                 peer.send(Unhave(data.index))
             if data.nodes or not self._log.has(data.index):
-                self._run(self._scheduler.dropped(peer.state, now))
+                self._run(self._scheduler.dropped(peer.state))
             return
         self._giver = peer
         try:
@@ -250,10 +250,10 @@ class FeedSession(Ending):
                 if data.signature is not None and self._log.length and not was_suspected:
                     # nodes of ours that the proof builds on may be of another history: a whole proof will tell
                     peer.state.suspected = True
-                    self._run(self._scheduler.dropped(peer.state, now))
-                if self._scheduler.excuses(peer.state, data.index, now):
+                    self._run(self._scheduler.dropped(peer.state))
+                if self._scheduler.excuses(peer.state, data.index):
                     if was_suspected:  # it counts on what it has sent, and would leave that out of the whole proof
-                        self._run(self._scheduler.dropped(peer.state, now))
+                        self._run(self._scheduler.dropped(peer.state))
                     return
             for stats in (peer.state.stats, self.stats):
                 stats.verify_failures += 1
@@ -269,13 +269,13 @@ class FeedSession(Ending):
             # the disk is full or fails: the peer is not to blame, and asking others at once would not help
             logger.error("cannot store block feed=%s block=%d error=%s", short(self.feed.key), data.index, error)
             self._scheduler.failed(peer.state, data.index, now)
-            self._run(self._scheduler.dropped(peer.state, now, verified=True))
+            self._run(self._scheduler.dropped(peer.state, verified=True))
             return
         finally:
             self._giver = None
         peer.state.broken_promises = 0
         if not stored.proof:
-            self._run(self._scheduler.dropped(peer.state, now, verified=True))
+            self._run(self._scheduler.dropped(peer.state, verified=True))
         if data.value is not None:
             self._answered(peer, {data.index: data.value})
             return
@@ -373,7 +373,7 @@ class FeedSession(Ending):
         for peer in self._peers.values():
             received = peer.link.bytes_received
             if received - peer.bytes_seen >= PROGRESS_BYTES:
-                self._scheduler.progress(peer.state, now)
+                self._scheduler.progress(peer.state, now, answering=peer.link.is_answering(peer.channel))
             peer.bytes_seen = received
         for link in [link for link, until in self._expected.items() if until <= now]:
             del self._expected[link]

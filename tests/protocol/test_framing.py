@@ -44,6 +44,19 @@ def test_unfinished_frame_behind_whole_ones_is_kept() -> None:
     assert as_values(reader, stream[-1:] + PING) == [(1, 4, b"defg")]
 
 
+def test_the_head_of_an_unfinished_frame_is_told() -> None:
+    reader = FrameReader()
+    stream = encode_frame(200, 9, bytes(5000))
+    heads = []
+    for byte in stream:
+        heads.append(reader.held_head)
+        reader.feed(bytes((byte,)))
+    assert heads == [None] * 4 + [(200, 9)] * (len(stream) - 4)
+    assert reader.held_head is None
+    reader.feed(encode_varint(5000) + b"\xff" * 20)
+    assert reader.held_head is None
+
+
 def test_body_of_the_greatest_size_is_accepted() -> None:
     body = bytes(MAX_BODY_BYTES)
     assert as_values(FrameReader(), encode_frame(1, 9, body)) == [(1, 9, body)]

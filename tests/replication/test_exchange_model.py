@@ -36,6 +36,9 @@ class Wire:
     def send(self, channel: ChannelId, *messages: Message) -> None:
         self.sent += messages
 
+    def is_answering(self, channel: ChannelId) -> bool:
+        return False
+
     def in_flight_bytes(self, most: int) -> int:
         return most
 

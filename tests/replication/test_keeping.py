@@ -73,25 +73,60 @@ def asking_scheduler():
 
 def test_a_peer_is_excused_for_what_was_asked_before_an_answer_was_dropped():
     scheduler, peer = asking_scheduler()
-    assert not scheduler.excuses(peer, 0, 2.0)
-    again = scheduler.dropped(peer, 2.0)
+    assert not scheduler.excuses(peer, 0)
+    again = scheduler.dropped(peer)
     assert again == [Send(peer.id, Want(BlockIndex(0), 1 << 20))]
     assert again[0].message.keeps
-    assert scheduler.excuses(peer, 0, 3.0)
+    assert scheduler.excuses(peer, 0)
     assert 0 not in peer.asked
 
 
-def test_a_peer_is_not_excused_for_what_is_asked_later():
+def begins_anew(scheduler, peer):
+    """Let the peer answer a Want for the first region, as it does before it answers what was asked later."""
+    scheduler.has_bits(peer, 0, 1 << 20, b"\xff" * 8, 3.5)
+
+
+def test_a_peer_is_not_excused_for_what_it_answers_after_it_has_begun_anew():
     scheduler, peer = asking_scheduler()
-    scheduler.dropped(peer, 2.0)
-    scheduler.excuses(peer, 0, 3.0)
+    begins_anew(scheduler, peer)
+    scheduler.dropped(peer)
+    assert scheduler.excuses(peer, 0)
     scheduler.tick(4.0)
     assert 0 in peer.asked
-    assert not scheduler.excuses(peer, 0, 5.0)
+    begins_anew(scheduler, peer)
+    assert not scheduler.excuses(peer, 0)
+
+
+def test_an_answer_that_was_on_its_way_is_excused_although_the_block_was_asked_for_again_meanwhile():
+    scheduler, peer = asking_scheduler()
+    begins_anew(scheduler, peer)
+    scheduler.dropped(peer)
+    scheduler.withdraw(scheduler.demand.blocks[0], 4.0)
+    scheduler.want_blocks(0, 1, 5.0, urgent=True)
+    assert peer.asked[0].sent_at == 5.0
+    assert scheduler.excuses(peer, 0)
+
+
+def test_one_want_is_enough_for_all_that_is_dropped_until_it_is_answered():
+    scheduler, peer = asking_scheduler()
+    begins_anew(scheduler, peer)
+    assert scheduler.dropped(peer)
+    assert not scheduler.dropped(peer)
+    begins_anew(scheduler, peer)
+    assert scheduler.dropped(peer)
+
+
+def test_a_peer_that_does_not_answer_the_want_is_excused_only_for_what_was_under_way():
+    scheduler, peer = asking_scheduler()
+    scheduler.dropped(peer)
+    for index in range(4):
+        assert scheduler.excuses(peer, index)
+    scheduler.tick(4.0)
+    assert not scheduler.excuses(peer, 0)
 
 
 def test_a_peer_that_makes_us_drop_again_and_again_is_to_blame():
     scheduler, peer = asking_scheduler()
     for _ in range(MAX_BROKEN_PROMISES + 1):
-        scheduler.dropped(peer, 2.0)
-    assert not scheduler.excuses(peer, 0, 3.0)
+        scheduler.dropped(peer)
+    assert not scheduler.excuses(peer, 0)

@@ -232,6 +232,31 @@ def test_arriving_bytes_keep_a_request_alive():
     assert (slow.stats.timeouts, slow.stalled) == (0, False)
 
 
+def test_a_block_that_takes_minutes_is_waited_for_while_it_arrives():
+    bench = Bench(Local(10), request_timeout_s=5)
+    slow = bench.join((0, 10))
+    bench.want(3)
+    for _ in range(60):
+        bench.tick(4)
+        bench.scheduler.progress(slow, bench.now, answering=True)
+    assert bench.asked(slow) == [3]
+    bench.tick(21)
+    assert slow.stats.timeouts == 1
+
+
+def test_an_answer_is_welcome_however_late_it_comes():
+    bench = Bench(Local(10))
+    slow = bench.join((0, 10))
+    first = bench.want(3)
+    bench.withdraw(first)
+    bench.want(4)
+    for _ in range(60):
+        bench.scheduler.progress(slow, bench.now)
+        bench.tick(1)
+    assert bench.asked(slow).count(4) > 1, "it is asked again half a minute later"
+    assert bench.scheduler.expects(slow, Data(BlockIndex(3), b"late"))
+
+
 def test_what_somebody_waits_for_comes_from_a_quicker_peer():
     bench = Bench(Local(1000))
     slow, quick = bench.join((0, 1000)), bench.join((0, 1000))
