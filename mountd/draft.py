@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ddrive.drive.reader import Extent
 from ddrive.drive.stat import Stat
+from ddrive.errors import DISK_FULL
 from ddrive.feed.file_blocks import FileBlocks, Place
 from mountd.face import ReaderFace
 from mountd.spool import CHUNK_BYTES, Spool
@@ -158,9 +159,8 @@ class Draft(Content):
         if offset > former:
             await self.truncate(offset)
         try:
-            while chunks := [chunk for chunk in self._partly(offset, end) if self.chunks.get(chunk) not in self._own]:
-                await self._prepare(chunks[0])  # while one is read, a seal may take the other away again
-            stored = self._write(offset, memoryview(data))
+            end = await self._prepare_edges(offset, end)
+            stored = self._write(offset, memoryview(data)[: end - offset])
         except BaseException:
             if self.size == offset > former:  # still
                 await self.truncate(former)
@@ -247,6 +247,21 @@ class Draft(Content):
         if end % CHUNK_BYTES and end < self.size:
             chunks.add(end // CHUNK_BYTES)
         return chunks
+
+    async def _prepare_edges(self, offset: int, end: int) -> int:
+        """Make ready what a write from `offset` to `end` covers in part; return up to where it can go.
+
+        That is not `end` when the disk has no room for a chunk of which only the rest is old. Raises: as `write`.
+        """
+        while chunks := [chunk for chunk in self._partly(offset, end) if self.chunks.get(chunk) not in self._own]:
+            chunk = min(chunks)
+            try:
+                await self._prepare(chunk)  # while one is read, a seal may take the other away again
+            except OSError as problem:
+                if problem.errno not in DISK_FULL or chunk * CHUNK_BYTES <= offset:
+                    raise
+                end = chunk * CHUNK_BYTES
+        return end
 
     async def _prepare(self, chunk: int) -> None:
         """Make a chunk ready to be written in part: its bytes so far are in a slot of our own."""

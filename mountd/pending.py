@@ -236,6 +236,8 @@ class Pending(EntryTable):
             self.on_stat(entry.path, node.stat)
         if entry.sealed or entry.committing or (node is not None and (node.writers or node.is_dirty)):
             return
+        if node is not None and node.draft is not None:
+            node.draft.discard()  # a write that found no room may have made a chunk ready, as the drive has it
         self._drop(entry)
         if entry.is_overtaken:
             self.on_stale(entry.path)

@@ -8,6 +8,7 @@ import pytest
 
 from ddrive.drive.stat import FILE_MODE, Stat
 from mountd.journal import Journal
+from mountd.spool import CHUNK_BYTES
 from mountd.staged import StagedDrive
 from tests.mountd.committed import Mounted, mounted
 
@@ -52,3 +53,49 @@ async def test_what_found_no_room_when_it_was_closed_outlives_a_change_that_find
     for path in ("/a", "/b"):
         assert await it.drive.read_file(path) == b"late in " + path.encode()
     assert len(it.spool.slots) == 0
+
+
+async def test_a_write_goes_as_far_as_there_is_room_though_its_last_chunk_finds_none(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.write("/a", b"o" * (3 * CHUNK_BYTES))
+    await it.committer.commit()
+    node = it.staged.pin("/a", await it.drive.lstat("/a"))
+    node.writers += 1
+    draft, write_some = node.edit("/a"), it.spool.write_some
+    await draft.write(0, b"m" * CHUNK_BYTES)
+
+    def limited(place: int, data: memoryview | bytes) -> int:
+        if place >= CHUNK_BYTES:
+            raise OSError(errno.ENOSPC, "full")
+        return write_some(place, data[: CHUNK_BYTES - place])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(it.spool, "write_some", limited)
+        assert await draft.write(0, b"n" * (CHUNK_BYTES + 100)) == CHUNK_BYTES
+        with pytest.raises(OSError, match="full"):
+            await draft.write(CHUNK_BYTES, b"n" * 100)
+    it.staged.released(node)
+    await it.committer.finish(5)
+    assert await it.drive.read_file("/a") == b"n" * CHUNK_BYTES + b"o" * (2 * CHUNK_BYTES)
+
+
+async def test_a_write_that_found_no_room_leaves_no_slot_behind(it: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+    await it.write("/a", b"o" * (3 * CHUNK_BYTES))
+    await it.committer.commit()
+    node = it.staged.pin("/a", await it.drive.lstat("/a"))
+    node.writers += 1
+    draft = node.edit("/a")
+
+    def refused(offset: int, data: memoryview) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(draft, "_write", refused)  # what it covers in part is ready then
+        with pytest.raises(OSError, match="full"):
+            await draft.write(100, b"n" * CHUNK_BYTES)
+    assert len(it.spool.slots) == 2
+    it.staged.released(node)
+    assert it.staged.is_clean
+    assert len(it.spool.slots) == 0
+    assert await node.read(0, 4 * CHUNK_BYTES) == b"o" * (3 * CHUNK_BYTES)  # who has it open to read goes on
