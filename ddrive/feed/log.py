@@ -29,7 +29,7 @@ _log = getLogger(__name__)
 class Stored(NamedTuple):
     """What a block or proof from a peer changed: a new block, the length now, whether the feed grew.
 
-    `proof` is false when there was no room for the nodes that came with it.
+    `proof` is false when nodes that came with it were not kept: there was no room, or another proof came before.
     """
 
     block: bool
@@ -130,7 +130,7 @@ class FeedLog(AuditedFeed):
             with self.clearing() if checked.contradicted else nullcontext():
                 if not self._write_blocks(index, [kept], (*checked.roots, *checked.nodes), soon=soon):
                     kept = None
-        has_proof = True
+        has_proof = not checked.unused
         try:
             self._write_proof(checked)
         except OSError as error:
@@ -191,7 +191,9 @@ class FeedLog(AuditedFeed):
             except InvalidProof:
                 break
             size += len(value)
-            if checked.length or checked.contradicted or checked.resized or not self.room(index, size):
+            if checked.length or checked.contradicted or checked.resized or checked.unused:
+                break
+            if not self.room(index, size):
                 break
             nodes.update([(node.number, node) for node in checked.nodes])
             if runs and index == following:

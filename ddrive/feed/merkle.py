@@ -56,6 +56,7 @@ class Checked(NamedTuple):
     `nodes` are new or corrected nodes, `contradicted` the stored nodes whose hash differs from theirs, `resized` tells
     whether only the size of stored nodes is corrected. `length`, `roots` and `signature` are those of the signed tree,
     0 and empty when the proof ended at a node that was held already. `built_on` are nodes that it is computed from.
+    `unused` tells whether it went on from there to nodes that are not held: to a longer tree, as a rule.
     """
 
     nodes: list[Node]
@@ -65,6 +66,7 @@ class Checked(NamedTuple):
     roots: list[Node]
     signature: bytes | None
     built_on: Sequence[Node] = ()
+    unused: bool = False
 
     def goes_on_from(self, roots: Iterable[Node]) -> bool:
         """Tell whether the signed tree contains the one with these roots.
@@ -274,7 +276,8 @@ def check(
                 resized = held.size != top.size and value is not None
                 if resized:
                     fresh += _corrected(block, top, load)
-                return Checked(fresh, contradicted, resized, 0, [], None)
+                unused = any(load(node.number) is None for node in queue[position:])
+                return Checked(fresh, contradicted, resized, 0, [], None, unused=unused)
             contradicted.append(held)
         fresh.append(top)
         number = flat.sibling(top.number)

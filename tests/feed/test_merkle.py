@@ -195,7 +195,7 @@ def test_a_held_node_ends_a_proof_without_signature():
     reader = Tree()
     reader.take(reader.check(5, BLOCKS[5], full_proof()))
     checked = reader.check(4, BLOCKS[4], Proof((), None))
-    assert checked == ([], [], False, 0, [], None, ())
+    assert checked == ([], [], False, 0, [], None, (), False)
 
 
 def test_a_size_shifted_between_sibling_leaves_is_corrected_by_the_block():

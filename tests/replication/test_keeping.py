@@ -1,5 +1,8 @@
 """Nodes that a peer keeps are sent once; one that dropped some says so and is sent all again."""
 
+import pytest
+
+from ddrive.errors import InvalidProof
 from ddrive.feed import Feed
 from ddrive.feed.merkle import Proof
 from ddrive.ids import BlockIndex
@@ -9,7 +12,7 @@ from ddrive.replication.local import HeldBlocks
 from ddrive.replication.peer import PeerStats
 from ddrive.replication.scheduler import MAX_BROKEN_PROMISES, Scheduler, Send
 from ddrive.replication.serving import Uploads
-from tests.feed.samples import reader, writer
+from tests.feed.samples import copy, reader, writer
 
 BLOCKS = [bytes([number]) * 9 for number in range(64)]
 
@@ -50,6 +53,28 @@ def test_after_a_new_account_nothing_counts_as_sent():
     target = reader()
     target.put(2, sent[2].value, proof_of(sent[2]))
     assert target.has(2)
+
+
+def test_it_is_told_when_nodes_were_not_kept_because_another_peer_had_proven_those_below():
+    sent = answers([Request(BlockIndex(37)), Request(BlockIndex(40))], keeps=True)
+    target, with_less = reader(), writer(BLOCKS[:39])
+    copy(with_less, target, [38])
+    stored = target.put(37, sent[0].value, proof_of(sent[0]))
+    assert stored.block
+    assert not stored.proof
+    with pytest.raises(InvalidProof):
+        target.put(40, sent[1].value, proof_of(sent[1]))
+    assert (
+        target.put_all({BlockIndex(36): (BLOCKS[36], proof_of(answers([Request(BlockIndex(36))], keeps=True)[0]))})
+        == []
+    )
+
+
+def test_nodes_that_are_held_already_are_kept():
+    target, other = reader(), writer(BLOCKS)
+    copy(other, target, [38])
+    sent = answers([Request(BlockIndex(37))], keeps=True)
+    assert target.put(37, sent[0].value, proof_of(sent[0])).proof
 
 
 def test_the_promise_goes_over_the_wire():
