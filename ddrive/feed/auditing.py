@@ -9,11 +9,12 @@ from logging import getLogger
 from typing import NamedTuple
 
 from ddrive.errors import CorruptStorage, DriveError, NotHeld
+from ddrive.feed import flat
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.owned import OwnedFeed
-from ddrive.feed.rebuilding import Restored, behind_end, restore
+from ddrive.feed.rebuilding import Restored, behind_end, nodes_without_proof, restore
 from ddrive.feed.recovery import Recovered, signed_roots
-from ddrive.ids import Node, short
+from ddrive.ids import Node, NodeIndex, short
 
 AUDITED_BLOCKS = 8  # read and checked together
 SHOWN_RUNS = 8  # of blocks, in one line of the log
@@ -36,6 +37,7 @@ class AuditedFeed(OwnedFeed):
         """Say what opening the feed has found out about its files, and look for blocks behind their end."""
         self._lost = Bitfield()  # found to be lost when the feed was opened, and not cleared since
         self._untold = Bitfield()  # those of them that nobody was told of as an error
+        self._unfit: set[int] = set()  # nodes of a feed of ours that are damaged
         name = f"feed {short(self.key)}"
         if self._damaged:
             gone = range(self.length, max(recovered.marked, self.length))
@@ -141,11 +143,41 @@ class AuditedFeed(OwnedFeed):
                 short(self.key),
                 shown_runs(sorted(restored.mended)),
             )
+        self._unfit -= {*range(2 * start, 2 * end)}
+        self._distrust_all(restored.unproven_nodes)
         if self._bits.dirty or restored.mended:
             self._starts.clear()
             self._pairs.clear()
             self._unsynced = True
         return restored
+
+    def _forget_unproven(self, index: int) -> None:
+        """Trust no node at or beside the way from block `index` up to its root that nothing proves.
+
+        They may be damaged: a proof that is held against them would fail for ever. What is lost comes with the next.
+        """
+        spans = [(root.number, flat.span(root.number)) for root in self.roots]
+        number = next((number for number, (first, end) in spans if first <= index < end), None)
+        way: list[NodeIndex] = []
+        while number is not None and (pair := flat.children(number)) is not None:
+            way += pair
+            number = pair[index >= flat.span(pair[0])[1]]
+        stored = [number for number in way if self._node(number) is not None]
+        self._distrust_all(nodes_without_proof(self._files, self.roots, self._signed, stored))
+        self._pairs.clear()
+        self._starts.clear()
+
+    def _distrust_all(self, numbers: Iterable[int]) -> None:
+        """Give nodes to no peer any more; in a copy they count as missing, so that they come again."""
+        for number in numbers:
+            if self.writable:  # its size may still tell where blocks are
+                self._unfit.add(number)
+            else:
+                self._bits.forget_node(number)
+
+    def _lose(self, index: int) -> DriveError:
+        self._forget_unproven(index)  # it may have been looked for, or written, at a false place
+        return super()._lose(index)
 
     def _not_held(self, index: int) -> DriveError:
         if self.writable and self._untold.has(index):

@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from logging import getLogger
 from typing import NamedTuple
 
-from ddrive.errors import DISK_FULL, CorruptStorage, DriveError, Forked, InvalidProof, NotHeld, Untied
+from ddrive.errors import DISK_FULL, CorruptStorage, Forked, InvalidProof, NotHeld, Untied
 from ddrive.feed import flat, merkle
 from ddrive.feed.auditing import AuditedFeed
 from ddrive.feed.forks import author_signed, record_fork
@@ -270,10 +270,10 @@ class FeedLog(AuditedFeed):
     # -- inside
 
     def _shown(self, number: int) -> bool:
-        """Tell whether peers may be given node `number`: it is known, and signed."""
+        """Tell whether peers may be given node `number`: it is known, signed, and not known to be damaged."""
         if self.signed_length < self.length and flat.right_span(number) >= 2 * self.signed_length:
             return False
-        return self._bits.known(number)
+        return self._bits.known(number) and number not in self._unfit
 
     def _distrust(self, left: Node, right: Node) -> None:
         if self.writable:
@@ -319,6 +319,7 @@ class FeedLog(AuditedFeed):
         if checked.nodes:
             for node in checked.nodes:
                 self._bits.add_node(node.number)
+                self._unfit.discard(node.number)
             self._unsynced = True
 
     def _start_of(self, index: int, fresh: Iterable[Node]) -> int:
@@ -367,33 +368,6 @@ class FeedLog(AuditedFeed):
         if start + len(value) > max(self.byte_length, merkle.total_size(checked.roots)):
             self._starts.clear()
             raise InvalidProof(f"block {index}: the place of its bytes lies behind the end of the feed")
-
-    def _forget_unproven(self, index: int) -> None:
-        """Count nodes at and beside the way from block `index` up to its root as missing, unless that root proves them.
-
-        They may be damaged: a proof that is held against them would fail for ever. What is lost comes with the next.
-        """
-        if self.writable or index >= self.length:
-            return
-        node = next(
-            (root for root in self.roots if flat.span(root.number)[0] <= index < flat.span(root.number)[1]), None
-        )
-        number: int | None = None if node is None else node.number
-        while number is not None and number & 1:
-            left_number, right_number = flat.children(number) or (0, 0)
-            left, right = self._node(left_number), self._node(right_number)
-            if not (node and left and right and merkle.fits(node, left, right)):
-                self._bits.forget_node(left_number)
-                self._bits.forget_node(right_number)
-                left = right = None
-            is_left = index < flat.span(left_number)[1]
-            number, node = (left_number, left) if is_left else (right_number, right)
-        self._pairs.clear()
-        self._starts.clear()
-
-    def _lose(self, index: int) -> DriveError:
-        self._forget_unproven(index)  # it may have been looked for, or written, at a false place
-        return super()._lose(index)
 
     def _doubt(self, index: int) -> None:
         """Ask for a complete proof of block `index` next time: what is stored may contradict what peers hold."""

@@ -5,7 +5,7 @@ taken on trust.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice, product
+from itertools import chain, islice, product
 
 from ddrive.feed import flat, merkle
 from ddrive.feed.hashing import leaf_hash, parent_node
@@ -17,6 +17,7 @@ MAX_LEVELS = 4  # that a node is made from: more nodes above each other are not 
 MAX_TRIES = 64  # signatures checked for one length
 
 Pair = tuple[Node, Node]
+Numbers = tuple[NodeIndex, NodeIndex]
 Children = Callable[[Node, int], Pair | None]  # those of a certain node, whose bytes start at an offset
 
 
@@ -81,11 +82,44 @@ def _made_again(files: FeedFiles, parent: Node, offset: int) -> Pair | None:
     numbers = flat.children(parent.number)
     if numbers is None:
         return None
+    pairs: Iterable[Pair]
     if flat.depth(parent.number) == 1:
-        pairs: Iterable[Pair] = _leaves(files, parent, numbers, offset)
+        pairs = _leaves(files, parent, numbers, offset)
     else:
-        pairs = product(_ways(files, numbers[0]), _ways(files, numbers[1]))
+        pairs = chain(
+            product(_ways(files, numbers[0]), _ways(files, numbers[1])), _by_bytes(files, parent, numbers, offset)
+        )
     return next((pair for pair in pairs if merkle.fits(parent, *pair)), None)
+
+
+def _by_bytes(files: FeedFiles, parent: Node, numbers: Numbers, offset: int) -> Iterator[Pair]:
+    """Yield what two children may be by the bytes below one of them, or both."""
+    for middle in _divisions(files, numbers, parent.size):
+        sides = (numbers[0], offset, middle), (numbers[1], offset + middle, parent.size - middle)
+        made = [list(islice(_made_of(files, *side), MAX_TRIES)) for side in sides]
+        yield from product(made[0], _ways(files, numbers[1]))
+        yield from product(_ways(files, numbers[0]), made[1])
+        yield from product(*made)
+
+
+def _made_of(files: FeedFiles, number: NodeIndex, offset: int, size: int) -> Iterator[Node]:
+    """Yield what a node may be by its `size` bytes from `offset` on; how they are divided tell the nodes below it."""
+    numbers = flat.children(number)
+    if numbers is None:
+        leaf = _leaf(files, number, offset, size)
+        yield from [leaf] if leaf else []
+    elif flat.depth(number) <= MAX_LEVELS:
+        for middle in _divisions(files, numbers, size):
+            for left in _made_of(files, numbers[0], offset, middle):
+                for right in _made_of(files, numbers[1], offset + middle, size - middle):
+                    yield parent_node(left, right)
+
+
+def _divisions(files: FeedFiles, numbers: Numbers, size: int) -> list[int]:
+    """Return how many of `size` bytes the left one of two nodes may have: one answer if their sizes are right."""
+    left, right = files.node(numbers[0]), files.node(numbers[1])
+    ways = dict.fromkeys([*([left.size] if left else []), *([size - right.size] if right else [])])
+    return [way for way in ways if 0 <= way <= size]
 
 
 def _ways(files: FeedFiles, number: NodeIndex) -> list[Node]:
@@ -102,16 +136,13 @@ def _from_below(files: FeedFiles, number: NodeIndex, levels: int) -> Node | None
     return parent_node(left, right) if left and right else None
 
 
-def _leaves(files: FeedFiles, parent: Node, numbers: tuple[NodeIndex, NodeIndex], offset: int) -> Iterator[Pair]:
+def _leaves(files: FeedFiles, parent: Node, numbers: Numbers, offset: int) -> Iterator[Pair]:
     """Yield what two leaves may be by the bytes on disk, of one of them at least, where one of their sizes is right.
 
     The parent does not prove how its bytes are divided between them, the bytes of one leaf do.
     """
     left, right = files.node(numbers[0]), files.node(numbers[1])
-    sizes = {left.size} if left else set[int]()
-    if right:
-        sizes.add(parent.size - right.size)
-    for size in sizes:
+    for size in _divisions(files, numbers, parent.size):
         made = _leaf(files, numbers[0], offset, size), _leaf(files, numbers[1], offset + size, parent.size - size)
         if made[0] and made[1]:
             yield made[0], made[1]

@@ -24,10 +24,14 @@ SignedRoots = Callable[[int], list[Node] | None]  # the stored roots of a length
 
 
 class Restored(NamedTuple):
-    """What files show: blocks held after all, blocks held without proof, nodes made again; how many bytes were read."""
+    """What files show: blocks held after all, blocks and nodes without proof, nodes made again; bytes read for that.
+
+    Nodes without proof are looked for only where damaged ones are made again.
+    """
 
     found: list[int]
     unproven: list[int]
+    unproven_nodes: list[int]
     mended: list[int]
     read: int
 
@@ -95,11 +99,13 @@ def restore(
     leaves: dict[int, tuple[Node, int]] = {}
     mended: list[Node] = []
     children = mended_children(files, mended) if mend else stored_children(files)
-    _mark(bits, roots, start, end, leaves, children)
-    _mark_older(files, bits, blocks_below(roots), signed, start, end, leaves, children)
-    for number in range(2 * start, 2 * end):
-        if bits.known(number) and files.node(number) is None:
+    proven = _mark(bits, roots, start, end, leaves, children)
+    proven |= _mark_older(files, bits, blocks_below(roots), signed, start, end, leaves, children)
+    known = [number for number in range(2 * start, 2 * end) if bits.known(number)]
+    for number in known:
+        if files.node(number) is None:
             bits.forget_node(number)
+    rest = [number for number in known if mend and number not in proven and files.node(number) is not None]
     found: list[int] = []
     read = 0
     for block in sorted(leaves):
@@ -111,7 +117,37 @@ def restore(
             bits.add_block(block)
             found.append(block)
     unproven = [block for block in _blocks(bits, start, end) if block not in leaves]
-    return Restored(found, unproven, [node.number for node in mended], read)
+    unproven_nodes = nodes_without_proof(files, roots, signed, rest)
+    return Restored(found, unproven, unproven_nodes, [node.number for node in mended], read)
+
+
+def nodes_without_proof(
+    files: FeedFiles, roots: Sequence[Node], signed: SignedRoots, numbers: Iterable[int]
+) -> list[int]:
+    """Return those of some stored nodes to which neither the newest roots lead nor older ones that were signed.
+
+    In files that are whole there are none: each node came with a proof, whose signature was stored.
+    """
+    children, length, proven = stored_children(files), blocks_below(roots), set[int]()
+    older: dict[int, Sequence[Node]] = {length: ()}
+
+    def is_proven(number: int, tops: Sequence[Node]) -> bool:
+        if number not in proven:
+            block = number >> 1  # one of those below it
+            proven.update(node.number for node, _ in _proven(tops, block, block + 1, children))
+        return number in proven
+
+    def is_proven_by_older(number: int) -> bool:
+        longer = flat.span(number)[1] - 1
+        for _ in range(VAIN_SIGNATURES):
+            longer = files.first_signed(longer + 1, length) or length
+            if longer not in older:
+                older[longer] = signed(longer) or ()
+            if longer == length or is_proven(number, older[longer]):
+                break
+        return number in proven
+
+    return [number for number in numbers if not (is_proven(number, roots) or is_proven_by_older(number))]
 
 
 def behind_end(files: FeedFiles, bits: Bitfield, length: int, end_of: Callable[[int], int | None]) -> list[int]:
@@ -150,19 +186,20 @@ def _mark_older(
     end: int,
     leaves: dict[int, tuple[Node, int]],
     children: Children,
-) -> None:
+) -> set[int]:
     """Do as `_mark` does from the roots of shorter lengths, for blocks that are not in `leaves`; held ones go first."""
-    vain = 0
+    vain, marked = 0, set[int]()
     for block in sorted(range(start, end), key=lambda block: not bits.has(block)):
         longer = block
         while block not in leaves and vain < VAIN_SIGNATURES and files.node(2 * block) is not None:
             longer = files.first_signed(longer + 1, length) or length
             before = len(leaves)
             if longer < length:
-                _mark(bits, signed(longer) or [], start, end, leaves, children)
+                marked |= _mark(bits, signed(longer) or [], start, end, leaves, children)
             vain += len(leaves) == before
             if longer == length:
                 break
+    return marked
 
 
 def _mark(
@@ -172,13 +209,19 @@ def _mark(
     end: int,
     leaves: dict[int, tuple[Node, int]],
     children: Children,
-) -> None:
-    """Mark the stored nodes that lead from `tops` to blocks `start` up to `end`, and note leaves with their place."""
+) -> set[int]:
+    """Mark the stored nodes that lead from `tops` to blocks `start` up to `end`, and note leaves with their place.
+
+    Returns the numbers of these nodes.
+    """
+    marked: set[int] = set()
     for node, offset in _proven(tops, start, end, children):
+        marked.add(node.number)
         if not bits.known(node.number):
             bits.add_node(node.number)
         if not node.number & 1 and start <= node.number >> 1 < end:
             leaves[node.number >> 1] = node, offset
+    return marked
 
 
 def _proven(tops: Iterable[Node], start: int, end: int, children: Children) -> Iterator[tuple[Node, int]]:

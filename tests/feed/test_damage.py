@@ -293,3 +293,48 @@ def test_a_damaged_node_costs_an_author_no_block(number, start, size):
     log = reopened(writer(BLOCKS, batch=9), damaged_node(number, random.Random(number), start, size))
     order = random.Random(number).sample(range(len(BLOCKS)), len(BLOCKS))
     assert {index: log.block(index) for index in order} == dict(enumerate(BLOCKS))
+
+
+def junk(start, size, seed=1):
+    def damage(files):
+        files["tree"][start : start + size] = random.Random(seed).randbytes(len(files["tree"][start : start + size]))
+
+    return damage
+
+
+@pytest.mark.parametrize("number", sorted({*range(2 * len(BLOCKS) - 2)} - {62, 63, 78, 79}))
+def test_two_nodes_side_by_side_are_made_again_from_the_bytes_below_them(number):
+    log = writer(BLOCKS, batch=9)
+    good = bytes(log._directory.files["tree"])
+    damaged = reopened(log, junk(32 + 40 * number, 80, number))
+    assert damaged.audit() == (len(BLOCKS), [], [])
+    damaged.close()
+    assert bytes(damaged._directory.files["tree"]) == good
+
+
+@pytest.mark.parametrize("start", range(32, 40 * (2 * len(BLOCKS) - 1), 97))
+@pytest.mark.parametrize("size", [8, 120, 512])
+def test_an_author_gives_no_peer_a_damaged_node_after_an_audit(start, size):
+    damaged = reopened(writer(BLOCKS, batch=9), junk(start, size, start))
+    held = damaged.audit().good
+    assert held == damaged.held(0, damaged.length)
+    third = reader()
+    for index in range(damaged.length):
+        if damaged.has(index) and (proof := damaged.proof(index, digest=0, hash_only=False, remote=RemoteTree())):
+            assert third.put(index, damaged.block(index), proof).block
+
+
+@pytest.mark.parametrize("start", range(32, 40 * (2 * len(BLOCKS) - 1), 97))
+@pytest.mark.parametrize("is_read", [False, True])
+def test_what_an_audit_of_a_copy_says_stays_true(start, is_read):
+    source, target = writer(BLOCKS[:9]), reader()
+    for first in range(9, len(BLOCKS), 9):
+        copy(source, target, range(source.length))
+        source.append(BLOCKS[first : first + 9])
+    copy(source, target, range(source.length))
+    damaged = reopened(target, junk(start, 512, start))
+    for index in range(damaged.length) if is_read else ():
+        with contextlib.suppress(NotHeld):
+            damaged.block(index)
+    good = damaged.audit().good
+    assert damaged.audit() == (good, [], [])
