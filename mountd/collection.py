@@ -112,8 +112,8 @@ class Collection:
             raise InvalidKey(f"{short(key)} is no drive but a {CALLED[kind]}: use ddrive {kind} …")
         if known is None:
             known = KnownDrive(key, dialect, created=time.time(), private=private)
-            self._note_topics(known)
             self.table.add(known)
+            self._note_topics(known)
         elif dialect is not None and known.dialect is not dialect:
             if known.dialect is not None and await self._holds_header(known):
                 raise InvalidKey(f"drive {short(key)} is of the dialect {known.dialect.name}: use {known.url}")
@@ -172,8 +172,8 @@ class Collection:
 
     def adopt(self, known: KnownDrive) -> None:
         """Know a drive whose feeds are in the store, or are to be fetched, and keep it open."""
-        self._note_topics(known)
         self.table.add(known)
+        self._note_topics(known)
         self.keep(known)
 
     async def create(self, name: str | None, dialect: Dialect, *, private: bool) -> KnownDrive:
@@ -202,8 +202,8 @@ class Collection:
                 created=time.time(),
                 private=private,
             )
-            self._note_topics(known)
             self.table.add(known)
+            self._note_topics(known)
             self.keep(known)
         finally:
             await store.release(feed)

@@ -86,9 +86,14 @@ class DriveTable:
         return drive
 
     def add(self, drive: KnownDrive) -> None:
-        """Keep a drive, instead of the one with the same key."""
+        """Keep a drive, instead of the one with the same key. Raises: OSError; then it is not known."""
+        former = self._drives.copy()
         self._drives[drive.key] = drive
-        self.save()
+        try:
+            self.save()
+        except OSError:
+            self._drives = former
+            raise
 
     def remove(self, key: PublicKey) -> None:
         """Forget a drive, if it is known."""

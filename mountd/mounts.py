@@ -65,7 +65,7 @@ class Mount:
 
 
 class MountTable:
-    """All mounts by mountpoint; every change is on disk when the call returns."""
+    """All mounts by mountpoint; changes are on disk when a call returns, removals if there is room."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -100,21 +100,26 @@ class MountTable:
         return [mount for mount in self._mounts.values() if mount.key == key]
 
     def add(self, mount: Mount) -> None:
-        """Keep a mount."""
+        """Keep a mount. Raises: OSError; then it is not known."""
+        former = self._mounts.copy()
         self._mounts[mount.mountpoint] = mount
-        self.save()
+        try:
+            self.save()
+        except OSError:
+            self._mounts = former
+            raise
 
     def remove(self, mountpoint: str) -> None:
-        """Forget a mount, if it is known."""
+        """Forget a mount, if it is known; on disk as soon as there is room: nothing keeps a mount from being ended."""
         if self._mounts.pop(mountpoint, None):
-            self.save()
+            self.note_workers()
 
     def save(self) -> None:
         """Keep what was changed in the mounts themselves. Raises: OSError."""
         save_json(self._path, self._content())
 
     def note_workers(self) -> None:
-        """Keep who serves the mounts, if there is room: without, the next engine starts them anew."""
+        """Keep what is mounted and who serves it, if there is room: the next engine goes by what it finds."""
         remember_json(self._path, self._content())
 
     def _content(self) -> list[dict[str, Any]]:

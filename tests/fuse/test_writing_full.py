@@ -320,3 +320,25 @@ def test_a_mount_that_begins_on_a_full_disk_serves_readers_and_lets_write_when_t
         mount.remount()
         assert sorted(os.listdir(mount.path)) == ["kept", "late"]
         assert (kept.stat().st_mode & 0o777, late.read_bytes()) == (0o600, PIECE)
+
+
+def test_on_a_full_disk_a_mount_is_not_made_or_made_and_can_be_ended(small_disk: Path) -> None:
+    with writable_mount(small_disk) as mount:
+        second, filler = small_disk / "second", mount.program.state / "filler"
+        second.mkdir()
+        mount.program.mountpoints.append(second)
+        fill(filler, keep=0)
+        fill(mount.program.state / "more", keep=0)
+        made = mount.program.run("mount", mount.key, second)
+        assert made.code in (0, 7), made
+        assert os.path.ismount(second) == (made.code == 0)
+        shown = [told["mountpoint"] for told in mount.ask("status")["mounts"]]
+        assert shown == [str(mount.path), *([str(second)] if made.code == 0 else [])]
+        for place in shown:
+            ended = mount.program.run("unmount", place)
+            assert ended.code == 0, ended
+            assert not os.path.ismount(place)
+        assert mount.ask("status")["mounts"] == []
+        filler.unlink()
+        mount.program.ask("stop")
+        assert mount.program.ask("status")["mounts"] == []

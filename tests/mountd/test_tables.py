@@ -1,6 +1,9 @@
 """The tables of drives and mounts survive restarts whole, and damaged ones are reported."""
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,3 +81,40 @@ def test_a_failed_write_leaves_the_old_table(tmp_path: Path, monkeypatch: pytest
         files.save_json(path, [2])
     assert files.load_json(path, []) == [1]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("table", "one", "other"),
+    [
+        (DriveTable, KnownDrive(ONE, DWEB, name="former"), KnownDrive(ONE, DWEB, name="newer")),
+        (MountTable, Mount("/mnt", ONE, DWEB), Mount("/mnt", TWO, DWEB)),
+    ],
+)
+def test_what_finds_no_room_in_a_table_is_not_in_it(
+    tmp_path: Path, table: type[DriveTable | MountTable], one: Any, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = table(tmp_path / "table.json")
+    for before in ([], [one]):
+        for each in before:
+            kept.add(each)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", no_room)
+            with pytest.raises(OSError, match="no room"):
+                kept.add(other)
+        assert list(kept) == before
+
+
+def test_a_mount_ends_though_there_is_no_room_to_note_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = MountTable(tmp_path / "mounts.json")
+    for place in ("/mnt/a", "/mnt/b"):
+        table.add(Mount(place, ONE, DWEB))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", no_room)
+        table.remove("/mnt/a")
+    assert [mount.mountpoint for mount in table] == ["/mnt/b"]
+    table.note_workers()  # as an engine does when it ends
+    assert [mount.mountpoint for mount in MountTable(tmp_path / "mounts.json")] == ["/mnt/b"]
+
+
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "no room")
