@@ -38,6 +38,7 @@ class AuditedFeed(OwnedFeed):
         self._lost = Bitfield()  # found to be lost when the feed was opened, and not cleared since
         self._untold = Bitfield()  # those of them that nobody was told of as an error
         self._unfit: set[int] = set()  # nodes of a feed of ours that are damaged
+        self.distrusted = 0  # how often a stored node turned out to be damaged, so that it does not count any more
         name = f"feed {short(self.key)}"
         if self._damaged:
             gone = range(self.length, max(recovered.marked, self.length))
@@ -162,14 +163,15 @@ class AuditedFeed(OwnedFeed):
         while number is not None and (pair := flat.children(number)) is not None:
             way += pair
             number = pair[index >= flat.span(pair[0])[1]]
-        stored = [number for number in way if self._node(number) is not None]
-        self._distrust_all(nodes_without_proof(self._files, self.roots, self._signed, stored))
+        known = [number for number in way if self._bits.known(number)]
+        self._distrust_all(nodes_without_proof(self._files, self.roots, self._signed, known))
         self._pairs.clear()
         self._starts.clear()
 
     def _distrust_all(self, numbers: Iterable[int]) -> None:
         """Give nodes to no peer any more; in a copy they count as missing, so that they come again."""
         for number in numbers:
+            self.distrusted += 1
             if self.writable:  # its size may still tell where blocks are
                 self._unfit.add(number)
             else:

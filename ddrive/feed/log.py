@@ -278,8 +278,7 @@ class FeedLog(AuditedFeed):
     def _distrust(self, left: Node, right: Node) -> None:
         if self.writable:
             raise CorruptStorage(f"nodes {left.number} and {right.number} of feed {short(self.key)} do not verify")
-        self._bits.forget_node(left.number)
-        self._bits.forget_node(right.number)
+        self._distrust_all([left.number, right.number])
 
     def _grow(self, checked: Checked) -> int:
         """Count what a proof shows as part of the feed, and return the length."""
@@ -353,9 +352,8 @@ class FeedLog(AuditedFeed):
             self._verified.set_blocks(*flat.span(node.number), False)
 
     def _not_proven(self, index: int, proof: Proof) -> None:
-        """Have the next proof of block `index` be as complete as can be."""
-        if index in self._doubts:  # such a one failed as well
-            self._forget_unproven(index)
+        """Have the next proof of block `index` be as complete as can be, and built on nothing that is damaged."""
+        self._forget_unproven(index)
         self._doubt(index)
         if proof.signature is not None:
             self._doubted_length = self.length

@@ -105,7 +105,7 @@ def restore(
     for number in known:
         if files.node(number) is None:
             bits.forget_node(number)
-    rest = [number for number in known if mend and number not in proven and files.node(number) is not None]
+    rest = [number for number in known if mend and number not in proven]
     found: list[int] = []
     read = 0
     for block in sorted(leaves):

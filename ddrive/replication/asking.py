@@ -38,10 +38,11 @@ class LinkedPeer:
     state: PeerState
     uploads: Uploads
     options: PeerOptions = DEFAULT_OPTIONS
+    bytes_seen: int = 0
+    distrusted: int = 0  # nodes that had turned out to be damaged here when its account of what we keep was begun
     offers: bool = True  # it says that it serves requests; `state.uploading` also needs that we want to ask it
     done: bool = False  # we have told it that we ask for nothing more
     wants_receipts: bool = False
-    bytes_seen: int = 0
 
     def send(self, *messages: Message) -> None:
         """Queue messages to the peer."""

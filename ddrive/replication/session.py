@@ -101,7 +101,7 @@ class FeedSession(Ending):
             (state.stats, self.stats),
             lambda index, value: self.observer.uploaded(link, index, value) if self.observer else None,
         )
-        peer = LinkedPeer(link, channel, state, uploads, options, bytes_seen=link.bytes_received)
+        peer = LinkedPeer(link, channel, state, uploads, options, link.bytes_received, self._log.distrusted)
         self._peers[link] = self._by_id[state.id] = peer
         if self._extensions.names or options.ack:
             self.send_options(link)
@@ -247,7 +247,10 @@ class FeedSession(Ending):
         except InvalidProof as error:
             if not isinstance(error, Forked):
                 was_suspected = peer.state.suspected
-                if data.signature is not None and self._log.length and not was_suspected:
+                if peer.distrusted != self._log.distrusted:  # it counts on nodes that turned out to be damaged here
+                    peer.distrusted = self._log.distrusted
+                    self._run(self._scheduler.dropped(peer.state, verified=True))
+                elif data.signature is not None and self._log.length and not was_suspected:
                     # nodes of ours that the proof builds on may be of another history: a whole proof will tell
                     peer.state.suspected = True
                     self._run(self._scheduler.dropped(peer.state))
