@@ -309,9 +309,9 @@ class Feed(AppendableFeed):
             await trio.lowlevel.checkpoint()
         if restored:
             _log.warning(
-                "the bitfield of feed %s was damaged: %d blocks are held that it did not list: %s",
-                self.name,
+                "%d blocks of feed %s are held though its bitfield did not list them: %s",
                 len(restored),
+                self.name,
                 shown_runs(restored),
             )
         return Audited(good, bad, restored)

@@ -36,7 +36,8 @@ from ddrive.standalone.telling import Event
 class AuditReport:
     """What reading every held block again has shown; blocks in `invalid` do not count as held any more.
 
-    Those in `restored` are held and valid, but the list of held blocks, the bitfield, was damaged and did not say so.
+    Those in `restored` are held and valid, but the list of held blocks, the bitfield, did not say so: it was damaged,
+    or nothing had to be stored for them, as they are empty.
     """
 
     valid: int

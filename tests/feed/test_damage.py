@@ -131,6 +131,13 @@ async def test_an_audit_brings_back_nothing_that_was_cleared():
     assert not set(restored) & set(cleared)
 
 
+async def test_an_audit_of_a_whole_copy_speaks_of_no_damage(caplog):
+    source, target = writer([b"", b"x", b"y"]), reader()
+    copy(source, target, [1])  # whose proof shows that block 0 is empty
+    assert await Feed(target).audit() == (2, [], [0])
+    assert "damage" not in caplog.text
+
+
 async def test_what_was_cut_off_the_data_is_told_at_once(caplog):
     log = writer(BLOCKS)
     place = log.byte_offset(30) + 1
