@@ -26,8 +26,8 @@ from mountd.finding import Topic
 
 _log = logging.getLogger(__name__)
 
-
 CALLED: Final = {"db": "database", "graph": "graph"}  # what a key may name beside drives, by the verbs for it
+DRIVE_HEADER_BLOCKS = 1  # of a drive with nothing in it
 
 
 class OpenDrive:
@@ -184,7 +184,7 @@ class Collection:
         store = self._stores[dialect.name]
         feed = await store.open_feed(name=name or os.urandom(32).hex())
         try:
-            if feed.length:
+            if feed.length > DRIVE_HEADER_BLOCKS or (feed.length and self._is_known(feed.key)):
                 raise AlreadyExists(f"there is a drive called {name!r} already: {feed.key.hex()}")
             if feed.behind:
                 raise Behind(f"a drive called {name!r} was removed here, and others may have it: choose another name")
@@ -208,6 +208,10 @@ class Collection:
         finally:
             await store.release(feed)
         return known
+
+    def _is_known(self, key: PublicKey) -> bool:
+        """Tell whether something that was made here has this key; where that was interrupted, it can be made again."""
+        return self.table.get(key) is not None or self._kind_of(key) is not None
 
     async def _follow(self, drive: OpenDrive) -> None:
         try:

@@ -90,8 +90,14 @@ class Keeping:
         if own and not params.get("own"):
             raise NotWritable(f"{called} has feeds of our own, their secret keys would go too: say so with --yes")
         await self._leave(key, known, called, found)
-        for store, stored in found:
-            await self._forget(store, stored.key, constant=DATABASE_HEADER_BLOCKS if kind == DATABASE else 0)
+        constant = DATABASE_HEADER_BLOCKS if kind == DATABASE else 0
+        try:
+            for store, stored in reversed(found):  # that of the entries last: it names the other one, if this has to
+                await self._forget(store, stored.key, constant=constant)  # be done again when there is room
+        except OSError:
+            if known is not None:
+                self._collection.keep(known)
+            raise
         self._space.pins.drop(key, "/", {})
         self._space.pins.save()
         if known is not None:

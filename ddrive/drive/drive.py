@@ -356,9 +356,13 @@ async def open_drive(
         metadata = await store.open_feed(name=name or store.default_name, live=version is None)
     metadata.preload()
     tree = DriveTree(store, metadata)
-    if metadata.unborn:
-        if not create:
-            raise NotFound("there is no such drive yet: create it first")
-        await tree.make()
-    drive = Drive(tree)
-    return drive if version is None else drive.checkout(version)
+    try:
+        if metadata.unborn:
+            if not create:
+                raise NotFound("there is no such drive yet: create it first")
+            await tree.make()
+        drive = Drive(tree)
+        return drive if version is None else drive.checkout(version)
+    except BaseException:  # nobody else knows of what was opened
+        await tree.close()
+        raise
