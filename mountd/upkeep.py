@@ -1,6 +1,7 @@
 """The verbs that work on what is held of a drive: check it, fetch it again, drop it. They run where the files are."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import trio
@@ -11,7 +12,7 @@ from ddrive.drive.walks import stat_or_none
 from ddrive.errors import CorruptStorage, InvalidProof, LocalProtocolError, NoPeers
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex, PublicKey
-from ddrive.store.runs import Run
+from ddrive.store.runs import Run, joined, without
 from ddrive.store.store import OwnedStore
 from ddrive.trie.node import decode_node
 from mountd.collection import Collection
@@ -19,7 +20,10 @@ from mountd.control import Params, Tell, Verb
 from mountd.space import Space
 from mountd.space_pins import blocks_of
 
-REPAIR_S = 30.0  # for one block, unless the caller says otherwise
+REPAIR_S = 30.0  # without a bad block that came from a peer, unless the caller says otherwise
+REPAIR_BLOCKS = 256  # are wished for at a time
+IN_VAIN_S = 1.0  # for the next ones when none of these came
+LOOK_S = 0.05
 NAMES = ("metadata", "content")
 
 Bad = tuple[str, int]  # name of the feed, block
@@ -39,10 +43,10 @@ class Upkeep:
         return {"verify": self.verify, "clear": self.clear}
 
     async def verify(self, params: Params, tell: Tell) -> dict[str, Any]:
-        """Check every held block of a drive again; a bad one counts as not held from then on.
+        """Check every held block of a drive again; a bad one counts as not held from then on, one of ours stays bad.
 
-        With `repair` the bad ones are fetched again, each for up to `wait_s` seconds. `restored` are good ones that the
-        damaged list of held blocks did not name; which they are, the log tells.
+        With `repair` the bad ones are fetched again, until none has come for `wait_s` seconds. `restored` are good ones that
+        the damaged list of held blocks did not name; which they are, the log tells.
         """
         known = self._collection.table.find(parse_key(str(params["key"])).key)
         value: dict[str, Any] = {"key": known.key.hex(), "blocks": 0, "valid": 0, "bad": [], "forked": False}
@@ -54,7 +58,7 @@ class Upkeep:
             remembered = self._bad.setdefault(known.key, set())
             for name, feed in feeds.items():
                 good, bad, found_again = await feed.audit()
-                remembered |= {(name, index) for index in bad}
+                remembered |= {(name, index) for index in (*bad, *_lost(feed))}
                 value["valid"] += good
                 restored += len(found_again)
                 value["forked"] = value["forked"] or feed.forked
@@ -64,7 +68,15 @@ class Upkeep:
             if params.get("repair"):
                 repaired = await self._repair(feeds, remembered, params.get("wait_s"), tell)
         value["blocks"] = value["valid"] + len(bad_ones)
-        value["bad"] = [{"feed": name, "block": index, "path": paths.get((name, index))} for name, index in bad_ones]
+        value["bad"] = [
+            {
+                "feed": name,
+                "block": index,
+                "path": paths.get((name, index)),
+                "repaired": (name, index) not in remembered,
+            }
+            for name, index in bad_ones
+        ]
         return value | {"repaired": repaired, "restored": restored}
 
     async def clear(self, params: Params, tell: Tell) -> dict[str, Any]:
@@ -90,19 +102,42 @@ class Upkeep:
 
     async def _repair(self, feeds: Mapping[str, Feed], bad: set[Bad], wait_s: float | None, tell: Tell) -> int:
         """Fetch the bad blocks again and return how many came; they are not bad any more."""
-        repaired = 0
-        for name, index in sorted(bad):
-            feed = feeds[name]
-            if not feed.peer_count:
+        before = len(bad)
+        for name, feed in feeds.items():
+            wanted = sorted(index for named, index in bad if named == name)
+            if wanted and not feed.peer_count:
                 await feed.refresh()  # a peer that has just come needs a moment
-            if not feed.peer_count:
+            if wanted and not feed.peer_count:
                 tell(str(NoPeers("no peer is connected that could have the bad blocks")))
                 break
-            with trio.move_on_after(REPAIR_S if wait_s is None else wait_s):
-                await feed.get(BlockIndex(index))
-                bad.discard((name, index))
-                repaired += 1
-        return repaired
+            patience_s = REPAIR_S if wait_s is None else wait_s
+            for number in range(0, len(wanted), REPAIR_BLOCKS):
+                came = await _fetched(feed, wanted[number : number + REPAIR_BLOCKS], patience_s)
+                bad -= {(name, index) for index in came}
+                if not came:  # nobody may have any of the others either
+                    patience_s = min(patience_s, IN_VAIN_S)
+        return before - len(bad)
+
+
+def _lost(feed: Feed) -> Iterator[int]:
+    """Yield which blocks of a feed of ours are not here: a read that found them damaged has let them go."""
+    if feed.writable and not feed.behind:
+        for start, end in without([(0, feed.length)], feed.runs(0, feed.length)):
+            yield from range(start, end)
+
+
+async def _fetched(feed: Feed, blocks: Sequence[int], patience_s: float) -> list[int]:
+    """Return which of these blocks came from peers, when all are here or none has come for `patience_s` seconds."""
+    missing, came = list(blocks), 0
+    with ExitStack() as wishes, trio.move_on_after(patience_s) as patience:
+        for start, end in joined((index, index + 1) for index in blocks):
+            wishes.enter_context(feed.want(start, end, urgent=True))
+        while missing := [index for index in missing if not feed.has(BlockIndex(index))]:
+            if len(blocks) - len(missing) > came:
+                came = len(blocks) - len(missing)
+                patience.deadline = trio.current_time() + patience_s
+            await trio.sleep(LOOK_S)
+    return [index for index in blocks if feed.has(BlockIndex(index))]
 
 
 async def _paths(feeds: Mapping[str, Feed], bad: list[Bad]) -> dict[Bad, str]:

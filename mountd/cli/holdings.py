@@ -68,15 +68,26 @@ def verify(
     async def verb(session: Session) -> None:
         ref = await session.find(named)
         found.update(await session.call("verify", key=ref.key.hex(), repair=repair or None, wait_s=timeout))
-        lines = [f"bad: {bad['feed']} block {bad['block']} {bad['path'] or ''}".rstrip() for bad in found["bad"]]
+        lines = [_line(bad) for bad in found["bad"]]
         good = "is" if found["valid"] == 1 else "are"
         line = f"{found['valid']} of {counted(found['blocks'], 'block')} {good} good, {found['repaired']} repaired"
         if restored := found.get("restored"):  # an engine that still runs after an update may not tell
             line += f", {restored} found that the damaged list of held blocks did not name"
         lines.append(line)
         session.say(found, [report.printable(line) for line in lines])
+        if len(found["bad"]) > found["repaired"] and not as_json:
+            advice = "connect to a peer that has them (ddrive peer add HOST:PORT), then " if repair else ""
+            report.note(
+                f"bad blocks are left ({short_name(ref)}): {advice}fetch them with ddrive verify {drive} --repair"
+            )
 
     named = named_drive(drive)
     run(Common(state, as_json, start=not no_start), verb)
     if len(found["bad"]) > found["repaired"] or found["forked"]:
         raise typer.Exit(EXIT_UNVERIFIED)
+
+
+def _line(bad: dict[str, Any]) -> str:
+    """Return what a person is told of a bad block."""
+    again = " (fetched again)" if bad.get("repaired") else ""
+    return f"bad: {bad['feed']} block {bad['block']} {bad['path'] or ''}".rstrip() + again

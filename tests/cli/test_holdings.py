@@ -1,7 +1,9 @@
 """`clear` and `verify`: what is held can be dropped, checked and fetched again."""
 
+import time
 from pathlib import Path
 
+from tests.support.memory_mount import until
 from tests.support.program import Program, program
 
 
@@ -68,10 +70,36 @@ def test_bad_blocks_are_listed_and_repaired(ddrive: Program, tmp_path: Path) -> 
             pass
         mended = other.run("verify", key, "--repair", "--json")
         assert mended.code == 0, mended
-        assert mended.json()["repaired"] == 1
+        assert (mended.json()["repaired"], mended.json()["bad"]) == (1, [bad | {"repaired": True}])
         assert other.ask("verify", key)["bad"] == []
         assert other.run("cat", key, "b").out == b"second file " * 100
     assert ddrive.run("verify", "0" * 64).code == 3
+
+
+def test_blocks_that_nobody_has_do_not_keep_the_others_waiting(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    texts = [f"text of file {number} ".encode() * 8 for number in range(6)]
+    for number, text in enumerate(texts):
+        (source / f"{number}").write_bytes(text)
+    key = ddrive.ask("import", source)["key"]
+    with program(tmp_path / "other" / "state") as other:
+        other.ask("download", key, "5", "--peer", ddrive.address)
+        other.ask("seed", key)
+        address = ddrive.address
+        assert ddrive.run("stop").code == 0
+        for text in texts:
+            damage(ddrive.state, text)
+        assert ddrive.run("status", DDRIVE_LISTEN=address).code == 0
+        until(lambda: ddrive.ask("info", key)["peers"] == 1)
+        began = time.monotonic()
+        result = ddrive.run("verify", key, "--repair", "--timeout", "4s")
+        assert time.monotonic() - began < 12  # not 4 s for each
+        assert (result.code, f"verify {key} --repair" in result.err) == (4, True), result
+        again = [line.split()[-3:] == ["/5", "(fetched", "again)"] for line in result.out.decode().splitlines()[:-1]]
+        assert again == [False] * 5 + [True], result
+        assert len(ddrive.run("verify", key, "--json").json()["bad"]) == 5
+        assert ddrive.run("cat", key, "5").out == texts[5]
 
 
 def test_a_drive_that_lost_all_its_bytes_is_verified_and_fetched_again(ddrive: Program, tmp_path: Path) -> None:
