@@ -45,8 +45,8 @@ class Upkeep:
     async def verify(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Check every held block of a drive again; a bad one counts as not held from then on, one of ours stays bad.
 
-        With `repair` the bad ones are fetched again, until none has come for `wait_s` seconds. `restored` are good ones that
-        the damaged list of held blocks did not name; which they are, the log tells.
+        With `repair` the bad ones are fetched again, until none has come for `wait_s` seconds. `restored` are good
+        ones that the damaged list of held blocks did not name; which they are, the log tells.
         """
         known = self._collection.table.find(parse_key(str(params["key"])).key)
         value: dict[str, Any] = {"key": known.key.hex(), "blocks": 0, "valid": 0, "bad": [], "forked": False}
