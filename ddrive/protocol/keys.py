@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from nacl import bindings
 
 SEED_BYTES = 32
+KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +14,11 @@ class NoiseKeyPair:
 
     public_key: bytes
     secret_key: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for key in (self.public_key, self.secret_key):
+            if not isinstance(key, bytes) or len(key) != KEY_BYTES:
+                raise ValueError(f"each key of a pair is {KEY_BYTES} bytes")
 
     @classmethod
     def generate(cls) -> "NoiseKeyPair":

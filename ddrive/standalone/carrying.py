@@ -8,7 +8,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from inspect import iscoroutinefunction
 from math import inf
 from typing import Protocol
 
@@ -28,6 +27,7 @@ from ddrive.replication.observing import PeerOptions
 from ddrive.replication.session import FeedSession
 from ddrive.standalone.encodings import Encoding
 from ddrive.standalone.extending import FeedExtension
+from ddrive.standalone.hooks import check_hooks
 from ddrive.standalone.peers import Peer
 
 GRACE_S = 1.0  # for the peer to end a link on which all is done, before we do
@@ -75,8 +75,7 @@ class LinkOptions:
             raise ValueError("without noise there are no keys to encrypt with: give encrypted=False, too")
         if self.authenticate is not None and not self.noise:
             raise ValueError("without noise the peer has no key that on_authenticate could look at")
-        if iscoroutinefunction(self.authenticate):
-            raise ValueError("on_authenticate is called and not awaited: give a plain function")
+        check_hooks(on_authenticate=self.authenticate)
         for name, seconds in (
             ("timeout", self.timeout_s),
             ("handshake_timeout", self.handshake_timeout_s),

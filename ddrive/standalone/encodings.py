@@ -40,17 +40,23 @@ def _json_line(value: Any) -> bytes:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
-def _text(name: str) -> NamedEncoding:
-    return NamedEncoding(name, lambda value: str(value).encode(name), lambda block: block.decode(name))
+def _str(value: Any) -> str:
+    """Return a value as text: bytes that are UTF-8 stand for what they say, as in the npm packages."""
+    return bytes(value).decode() if isinstance(value, bytes | bytearray | memoryview) else str(value)
+
+
+def _text(name: str, codec: str = "") -> NamedEncoding:
+    codec = codec or name
+    return NamedEncoding(name, lambda value: _str(value).encode(codec), lambda block: block.decode(codec))
 
 
 BINARY = NamedEncoding("binary", _binary, bytes)  # text is accepted and written as UTF-8
 UTF8 = _text("utf-8")
 ASCII = _text("ascii")
-UCS2 = NamedEncoding("ucs2", lambda value: str(value).encode("utf-16-le"), lambda block: block.decode("utf-16-le"))
+UCS2 = _text("ucs2", "utf-16-le")
 HEX = NamedEncoding("hex", bytes.fromhex, bytes.hex)
 BASE64 = NamedEncoding("base64", b64decode, lambda block: b64encode(block).decode())
 JSON = NamedEncoding("json", _json_line, json.loads)  # one line of text with its end: a feed reads as ndjson

@@ -40,6 +40,8 @@ class FeedExtension:
     def __init__(
         self, extensions: Extensions, name: str, encoding: str | Encoding, peer_of: Callable[[Link], Peer]
     ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of an extension is text, not {name!r:.80}")
         self.name = name
         self._encoding = message_encoding_of(encoding)
         self._peer_of = peer_of

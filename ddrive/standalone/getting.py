@@ -13,13 +13,19 @@ from ddrive.ids import BlockIndex
 from ddrive.replication.asking import ENDLESS
 from ddrive.standalone.downloads import Download, pieces_of
 from ddrive.standalone.encodings import Encoding, decode, encoding_of
+from ddrive.standalone.hooks import check_hooks
 from ddrive.standalone.host import FeedHost, FeedOptions
 
 NOWHERE = -1  # of a wait that is not for a certain block, so that `cancel` does not end it
 
 
 def check_blocks(start: int, end: int | None = None) -> None:
-    """Raise ValueError when `start`, or what lies before `end`, is no block of any feed; nothing counts back."""
+    """Raise ValueError when `start`, or what lies before `end`, is no block of any feed; nothing counts back.
+
+    TypeError for a truth value, which would be found to be no number when it is sent to a peer.
+    """
+    if isinstance(start, bool) or isinstance(end, bool):
+        raise TypeError("blocks are numbered, and a truth value is no number")
     if min(start, end or 0) < 0 or max(start + 1, end or 0) > MAX_LENGTH:
         what = f"{start} is not the index of a block" if end is None else f"{start} to {end} are not blocks"
         raise ValueError(f"{what}: these are numbered from 0 and at most {MAX_LENGTH}")
@@ -278,6 +284,8 @@ class Readable(FeedHost):
         only_available: bool,
     ) -> bytes:
         check_blocks(index)
+        if on_wait is not None:
+            check_hooks(on_wait=on_wait)
         if self.feed.closed or self.feed.has(index) or not wait:
             try:
                 return await self.feed.get(index, wait=False)

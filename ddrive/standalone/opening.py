@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from inspect import iscoroutinefunction
 from logging import getLogger
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ddrive.ids import PublicKey, short
 from ddrive.protocol.keys import NoiseKeyPair
 from ddrive.standalone.encodings import Encoding, encoding_of
 from ddrive.standalone.feed import StandaloneFeed
+from ddrive.standalone.hooks import check_hooks
 from ddrive.standalone.host import FeedOptions
 from ddrive.standalone.peers import Peer
 from ddrive.standalone.places import StorageFactory, directory_of, place_name
@@ -76,12 +76,12 @@ async def open_feed(
     """
     encoding = encoding_of(value_encoding)
     static_secret = static_secret_of(NoiseKeyPair.generate() if key_pair is None else key_pair)
-    _check_options(dialect, storage_cache_size, on_write, sign, verify)
+    _check_options(dialect, storage_cache_size, on_write=on_write, sign=sign, verify=verify)
     directory = directory_of(place)
     log = await _open_log(
         directory,
         None if key is None else _public_key(key),
-        secret_key,
+        None if secret_key is None else _secret_key(secret_key),
         create=create_if_missing,
         overwrite=overwrite,
         writable=writable,
@@ -98,14 +98,13 @@ async def open_feed(
         yield feed
 
 
-def _check_options(dialect: Dialect, storage_cache_size: int | None, *hooks: Callable[..., object] | None) -> None:
+def _check_options(dialect: Dialect, storage_cache_size: int | None, **hooks: object) -> None:
     """Raise ValueError or TypeError for options that cannot be."""
     if not isinstance(dialect, Dialect):
         raise TypeError(f"dialect is ddrive.DWEB or ddrive.HYPERCORE, not {dialect!r:.80}")
     if storage_cache_size is not None and storage_cache_size < 0:
         raise ValueError(f"storage_cache_size is a number of bytes, not {storage_cache_size}")
-    if any(map(iscoroutinefunction, hooks)):
-        raise ValueError("on_write, sign and verify are called and not awaited: give plain functions")
+    check_hooks(**hooks)
 
 
 @asynccontextmanager
@@ -216,6 +215,13 @@ def _public_key(key: bytes) -> PublicKey:
     if isinstance(key, str | int) or len(key) != KEY_BYTES:
         raise InvalidKey(f"the key of a feed is {KEY_BYTES} bytes (`bytes.fromhex` of its text), not {key!r:.80}")
     return PublicKey(bytes(key))
+
+
+def _secret_key(key: bytes) -> bytes:
+    """Return a secret key that was given, whatever kind of bytes it is. Raises: InvalidKey."""
+    if not isinstance(key, bytes | bytearray | memoryview):  # what it is may be secret
+        raise InvalidKey(f"a secret key is bytes (`bytes.fromhex` of its text), not of type {type(key).__name__}")
+    return bytes(key)
 
 
 def _hook(feed: StandaloneFeed, on_write: OnWrite) -> Callable[[int, Buffer], None]:

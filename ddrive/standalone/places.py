@@ -1,6 +1,6 @@
 """Where a feed keeps its files: a directory on disk, memory, or files that a program makes itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -10,6 +10,7 @@ from ddrive.feed.storage import BITFIELD, DATA, FILE_NAMES, SIGNATURES, TREE, Di
 
 _DIRECTORY = ("blocking", "open", "exists", "lock", "sync", "close", "remove")
 _GROWING = (TREE, SIGNATURES, BITFIELD, DATA)
+_NEEDED = ("read", "write", "size", "truncate", "sync", "close")
 _OPTIONAL = ("write_all", "write_through", "punch", "extents", "preload", "unload")
 _PIECE_BYTES = 1 << 16
 
@@ -37,10 +38,14 @@ StorageFactory = Callable[[str], PlainStorage]
 class CompletedStorage:
     """A whole `Storage` made of a plain one; what the plain one has beyond that is used."""
 
-    def __init__(self, plain: PlainStorage) -> None:
-        for name in _OPTIONAL:
-            if hasattr(plain, name):
-                setattr(self, name, getattr(plain, name))
+    def __init__(self, plain: PlainStorage, name: str) -> None:
+        if missing := [method for method in _NEEDED if not callable(getattr(plain, method, None))]:
+            if isinstance(plain, Coroutine):
+                plain.close()
+            raise TypeError(f"what the factory gives for {name} lacks {', '.join(missing)}: {plain!r:.80}")
+        for method in _OPTIONAL:
+            if hasattr(plain, method):
+                setattr(self, method, getattr(plain, method))
         self.read, self.write, self.size = plain.read, plain.write, plain.size
         self.truncate, self.sync, self.close = plain.truncate, plain.sync, plain.close
 
@@ -84,15 +89,15 @@ class FactoryDirectory:
 
     def open(self, name: str, *, create: bool) -> Storage:
         """Return the file `name`."""
-        storage = self._factory(name)
+        storage = CompletedStorage(self._factory(name), name)
         if not create and not storage.size():
             storage.close()
             raise FileNotFoundError(name)
-        return CompletedStorage(storage)
+        return storage
 
     def exists(self, name: str) -> bool:
         """Tell whether the file `name` has content."""
-        storage = self._factory(name)
+        storage = CompletedStorage(self._factory(name), name)
         try:
             return storage.size() > 0
         finally:
@@ -129,7 +134,7 @@ def directory_of(place: Path | str | Directory | StorageFactory) -> Directory:
         return FileDirectory(place)
     if all(hasattr(place, name) for name in _DIRECTORY) and not isinstance(place, type):
         return cast(Directory, place)
-    if not callable(place):
+    if not callable(place) or (isinstance(place, type) and hasattr(place, "exists")):
         raise TypeError(f"a feed lies in a path, a Directory or what a function from names gives, not in {place!r:.80}")
     return FactoryDirectory(place)
 
