@@ -4,20 +4,26 @@ Damage that a look at the sizes of the files shows is told when the feed is open
 that meets it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from logging import getLogger
 from typing import NamedTuple
 
-from ddrive.errors import CorruptStorage, DriveError, NotHeld
+from ddrive.errors import CorruptStorage, DriveError, InvalidProof, NotHeld
 from ddrive.feed import flat
 from ddrive.feed.bitfield import Bitfield
+from ddrive.feed.hashing import signed_by
+from ddrive.feed.mending import mended_roots
 from ddrive.feed.owned import OwnedFeed
+from ddrive.feed.placing import placed_leaf
 from ddrive.feed.rebuilding import Restored, behind_end, nodes_without_proof, restore
 from ddrive.feed.recovery import Recovered, signed_roots
 from ddrive.ids import Node, NodeIndex, short
 
 AUDITED_BLOCKS = 8  # read and checked together
 SHOWN_RUNS = 8  # of blocks, in one line of the log
+MENDED_ENDS = 64  # blocks for which nodes are mended, when a feed is opened that seems to be cut off
+ROOT_TRIES = 4  # signatures checked for the roots of an older length: mostly one of them is damaged
 
 _log = getLogger(__name__)
 
@@ -59,7 +65,7 @@ class AuditedFeed(OwnedFeed):
                 rebuilt.found,
                 rebuilt.dropped,
             )
-        lost = behind_end(self._files, self._bits, self.length, self.end_offset)
+        lost = behind_end(self._files, self._bits, self.length, self._end_by_sound_nodes())
         for index in lost:
             self._lost.add_block(index)
             self._untold.add_block(index)
@@ -73,6 +79,21 @@ class AuditedFeed(OwnedFeed):
                 self.length,
                 shown_runs(lost),
             )
+
+    def _end_by_sound_nodes(self) -> Callable[[int], int | None]:
+        """Return a function that tells where blocks end, and mends nodes by which that is behind the end of the data.
+
+        Not for ever so many blocks: where the data were cut off there is nothing to be mended.
+        """
+        size, tries = self._files.data.size(), iter(range(MENDED_ENDS))
+
+        def end_of(index: int) -> int | None:
+            end = self.end_offset(index)
+            if (end is None or end > size) and next(tries, None) is not None and self._mend(index):
+                return self.end_offset(index)
+            return end
+
+        return end_of
 
     def check_told(self, start: int, end: int) -> None:
         """Raise CorruptStorage for blocks of a feed of ours that were lost, once: then they can be waited for."""
@@ -137,7 +158,11 @@ class AuditedFeed(OwnedFeed):
         return index < self.length and bool(self._restore(index, index + 1, []).mended)
 
     def _restore(self, start: int, end: int, extents: list[tuple[int, int]]) -> Restored:
+        stray = [root for root in self.roots if root != self._files.node(root.number)]
+        self._files.write_nodes(stray)
         restored = restore(self._files, self._bits, self.roots, self._signed, start, end, extents, mend=True)
+        restored.mended.extend(root.number for root in stray)
+        self._unfit.difference_update(restored.mended)
         if restored.mended:
             _log.warning(
                 "nodes of the tree of feed %s were damaged and are made anew: %s",
@@ -177,6 +202,33 @@ class AuditedFeed(OwnedFeed):
             else:
                 self._bits.forget_node(number)
 
+    def _believed(self, number: int) -> Node | None:
+        """Return a stored node, None also when it is known to be damaged."""
+        return None if number in self._unfit else self._node(number)
+
+    def _certain_offset(self, index: int, *, at_end: bool = False) -> int | None:
+        """Return where block `index` starts, or ends, by nodes that fit their parents, None when there are no such.
+
+        Below roots that nothing ties to the newest ones, stored sizes are believed.
+        """
+        for attempt in range(2):
+            try:
+                placed = placed_leaf(index, self.roots, self._node, self._pairs)
+            except InvalidProof:
+                if attempt or not self._mend(index):
+                    return None
+            else:
+                if placed is None:
+                    return self.end_offset(index) if at_end else self.byte_offset(index)
+                return placed[0] + (placed[1].size if at_end else 0)
+        return None
+
+    def _is_in_place(self, index: int) -> bool:
+        with suppress(InvalidProof):
+            if placed_leaf(index, self.roots, self._node, self._pairs) is not None:
+                return True
+        return not nodes_without_proof(self._files, self.roots, self._signed, [2 * index])
+
     def _lose(self, index: int) -> DriveError:
         self._forget_unproven(index)  # it may have been looked for, or written, at a false place
         return super()._lose(index)
@@ -188,7 +240,15 @@ class AuditedFeed(OwnedFeed):
         return super()._not_held(index)
 
     def _signed(self, length: int) -> list[Node] | None:
-        return signed_roots(self._files, self.key, length, self._verify)
+        return signed_roots(self._files, self.key, length, self._verify) or self._with_mended_roots(length)
+
+    def _with_mended_roots(self, length: int) -> list[Node] | None:
+        signature = self._files.signature(length)
+        if signature is None:
+            return None
+        return mended_roots(
+            self._files, length, lambda roots: signed_by(self.key, roots, length, signature, self._verify), ROOT_TRIES
+        )
 
 
 def shown_runs(blocks: Iterable[int]) -> str:

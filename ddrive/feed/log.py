@@ -16,6 +16,7 @@ from ddrive.feed.forks import author_signed, record_fork
 from ddrive.feed.hashing import Buffer, leaf_hashes, signed_by
 from ddrive.feed.layout import FeedFiles
 from ddrive.feed.merkle import MAX_LENGTH, Checked, Proof, RemoteTree
+from ddrive.feed.placing import placed_leaf
 from ddrive.feed.recovery import stored_roots
 from ddrive.feed.signing import ED25519, Signing
 from ddrive.feed.storage import Directory
@@ -51,6 +52,7 @@ class FeedLog(AuditedFeed):
     ) -> None:
         super().__init__(directory, files, key, secret_key, signing)
         self._doubts: dict[int, None] = {}
+        self._following: tuple[int, int] | None = None  # the block behind the one written last, and where it starts
         self._doubted_length = -1  # ours when a longer tree did not verify: it may not go on from what is stored
 
     # -- blocks from peers
@@ -58,7 +60,9 @@ class FeedLog(AuditedFeed):
     def digest(self, index: int) -> int:
         """Return `Request.nodes` for block `index`: which of the nodes that prove it are held."""
         is_doubted = index in self._doubts or (index >= self.length and self.length == self._doubted_length)
-        return 0 if is_doubted else self._bits.digest(index)
+        if is_doubted:
+            return 0
+        return merkle.digest(self._shown, index, self._bits.covers) if self._unfit else self._bits.digest(index)
 
     def proof(
         self, index: int, *, digest: int, hash_only: bool, remote: RemoteTree, kept: bool = False
@@ -74,7 +78,7 @@ class FeedLog(AuditedFeed):
             return None
         nodes: list[Node] = []
         for number in planned.nodes:
-            node = self._node(number)
+            node = self._believed(number)
             if node is None:
                 return None
             nodes.append(node)
@@ -93,7 +97,7 @@ class FeedLog(AuditedFeed):
         """
         self._check_open()
         try:
-            checked = merkle.check(index, value, proof, self._node, self.key, self._verify)
+            checked = merkle.check(index, value, proof, self._believed, self.key, self._verify)
             if not checked.contradicted:
                 self._check_place(index, value, checked)
         except InvalidProof:
@@ -107,8 +111,7 @@ class FeedLog(AuditedFeed):
         if checked.contradicted:
             self._judge(checked)
         if checked.contradicted or checked.resized:
-            self._starts.clear()
-            self._pairs.clear()
+            self._forget_places()
         if checked.contradicted:  # by what is not the author's: two histories may well have other sizes
             try:
                 self._check_place(index, value, checked)
@@ -178,7 +181,7 @@ class FeedLog(AuditedFeed):
         size = following = 0
 
         def load(number: int) -> Node | None:
-            return nodes.get(number) or self._node(number)
+            return nodes.get(number) or self._believed(number)
 
         if self.on_write is not None:
             return runs, nodes
@@ -213,8 +216,8 @@ class FeedLog(AuditedFeed):
         self._lost.set_blocks(start, end, False)
         for first, last in runs:
             before, after = self._bits.held_before(first), self._bits.held_from(last)
-            low = 0 if before is None else self.end_offset(before)
-            high = self.byte_length if after is None else self.byte_offset(after)
+            low = 0 if before is None else self._certain_offset(before, at_end=True)
+            high = self.byte_length if after is None else self._certain_offset(after)
             self._bits.set_blocks(first, last, False)
             self._verified.set_blocks(first, last, False)
             with suppress(OSError):  # a full disk shall not keep anything from being freed
@@ -306,6 +309,7 @@ class FeedLog(AuditedFeed):
                 self._files.data.punch(start, size)
                 return False
         self._remember_start(index + len(values), start + size)
+        self._following = index + len(values), start + size
         self._unsynced = True
         return True
 
@@ -321,14 +325,35 @@ class FeedLog(AuditedFeed):
                 self._unfit.discard(node.number)
             self._unsynced = True
 
+    def _forget_places(self) -> None:
+        self._starts.clear()
+        self._pairs.clear()
+        self._following = None
+
     def _start_of(self, index: int, fresh: Iterable[Node]) -> int:
         """Return where a block starts, by nodes that are new or held."""
-        if (known := self._starts.get(index)) is not None:
-            return known
-        new = {node.number: node for node in fresh}
+        if self._following is not None and self._following[0] == index:
+            return self._following[1]
+        new: dict[int, Node] = {node.number: node for node in fresh}
+
+        def load(number: int) -> Node | None:
+            return new[number] if number in new else self._believed(number)
+
+        for attempt in range(2):
+            try:
+                placed = placed_leaf(index, self.roots if index < self.length else (), load, self._pairs)
+            except InvalidProof:
+                if attempt:
+                    raise
+                if not self._mend(index):
+                    self._forget_unproven(index)
+            else:
+                if placed is not None:
+                    return placed[0]
+                break
         start = 0
         for number in flat.full_roots(index):
-            node = new.get(number) or self._node(number)
+            node = load(number)
             if node is None:
                 raise InvalidProof(f"block {index}: the place of its bytes is not proven")
             start += node.size

@@ -14,7 +14,7 @@ from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_BYTES
 from ddrive.ids import Node, NodeIndex
 
 MAX_LEVELS = 4  # that a node is made from: more nodes above each other are not damaged without the leaves beside them
-MAX_TRIES = 64  # signatures checked for one length
+MAX_TRIES = 64  # signatures checked for one length when a feed is opened, ways to divide bytes among nodes
 
 Pair = tuple[Node, Node]
 Numbers = tuple[NodeIndex, NodeIndex]
@@ -32,10 +32,11 @@ def stored_children(files: FeedFiles) -> Children:
     return children
 
 
-def mended_children(files: FeedFiles, mended: list[Node]) -> Children:
+def mended_children(files: FeedFiles, known: Callable[[int], bool], mended: list[Node]) -> Children:
     """Return a function that gives the children of a node, made again and written where the stored ones do not fit.
 
-    Those that were written are added to `mended`.
+    Those that were written are added to `mended`, unless they were neither there nor `known` before: so it is with a
+    copy that lacks a node although what lies below it happens to be there.
     """
     stored = stored_children(files)
 
@@ -43,14 +44,16 @@ def mended_children(files: FeedFiles, mended: list[Node]) -> Children:
         pair = stored(node, offset)
         if pair is None and (pair := _made_again(files, node, offset)) is not None:
             wrong = [child for child in pair if child != files.node(child.number)]
+            mended.extend(child for child in wrong if known(child.number) or files.node(child.number) is not None)
             files.write_nodes(wrong)
-            mended.extend(wrong)
         return pair
 
     return children
 
 
-def mended_roots(files: FeedFiles, length: int, signed: Callable[[list[Node]], bool]) -> list[Node] | None:
+def mended_roots(
+    files: FeedFiles, length: int, signed: Callable[[list[Node]], bool], max_tries: int = MAX_TRIES
+) -> list[Node] | None:
     """Return the roots of `length` blocks, written where stored ones were replaced by what follows from below.
 
     `signed` tells whether the author's signature is over some roots. None where it is over none that can be made.
@@ -63,7 +66,7 @@ def mended_roots(files: FeedFiles, length: int, signed: Callable[[list[Node]], b
         if not ways[-1]:
             return None
         offset += ways[-1][-1].size
-    for roots in islice(product(*ways), MAX_TRIES):
+    for roots in islice(product(*ways), max_tries):
         if signed(list(roots)):
             files.write_nodes([root for root in roots if root != files.node(root.number)])
             return list(roots)

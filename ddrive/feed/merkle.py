@@ -233,10 +233,21 @@ def plan(
                 nodes.append(sibling)
             node = flat.parent(node)
             continue
+        if not known(node):  # although what is below it is: the disk has changed it
+            node = _known_below(known, node, block, nodes)
         end = coverage(known, node)
         nodes += [root for root in flat.full_roots(end >> 1) if root != node and not remote.knows(root)]
         return Plan(nodes, end >> 1)
     return Plan(nodes, 0)
+
+
+def _known_below(known: Known, node: int, block: int, nodes: list[NodeIndex]) -> int:
+    """Return the first known node on the way down from `node` to `block`; planned nodes beside the way are dropped."""
+    while not known(node) and (pair := flat.children(node)) is not None:
+        node, beside = pair if 2 * block < node else pair[::-1]
+        if nodes and nodes[-1] == beside:
+            nodes.pop()
+    return node
 
 
 # -- checking what peers send

@@ -6,14 +6,15 @@ them, the nodes on the way down from a root are checked against their parent, an
 
 from collections.abc import Sequence
 
-from ddrive.errors import Closed, DriveError, NotHeld
+from ddrive.errors import Closed, DriveError, InvalidProof, NotHeld
 from ddrive.feed import flat, merkle
 from ddrive.feed.ahead import JOB_BLOCKS, JOB_BYTES, MAX_AHEAD_BYTES, LoadAhead
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import leaf_hash, leaf_hashes
-from ddrive.feed.layout import HIGH_NODE, FeedFiles
+from ddrive.feed.layout import FeedFiles
 from ddrive.feed.merkle import MAX_BLOCK_BYTES
 from ddrive.feed.passing import Passing
+from ddrive.feed.placing import placed_leaf, remember
 from ddrive.feed.storage import Directory
 from ddrive.ids import BlockIndex, Node, PublicKey, short
 
@@ -21,7 +22,6 @@ SEGMENT_BITS = 4  # use is noted by segments of 16 blocks, 1 MiB of a usual file
 MAX_STARTS = 16384  # remembered byte offsets of blocks
 PRELOAD_BYTES = 64 * 1024 * 1024  # read from disk in one go by `preload`, of the blocks and of the nodes
 MAX_COPIED_BYTES = 64 * 1024  # of blocks read in one go; from there on a read of each costs less than a copy
-MAX_PAIRS = 16384  # remembered pairs of nodes that were checked against their parent, of high parents only
 
 
 class StoredFeed:
@@ -44,7 +44,7 @@ class StoredFeed:
         self._bits = bits
         self._verified = Bitfield()
         self._starts: dict[int, int] = {}
-        self._pairs: dict[int, tuple[Node, Node]] = {}
+        self._pairs: dict[int, tuple[Node, Node]] = {}  # checked ones, by the number of their parent
         self._ahead: LoadAhead | None = None
 
     @property
@@ -122,7 +122,8 @@ class StoredFeed:
         if sum(map(len, found)) < size:
             return None
         if not self._settled(start, end):
-            if leaf_hashes(found) != [digest for digest, _ in leaves]:
+            empty = [index for index, block in enumerate(found, start) if not block]
+            if not all(map(self._is_in_place, empty)) or leaf_hashes(found) != [digest for digest, _ in leaves]:
                 return None
             self._note_verified(start, end, stamp)
         self.reads += len(found)
@@ -157,6 +158,7 @@ class StoredFeed:
                 leaves = [leaf for index in wanted if (leaf := self._node(2 * index)) is not None]
                 offset = self.byte_offset(wanted[0]) if wanted else None
                 gapless = len(leaves) == len(wanted) == (wanted[-1] - wanted[0] + 1 if wanted else 0)
+                gapless = gapless and all(leaf.size or self._is_in_place(leaf.number >> 1) for leaf in leaves)
                 if offset is not None and gapless and sum(leaf.size for leaf in leaves) <= MAX_AHEAD_BYTES:
                     ahead.load(self._files.data, offset, leaves, self._stamp())
 
@@ -246,11 +248,19 @@ class StoredFeed:
         if len(data) != leaf.size:
             return None
         if not self._settled(index, index + 1):
-            if leaf_hash(data) != leaf.hash:
+            if leaf_hash(data) != leaf.hash or not (data or self._is_in_place(index)):
                 return None
             self._note_verified(index, index + 1, stamp)
         self._remember_start(index + 1, start + leaf.size)
         return data
+
+    def _is_in_place(self, index: int) -> bool:
+        """Tell whether the nodes above it prove block `index`: an empty one fits wherever a disk has put its leaf."""
+        try:
+            placed_leaf(index, self.roots, self._node, self._pairs)
+        except InvalidProof:
+            return False
+        return True
 
     def _mend(self, index: int) -> bool:
         """Make nodes on disk again that do not prove block `index`; tells whether there were any."""
@@ -296,19 +306,17 @@ class StoredFeed:
     def _load_pair(self, parent: Node) -> tuple[Node, Node] | None:
         """Return the checked children of a node that is certain, None when one is missing or does not fit."""
         numbers = flat.children(parent.number) or (0, 0)
-        for attempt in range(2):
+        for attempt in range(3):
             left, right = self._node(numbers[0]), self._node(numbers[1])
             if left is None or right is None:
                 return None
             if merkle.fits(parent, left, right):
-                if parent.number & HIGH_NODE == HIGH_NODE:
-                    if len(self._pairs) >= MAX_PAIRS:
-                        self._pairs.clear()
-                    self._pairs[parent.number] = (left, right)
+                remember(self._pairs, parent.number, (left, right))
                 return left, right
             self._files.forget_nodes()
-            if attempt:
+            if attempt == 2 or (attempt and not self._mend(numbers[0] >> 1)):
                 self._distrust(left, right)
+                break
         return None
 
     def _distrust(self, left: Node, right: Node) -> None:

@@ -18,7 +18,7 @@ from ddrive.feed.merkle import MAX_BLOCK_BYTES
 from ddrive.ids import Node
 
 RESTORED_BLOCKS = 128  # looked at in one go when a whole feed is
-VAIN_SIGNATURES = 4  # tried for blocks of one piece to which nothing leads from the newest one
+VAIN_SIGNATURES = 8  # a sector of them, tried for blocks of one piece to which nothing leads from the newest one
 
 SignedRoots = Callable[[int], list[Node] | None]  # the stored roots of a length when its signature confirms them
 
@@ -98,7 +98,7 @@ def restore(
     """
     leaves: dict[int, tuple[Node, int]] = {}
     mended: list[Node] = []
-    children = mended_children(files, mended) if mend else stored_children(files)
+    children = mended_children(files, bits.known, mended) if mend else stored_children(files)
     proven = _mark(bits, roots, start, end, leaves, children)
     proven |= _mark_older(files, bits, blocks_below(roots), signed, start, end, leaves, children)
     known = [number for number in range(2 * start, 2 * end) if bits.known(number)]
@@ -155,10 +155,10 @@ def behind_end(files: FeedFiles, bits: Bitfield, length: int, end_of: Callable[[
 
     `end_of` tells where the bytes of a block end. In a feed whose files are whole it is called once.
     """
-    size, nodes = files.data.size(), files.node_count()
+    size = files.data.size()
 
     def is_lost(block: int) -> bool:
-        return 2 * block >= nodes or (end_of(block) or 0) > size
+        return (end_of(block) or 0) > size or 2 * block >= files.node_count()
 
     lost: list[int] = []
     for first, last in reversed(bits.runs(0, length) if _is_cut(bits, length, is_lost) else []):
@@ -169,6 +169,7 @@ def behind_end(files: FeedFiles, bits: Bitfield, length: int, end_of: Callable[[
             middle = (low + high) // 2
             low, high = (low, middle) if is_lost(middle) else (middle + 1, high)
         lost += range(low, last)
+    nodes = files.node_count()
     return sorted(block for block in lost if 2 * block >= nodes or (leaf := files.node(2 * block)) is None or leaf.size)
 
 

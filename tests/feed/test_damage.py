@@ -176,11 +176,16 @@ async def test_a_copy_fetches_what_was_cut_off(copied, caplog):
     assert content(log) == {index: BLOCKS[index] for index in SPARSE}
 
 
-def test_leaves_that_were_cut_off_the_tree_are_told(caplog):
+def test_a_leaf_that_was_cut_off_the_tree_is_made_again(caplog):
     log = reopened(writer(BLOCKS[:40]), cut("tree", 32 + 40 * 78))  # the last leaf
-    assert log.length in (0, 40)
-    assert log.held(0, 40) == (39 if log.length else 0)
-    assert "damaged" in caplog.text or "lost here (39)" in caplog.text
+    assert content(log) == dict(enumerate(BLOCKS[:40]))
+    assert "made anew: 78" in caplog.text
+
+
+def test_leaves_that_were_cut_off_the_tree_are_told(caplog):
+    log = reopened(writer(BLOCKS[:40]), cut("tree", 32 + 40 * 76))
+    assert log.held(0, 40) == 38
+    assert "lost here (38 to 39)" in caplog.text
 
 
 def test_what_was_signed_further_than_the_files_prove_is_told(caplog):
