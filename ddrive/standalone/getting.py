@@ -97,6 +97,8 @@ class Readable(FeedHost):
             except NotHeld:  # it was held until it was read
                 block = await self._block(index, wait, timeout, None, self._only_available(if_available))
             blocks.append(self._decode(block, index, value_encoding))
+        self.session.stats.cache_misses += missing
+        self.session.stats.cache_hits += len(blocks) - missing
         return blocks
 
     async def head(
@@ -288,7 +290,9 @@ class Readable(FeedHost):
             check_hooks(on_wait=on_wait)
         if self.feed.closed or self.feed.has(index) or not wait:
             try:
-                return await self.feed.get(index, wait=False)
+                block = await self.feed.get(index, wait=False)
+                self.session.stats.cache_hits += 1
+                return block
             except NotHeld:  # of a copy's block that turned out to be damaged: from a peer, then
                 if not wait:
                     raise
@@ -298,7 +302,9 @@ class Readable(FeedHost):
             if only_available:
                 with self.feed.want(index, index + 1, urgent=True):
                     await self._until_held(index)
-            return await self.feed.get(index)
+            block = await self.feed.get(index)
+        self.session.stats.cache_misses += 1
+        return block
 
     async def _until_held(self, index: int) -> None:
         while not self.feed.has(index):

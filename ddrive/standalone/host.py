@@ -12,7 +12,7 @@ from ddrive.feed.log import FeedLog
 from ddrive.feed.storage import Directory
 from ddrive.ids import DiscoveryKey, PublicKey
 from ddrive.protocol.link import Link
-from ddrive.replication.peer import PeerStats
+from ddrive.replication.peer import FeedStats
 from ddrive.replication.session import FeedSession
 from ddrive.standalone.carrying import Carrying
 from ddrive.standalone.encodings import BINARY, Encoding
@@ -109,8 +109,11 @@ class FeedHost:
         return self.session.remote_length()
 
     @property
-    def stats(self) -> PeerStats | None:
-        """Blocks and bytes exchanged with all peers since the feed was opened; None when opened without `stats`."""
+    def stats(self) -> FeedStats | None:
+        """Blocks and bytes exchanged with all peers since the feed was opened; None when opened without `stats`.
+
+        `cache_hits` and `cache_misses` count the blocks that the program read and that were held, or were not.
+        """
         return self.session.stats if self._options.stats else None
 
     @property

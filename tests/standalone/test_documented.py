@@ -2,11 +2,15 @@
 
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 
+import pytest
 import trio
 
 import ddrive
+from ddrive import standalone
+from ddrive.replication.peer import FeedStats
 
 TEXT = (Path(__file__).resolve().parent.parent.parent / "docs" / "feed.md").read_text()
 
@@ -69,3 +73,31 @@ def test_the_methods_of_a_factorys_files_are_documented():
     rows = TEXT.split("| method | |")[1].split("\n\n")[0]
     methods = {name for name, _ in inspect.getmembers(ddrive.feed.Storage, inspect.isfunction) if name[0] != "_"}
     assert set(re.findall(r"`(\w+)\(", rows)) == methods
+
+
+INSIDE = {
+    "finish",
+    "grew",
+    "nodes_stored",
+    "append_blocks",
+    "carried_by",
+    "close_links",
+    "follow",
+    "giver",
+    "left_by",
+    "wait_for_length",
+}
+
+
+@pytest.mark.parametrize("name", ["StandaloneFeed", "Peer", "Replication", "Download", "ReadStream", "WriteStream"])
+def test_every_public_name_is_documented(name):
+    members = {member for member in dir(getattr(standalone, name)) if member[0] != "_"}
+    assert {member for member in members - INSIDE if not re.search(rf"`[^`]*\b{member}\b", TEXT)} == set()
+
+
+def test_every_class_is_documented():
+    assert {name for name in standalone.__all__ if not re.search(rf"\b{name}\b", TEXT)} == {"open_trie"}
+
+
+def test_every_count_is_documented():
+    assert {field.name for field in fields(FeedStats) if f"`{field.name}`" not in TEXT} == set()

@@ -320,3 +320,15 @@ async def test_a_block_that_is_damaged_on_disk_comes_from_a_peer(read, autojump_
                         await read(copy, **options)
                 join(copy, author)
                 assert await read(copy) == BLOCKS[2]
+
+
+async def test_blocks_read_are_counted_as_held_or_not(autojump_clock):
+    async with author_and_copy() as (author, copy):
+        await copy.get(3)
+        await copy.get(3)
+        await copy.get_range(2, 6)
+        assert [value async for value in copy.read_stream(2, 6)] == BLOCKS[2:6]
+        assert copy.stats is not None
+        assert (copy.stats.cache_hits, copy.stats.cache_misses) == (1 + 1 + 4, 1 + 3)
+        assert author.stats is not None
+        assert (author.stats.cache_hits, author.stats.cache_misses) == (0, 0)
