@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from ddrive.errors import DriveError, InvalidPath
-from ddrive.ids import PublicKey
+from ddrive.ids import PublicKey, short
 from ddrive.store.copying import ForeignFeed, ForeignStore, copy_feed, find_store, remove
 from ddrive.store.ownkeys import own_feeds
 from ddrive.store.store import OwnedStore
@@ -58,7 +58,8 @@ class Adopting:
         await self._take_master_keys(found)
         for number, feed in enumerate(found.feeds, 1):
             tell(f"feed {number} of {len(found.feeds)}: {feed.key.hex()}")
-            await self._take(feed)
+            for name in await self._take(feed):
+                tell(f"feed {short(feed.key)} has no file {name} ({feed.folder}): see what it lacks with ddrive verify")
         await self._space.recount([feed.key for feed in found.feeds])
         for feed in found.feeds:
             known = await self._drive(feed)
@@ -81,17 +82,22 @@ class Adopting:
             if named and not own and store.master_key != found.master_key:
                 store.take_master_key(found.master_key)
 
-    async def _take(self, feed: ForeignFeed) -> None:
-        """Copy one feed, then its secret key; under its name if our master key gives the same."""
+    async def _take(self, feed: ForeignFeed) -> list[str]:
+        """Copy one feed, then its secret key; under its name if our master key gives the same.
+
+        Returns the names of the files that it lacks.
+        """
+        missing: list[str] = []
         store = self._stores[feed.dialect.name]
         target = store.folder(feed.key)
         if not self._is_here(feed):
-            await trio.to_thread.run_sync(_copy_whole, feed, target)
+            missing = await trio.to_thread.run_sync(_copy_whole, feed, target)
         if feed.secret_key is not None:
             try:
                 await store.become_author(feed.key, name=feed.name, secret_key=feed.secret_key)
             except DriveError:  # its name belongs to another master key
                 await store.become_author(feed.key, secret_key=feed.secret_key)
+        return missing
 
     async def _drive(self, feed: ForeignFeed) -> KnownDrive | None:
         """Know the drive whose entries are in a feed; None when there are none in it."""
@@ -111,16 +117,17 @@ class Adopting:
                 await store.release(opened)
 
 
-def _copy_whole(feed: ForeignFeed, target: Path) -> None:
-    """Copy a feed so that a crash leaves all of it, or nothing that counts as a feed."""
+def _copy_whole(feed: ForeignFeed, target: Path) -> list[str]:
+    """Copy a feed so that a crash leaves all of it, or nothing that counts as a feed; return what it lacks."""
     fresh = target.with_name(f"{target.name}.new")
     remove([fresh, target])
     try:
-        copy_feed(feed, fresh)
+        missing = copy_feed(feed, fresh)
         fresh.rename(target)
     except BaseException:
         remove([fresh])
         raise
+    return missing
 
 
 def _age(feed: ForeignFeed) -> float:

@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from ddrive.store.shelf import NAME, feed_folders
 
 PLACES = ("", "cores", "bases", "storage", "storage/cores", "storage/bases")  # where the npm programs keep a store
 _COPY_BYTES = 1 << 26  # in one call
+_FILES = (TREE, SIGNATURES, BITFIELD, DATA)
 
 
 class ForeignFeed(NamedTuple):
@@ -61,21 +63,29 @@ def find_store(directory: Path) -> ForeignStore:
     raise NotFound(f"there are no feeds in {directory}: name the directory that has the file master_key in it")
 
 
-def copy_feed(feed: ForeignFeed, target: Path) -> None:
-    """Copy the files of a feed into a new directory; what the file system can share takes no space.
+def copy_feed(feed: ForeignFeed, target: Path) -> list[str]:
+    """Copy the files of a feed into a new directory, and return the names of those that are missing.
 
-    The file `key` comes last: without it a folder is no feed. Raises: StorageLocked while another program uses it.
+    They are empty in the copy, as after damage: what can be told from the others is found again when it is opened.
+    What the file system can share takes no space. The file `key` comes last: without it a folder is no feed.
+    Raises: StorageLocked while another program uses it.
     """
     target.mkdir(mode=0o700, parents=True)
-    with (feed.folder / BITFIELD).open("rb") as bitfield:
-        try:
-            fcntl.flock(bitfield, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StorageLocked(f"{feed.folder} is in use: end the program that has it open") from error
-        for name in (TREE, SIGNATURES, BITFIELD, DATA):
-            if (feed.folder / name).exists():
+    missing = [name for name in _FILES if not (feed.folder / name).exists()]
+    with ExitStack() as locked:
+        if BITFIELD not in missing:
+            bitfield = locked.enter_context((feed.folder / BITFIELD).open("rb"))
+            try:
+                fcntl.flock(bitfield, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                raise StorageLocked(f"{feed.folder} is in use: end the program that has it open") from error
+        for name in _FILES:
+            if name in missing:
+                (target / name).touch()
+            else:
                 _copy(feed.folder / name, target / name)
     _copy(feed.folder / KEY, target / KEY)
+    return missing
 
 
 def remove(folders: Iterable[Path]) -> None:

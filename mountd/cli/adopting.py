@@ -27,11 +27,11 @@ def adopt(
     async def verb(session: Session) -> None:
         done = await session.call("adopt", path=str(place), dry_run=dry_run or None)
         word = "would take over" if dry_run else "took over"
+        was = "was" if len(done["present"]) == 1 else "were"
         lines = [f"{drive['url']}  {'writable' if drive['writable'] else 'read-only'}" for drive in done["drives"]]
-        session.say(
-            done,
-            [*lines, f"{word} {counted(done['feeds'], 'feed')}, {format_size(done['bytes'])}, {done['own']} your own"],
-        )
+        here = f"; {present} of them {was} here already" if (present := len(done["present"])) else ""
+        size = format_size(done["bytes"])
+        session.say(done, [*lines, f"{word} {counted(done['feeds'], 'feed')}, {size}, {done['own']} your own{here}"])
 
     place = Path(os.path.realpath(directory))
     run(Common(state, as_json, start=not no_start), verb)
