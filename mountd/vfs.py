@@ -244,6 +244,8 @@ class Vfs(MountedDrive):
 
     async def _listed(self, handle: DirHandle) -> Listing:
         inode = handle.inode
+        if inode.removed:
+            return Listing(())  # a program may still be in it, and what has its name now is another one
         if not inode.attached:
             raise NotFound(f"{inode.path} does not exist any more")
         return await self._listing(inode, handle.opener)
