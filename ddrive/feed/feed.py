@@ -307,7 +307,7 @@ class Feed(AppendableFeed):
             for index in found.bad:
                 self._audience.cleared(index, index + 1)
             await trio.lowlevel.checkpoint()
-        if restored:
+        if any(log.byte_offset(index) != log.end_offset(index) for index in restored):  # empty ones may be of no peer
             _log.warning(
                 "%d blocks of feed %s are held though its bitfield did not list them: %s",
                 len(restored),
