@@ -102,6 +102,10 @@ class LoadAhead:
         job = self._jobs.get(index)
         if job is None or job.loaded.cancelled():
             return None
+        if job.loaded.exception() is not None:  # maybe not for ever: whoever reads the block itself is told
+            for failed in range(job.first, job.first + len(job.sizes)):
+                self._forget(failed)
+            return None
         content, verified = job.loaded.result()
         position = index - job.first
         start = end = sum(job.sizes[:position])

@@ -1,5 +1,6 @@
 """Answers to one peer's requests, in the order in which they came, as far as its connection has room."""
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
@@ -8,13 +9,15 @@ from ddrive.errors import CorruptStorage, LocalProtocolError, RemoteProtocolErro
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
 from ddrive.feed.merkle import RemoteTree
-from ddrive.ids import BlockIndex
+from ddrive.ids import BlockIndex, short
 from ddrive.protocol.messages import Cancel, Data, Request, Unhave
 from ddrive.replication.peer import PeerStats
 
 MIN_RUN, MAX_RUN = 4, 64  # requests for blocks that are read together
 MAX_RUN_BYTES = 512 * 1024  # of them: eight usual blocks, which are checked side by side
 MAX_QUEUED = 256  # requests of one peer that wait for an answer; npm peers have at most 32 in flight
+
+logger = logging.getLogger(__name__)
 
 
 class Uploads:
@@ -68,7 +71,10 @@ class Uploads:
     def serve(self, feed: Feed, log: FeedLog, has_room: Callable[[], bool]) -> None:
         """Answer what waits while there is room for answers."""
         while self._queue and has_room():
-            count = self._read_run(feed, log)
+            try:
+                count = self._read_run(feed, log)
+            except (CorruptStorage, OSError):  # the request about which that is true will tell
+                count = 1
             self._give([answer for _ in range(count) if (answer := self._answer(feed, log, self._queue.popleft()))])
             self._read.clear()
 
@@ -127,6 +133,9 @@ class Uploads:
                 value = self._read.pop(index, None)
                 value = feed.get_held(index) if value is None else value
         except CorruptStorage:
+            proof = None
+        except OSError as error:
+            logger.error("cannot read block feed=%s block=%d error=%s", short(log.key), index, error)
             proof = None
         if proof is None or (value is None and not hash_only):
             return Unhave(index)

@@ -1,5 +1,6 @@
 """Blocks that threads read and check before they are asked for."""
 
+import errno
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
@@ -83,6 +84,21 @@ def test_blocks_that_are_not_held_are_left_out(tmp_path, executor):
     assert [view.block(index) for index in (1, 2, 9)] == [BLOCKS[index] for index in (1, 2, 9)]
     with pytest.raises(NotHeld):
         view.block(3)
+    view.close()
+
+
+def test_a_disk_that_fails_for_a_moment_fails_no_later_read(tmp_path, executor, monkeypatch):
+    owner = writer(BLOCKS, FileDirectory(tmp_path / "feed"))
+    view = view_of(owner, tmp_path / "feed", executor)
+
+    def failing(self, offset, size):
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStorage, "read", failing)
+        view.load_ahead(6, 9)
+        executor.shutdown()
+    assert [view.block(index) for index in (6, 7, 8, 7)] == [BLOCKS[index] for index in (6, 7, 8, 7)]
     view.close()
 
 
