@@ -9,7 +9,7 @@ from contextlib import suppress
 from logging import getLogger
 from typing import NamedTuple
 
-from ddrive.errors import CorruptStorage, DriveError, InvalidProof, NotHeld
+from ddrive.errors import CorruptStorage, DriveError, InvalidProof
 from ddrive.feed import flat
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import signed_by
@@ -135,10 +135,10 @@ class AuditedFeed(OwnedFeed):
                     good += len(together)
                     continue
                 for index in together:
-                    try:
-                        self.block(index)
+                    if self._stored_block(index) is not None:
                         good += 1
-                    except (NotHeld, CorruptStorage):
+                    else:  # all that can be mended of the tree is
+                        super()._lose(index)
                         bad.append(index)
         self.used, self._ahead = used, ahead
         return Audited(good, sorted(bad), restored)
@@ -150,7 +150,7 @@ class AuditedFeed(OwnedFeed):
         restored = self._restore(start, end, extents)
         bad = [] if self.writable else restored.unproven
         for index in bad:
-            self._lose(index)
+            super()._lose(index)
         return restored.found, bad
 
     def _mend(self, index: int) -> bool:

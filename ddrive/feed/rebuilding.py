@@ -130,6 +130,14 @@ def nodes_without_proof(
     """
     children, length, proven = stored_children(files), blocks_below(roots), set[int]()
     older: dict[int, Sequence[Node]] = {length: ()}
+    gaps: list[tuple[int, int]] = []  # between signatures: what was looked for, what was found
+
+    def next_signed(start: int) -> int:
+        found = next((end for first, end in gaps if first <= start <= end), 0)
+        if not found:
+            found = files.first_signed(start, length) or length
+            gaps.append((start, found))
+        return found
 
     def is_proven(number: int, tops: Sequence[Node]) -> bool:
         if number not in proven:
@@ -140,7 +148,7 @@ def nodes_without_proof(
     def is_proven_by_older(number: int) -> bool:
         longer = flat.span(number)[1] - 1
         for _ in range(VAIN_SIGNATURES):
-            longer = files.first_signed(longer + 1, length) or length
+            longer = next_signed(longer + 1)
             if longer not in older:
                 older[longer] = signed(longer) or ()
             if longer == length or is_proven(number, older[longer]):

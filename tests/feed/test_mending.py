@@ -6,6 +6,7 @@ import pytest
 
 from ddrive.errors import CorruptStorage, InvalidProof, NotHeld
 from ddrive.feed import FeedLog, MemoryDirectory, RemoteTree
+from ddrive.feed.layout import FeedFiles
 from ddrive.feed.view import FeedView
 from tests.feed.samples import PAIR, content, copy, proof_of, reader, writer
 
@@ -195,3 +196,18 @@ def test_how_much_was_signed_is_known_after_signature_and_tree_were_damaged():
         log.close()
     copy(writer(BLOCKS[:6], batch=5), log := FeedLog.open(MemoryDirectory(files)), [5])
     assert reopened(log).append([b"next"]) == 6
+
+
+def test_an_audit_of_a_tree_of_nothing_but_damage_looks_for_few_signatures(monkeypatch):
+    blocks = [b"%05d" % index for index in range(4096)]
+    log = writer(blocks, batch=16)
+    tree, root = log._directory.files["tree"], place_of(4095)
+    whole = bytes(tree)
+    tree[32:] = random.Random(1).randbytes(len(tree) - 32)
+    tree[root : root + 40] = whole[root : root + 40]
+    log = reopened(log)
+    looked_for = []
+    first_signed = FeedFiles.first_signed
+    monkeypatch.setattr(FeedFiles, "first_signed", lambda *given: looked_for.append(given) or first_signed(*given))
+    assert (log.length, len(log.audit().bad)) == (len(blocks), len(blocks))
+    assert len(looked_for) < len(blocks) // 4
