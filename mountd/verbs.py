@@ -137,10 +137,12 @@ class Verbs:
         return value
 
     async def why(self, params: Params, tell: Tell) -> dict[str, Any]:
-        """Tell how many peers have a drive, and if none, why that may be."""
+        """Tell how many peers have a drive, and if none, or if nothing of theirs can be taken, why that may be."""
         known = self._find(params)
         async with self._collection.feeds(known) as found:
             peers = found[0].session(found[1][0]).peer_count if found else 0
+        if not self._space.report()["free"]:
+            return {"peers": peers, "why": f"the disk is full: free some space in {self._config.state}"}
         return {"peers": peers, "why": None if peers else self._why(known)}
 
     async def seed(self, params: Params, tell: Tell) -> dict[str, Any]:

@@ -63,6 +63,14 @@ async def test_a_drive_is_made_and_removed_after_it_found_no_room(running: Engin
     assert made == {True, False}
 
 
+async def test_who_waits_for_peers_is_told_of_a_full_disk(running: Engine) -> None:
+    made = await running.call("create")
+    fill(running.state / "filler", keep=0)
+    assert "the disk is full" in (await running.call("drive.why", key=made["key"]))["why"]
+    (running.state / "filler").unlink()
+    assert "the disk is full" not in (await running.call("drive.why", key=made["key"]))["why"]
+
+
 async def test_a_drive_that_cannot_be_made_or_is_not_there_is_not_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
