@@ -280,7 +280,7 @@ class FeedSession(Ending):
         if not stored.proof:
             self._run(self._scheduler.dropped(peer.state, verified=True))
         if data.value is not None:
-            self._answered(peer, {data.index: data.value})
+            self._answered(peer, {data.index: data.value}, is_new=stored.block or not self._log.has(data.index))
             return
         if peer.wants_receipts:
             peer.send(Have(data.index, 1, ack=True))
@@ -288,13 +288,13 @@ class FeedSession(Ending):
         self._notify()
         self._end_if_complete(peer)
 
-    def _answered(self, peer: LinkedPeer, blocks: Mapping[BlockIndex, bytes]) -> None:
+    def _answered(self, peer: LinkedPeer, blocks: Mapping[BlockIndex, bytes], *, is_new: bool = True) -> None:
         """Follow up on verified blocks of the peer."""
         sizes = {index: len(value) for index, value in blocks.items()}
         for stats in (peer.state.stats, self.stats):
             stats.downloaded_blocks += len(sizes)
             stats.downloaded_bytes += sum(sizes.values())
-        if self.observer is not None:
+        if self.observer is not None and is_new:
             for index, value in blocks.items():
                 self.observer.downloaded(peer.link, index, value)
         if peer.wants_receipts:

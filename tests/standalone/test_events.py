@@ -148,3 +148,19 @@ async def test_our_own_appends_are_not_counted():
         await feed.append(b"x")
         assert feed.stats is not None
         assert (feed.stats.uploaded_blocks, feed.stats.downloaded_blocks) == (0, 0)
+
+
+async def test_a_block_that_comes_twice_is_told_of_once(autojump_clock):
+    async with author_and_copy(joined=False) as (author, copy):
+        with copy.events(Downloaded) as events:
+            async with trio.open_nursery() as nursery:
+                for beyond in range(1000, 1020):
+                    nursery.start_soon(copy.seek, beyond)  # answered with a block where the length is not known
+                download = copy.download(0, len(BLOCKS))
+                join(author, copy)
+                await download
+                await trio.sleep(5)
+                nursery.cancel_scope.cancel()
+            await copy.aclose()
+            told = [event.index async for event in events]
+    assert sorted(told) == list(range(len(BLOCKS)))
