@@ -153,15 +153,25 @@ class AuditedFeed(OwnedFeed):
             super()._lose(index)
         return restored.found, bad
 
+    def show_roots(self) -> None:
+        """Make sure that another process which reads the files finds the roots, without which it can prove nothing."""
+        if stray := self._write_roots():
+            self._unsynced = True
+            _log.warning("roots of feed %s were damaged and are written again: %s", short(self.key), shown_runs(stray))
+
+    def _write_roots(self) -> list[int]:
+        stray = [root for root in self.roots if not self._files.on_disk(root)]
+        self._files.write_nodes(stray)
+        return [root.number for root in stray]
+
     def _mend(self, index: int) -> bool:
         self._files.forget_nodes()
         return index < self.length and bool(self._restore(index, index + 1, []).mended)
 
     def _restore(self, start: int, end: int, extents: list[tuple[int, int]]) -> Restored:
-        stray = [root for root in self.roots if root != self._files.node(root.number)]
-        self._files.write_nodes(stray)
+        stray = self._write_roots()
         restored = restore(self._files, self._bits, self.roots, self._signed, start, end, extents, mend=True)
-        restored.mended.extend(root.number for root in stray)
+        restored.mended.extend(stray)
         self._unfit.difference_update(restored.mended)
         if restored.mended:
             _log.warning(

@@ -289,6 +289,11 @@ class Feed(AppendableFeed):
         for first, last in self._owned().clear(start, end):
             self._audience.cleared(first, last)
 
+    def check_again(self, index: int) -> None:
+        """Read block `index` and the nodes that prove it from disk again, whatever is known of them."""
+        for bad in self._owned().audit(index, index + 1).bad:
+            self._audience.cleared(bad, bad + 1)
+
     async def audit(self) -> Audited:
         """Read all held blocks again, and look for others that are there, though the bitfield does not list them.
 

@@ -103,6 +103,10 @@ class FeedFiles:
             self._high[number] = node
         return node
 
+    def on_disk(self, node: Node) -> bool:
+        """Tell whether the disk has `node` as it is, whatever is kept of it here."""
+        return self._tree.read(HEADER_BYTES + NODE_BYTES * node.number, NODE_BYTES) == _NODE.pack(node.hash, node.size)
+
     def leaves(self, start: int, end: int) -> list[tuple[bytes, int]] | None:
         """Return (hash, size) of the stored leaves of the blocks `start` up to `end`, None when one is blank."""
         found: list[tuple[bytes, int]] = []

@@ -26,6 +26,7 @@ import trio
 from ddrive.errors import BadHandle, Closed, CorruptStorage, DriveError, LocalProtocolError
 from ddrive.feed.appending import Step
 from ddrive.feed.feed import Feed
+from ddrive.feed.log import FeedLog
 from ddrive.feed.passing import Passing
 from ddrive.feed.reading import SEGMENT_BITS
 from ddrive.ids import BlockIndex, PublicKey, short
@@ -199,6 +200,8 @@ class _Served:
             if doubts >= _DISPUTES:
                 self._settle_dispute(BlockIndex(start))
                 return
+            if doubts > 1:  # what we have read once, the client may find damaged
+                self.feed.check_again(start)
             try:
                 self.feed.get_held(BlockIndex(start))  # verifies it; a bad one is forgotten and fetched again
             except CorruptStorage as error:
@@ -362,6 +365,8 @@ class FeedService:
             key=None if key is None else PublicKey(bytes(key)), name=name, live=bool(params.get("live"))
         )
         served = await self._serve(handle, store, feed)
+        if isinstance(feed.log, FeedLog):
+            feed.log.show_roots()
         return served.facts() | {
             "key": feed.key,
             "path": str(store.path / feed_folder(store.discovery_key(feed.key))),

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from io import FileIO
 from pathlib import Path
@@ -35,6 +35,7 @@ from ddrive.store.answering import Answering
 from ddrive.store.attached import Attached, open_attached
 from ddrive.store.attached_feed import AttachedFeed
 from ddrive.store.calling import open_calling
+from ddrive.store.derive import feed_folder
 from ddrive.store.linked import replicate
 from ddrive.store.serve import FeedService
 from ddrive.store.sockets import listen
@@ -180,6 +181,26 @@ async def test_what_tells_of_cleared_blocks_may_be_missing(tmp_path: Path) -> No
         await view.refresh()
         assert await view.get(0) == bytes(65536)
         await until(lambda: view.get_held(0) is not None and view.get_held_part(0, 0, 10) == bytes(10))
+
+
+def spoil(at: World, feed: Feed, nodes: Iterable[int]) -> None:
+    """Change the hashes of nodes on disk, of which the engine may remember what was there."""
+    place = at.store.path / feed_folder(at.store.discovery_key(feed.key)) / "tree"
+    tree = bytearray(place.read_bytes())
+    for node in nodes:
+        tree[32 + 40 * node] ^= 1
+    place.write_bytes(tree)
+
+
+async def test_nodes_that_a_view_finds_damaged_are_mended(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        own = await at.store.open_feed(name="mine")
+        await own.append(BLOCKS)
+        assert [await own.get(number) for number in range(20)] == BLOCKS
+        spoil(at, own, [15, 35, 10])  # both roots, and the leaf of block 5
+        view = await at.feed(key=own.key)
+        assert view.length == 20
+        assert [await view.get(number) for number in range(20)] == BLOCKS
 
 
 async def test_one_object_per_feed_by_key_and_name(tmp_path: Path) -> None:
