@@ -15,7 +15,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, SetattrFields, StatvfsData
 
 from ddrive.drive.stat import DIRECTORY_MODE, storable_ms
-from ddrive.errors import InvalidName
+from ddrive.errors import ImpossibleEntry, InvalidName
 from mountd.awake import Awake
 from mountd.editing import Editor
 from mountd.errnos import is_expected, to_errno
@@ -29,6 +29,7 @@ BLOCK_BYTES = 65536  # what `st_blksize` recommends: the size of most blocks
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 SMALL_READ_BYTES = 16384  # the kernel asks for more when a reader goes through a file in order
 SECTOR_BYTES = 512  # unit of `st_blocks`
+MOST_BYTES = (1 << 63) - 1  # the kernel takes no larger size; whoever opens such a file is told that it cannot be
 NS_PER_MS = 1_000_000
 QUIET = frozenset({errno.ENOENT, errno.ENODATA, errno.EOPNOTSUPP, errno.ESTALE, errno.EINTR, errno.EROFS})
 
@@ -120,7 +121,10 @@ class Operations(pyfuse3.Operations):
     @answered
     async def readlink(self, inode: int, ctx: RequestContext) -> bytes:
         """Return the target of a symbolic link."""
-        return to_bytes(await self._vfs.readlink(inode, ctx.pid))
+        target = to_bytes(await self._vfs.readlink(inode, ctx.pid))
+        if b"\0" in target:  # the kernel would take what is before it
+            raise ImpossibleEntry("the target of this link holds a NUL")
+        return target
 
     @answered
     async def access(self, inode: int, mode: int, ctx: RequestContext) -> bool:
@@ -311,7 +315,7 @@ class Operations(pyfuse3.Operations):
         entry.st_uid = (stat.uid or self._uid) if self._writable else self._uid
         entry.st_gid = (stat.gid or self._gid) if self._writable else self._gid
         size = 0 if inode.is_dir else len(to_bytes(self._vfs.target_of(stat))) if stat.linkname else stat.size
-        entry.st_size = size
+        entry.st_size = size = min(size, MOST_BYTES)
         entry.st_blocks = (size + SECTOR_BYTES - 1) // SECTOR_BYTES
         entry.st_blksize = BLOCK_BYTES
         entry.st_atime_ns = entry.st_mtime_ns = stat.mtime_ms * NS_PER_MS

@@ -183,3 +183,23 @@ async def test_a_directory_whose_attributes_were_forgotten_is_listed(monkeypatch
         (b"..", outer.number, DIRECTORY_MODE),
         (b"entry", entry.number, DIRECTORY_MODE),
     ]
+
+
+async def test_impossible_sizes_and_targets_fail_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = InodeTable()
+    entry = table.bind(table.root, "huge", Stat(0o100644, size=2**64 - 1))
+
+    class Listed:
+        async def readdir(self, fh: int, start: int, emit: Any) -> None:
+            emit(b"huge", entry, 0.0, 1)
+
+        async def readlink(self, inode: int, caller: int) -> str:
+            return "a\0b"
+
+    shown: list[int] = []
+    monkeypatch.setattr(pyfuse3, "readdir_reply", lambda token, name, about, _: shown.append(about.st_size))
+    await handlers(Listed()).readdir(1, 0, None)  # type: ignore[arg-type]
+    assert shown == [2**63 - 1], "the others in that directory are listed"
+    with pytest.raises(pyfuse3.FUSEError) as error:
+        await handlers(Listed()).readlink(1, CONTEXT)  # type: ignore[arg-type]
+    assert error.value.errno == errno.EIO
