@@ -246,5 +246,8 @@ async def run_link(
     try:
         await link.run(timeout_s, handshake_timeout_s, timeout_s / 2 if keep_alive_s is None else keep_alive_s)
     finally:
-        await trio.aclose_forcefully(stream)
+        try:
+            await trio.aclose_forcefully(stream)
+        except Exception as error:  # of a stream that the program made itself
+            logger.warning("cannot close stream address=%s error=%r", address, error)
     return link.end or LinkEnd("we ended it")
