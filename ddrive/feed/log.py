@@ -288,6 +288,7 @@ class FeedLog(AuditedFeed):
         self.length, self.roots = checked.length, checked.roots
         self.signed_length = checked.length
         self.byte_length = merkle.total_size(checked.roots)
+        self._damaged = self._damaged and self.length < self._signed_once
         return self.length
 
     def _write_blocks(self, index: int, values: Sequence[Buffer], fresh: Iterable[Node], *, soon: bool) -> bool:

@@ -62,6 +62,7 @@ class OwnedFeed(StoredFeed):
         self.writable = self._signer is not None
         recovered = recover(files, bits, key, self._signer, self._verify)
         self.length, self.roots, self._damaged = recovered.length, recovered.roots, recovered.damaged
+        self._signed_once = recovered.signed_once  # what a damaged feed has to have again before it goes on
         self.signed_length = self.length  # what is beyond was appended, is not durable, and no peer hears of it
         self.byte_length = merkle.total_size(self.roots)
         self.floor = 0  # blocks of a feed of ours that were signed for sure, while not all of them are here
@@ -260,7 +261,8 @@ class OwnedFeed(StoredFeed):
         Once its signature may be on disk nothing else may be signed in its place; opening the feed again shows.
         """
         self._staged = None
-        self._damaged = self._damaged or self._signing
+        if self._signing:
+            self._damaged, self._signed_once = True, MAX_LENGTH + 1
 
     def undo_staging(self, before: Staged) -> None:
         """Cut off what was written behind `before`, because it could not be completed."""

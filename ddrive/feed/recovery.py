@@ -46,6 +46,7 @@ class Recovered(NamedTuple):
     roots: list[Node]
     damaged: bool
     marked: int = 0  # the length according to the bits, as far as they make sense
+    signed_once: int = 0  # the longest length that may have been signed
     rebuilt: Rebuilt | None = None  # what bits that make no sense, or that were lost, were replaced by
 
 
@@ -103,7 +104,8 @@ def recover(
     pages = dict.fromkeys(bits.incomplete_pages(length), False) if sign is not None or not marked else {}
     pages.update(dict.fromkeys(odd, True))
     rebuilt = rebuild_pages(files, bits, roots, signed, pages, _Pieces().add) if pages else None
-    return Recovered(length, roots, length < max(marked, skipped), marked, rebuilt)
+    longest = max(length, marked, skipped)
+    return Recovered(length, roots, length < longest, marked, longest, rebuilt)
 
 
 def stored_roots(files: FeedFiles, length: int) -> list[Node] | None:

@@ -198,6 +198,19 @@ def test_how_much_was_signed_is_known_after_signature_and_tree_were_damaged():
     assert reopened(log).append([b"next"]) == 6
 
 
+def test_a_feed_of_ours_goes_on_when_a_peer_has_proven_all_that_was_signed():
+    source = writer(BLOCKS)
+    log = writer(BLOCKS)
+    for node in (71, 67, 65, 64):
+        spoil(log, node)
+    log = reopened(log)
+    with pytest.raises(CorruptStorage):
+        log.append([b"other"])
+    copy(source, log, [index for index in range(len(BLOCKS)) if not log.has(index)])
+    assert log.append([b"next"]) == len(BLOCKS)
+    assert reopened(log).append([b"and so on"]) == len(BLOCKS) + 1
+
+
 def test_an_audit_of_a_tree_of_nothing_but_damage_looks_for_few_signatures(monkeypatch):
     blocks = [b"%05d" % index for index in range(4096)]
     log = writer(blocks, batch=16)
