@@ -49,7 +49,14 @@ class Upkeep:
         ones that the damaged list of held blocks did not name; which they are, the log tells.
         """
         known = self._collection.table.find(parse_key(str(params["key"])).key)
-        value: dict[str, Any] = {"key": known.key.hex(), "blocks": 0, "valid": 0, "bad": [], "forked": False}
+        value: dict[str, Any] = {
+            "key": known.key.hex(),
+            "blocks": 0,
+            "valid": 0,
+            "bad": [],
+            "forked": False,
+            "cut_off": [],
+        }
         repaired = restored = 0
         if params.get("repair"):
             self._collection.keep(known)
@@ -62,6 +69,7 @@ class Upkeep:
                 value["valid"] += good
                 restored += len(found_again)
                 value["forked"] = value["forked"] or feed.forked
+                value["cut_off"] += [name] * feed.cut_off
             remembered -= {(name, index) for name, index in remembered if feeds[name].has(index)}
             bad_ones = sorted(remembered)
             paths = await _paths(feeds, bad_ones)

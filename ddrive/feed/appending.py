@@ -110,6 +110,11 @@ class AppendableFeed:
         """Whether more was signed of this feed of ours than is held here, so that nothing may be appended yet."""
         return isinstance(self.log, FeedLog) and self.log.behind
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether this is a feed of ours whose files prove less than was signed, so that its end is lost here."""
+        return isinstance(self.log, FeedLog) and self.log.writable and self.log.damaged
+
     async def append(
         self,
         blocks: Sequence[Buffer],

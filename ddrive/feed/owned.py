@@ -144,6 +144,11 @@ class OwnedFeed(StoredFeed):
             self.floor = 0
         return bool(self.floor)
 
+    @property
+    def damaged(self) -> bool:
+        """Whether more was signed of the feed than its files prove."""
+        return self._damaged
+
     def must_reach(self, length: int) -> None:
         """Take note that `length` blocks were signed: until all of them are held, nothing is appended."""
         if self.writable and self._bits.held(0, length) < length:

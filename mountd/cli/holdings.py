@@ -75,6 +75,11 @@ def verify(
             line += f", {restored} found that the damaged list of held blocks did not name"
         lines.append(line)
         session.say(found, [report.printable(line) for line in lines])
+        for name in found.get("cut_off") or []:
+            report.note(
+                f"the files of the {name} of drive {short_name(ref)} show less than was signed, so its end is lost: "
+                "restore the state directory from a backup, or connect to a peer that has it"
+            )
         if len(found["bad"]) > found["repaired"] and not as_json:
             advice = "connect to a peer that has them (ddrive peer add HOST:PORT), then " if repair else ""
             report.note(
@@ -83,7 +88,7 @@ def verify(
 
     named = named_drive(drive)
     run(Common(state, as_json, start=not no_start), verb)
-    if len(found["bad"]) > found["repaired"] or found["forked"]:
+    if len(found["bad"]) > found["repaired"] or found["forked"] or found.get("cut_off"):
         raise typer.Exit(EXIT_UNVERIFIED)
 
 
