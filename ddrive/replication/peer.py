@@ -52,6 +52,7 @@ class Probe:
     length: int  # what the peer had announced then
     byte_offset: int = 0  # 0: asks for the length, or narrows a seek down without the peer's help
     seek: int | None = None  # the byte whose place is looked for
+    serial: int = 0  # of the last request for a block before it
     overdue: bool = False
 
 
@@ -106,6 +107,8 @@ class PeerState:
     average_size: int = 0  # bytes of its blocks, a running mean
     most_bytes: int = MAX_IN_FLIGHT_BYTES  # in flight, by the average size
     doubted: int = 0  # announced lengths up to here were asked for and never proven
+    unasked: int = 0  # of these, what is not asked for again, or not before the following time
+    unasked_until: float = inf  # where it was only silent: a slow line has the same effect
     untying: int = 0  # the first block that we lacked when it could not show that longer trees go on from ours
     last_seek: int = 0  # byte offset it was asked for last: npm peers answer the same one only once
     promise: Promise = field(default_factory=Promise)  # to keep all nodes that it sends, in Want
@@ -218,12 +221,31 @@ class PeerState:
 
     def silent(self, asked: Asked, timeout_s: float, now: float) -> bool:
         """Tell whether an answer is overdue: nothing came for a while, or answers to younger requests only."""
-        if asked.serial < self.answered_serial and now - asked.sent_at > timeout_s:
-            return True
+        return self._is_silent_about(asked.sent_at, asked.serial + 1, timeout_s, now)
+
+    def silent_about(self, probe: Probe, timeout_s: float, now: float) -> bool:
+        """Tell the same of a probe; a seek is not waited for, as its byte can be found without the peer's help."""
+        if probe.seek is not None:
+            return now - probe.sent_at > timeout_s
+        return self._is_silent_about(probe.sent_at, probe.serial + 1, timeout_s, now)
+
+    def _is_silent_about(self, sent_at: float, next_serial: int, timeout_s: float, now: float) -> bool:
         return (
-            now - max(asked.sent_at, self.heard_at) > timeout_s
-            or now - max(asked.sent_at, self.data_at, self.frame_at) > 4 * timeout_s
+            (self.answered_serial >= next_serial and now - sent_at > timeout_s)
+            or now - max(sent_at, self.heard_at) > timeout_s
+            or now - max(sent_at, self.data_at, self.frame_at) > 4 * timeout_s
         )
+
+    def doubt(self, length: int, until: float = inf) -> None:
+        """Do not believe in an announced length before it is proven, nor ask for that again `until` then."""
+        self.doubted = max(self.doubted, length)
+        if length > self.unasked:
+            self.unasked, self.unasked_until = length, until
+
+    def end_doubts(self, now: float) -> None:
+        """Ask again for what it was silent about a while ago."""
+        if now > self.unasked_until:
+            self.unasked, self.unasked_until = 0, inf
 
     def owes_since(self) -> float | None:
         """Return since when the peer owes an answer without giving any sign of life, or None when it owes nothing."""

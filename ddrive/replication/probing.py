@@ -14,7 +14,8 @@ from ddrive.protocol.messages import Request
 from ddrive.replication.demand import DemandTable, OffsetWish
 from ddrive.replication.peer import PeerState, Probe
 
-PROBE_KEPT_S = 30.0  # an overdue answer is welcome for this long
+PROBE_KEPT_S = 120.0  # an overdue answer is welcome for this long
+DOUBTED_S = 60.0  # after which a length is asked for again of a peer that was silent about it
 MAX_ATTEMPTS = 64  # to locate one byte between two ticks: a tree is at most 52 levels high
 
 
@@ -67,7 +68,7 @@ class Prober:
         peer.probes.remove(answered)
         if answered.seek is None and self._local.length <= answered.index:
             if answered.index == answered.length - 1:
-                peer.doubted = max(peer.doubted, answered.length)
+                peer.doubt(answered.length)
             peer.untying = max(peer.untying, answered.index)
         self.resolve()
 
@@ -82,13 +83,14 @@ class Prober:
     def give_up_silent(self, peer: PeerState, timeout_s: float, now: float) -> int:
         """Mark overdue probes, forget long overdue ones, and return how many became overdue."""
         self._attempts.clear()
-        overdue = [probe for probe in peer.probes if not probe.overdue and now - probe.sent_at > timeout_s]
+        peer.end_doubts(now)
+        overdue = [probe for probe in peer.probes if not probe.overdue and peer.silent_about(probe, timeout_s, now)]
         for probe in overdue:
             probe.overdue = True
             if probe.seek is None:
-                peer.doubted = max(peer.doubted, probe.length)
+                peer.doubt(probe.length, now + DOUBTED_S)
                 peer.untying = max(peer.untying, probe.index)
-        peer.probes = [probe for probe in peer.probes if now - probe.sent_at <= PROBE_KEPT_S]
+        peer.probes = [probe for probe in peer.probes if not probe.overdue or now - probe.sent_at <= PROBE_KEPT_S]
         return sum(not probe.byte_offset for probe in overdue)
 
     def tie(self, now: float, first: PeerState | None = None) -> tuple[PeerState, Request] | None:
@@ -146,7 +148,7 @@ class Prober:
             target = peer.remote.length
             if target <= reach:
                 return
-            if not peer.uploading or target <= peer.doubted:
+            if not peer.uploading or target <= peer.unasked:
                 continue
             if self.eager:
                 yield peer, Request(BlockIndex(target - 1))
@@ -158,7 +160,7 @@ class Prober:
         self, peer: PeerState, index: int, now: float, *, byte_offset: int = 0, seek: int | None = None
     ) -> Request:
         """Note and return a request for the nodes of block `index`."""
-        peer.probes.append(Probe(index, now, peer.remote.length, byte_offset, seek))
+        peer.probes.append(Probe(index, now, peer.remote.length, byte_offset, seek, peer.serial))
         return Request(BlockIndex(index), bytes=byte_offset, hash=not byte_offset)
 
     def _ask_offsets(self, now: float) -> Iterator[tuple[PeerState, Request]]:

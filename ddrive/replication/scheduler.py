@@ -317,7 +317,7 @@ class Scheduler:
         silent = [asked.index for asked in peer.asked.values() if peer.silent(asked, self._timeout_s, now)]
         for index in silent:
             if index in self._tips:
-                peer.doubted = max(peer.doubted, index + 1)
+                peer.doubt(index + 1, now + LATE_S)
             self._release(peer, index, cancelled=False)
         overdue = self._prober.give_up_silent(peer, self._timeout_s, now)
         if silent or overdue:

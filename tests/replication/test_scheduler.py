@@ -244,6 +244,40 @@ def test_a_block_that_takes_minutes_is_waited_for_while_it_arrives():
     assert slow.stats.timeouts == 1
 
 
+def test_a_length_is_asked_for_again_of_a_peer_that_was_silent_about_it():
+    bench = Bench(Local(10))
+    slow = bench.join((0, 10), (19, 20))
+    bench.run(bench.scheduler.want_length(20, bench.now)[1])
+    for _ in range(180):
+        bench.scheduler.progress(slow, bench.now)
+        bench.tick(1)
+    assert [index for index in bench.asked(slow) if index == 10 or index == 19] == [19, 19, 19]
+    assert slow.doubted == 20, "meanwhile nobody counts on it"
+
+
+def test_a_length_is_waited_for_while_a_large_block_arrives():
+    bench = Bench(Local(10))
+    slow = bench.join((0, 10), (19, 20))
+    bench.run(bench.scheduler.want_length(20, bench.now)[1])
+    for _ in range(180):
+        bench.scheduler.progress(slow, bench.now, answering=True)
+        bench.tick(1)
+    assert (bench.asked(slow), slow.doubted) == ([19], 0)
+    assert bench.scheduler.expects(slow, Data(BlockIndex(19), None))
+
+
+def test_a_probe_that_younger_requests_overtook_is_given_up():
+    bench = Bench(Local(10), request_timeout_s=5)
+    peer = bench.join((0, 10), (19, 20))
+    bench.run(bench.scheduler.want_length(20, bench.now)[1])
+    for index in range(6):
+        bench.want(index)
+        bench.answer(peer, index)
+        bench.local.length = 10
+        bench.tick(1)
+    assert peer.doubted == 20
+
+
 def test_an_answer_is_welcome_however_late_it_comes():
     bench = Bench(Local(10))
     slow = bench.join((0, 10))
