@@ -41,9 +41,10 @@ class _Place(NamedTuple):
 
 
 def extent_of(stat: Stat) -> Extent:
-    """Return where `stat` says the bytes are; a file without blocks is empty. Raises: ImpossibleEntry for nonsense."""
-    size = stat.size if stat.blocks else 0
-    if max(size, stat.byte_offset + size) > NUMBER_MAX or stat.offset + stat.blocks > MAX_LENGTH:
+    """Return where `stat` says the bytes are; what has no blocks is empty. Raises: ImpossibleEntry for nonsense."""
+    size = stat.size
+    too_large = max(size, stat.byte_offset + size) > NUMBER_MAX or stat.offset + stat.blocks > MAX_LENGTH
+    if too_large or (size and not stat.blocks):
         raise ImpossibleEntry(f"the attributes claim {stat.size} bytes in {stat.blocks} blocks, which cannot be")
     return Extent(stat.offset, stat.blocks, stat.byte_offset, size)
 

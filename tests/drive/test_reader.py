@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ddrive.drive.holdings import wanting
 from ddrive.drive.reader import Extent, FileReader, extent_of
 from ddrive.drive.stat import Stat
-from ddrive.errors import BadHandle, CorruptStorage, DriveError
+from ddrive.errors import BadHandle, CorruptStorage, DriveError, ImpossibleEntry
 from ddrive.feed import Feed
 from tests.drive.loopback import Loopback, own_feed, sparse_copy
 
@@ -77,8 +77,10 @@ async def test_an_empty_file_needs_no_feed(extent: Extent) -> None:
     assert loopback.asked == []
 
 
-def test_a_stat_without_blocks_is_an_empty_file() -> None:
-    assert extent_of(Stat(0o100644, size=5)).size == 0
+def test_a_stat_without_blocks_has_no_bytes() -> None:
+    assert extent_of(Stat(0o100644)).size == 0
+    with pytest.raises(ImpossibleEntry):
+        extent_of(Stat(0o100644, size=5))
 
 
 async def test_reading_outside_the_file_gives_nothing() -> None:
