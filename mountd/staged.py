@@ -8,7 +8,7 @@ a journal record; `committing.Committer` brings sealed states into the drive.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ddrive.drive import DirEntry
@@ -17,7 +17,7 @@ from ddrive.drive.stat import Stat
 from ddrive.errors import NotFound
 from ddrive.ids import PublicKey
 from mountd.draft import Draft
-from mountd.face import EntryFace, NestedDrivesFace, ReaderFace
+from mountd.face import EntryFace, NestedDrivesFace, NestedFace, ReaderFace
 from mountd.nodes import Node, Origin, Sealed
 from mountd.pending import Pending
 
@@ -95,19 +95,19 @@ class StagedDrive(Pending):
         if self.own.covers(old, self.version):
             return []
         version = self.version
-        found = []
-        for path in await self.drive.changed(old):
-            entry = self._entry("/" + path)
-            if entry is not None:
-                entry.is_overtaken = True
-            elif not await self._is_ours("/" + path):
-                found.append(path)
+        found = await self._by_others(await self.drive.changed(old))
         self.own.forget(version)
         return found
 
+    async def changed_in(self, nested: NestedFace, old: int) -> Sequence[str]:
+        """Return the same of a nested drive since its version `old`; paths are those of the outer drive."""
+        async with self.batching:  # a directory that was moved there is at its new place here too
+            pass
+        return await self._by_others(await nested.changed(old))
+
     async def nested(self) -> NestedDrivesFace:
         """Return the nested drives that were looked into."""
-        return await self.drive.nested()
+        return StagedNestedDrives(self, await self.drive.nested())
 
     # Changing
 
@@ -296,6 +296,17 @@ class StagedDrive(Pending):
             del self._late[node]
             self.let_go(node)
 
+    async def _by_others(self, paths: Sequence[str]) -> Sequence[str]:
+        """Return those of some changed paths where something is that we neither have put there nor are changing."""
+        found = []
+        for path in paths:
+            entry = self._entry("/" + path)
+            if entry is not None:
+                entry.is_overtaken = True
+            elif not await self._is_ours("/" + path):
+                found.append(path)
+        return found
+
     async def _is_ours(self, path: str) -> bool:
         if not self.own.knows(path):
             return False
@@ -303,6 +314,58 @@ class StagedDrive(Pending):
             return await self.drive.lstat(path) == self.own.final(path)
         except NotFound:
             return self.own.final(path) is None
+
+
+@dataclass(frozen=True, slots=True)
+class StagedNested:
+    """A nested drive, as `face.NestedFace`, in which changes of ours are no news."""
+
+    staged: StagedDrive
+    drive: NestedFace
+
+    @property
+    def path(self) -> str:
+        """Where it is in the outer drive."""
+        return self.drive.path
+
+    @property
+    def seen(self) -> int:
+        """The version that it had when it was first looked into."""
+        return self.drive.seen
+
+    @property
+    def version(self) -> int:
+        """Its newest known version."""
+        return self.drive.version
+
+    async def wait_version(self, version: int) -> int:
+        """Return the version as soon as it is known to be at least `version`."""
+        return await self.drive.wait_version(version)
+
+    async def changed(self, old: int) -> Sequence[str]:
+        """Return the paths, from the root of the outer drive, that others have changed since version `old`."""
+        return await self.staged.changed_in(self.drive, old)
+
+
+class StagedNestedDrives:
+    """The nested drives that were looked into, as `face.NestedDrivesFace`."""
+
+    def __init__(self, staged: StagedDrive, found: NestedDrivesFace) -> None:
+        self._staged = staged
+        self._found = found
+
+    @property
+    def complete(self) -> bool:
+        """Whether none was left out."""
+        return self._found.complete
+
+    def drives(self) -> Sequence[StagedNested]:
+        """Return those known now."""
+        return [StagedNested(self._staged, drive) for drive in self._found.drives()]
+
+    async def more(self) -> None:
+        """Return when another one was looked into."""
+        await self._found.more()
 
 
 def _is_below(path: str, directory: str) -> bool:

@@ -8,7 +8,7 @@ from ddrive.dialect import DWEB
 from ddrive.drive import Drive, open_drive
 from ddrive.drive.stat import FILE_MODE, Stat
 from ddrive.errors import NotFound
-from ddrive.store.store import open_store
+from ddrive.store.store import OwnedStore, open_store
 from mountd.committing import Committer
 from mountd.nodes import Node
 from mountd.spool import open_spools
@@ -20,7 +20,8 @@ OWNER = {"key": "00", "dialect": "dweb"}
 class Mounted:
     """A drive as a worker has it, and how a worker ends."""
 
-    def __init__(self, drive: Drive, root: Path) -> None:
+    def __init__(self, store: OwnedStore, drive: Drive, root: Path) -> None:
+        self.store = store
         self.drive = drive
         self._root = root
         self._start()
@@ -61,7 +62,7 @@ class Mounted:
 @asynccontextmanager
 async def mounted(place: Path) -> AsyncIterator[Mounted]:
     async with open_store(place / "store", DWEB) as store:
-        made = Mounted(await open_drive(store, name="x", create=True), place / "spool")
+        made = Mounted(store, await open_drive(store, name="x", create=True), place / "spool")
         try:
             yield made
         finally:

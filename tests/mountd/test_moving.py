@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from ddrive.drive import open_drive
 from ddrive.errors import EngineError, LengthChanged, NotEmpty
 from mountd.committing import Committer
 from mountd.journal import Move
@@ -198,3 +199,28 @@ async def test_nothing_is_stored_before_it_is_known_whether_a_directory_was_move
         assert await it.drive.read_file("/e/waits") == b"text"
         assert not await it.drive.exists("/d")
         it.spool = open_spools(tmp_path / "spool", OWNER, "/mnt")[0]
+
+
+async def test_a_directory_of_a_nested_drive_has_moved_here_before_it_is_news(it: Mounted) -> None:
+    inner = await open_drive(it.store, name="inner", create=True)
+    await it.drive.mount("/nest", inner.key)
+    await it.drive.mkdir("/nest/a")
+    await it.write("/nest/mine", b"mine")
+    await it.committer.commit()
+    nested = (await it.staged.nested()).drives()[0]
+    assert nested == (await it.staged.nested()).drives()[0]
+    old, news = nested.version, []
+
+    async def follow() -> None:
+        await nested.wait_version(old + 1)
+        news.append(await nested.changed(old))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow)
+        async with it.committer.alone(), it.staged.batching:
+            await it.committer.move("/nest/a", "/nest/b")
+            await wait_all_tasks_blocked()
+            assert nested.version > old
+            assert news == []
+    assert {*news[0]} == {"nest/a", "nest/b"}
+    await inner.close()
