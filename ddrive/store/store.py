@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -147,7 +147,7 @@ class OwnedStore:
         """
         found = self.discovery_key(key)
         folder = self.path / feed_folder(found)
-        async with self._taken_out(found):
+        async with self._taken_out(found, for_good=True):
             stored = feed_folder_at(folder)
             if stored is not None and stored.own and (length := signed_length(folder)) > constant:
                 self._signed.note({key: length})
@@ -324,15 +324,16 @@ class OwnedStore:
                     logger.error("cannot save feed=%s error=%s", short(entry.feed.key), error)
 
     @asynccontextmanager
-    async def _taken_out(self, found: DiscoveryKey) -> AsyncIterator[None]:
-        """Close a feed, if it is open, and keep others from opening it until the context ends."""
+    async def _taken_out(self, found: DiscoveryKey, *, for_good: bool = False) -> AsyncIterator[None]:
+        """Close a feed, if it is open (`for_good`: also without room to flush it), and let no other open it meanwhile."""
         await self._settled(found)
         event = self._closing[found] = trio.Event()
         try:
             entry = self._entries.pop(found, None)
             if entry is not None:
                 entry.session.close()
-                await entry.feed.aclose()
+                with suppress(OSError) if for_good else nullcontext():
+                    await entry.feed.aclose()
                 self._events.publish(FeedClosed(entry.feed))
             yield
         finally:
