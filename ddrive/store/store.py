@@ -325,7 +325,7 @@ class OwnedStore:
 
     @asynccontextmanager
     async def _taken_out(self, found: DiscoveryKey, *, for_good: bool = False) -> AsyncIterator[None]:
-        """Close a feed, if it is open (`for_good`: also without room to flush it), and let no other open it meanwhile."""
+        """Close a feed, if it is open (`for_good`: even without room to flush), and let nobody open it meanwhile."""
         await self._settled(found)
         event = self._closing[found] = trio.Event()
         try:
