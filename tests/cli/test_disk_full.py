@@ -68,6 +68,7 @@ def test_a_full_disk_stops_writers_alone(ddrive: Program, tmp_path: Path) -> Non
         assert (own / "other").read_bytes() == files["other"]
         assert alive(pid)
         filler.unlink()
+        until(lambda: other.run("cat", mine, "more").code == 0)  # what found room is stored within seconds of that
         other.ask("import", source, mine)
         (own / "fine").write_bytes(b"fine")
         assert other.run("cat", mine, "fine").out == b"fine"
