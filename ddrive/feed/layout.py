@@ -33,6 +33,8 @@ _LEAF_AND_PARENT = Struct(">32sQ40x")
 _BLANK = (bytes(HASH_BYTES), 0)
 _NO_HASH = bytes(HASH_BYTES)
 _NO_SIGNATURE = bytes(SIGNATURE_BYTES)
+LOST_SIGNATURE = b"\xff" * SIGNATURE_BYTES  # in the place of one that was there once: no author signs so
+_NONE = (_NO_SIGNATURE, LOST_SIGNATURE)
 _PAGE_SIZE = TREE_PAGE_NODES * NODE_BYTES
 
 
@@ -171,7 +173,7 @@ class FeedFiles:
     def signature(self, length: int) -> bytes | None:
         """Return the signature of the first `length` blocks, None when there is none."""
         found = self._signatures.read(HEADER_BYTES + SIGNATURE_BYTES * (length - 1), SIGNATURE_BYTES)
-        return found if len(found) == SIGNATURE_BYTES and found != _NO_SIGNATURE else None
+        return found if len(found) == SIGNATURE_BYTES and found not in _NONE else None
 
     def write_signature(self, length: int, signature: bytes) -> None:
         """Store the signature of the first `length` blocks."""
@@ -183,7 +185,7 @@ class FeedFiles:
         self._signatures.sync()
 
     def signed_lengths(self, start: int, end: int) -> Iterator[int]:
-        """Yield the lengths from `start` up to `end` (exclusive) that have a signature, the longest first."""
+        """Yield the lengths from `start` up to `end` (exclusive) that have, or had, a signature, the longest first."""
         for low, high in reversed(self._signatures.extents()):
             first = max(start, (low - HEADER_BYTES) // SIGNATURE_BYTES + 1, 1)
             stop = min(end, -(-(high - HEADER_BYTES) // SIGNATURE_BYTES) + 1)
@@ -209,7 +211,7 @@ class FeedFiles:
                     HEADER_BYTES + SIGNATURE_BYTES * (base - 1), SIGNATURE_BYTES * min(SCAN_SLOTS, stop - base)
                 )
                 for place in range(0, len(slots), SIGNATURE_BYTES):
-                    if slots[place : place + SIGNATURE_BYTES] != _NO_SIGNATURE:
+                    if slots[place : place + SIGNATURE_BYTES] not in _NONE:
                         return base + place // SIGNATURE_BYTES
         return None
 

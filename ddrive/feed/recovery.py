@@ -19,7 +19,7 @@ from ddrive import crypto
 from ddrive.feed import flat, merkle
 from ddrive.feed.bitfield import DATA_BYTES, Bitfield
 from ddrive.feed.hashing import leaf_hash, parent_node, signable, signed_by
-from ddrive.feed.layout import HEADER_BYTES, SIGNATURE_BYTES, FeedFiles
+from ddrive.feed.layout import HEADER_BYTES, LOST_SIGNATURE, FeedFiles
 from ddrive.feed.mending import mended_roots
 from ddrive.feed.merkle import MAX_BLOCK_BYTES, MAX_LENGTH
 from ddrive.feed.rebuilding import Rebuilt, rebuild_pages
@@ -32,8 +32,6 @@ SECTOR_BYTES = 512  # written to the disk entirely or not at all
 PIECE_BLOCKS = 1024  # blocks looked at, signatures tried (16 blocks' worth each), ...
 PIECE_BYTES = 1 << 20  # ... or bytes hashed before the opener hears of it: some milliseconds
 SIGNATURE_BLOCKS = 16  # what a signature costs, in blocks
-
-_LOST = b"\xff" * SIGNATURE_BYTES  # in the place of a signature that was lost: no author signs so
 
 _log = getLogger(__name__)
 _after_piece: ContextVar[Callable[[], None]] = ContextVar("after_piece", default=lambda: None)
@@ -92,7 +90,7 @@ def recover(
         files.write_signature(length, sign(signable(roots, length)))
     signed_once = marked if makes_sense else min(marked, (files.node_count() + 1) // 2)
     if length < signed_once and sign is not None and files.signature(signed_once) is None:
-        files.write_signature(signed_once, _LOST)  # so that it is known still when the bits have been forgotten
+        files.write_signature(signed_once, LOST_SIGNATURE)  # known still when the bits are forgotten
     if length < marked or odd:
         bits.forget_after(length)
 

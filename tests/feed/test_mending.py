@@ -1,5 +1,6 @@
 """What damaged nodes of a tree may cost, and what they may not: other blocks, the trust of peers."""
 
+import contextlib
 import random
 
 import pytest
@@ -224,3 +225,22 @@ def test_an_audit_of_a_tree_of_nothing_but_damage_looks_for_few_signatures(monke
     monkeypatch.setattr(FeedFiles, "first_signed", lambda *given: looked_for.append(given) or first_signed(*given))
     assert (log.length, len(log.audit().bad)) == (len(blocks), len(blocks))
     assert len(looked_for) < len(blocks) // 4
+
+
+def test_the_mark_of_a_lost_signature_is_given_to_nobody():
+    blocks = [b"%d" % index for index in range(6)]
+    source, log = writer(blocks, batch=1), writer(blocks[:5], batch=1)
+    log.close()
+    files = log._directory.files
+    del files["signatures"][32 + 64 * 3 :]
+    files["tree"][32 + 40 * 7] ^= 1  # the last node of the first four blocks
+    files["tree"][32 + 40 * 8] ^= 1  # and the leaf of the fifth
+    log = FeedLog.open(MemoryDirectory(files))
+    assert bytes(files["signatures"][-64:]) == b"\xff" * 64
+    with pytest.raises(CorruptStorage):
+        log.append([b"another"])
+    for index in (5, *range(5)):
+        with contextlib.suppress(InvalidProof):
+            log.put(index, blocks[index], proof_of(source, index))
+    assert log.length == 6
+    assert log.signature(4) == source.signature(5)
