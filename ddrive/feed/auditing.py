@@ -9,10 +9,10 @@ from contextlib import suppress
 from logging import getLogger
 from typing import NamedTuple
 
-from ddrive.errors import CorruptStorage, DriveError, InvalidProof
+from ddrive.errors import DriveError, InvalidProof
 from ddrive.feed import flat
-from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import signed_by
+from ddrive.feed.losing import lost_error, shown_runs
 from ddrive.feed.mending import mended_roots
 from ddrive.feed.owned import OwnedFeed
 from ddrive.feed.placing import placed_leaf
@@ -21,7 +21,6 @@ from ddrive.feed.recovery import Recovered, signed_roots
 from ddrive.ids import Node, NodeIndex, short
 
 AUDITED_BLOCKS = 8  # read and checked together
-SHOWN_RUNS = 8  # of blocks, in one line of the log
 MENDED_ENDS = 64  # blocks for which nodes are mended, when a feed is opened that seems to be cut off
 ROOT_TRIES = 4  # signatures checked for the roots of an older length: mostly one of them is damaged
 
@@ -41,8 +40,7 @@ class AuditedFeed(OwnedFeed):
 
     def _settle(self, recovered: Recovered) -> None:
         """Say what opening the feed has found out about its files, and look for blocks behind their end."""
-        self._lost = Bitfield()  # found to be lost when the feed was opened, and not cleared since
-        self._untold = Bitfield()  # those of them that nobody was told of as an error
+        self._unsure = recovered.unsure
         self._unfit: set[int] = set()  # nodes of a feed of ours that are damaged
         self.distrusted = 0  # how often a stored node turned out to be damaged, so that it does not count any more
         name = f"feed {short(self.key)}"
@@ -68,7 +66,6 @@ class AuditedFeed(OwnedFeed):
         lost = behind_end(self._files, self._bits, self.length, self._end_by_sound_nodes())
         for index in lost:
             self._lost.add_block(index)
-            self._untold.add_block(index)
             self._bits.set_blocks(index, index + 1, False)
         if lost:
             _log.warning(
@@ -95,26 +92,49 @@ class AuditedFeed(OwnedFeed):
 
         return end_of
 
-    def check_told(self, start: int, end: int) -> None:
-        """Raise CorruptStorage for blocks of a feed of ours that were lost, once: then they can be waited for."""
-        if self.writable and self._untold.held(start, end):
-            lost = [index for run in self._untold.runs(start, end) for index in range(*run) if not self.has(index)]
-            self._untold.set_blocks(start, end, False)
-            if lost:
-                raise CorruptStorage(
-                    f"feed {short(self.key)} has lost blocks: {shown_runs(lost)} were cut off the disk"
-                )
+    def _sort_out_unsure(self) -> None:
+        """Count as lost what is not here of a feed of ours where bits were lost: maybe it was not cleared.
+
+        But not while the feed is being fetched from peers: then it may never have been here.
+        """
+        if not self.writable or self.behind:
+            return
+        runs, self._unsure = self._unsure, ()
+        for start, end in runs:
+            for index in range(start, min(end, self.length)):
+                if not self.has(index):
+                    self._lost.add_block(index)
+
+    def _forget_lost(self, start: int, end: int) -> None:
+        """Take note that blocks are not to be kept, so that what was lost of them is no loss."""
+        self._sort_out_unsure()
+        lost = self._lost.runs(start, end)
+        self._lost.set_blocks(start, end, False)
+        for first, last in lost:
+            with suppress(OSError):
+                self._files.drop_bits(first, last)
+
+    def lost_own(self, start: int, end: int) -> list[int]:
+        """Return `lost` for a feed of ours; what a copy has lost it fetches as if it never had it."""
+        return self.lost(start, end) if self.any_lost else []
+
+    @property
+    def any_lost(self) -> bool:
+        """Whether this is a feed of ours that has ever lost a block since it was opened."""
+        return self.writable and self._lost.dirty
 
     def begin_audit(self) -> list[tuple[int, int]]:
         """Forget what is remembered of the tree on disk, and return where the file of the blocks is no hole."""
         self._files.forget_nodes()
+        self._sort_out_unsure()
         return self._files.data.extents()
 
     def lost(self, start: int, end: int) -> list[int]:
-        """Return which blocks from `start` up to `end` were lost when the feed was opened, and are not held again."""
-        runs = self._lost.runs(start, end)
-        self._untold.set_blocks(start, end, False)
-        return [index for run in runs for index in range(*run) if not self.has(index)]
+        """Return which blocks from `start` up to `end` are lost: they were held, and neither cleared nor come again.
+
+        Of a feed of ours that is remembered, as their bits stay on the disk; a copy forgets what it does not hold.
+        """
+        return [index for run in self._lost.runs(start, end) for index in range(*run) if not self.has(index)]
 
     def audit(self, start: int = 0, end: int | None = None, extents: list[tuple[int, int]] | None = None) -> Audited:
         """Check the tree and the held blocks from `start` up to `end` again; a bad block does not count as held then.
@@ -138,7 +158,7 @@ class AuditedFeed(OwnedFeed):
                     if self._stored_block(index) is not None:
                         good += 1
                     else:  # all that can be mended of the tree is
-                        super()._lose(index)
+                        self._miss(index)
                         bad.append(index)
         self.used, self._ahead = used, ahead
         return Audited(good, sorted(bad), restored)
@@ -151,6 +171,9 @@ class AuditedFeed(OwnedFeed):
         bad = [] if self.writable else restored.unproven
         for index in bad:
             super()._lose(index)
+        if self.writable:
+            for index in restored.spoiled:
+                self._lost.add_block(index)
         return restored.found, bad
 
     def show_roots(self) -> None:
@@ -241,13 +264,18 @@ class AuditedFeed(OwnedFeed):
 
     def _lose(self, index: int) -> DriveError:
         self._forget_unproven(index)  # it may have been looked for, or written, at a false place
-        return super()._lose(index)
+        return self._miss(index)
+
+    def _miss(self, index: int) -> DriveError:
+        """Count block `index` as lost, and return the error that says so."""
+        error = super()._lose(index)
+        if not self.writable:
+            return error
+        self._lost.add_block(index)
+        return lost_error(self.key, [index])
 
     def _not_held(self, index: int) -> DriveError:
-        if self.writable and self._untold.has(index):
-            self._untold.set_blocks(index, index + 1, False)
-            return CorruptStorage(f"block {index} of feed {short(self.key)} was cut off the disk")
-        return super()._not_held(index)
+        return lost_error(self.key, [index]) if self.writable and self._lost.has(index) else super()._not_held(index)
 
     def _signed(self, length: int) -> list[Node] | None:
         return signed_roots(self._files, self.key, length, self._verify) or self._with_mended_roots(length)
@@ -259,15 +287,3 @@ class AuditedFeed(OwnedFeed):
         return mended_roots(
             self._files, length, lambda roots: signed_by(self.key, roots, length, signature, self._verify), ROOT_TRIES
         )
-
-
-def shown_runs(blocks: Iterable[int]) -> str:
-    """Return numbers of blocks, given in order, for a message: 3 to 7, 9."""
-    runs: list[list[int]] = []
-    for block in blocks:
-        if runs and runs[-1][1] == block - 1:
-            runs[-1][1] = block
-        else:
-            runs.append([block, block])
-    shown = [f"{first} to {last}" if last > first else str(first) for first, last in runs[:SHOWN_RUNS]]
-    return ", ".join(shown) + (", ..." if len(runs) > SHOWN_RUNS else "")

@@ -152,8 +152,7 @@ class Bitfield:
 
     def known(self, node: int) -> bool:
         """Tell whether tree node `node` is known."""
-        page = self._tree.get(node >> 14)
-        return page is not None and page[node & 16383] == 1
+        return (page := self._tree.get(node >> 14)) is not None and page[node & 16383] == 1
 
     def known_leaves(self, start: int, end: int) -> bool:
         """Tell whether the leaves of the blocks `start` up to `end` are all known."""
@@ -284,10 +283,13 @@ class Bitfield:
         self._dirty.clear()
         return pages
 
-    def held_still(self, pages: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-        """Yield pages of `take_dirty` without the blocks that were cleared since."""
+    def held_still(self, pages: Iterable[tuple[int, bytes]], lost: "Bitfield") -> Iterator[tuple[int, bytes]]:
+        """Yield pages of `take_dirty` without the blocks that were cleared since, and with those in `lost`."""
         for number, page in pages:
-            yield number, (_bits(page[:DATA_BYTES]) & self._data[number]).tobytes() + page[DATA_BYTES:]
+            held = _bits(page[:DATA_BYTES]) & self._data[number]
+            if number in lost._data:  # a bit without its leaf would make no sense to who opens the feed
+                held |= lost._data[number] & self._tree[number][::2]
+            yield number, held.tobytes() + page[DATA_BYTES:]
 
     def mark_dirty(self, numbers: Iterable[int]) -> None:
         """Regard pages as not written, after writing them failed."""

@@ -7,33 +7,28 @@ cancelled wait leaves nothing behind. Deadlines are the caller's: cancel scopes.
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from logging import getLogger
 
 import trio
 
 from ddrive.errors import CorruptStorage, DiskFull, NotHeld
-from ddrive.feed.appending import AppendableFeed
-from ddrive.feed.auditing import Audited, shown_runs
+from ddrive.feed.checking import CheckedFeed
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog, Stored
+from ddrive.feed.losing import lost_error
 from ddrive.feed.merkle import MAX_LENGTH, Proof
 from ddrive.feed.source import BlockSource, FeedListener, Reserving
 from ddrive.feed.view import FeedView
 from ddrive.ids import BlockIndex, PublicKey
 
 YIELD_EVERY = 32  # held blocks handed out before other tasks get their turn (a checkpoint costs 6 us)
-AUDIT_BLOCKS = 64  # read between two turns of other tasks
-
-_log = getLogger(__name__)
 
 
-class Feed(AppendableFeed):
+class Feed(CheckedFeed):
     """A feed to read from, to wait on and, with the secret key, to append to."""
 
     def __init__(self, log: FeedLog | FeedView, *, name: str = "") -> None:
         super().__init__(log, name=name)
         self.reserving: Reserving | None = None
-        self._source: BlockSource | None = None
         self._handed_out = 0
 
     def __repr__(self) -> str:
@@ -110,11 +105,6 @@ class Feed(AppendableFeed):
             self._audience.cleared(index, index + 1)
             raise
 
-    def check_told(self, start: int, end: int) -> None:
-        """Raise CorruptStorage for blocks of a feed of ours that were lost, once: then they can be waited for."""
-        if isinstance(self.log, FeedLog):
-            self.log.check_told(start, end)
-
     def get_held_part(self, index: int, begin: int, end: int) -> bytes | None:
         """Return the bytes `begin` up to `end` of block `index`, if that block was checked before, else None.
 
@@ -148,25 +138,31 @@ class Feed(AppendableFeed):
     async def get(self, index: int, *, wait: bool = True, urgent: bool = True) -> bytes:
         """Return block `index`, from a peer when it is not held.
 
-        Raises: NotHeld when it is not held and `wait` is false, Closed, CorruptStorage.
+        Raises: NotHeld when it is not held and `wait` is false, Closed, CorruptStorage when our disk has lost it and
+        no peer has it.
         """
         _check_index(index)
         waited = False
         while True:
             self._check_open()
-            data = self.get_held(index)
+            try:
+                data = self.get_held(index)
+            except CorruptStorage:
+                if not wait:
+                    raise
+                data = None
             if data is not None:
                 self.log.misses += waited
                 self.log.note_order(index)
                 await self._give_way()
                 return data
-            self.check_told(index, index + 1)
+            self.check_lost(index, index + 1)
             if not wait:
                 raise NotHeld(f"block {index} of feed {self.name} is not held")
             with self.want(index, index + 1, urgent=urgent):
-                waited = True
-                if not self.log.has(index):  # the source may have had it at once
-                    await self._audience.waiters.block(index)
+                waited = True  # unless the source had it at once
+                if not self.log.has(index) and not await self._audience.waiters.block(index):
+                    raise lost_error(self.key, [index])
 
     async def seek(self, byte_offset: int, *, start: int = 0, end: int | None = None) -> tuple[BlockIndex, int]:
         """Return the block that holds the byte at `byte_offset` and the place in it; the end is (length, 0).
@@ -204,13 +200,17 @@ class Feed(AppendableFeed):
     async def download(self, start: int, end: int) -> None:
         """Return when all blocks from `start` up to `end` are held.
 
-        Raises: Closed, DiskFull when there is no room for one of them.
+        Raises: Closed, DiskFull when there is no room for one of them, CorruptStorage as `get`.
         """
         await trio.lowlevel.checkpoint()
         with self.want(start, end):
             while missing := max(end - start, 0) - self.log.held(start, end):
                 self._check_open()
-                if not await self._audience.waiters.blocks(start, end, missing):
+                self.check_lost(start, end)
+                found = await self._audience.waiters.blocks(start, end, missing)
+                if found.lost:
+                    raise lost_error(self.key, found.lost)
+                if found.full:
                     raise DiskFull(
                         f"no room for blocks {start} to {end - 1} of feed {self.name}: free some space on the disk, "
                         "or give the cache more"
@@ -288,38 +288,6 @@ class Feed(AppendableFeed):
         """Drop the blocks from `start` up to `end` and free their space; they can be fetched again."""
         for first, last in self._owned().clear(start, end):
             self._audience.cleared(first, last)
-
-    def check_again(self, index: int) -> None:
-        """Read block `index` and the nodes that prove it from disk again, whatever is known of them."""
-        for bad in self._owned().audit(index, index + 1).bad:
-            self._audience.cleared(bad, bad + 1)
-
-    async def audit(self) -> Audited:
-        """Read all held blocks again, and look for others that are there, though the bitfield does not list them.
-
-        Bad blocks, and those that were lost when the feed was opened, do not count as held afterwards; found ones do.
-        """
-        log, good, bad, restored = self._owned(), 0, list[int](), list[int]()
-        extents = log.begin_audit()
-        for start in range(0, self.length, AUDIT_BLOCKS):
-            self._check_open()
-            end = min(start + AUDIT_BLOCKS, self.length)
-            found = log.audit(start, end, extents)
-            good, restored = good + found.good, restored + found.restored
-            bad += sorted({*found.bad, *log.lost(start, end)})
-            for index in found.restored:
-                self._audience.stored(index, index + 1)
-            for index in found.bad:
-                self._audience.cleared(index, index + 1)
-            await trio.lowlevel.checkpoint()
-        if any(log.byte_offset(index) != log.end_offset(index) for index in restored):  # empty ones may be of no peer
-            _log.warning(
-                "%d blocks of feed %s are held though its bitfield did not list them: %s",
-                len(restored),
-                self.name,
-                shown_runs(restored),
-            )
-        return Audited(good, bad, restored)
 
     def report_floor(self) -> None:
         """Let who listens look again whether something is missing of a feed of ours."""

@@ -213,7 +213,7 @@ class FeedLog(AuditedFeed):
         """
         self._check_open()
         runs = self._bits.runs(start, min(end, self.length))
-        self._lost.set_blocks(start, end, False)
+        self._forget_lost(start, end)
         for first, last in runs:
             before, after = self._bits.held_before(first), self._bits.held_from(last)
             low = 0 if before is None else self._certain_offset(before, at_end=True)

@@ -71,6 +71,7 @@ class OwnedFeed(StoredFeed):
         self.forked = directory.exists(FORKED)
         self._staged: Staged | None = None  # the last one that is neither published nor abandoned
         self._staging = False  # another one is being written
+        self._lost = Bitfield()  # blocks that were held and are damaged or gone, and that were not cleared since
         self._unsynced_batches = UNSYNCED_BATCHES  # appends since the bits were made durable: none known
         self._signing = False  # a signature is on its way to the disk
         self._settle(recovered)
@@ -311,7 +312,8 @@ class OwnedFeed(StoredFeed):
 
     def end_flush(self, pages: list[tuple[int, bytes]]) -> None:
         """Write the pages that `begin_flush` returned."""
-        self._files.write_pages(self._bits.held_still(pages))
+        # what is lost of our own keeps its bit: it is not told from what was cleared otherwise
+        self._files.write_pages(self._bits.held_still(pages, self._lost if self.writable else Bitfield()))
 
     def cancel_flush(self, pages: list[tuple[int, bytes]]) -> None:
         """Take back `begin_flush`, because the files could not be made durable."""
@@ -337,9 +339,8 @@ class OwnedFeed(StoredFeed):
             self.load_ahead(unread.start, unread.stop)
 
     def _lose(self, index: int) -> DriveError:
-        error = super()._lose(index)
         self._unsynced = True
-        return CorruptStorage(str(error)) if self.writable else error
+        return super()._lose(index)
 
     def _signature_of(self, staged: Staged) -> bytes | None:
         """Return the signature that a staged append needs, None when it adds nothing to what is signed."""

@@ -26,10 +26,12 @@ SignedRoots = Callable[[int], list[Node] | None]  # the stored roots of a length
 class Restored(NamedTuple):
     """What files show: blocks held after all, blocks and nodes without proof, nodes made again; bytes read for that.
 
-    Nodes without proof are looked for only where damaged ones are made again.
+    Nodes without proof are looked for only where damaged ones are made again. `spoiled` are blocks that are not listed,
+    and of which something else is in their place: what was cleared is nothing but zeros.
     """
 
     found: list[int]
+    spoiled: list[int]
     unproven: list[int]
     unproven_nodes: list[int]
     mended: list[int]
@@ -107,18 +109,22 @@ def restore(
             bits.forget_node(number)
     rest = [number for number in known if mend and number not in proven]
     found: list[int] = []
+    spoiled: list[int] = []
     read = 0
     for block in sorted(leaves):
         leaf, offset = leaves[block]
         if bits.has(block) or leaf.size > MAX_BLOCK_BYTES or not _may_lie(extents, offset, leaf.size):
             continue
         read += leaf.size
-        if leaf_hash(files.data.read(offset, leaf.size) if leaf.size else b"") == leaf.hash:
+        data = files.data.read(offset, leaf.size) if leaf.size else b""
+        if leaf_hash(data) == leaf.hash:
             bits.add_block(block)
             found.append(block)
+        elif data.strip(b"\x00"):
+            spoiled.append(block)
     unproven = [block for block in _blocks(bits, start, end) if block not in leaves]
     unproven_nodes = nodes_without_proof(files, roots, signed, rest)
-    return Restored(found, unproven, unproven_nodes, [node.number for node in mended], read)
+    return Restored(found, spoiled, unproven, unproven_nodes, [node.number for node in mended], read)
 
 
 def nodes_without_proof(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ddrive import crypto
 from ddrive.feed import flat, merkle
-from ddrive.feed.bitfield import DATA_BYTES, Bitfield
+from ddrive.feed.bitfield import BLOCKS_PER_PAGE, DATA_BYTES, Bitfield
 from ddrive.feed.hashing import leaf_hash, parent_node, signable, signed_by
 from ddrive.feed.layout import HEADER_BYTES, LOST_SIGNATURE, FeedFiles
 from ddrive.feed.mending import mended_roots
@@ -46,6 +46,7 @@ class Recovered(NamedTuple):
     marked: int = 0  # the length according to the bits, as far as they make sense
     signed_once: int = 0  # the longest length that may have been signed
     rebuilt: Rebuilt | None = None  # what bits that make no sense, or that were lost, were replaced by
+    unsure: tuple[tuple[int, int], ...] = ()  # runs of blocks whose bits were lost: none tells what was cleared
 
 
 @contextmanager
@@ -97,13 +98,14 @@ def recover(
     def signed(end: int) -> list[Node] | None:
         return signed_roots(files, key, end, verify)
 
+    unsure: list[tuple[int, int]] = []
     if length >= marked and not odd and (length > marked or sign is not None):
-        _restore_bits(files, bits, signed, marked, length, roots)
+        unsure = _restore_bits(files, bits, signed, marked, length, roots)
     pages = dict.fromkeys(bits.incomplete_pages(length), False) if sign is not None or not marked else {}
     pages.update(dict.fromkeys(odd, True))
     rebuilt = rebuild_pages(files, bits, roots, signed, pages, _Pieces().add) if pages else None
     longest = max(length, marked, skipped)
-    return Recovered(length, roots, length < longest, marked, longest, rebuilt)
+    return Recovered(length, roots, length < longest, marked, longest, rebuilt, (*unsure, *map(_page, pages)))
 
 
 def stored_roots(files: FeedFiles, length: int) -> list[Node] | None:
@@ -203,9 +205,10 @@ def _restore_bits(
     marked: int,
     length: int,
     roots: list[Node],
-) -> None:
+) -> list[tuple[int, int]]:
     """Mark what the files hold of the last batches, where a power loss kept their bits from the disk.
 
+    Returns the runs of which even the tree bits are missing.
     Bits are lost by the sector: a batch that has one bit left in a sector has lost none in it, others were cleared.
     """
     borders = [length, *islice(files.signed_lengths(1, length), UNSYNCED_BATCHES + 1)]
@@ -221,18 +224,19 @@ def _restore_bits(
         for piece in _sectors(start, end)
         if not bits.held(*piece) or end > marked
     ]
-    if not lost:
-        return
     start = borders[-1]
-    if _complete(files, start, start_roots, length) != roots:
+    if lost and _complete(files, start, start_roots, length) != roots:
         for root in roots:
             bits.add_node(root.number)
-        return
+        lost = []
+    if not lost:
+        return []
     bits.add_complete(start, length)
     looked_for = Bitfield()
     for piece in lost:
         looked_for.set_blocks(*piece, True)
     _restore_blocks(files, bits, looked_for, start, length, merkle.total_size(start_roots))
+    return [(low, high) for low, high in lost if high > marked]
 
 
 def _restore_blocks(files: FeedFiles, bits: Bitfield, looked_for: Bitfield, start: int, end: int, offset: int) -> None:
@@ -247,6 +251,10 @@ def _restore_blocks(files: FeedFiles, bits: Bitfield, looked_for: Bitfield, star
             bits.add_block(block)
         offset += leaf.size
         pieces.add(1, leaf.size if looked else 0)
+
+
+def _page(number: int) -> tuple[int, int]:
+    return number * BLOCKS_PER_PAGE, (number + 1) * BLOCKS_PER_PAGE
 
 
 def _sectors(start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -18,6 +18,9 @@ class BlockSource(Protocol):
     def want_length(self, min_length: int) -> Callable[[], None]:
         """Wish for a proof that the feed has at least `min_length` blocks."""
 
+    def availability(self, index: int) -> bool | None:
+        """Tell whether somebody who is asked has block `index`; None while that is not known."""
+
     async def refresh(self) -> None:
         """Return when what connected peers announced is proven, or there is nothing newer."""
 

@@ -25,6 +25,7 @@ from ddrive.replication.serving import Uploads
 
 REFRESH_S = 5.0  # the longest wait for peers to prove what they announced
 ENDLESS = 1 << 52  # longer than any feed
+MAX_LOST = 1024  # blocks of one wish: who waits for more of them is told of those
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Asking:
         _check_place(start, ENDLESS)
         wish, actions = self._scheduler.want_blocks(start, end, trio.current_time(), urgent=urgent)
         self._run(actions)
+        self._tell_lost(start, end)
         return self._withdrawal(wish)
 
     def want_offset(self, byte_offset: int, start: BlockIndex, end: BlockIndex) -> Callable[[], None]:
@@ -150,6 +152,18 @@ class Asking:
                 self._run(self._scheduler.withdraw(wish, trio.current_time()))
 
         return withdraw
+
+    def _tell_lost(self, start: int, end: int) -> None:
+        """Tell who wishes for the blocks [start, end) which of them our disk has lost and no peer has."""
+        for index in self._log.lost_own(start, min(end, self._log.length))[:MAX_LOST]:
+            if self.availability(index) is False:
+                self.feed.report_lost(index, index + 1)
+
+    def _look_again(self) -> None:
+        """Let those look again who wait for something else than blocks that arrive."""
+        for wish in self._scheduler.demand.blocks if self._log.any_lost else ():
+            self._tell_lost(wish.start, wish.end)
+        self._notify()
 
     def _notify(self) -> None:
         """Let `refresh` look again."""

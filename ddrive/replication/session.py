@@ -149,7 +149,7 @@ class FeedSession(Ending):
         self._notify()
 
     def _peers_changed(self) -> None:
-        self._notify()
+        self._look_again()
         for watcher in list(self._watchers):
             watcher()
 
@@ -384,7 +384,7 @@ class FeedSession(Ending):
         timeouts = sum(peer.state.stats.timeouts for peer in self._peers.values())
         self._run(self._scheduler.tick(now))
         self.stats.timeouts += sum(peer.state.stats.timeouts for peer in self._peers.values()) - timeouts
-        self._notify()
+        self._look_again()
 
 
 _HANDLERS: dict[type[Message], Callable[[FeedSession, LinkedPeer, Any], None]] = {

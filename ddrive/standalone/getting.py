@@ -79,7 +79,7 @@ class Readable(FeedHost):
         check_blocks(start, end)
         missing = max(end - start, 0) - self.feed.held(start, max(start, end))
         if missing:
-            self.feed.check_told(start, end)
+            self.feed.check_lost(start, end)
         if missing and not wait:
             raise NotHeld(f"{missing} of the blocks {start} to {end} of feed {self.feed.name} are not held")
         if missing:

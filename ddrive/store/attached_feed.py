@@ -74,6 +74,9 @@ class AttachedFeed:
         if self._peers:
             self._calling.notice("feed.ask_peers", {"handle": self.handle, "name": name, "payload": payload})
 
+    def availability(self, index: int) -> None:
+        """Not known here: the engine tells of what nobody has."""
+
     async def refresh(self) -> None:
         """Return when the engine knows no newer length; at once when there is no engine or nobody to ask."""
         if self._peers:
@@ -267,6 +270,8 @@ class AttachedFeed:
                 feed.report_stored(start, end)
             else:
                 feed.report_cleared(start, end)
+        for start, end in params.get("lost", ()):
+            feed.report_lost(start, end)
         for index, block in params["passed"]:
             feed.report_passed(index, block)
         if params["nodes"]:

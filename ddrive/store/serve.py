@@ -12,8 +12,8 @@ in it until it is written, and when there are too many it tells everything anew.
     notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
         feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}, feed.ask_peers {handle, name, payload},
         feed.used {handle, segments, hits, misses}, feed.unreserve {handle}
-    event feed.changed {handle, length, byte_length, writable, forked, peers, nodes, passed: [[index, block]…], and
-        changes: [[held, start, end]…] or runs}
+    event feed.changed {handle, length, byte_length, writable, forked, peers, nodes, passed: [[index, block]…],
+        lost: [[start, end]…], and changes: [[held, start, end]…] or runs}
 """
 
 import logging
@@ -62,10 +62,11 @@ class _Served:
         self._wishes: dict[int, Callable[[], None]] = {}
         self._wanted: dict[int, tuple[int, int]] = {}  # the blocks of those wishes that are for blocks
         self._passed = Passing()  # blocks that there is no room for, not told yet
+        self._lost: dict[tuple[int, int], None] = {}  # blocks that nobody has, not told yet
         self._passed_by: dict[int, None] = {}  # their numbers, and those of which there were too many
         self._disputed: dict[int, int] = {}
         self._unsubscribe = [feed.subscribe(self), store.session(feed).watch_peers(self._look_at_peers)]
-        self._unsubscribe.append(feed.watch_passing(self._pass_on))
+        self._unsubscribe += [feed.watch_passing(self._pass_on), feed.watch_lost(self._tell_lost)]
 
     async def aclose(self) -> None:
         for unsubscribe in self._unsubscribe:
@@ -100,6 +101,11 @@ class _Served:
             self._passed_by[index] = None
             self._queue()
 
+    def _tell_lost(self, start: int, end: int) -> None:
+        if any(first < end and start < last for first, last in self._wanted.values()):
+            self._lost[start, end] = None
+            self._queue()
+
     def _look_at_peers(self) -> None:
         if self.feed.peer_count != self._peers:
             self._queue()
@@ -127,6 +133,7 @@ class _Served:
         blocks = self._passed.take_all()
         params["passed"] = [(index, blocks.get(index, b"")) for index in self._passed_by]
         self._passed_by.clear()
+        params["lost"], self._lost = list(self._lost), {}
         if self._all:
             params["runs"] = self.feed.runs(0, self.feed.length)
         else:

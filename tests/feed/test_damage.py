@@ -148,15 +148,77 @@ async def test_what_was_cut_off_the_data_is_told_at_once(caplog):
     assert f"{len(lost)} of {len(BLOCKS)} blocks are lost here" in caplog.text
     assert "verify --repair" in caplog.text
     feed = Feed(log)
-    with pytest.raises(CorruptStorage):
-        await feed.get(lost[0])
-    with pytest.raises(NotHeld):
-        await feed.get(lost[0], wait=False)
+    for wait in (True, False, True):
+        with pytest.raises(CorruptStorage, match=f"block {lost[0]}"):
+            await feed.get(lost[0], wait=wait)
     assert (await feed.audit()).bad == lost
     assert log.append([b"next"]) == len(BLOCKS)
     copy(writer(BLOCKS), log, lost)
     assert content(log) == dict(enumerate([*BLOCKS, b"next"]))
     assert (await feed.audit()).bad == []
+
+
+def spoiled(place):
+    def change(files):
+        files["data"][place] ^= 0xFF
+
+    return change
+
+
+async def test_a_damaged_block_of_our_own_is_told_each_time_and_not_waited_for():
+    log = writer(BLOCKS)
+    log = reopened(log, spoiled(log.byte_offset(30)))
+    for _ in range(2):
+        feed = Feed(log)
+        for _ in range(2):
+            with pytest.raises(CorruptStorage, match=r"block 30.*verify --repair"):
+                await feed.get(30)
+            with pytest.raises(CorruptStorage, match="block 30"):
+                await feed.download(0, len(BLOCKS))
+        log = reopened(log, lambda files: None)  # the bit of the block is on the disk still
+
+
+async def test_a_damaged_block_that_came_again_is_as_good_as_ever():
+    log = writer(BLOCKS)
+    log = reopened(log, spoiled(log.byte_offset(30)))
+    with pytest.raises(CorruptStorage):
+        log.block(30)
+    copy(writer(BLOCKS), log, [30])
+    log = reopened(log, lambda files: None)
+    assert content(log) == dict(enumerate(BLOCKS))
+    assert await Feed(log).audit() == (len(BLOCKS), [], [])
+
+
+async def test_a_damaged_block_that_is_cleared_is_no_loss_any_more():
+    log = writer(BLOCKS)
+    log = reopened(log, spoiled(log.byte_offset(30)))
+    with pytest.raises(CorruptStorage):
+        log.block(30)
+    log.flush()
+    log.clear(29, 32)
+    for _ in range(2):
+        with pytest.raises(NotHeld):
+            log.block(30)
+        assert (await Feed(log).audit()).bad == []
+        log = reopened(log, lambda files: None)
+
+
+async def test_an_audit_tells_what_was_cleared_from_what_was_spoiled_before(caplog):
+    log = writer(BLOCKS)
+    start = log.byte_offset(30)
+    log.clear(10, 12)
+    log._bits.set_blocks(30, 31, False)  # as a release that took the bit away left it
+    log = reopened(log, spoiled(start))
+    assert (await Feed(log).audit()).bad == [30]
+    assert (await Feed(reopened(log, lambda files: None)).audit()).bad == [30]
+
+
+async def test_what_data_and_bits_have_both_lost_is_lost_and_not_cleared(caplog):
+    log = reopened(writer(BLOCKS), lambda files: (files["bitfield"].clear(), files["data"].clear()))
+    lost = [index for index in range(len(BLOCKS)) if BLOCKS[index]]
+    for _ in range(2):
+        assert (await Feed(log).audit()).bad == lost
+        log = reopened(log, lambda files: None)
 
 
 async def test_a_missing_data_file_leaves_a_feed_without_blocks(caplog):

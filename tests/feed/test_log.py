@@ -377,10 +377,9 @@ def test_a_damaged_block_of_our_own_is_reported(directory):
     storage.truncate(log.byte_length - 1)
     storage.close()
     log = FeedLog.open(directory)
-    with pytest.raises(CorruptStorage):
-        log.block(12)
-    with pytest.raises(NotHeld):
-        log.block(12)
+    for _ in range(2):
+        with pytest.raises(CorruptStorage):
+            log.block(12)
     log.close()
 
 
