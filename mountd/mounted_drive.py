@@ -1,18 +1,24 @@
 """The drive behind a mount: it may not be open yet, and every question to it ends within the limits of the mount."""
 
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import trio
 
 from ddrive.drive.stat import Stat
-from ddrive.errors import NotFound
-from ddrive.ids import BlockIndex
+from ddrive.errors import NoPeers, NotFound
+from ddrive.ids import BlockIndex, PublicKey
+from ddrive.store.attached import Supply
 from mountd.face import DriveFace, EntryFace, FeedFace, ReaderFace
 from mountd.inodes import Inode
-from mountd.waits import Callers, Limits, Wait, Waits
+from mountd.waits import IN_VAIN_S, Callers, Givers, Limits, Wait, Waits
 
 HERE_S = 300.0  # for listing what is held; 100,000 entries take about 5
+FOUND_S = 8.0  # for a nested drive of which nothing is here: after up to 4 s (`finding.LOOK_S`) strangers are asked
+ABSENT_S = 0.05  # for a nested drive of which nothing is here, after one operation waited in vain for any of it
+WALK_S = 10.0  # another nested drive that is looked into so soon after that gets little time too: somebody walks a tree
+NOTHING = Supply(0, 0, is_wanted=False)
 
 T = TypeVar("T")
 
@@ -24,7 +30,10 @@ class MountedDrive:
         self.limits = limits
         self.metadata: FeedFace | None = None  # known before the drive is
         self.stranded: Callable[[], bool] = lambda: False  # whether blocks are wished for that nobody can send
+        self.supply: Callable[[PublicKey], Supply | None] = lambda key: None  # of the entries of a nested drive
         self.waits = Waits(callers, connected=self.connected, stranded=lambda: self.stranded())
+        self._nested: dict[PublicKey, Givers] = {}  # of the nested drives that were asked
+        self._absent_at = -math.inf  # when somebody waited last for a nested drive of which nothing is here
         self._drive: DriveFace | None = None
         self._failure: Exception | None = None
         self._opened = trio.Event()
@@ -55,10 +64,41 @@ class MountedDrive:
             limit_s = max(HERE_S, self.limits.deadline_s)
             return await self.waits.bounded(work, Wait(caller, inode, shared=False), limit_s=limit_s)
         limit_s = self.limits.deadline_s
-        wait = Wait(caller, inode, shared=False)
-        return await self.waits.bounded(
-            work, wait, limit_s=limit_s, unconnected_limit_s=min(limit_s, self.limits.meta_timeout_s)
-        )
+        unconnected_limit_s = min(limit_s, self.limits.meta_timeout_s)
+        key = _nested_key(inode)
+        supply = None if key is None else self.supply(key)
+        if key is None or supply is None:
+            wait = Wait(caller, inode, shared=False)
+            return await self.waits.bounded(work, wait, limit_s=limit_s, unconnected_limit_s=unconnected_limit_s)
+        givers = self._givers_of(key)
+        if not supply.length:  # whatever the peers of other drives are: it takes somebody who has this one
+            if not math.isinf(givers.in_vain_since):
+                limit_s = ABSENT_S
+            elif trio.current_time() - self._absent_at < WALK_S:
+                unconnected_limit_s = min(unconnected_limit_s, IN_VAIN_S)
+            elif self.connected():
+                unconnected_limit_s = min(limit_s, FOUND_S)
+        wait = Wait(caller, inode, shared=False, givers=givers)
+        try:
+            return await self.waits.bounded(work, wait, limit_s=limit_s, unconnected_limit_s=unconnected_limit_s)
+        except NoPeers:
+            if limit_s > ABSENT_S and not self._supply(key).length:
+                self._absent_at = givers.in_vain_since = trio.current_time()
+            raise
+
+    def _givers_of(self, key: PublicKey) -> Givers:
+        """Return who can give the entries of a nested drive. A peer without any of it is nobody, connected or not."""
+        givers = self._nested.get(key)
+        if givers is None:
+            givers = self._nested[key] = Givers(
+                connected=lambda: bool(self._supply(key).peers and self._supply(key).length),
+                stranded=lambda: self._supply(key).is_wanted,
+            )
+        givers.look()
+        return givers
+
+    def _supply(self, key: PublicKey) -> Supply:
+        return self.supply(key) or NOTHING
 
     async def ready(self) -> DriveFace:
         """Return the drive as soon as it is open. Raises: why it cannot be opened."""
@@ -90,3 +130,13 @@ class MountedDrive:
         Of a drive without a block nothing is known yet, and the first one has to come from somebody.
         """
         return 0 < drive.version == drive.metadata.held(BlockIndex(0), BlockIndex(drive.version))
+
+
+def _nested_key(inode: Inode) -> PublicKey | None:
+    """Return the key of the nested drive that `inode` is in, None for the mounted one or when that is not known."""
+    place: Inode | None = inode if inode.foreign else None
+    while place is not None and place.foreign:
+        if place.stat is not None and place.stat.mount is not None and place.is_dir:
+            return place.stat.mount.key
+        place = place.parent
+    return None

@@ -331,7 +331,7 @@ class Vfs(MountedDrive):
                 limit_s = SECOND_TRY_S
         if self._waiting_reads >= self.limits.max_waiting_reads:
             work.close()
-            raise self.waits.late()
+            raise self.waits.late(wait)
         self._waiting_reads += 1
         try:
             return await self.waits.bounded(work, wait, limit_s=limit_s, unconnected_limit_s=limit_s)

@@ -50,15 +50,36 @@ class Callers(Protocol):
     async def ending_files(self, files: Mapping[int, bytes], orphans: frozenset[int]) -> set[int]: ...
 
 
+class Givers:
+    """Who can end a waiting: the peers of the mounted drive, or those of a drive that is nested in it."""
+
+    def __init__(self, connected: Callable[[], bool], stranded: Callable[[], bool]) -> None:
+        """`connected` tells whether a peer is there, `stranded` whether blocks are wished for that nobody can send."""
+        self.connected = connected
+        self.stranded = stranded
+        self.in_vain_since = math.inf  # when an operation had waited for nobody; no peer was seen from then on
+
+    def look(self) -> bool:
+        """Tell whether a peer is there; then nothing was in vain."""
+        is_connected = self.connected()
+        if is_connected:
+            self.in_vain_since = math.inf
+        return is_connected
+
+
 class Wait:
-    """One operation in progress. `shared` means that others than `caller` may wait for it: a read."""
+    """One operation in progress. `shared` means that others than `caller` may wait for it: a read.
 
-    __slots__ = ("caller", "error", "inode", "scope", "shared", "started", "stranded", "unconnected_limit_s")
+    `givers` None: the peers of the mounted drive.
+    """
 
-    def __init__(self, caller: int, inode: Inode, *, shared: bool) -> None:
+    __slots__ = ("caller", "error", "givers", "inode", "scope", "shared", "started", "stranded", "unconnected_limit_s")
+
+    def __init__(self, caller: int, inode: Inode, *, shared: bool, givers: Givers | None = None) -> None:
         self.caller = caller
         self.inode = inode
         self.shared = shared
+        self.givers = givers
         self.error: Exception | None = None
         self.started = 0.0
         self.unconnected_limit_s = math.inf
@@ -83,9 +104,7 @@ class Waits:
     def __init__(self, callers: Callers, *, connected: Callable[[], bool], stranded: Callable[[], bool]) -> None:
         """`connected` tells whether a peer is there, `stranded` whether blocks are wished for that nobody can send."""
         self._callers = callers
-        self._connected = connected
-        self._stranded = stranded
-        self._in_vain_since = math.inf  # when an operation had waited for nobody; no peer was seen from then on
+        self._givers = Givers(connected, stranded)
         self._waits: set[Wait] = set()
         self._wake = trio.Event()
         self._asleep = False
@@ -109,8 +128,9 @@ class Waits:
         wait.started = now = trio.current_time()
         wait.scope.deadline = now + limit_s
         wait.unconnected_limit_s = unconnected_limit_s
-        if self._in_vain_since < math.inf and self._connected():
-            self._in_vain_since = math.inf
+        givers = wait.givers or self._givers
+        if givers.in_vain_since < math.inf:
+            givers.look()
         self._waits.add(wait)
         if self._asleep:
             self._asleep = False
@@ -125,11 +145,11 @@ class Waits:
         if wait.error is not None:
             raise wait.error
         self._note_vain(wait)
-        raise self.late()
+        raise self.late(wait)
 
-    def late(self) -> Exception:
+    def late(self, wait: Wait) -> Exception:
         """Return the error of a deadline that has passed."""
-        if self._connected():
+        if (wait.givers or self._givers).connected():
             return TimedOut("no peer has sent the data in time: try again")
         return NoPeers("no connected peer has the data: try again when one is there")
 
@@ -173,28 +193,30 @@ class Waits:
             self.close(OSError(errno.ENODEV, "the file system is not mounted any more"))
             return
         now = trio.current_time()
-        connected = self._connected()
-        stranded = not connected and self._stranded()
-        if connected:
-            self._in_vain_since = math.inf
+        states: dict[Givers, tuple[bool, bool]] = {}
         for wait in waiting:
-            wait.stranded = stranded
+            givers = wait.givers or self._givers
+            if givers not in states:
+                is_connected = givers.look()
+                states[givers] = is_connected, not is_connected and givers.stranded()
+            connected, wait.stranded = states[givers]
             if self._callers.is_ending(wait.caller):
                 wait.give_up(interrupted())
             elif not connected and wait.started + self._unconnected_limit_s(wait) <= now:
                 self._note_vain(wait)
-                wait.give_up(self.late())
+                wait.give_up(self.late(wait))
         await self._look_for_others([wait for wait in waiting if wait.shared and wait.error is None])
 
     def _unconnected_limit_s(self, wait: Wait) -> float:
         """Return how long an operation may last while no peer is there."""
         limit_s = wait.unconnected_limit_s
-        in_vain = wait.stranded and wait.started >= self._in_vain_since
+        in_vain = wait.stranded and wait.started >= (wait.givers or self._givers).in_vain_since
         return min(limit_s, IN_VAIN_S) if in_vain and limit_s < math.inf else limit_s
 
     def _note_vain(self, wait: Wait) -> None:
+        givers = wait.givers or self._givers
         if wait.stranded:
-            self._in_vain_since = min(self._in_vain_since, trio.current_time())
+            givers.in_vain_since = min(givers.in_vain_since, trio.current_time())
 
     async def _look_for_others(self, waiting: list[Wait]) -> None:
         """Release reads that were asked for by others than the one who opened the file."""

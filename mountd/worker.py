@@ -118,6 +118,7 @@ async def _open(options: WorkerOptions, attached: Attached, vfs: Vfs) -> Drive:
     store = attached.store(DIALECTS[dialect])
     key = PublicKey(bytes.fromhex(options.key))
     vfs.stranded = lambda: attached.is_stranded
+    vfs.supply = store.supply
     vfs.metadata = await store.open_feed(key=key, live=not vfs.fixed)
     return await open_drive(store, key=key, version=options.version)
 

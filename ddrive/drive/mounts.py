@@ -60,6 +60,7 @@ class DriveTree:
         self._turn = trio.Lock()
         self._live: MountTrie | None = None
         self._content: dict[PublicKey, Feed] = {}
+        self._feeds: dict[PublicKey, Feed] = {}  # of nested drives, and those mounted as files
         self.listings = Listings()
 
     async def live(self, *, content_key: PublicKey | None = None) -> MountTrie:
@@ -114,6 +115,7 @@ class DriveTree:
         self.lifetime.end()
         self._live = None  # calls look here for it first, and without it whether the drive is closed
         self._content.clear()
+        self._feeds.clear()
         feeds, self._opened = self._opened, []
         await self._release(feeds)
 
@@ -133,7 +135,10 @@ class DriveTree:
 
     async def _feed(self, key: PublicKey) -> Feed:
         self.lifetime.check()
-        return await self._used(await self.store.open_feed(key=key, live=True))
+        feed = self._feeds.get(key)
+        if feed is None or feed.closed:  # once, however often somebody asks for a drive that nobody has
+            feed = self._feeds[key] = await self._used(await self.store.open_feed(key=key, live=True))
+        return feed
 
     async def _open_nested(self, key: PublicKey) -> Trie:
         feed = await self._feed(key)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -24,6 +24,14 @@ from ddrive.store.derive import DEFAULT_NAME, checked_key
 
 USE_S = 1.0  # between two messages about what was read: `stats` is at most this far behind
 LOADER_THREADS = 2  # read and check blocks ahead of readers: hashing takes twice as long as serving a reader
+
+
+class Supply(NamedTuple):
+    """What there is of a feed: its known length, how many peers carry it, and whether blocks of it are wished for."""
+
+    length: int
+    peers: int
+    is_wanted: bool
 
 
 class AttachedStore:
@@ -58,6 +66,13 @@ class AttachedStore:
         attached.users += 1
         assert attached.feed is not None
         return attached.feed
+
+    def supply(self, key: PublicKey) -> Supply:
+        """Return what there is of a feed, open or not."""
+        attached = self._usable(key)
+        if attached is None or attached.feed is None:
+            return Supply(0, 0, is_wanted=False)
+        return Supply(attached.feed.length, attached.peer_count, attached.wishes_blocks)
 
     async def release(self, feed: Feed) -> None:
         """Take one `open_feed` back, also when the caller is cancelled; a feed that nobody uses is closed."""

@@ -3,6 +3,8 @@
 import errno
 import os
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,49 @@ def test_a_circle_ends_with_an_error(tmp_path: Path) -> None:
         done = subprocess.run(["find", ".", "-type", "f"], cwd=place, capture_output=True, timeout=60, text=True)
         assert sorted(done.stdout.splitlines()) == ["./file", "./past/file", "./two/other"]
         assert done.stderr.count("Too many levels of symbolic links") == 2
+
+
+def test_a_drive_that_nobody_has_costs_little_and_is_there_when_it_comes(tmp_path: Path) -> None:
+    """A peer of the drive around it is connected all the time, but has nothing of the nested one."""
+    with (
+        program(tmp_path / "inner") as first,
+        program(tmp_path / "outer") as second,
+        program(tmp_path / "reader") as reader,
+    ):
+        inner = first.ask("import", tree(tmp_path / "a", "a.txt", "one"))["key"]
+        first.ask("stop")
+        middle = second.ask("import", tree(tmp_path / "b", "b.txt", "two"))["key"]
+        key = second.ask("import", tree(tmp_path / "c", "c.txt", "outer"))["key"]
+        second.ask("link", f"{middle}:/deep/lost", inner)
+        second.ask("link", f"{key}:/lost", inner)
+        second.ask("link", f"{key}:/middle", middle)
+        reader.ask("peer", "add", second.address)
+        place = tmp_path / "mnt"
+        reader.mount(key, place)
+
+        def listed(path: Path) -> list[str]:
+            with suppress(OSError):
+                return os.listdir(path)
+            return []
+
+        def failing(path: Path) -> tuple[int, float]:
+            began = time.monotonic()
+            with pytest.raises(OSError, match="No route to host") as told:
+                path.stat() if path.suffix else os.listdir(path)
+            return told.value.errno or 0, time.monotonic() - began
+
+        began = time.monotonic()
+        subprocess.run(["ls", "-la", place, place / "middle/deep"], check=True, capture_output=True)
+        assert (place / "lost").is_dir()
+        assert (place / "middle/deep/lost").is_dir()
+        assert time.monotonic() - began < 3
+        code, took_s = failing(place / "lost")
+        assert code == errno.EHOSTUNREACH
+        assert took_s < 15
+        for lost in (place / "lost", place / "middle/deep/lost"):
+            assert failing(lost)[1] < 1
+            assert failing(lost / "a.txt")[1] < 1
+        reader.ask("peer", "add", first.address)
+        until(lambda: listed(place / "lost") == ["a.txt"])
+        assert (place / "lost/a.txt").read_text() == "one"
+        assert os.listdir(place / "middle/deep/lost") == ["a.txt"]
