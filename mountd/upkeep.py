@@ -1,6 +1,6 @@
 """The verbs that work on what is held of a drive: check it, fetch it again, drop it. They run where the files are."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,7 +12,7 @@ from ddrive.drive.walks import stat_or_none
 from ddrive.errors import CorruptStorage, InvalidProof, LocalProtocolError, NoPeers
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex, PublicKey
-from ddrive.store.runs import Run, joined, without
+from ddrive.store.runs import Run, joined
 from ddrive.store.store import OwnedStore
 from ddrive.trie.node import decode_node
 from mountd.collection import Collection
@@ -46,7 +46,8 @@ class Upkeep:
         """Check every held block of a drive again; a bad one counts as not held from then on, one of ours stays bad.
 
         With `repair` the bad ones are fetched again, until none has come for `wait_s` seconds. `restored` are good
-        ones that the damaged list of held blocks did not name; which they are, the log tells.
+        ones that the damaged list of held blocks did not name; which they are, the log tells. `not_kept` are blocks of
+        a drive of ours that were cleared: none of them is missed.
         """
         known = self._collection.table.find(parse_key(str(params["key"])).key)
         value: dict[str, Any] = {
@@ -57,7 +58,7 @@ class Upkeep:
             "forked": False,
             "cut_off": [],
         }
-        repaired = restored = 0
+        repaired = restored = not_kept = 0
         if params.get("repair"):
             self._collection.keep(known)
         async with self._collection.feeds(known) as found:
@@ -65,7 +66,9 @@ class Upkeep:
             remembered = self._bad.setdefault(known.key, set())
             for name, feed in feeds.items():
                 good, bad, found_again = await feed.audit()
-                remembered |= {(name, index) for index in (*bad, *_lost(feed))}
+                remembered |= {(name, index) for index in bad}
+                if feed.writable and not feed.behind:
+                    not_kept += feed.length - feed.held(0, feed.length) - len(bad)
                 value["valid"] += good
                 restored += len(found_again)
                 value["forked"] = value["forked"] or feed.forked
@@ -85,7 +88,7 @@ class Upkeep:
             }
             for name, index in bad_ones
         ]
-        return value | {"repaired": repaired, "restored": restored}
+        return value | {"repaired": repaired, "restored": restored, "not_kept": not_kept}
 
     async def clear(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Drop these blocks, in which the content of a path lies, pinned or not; with `dry_run` only tell how many.
@@ -125,13 +128,6 @@ class Upkeep:
                 if not came:  # nobody may have any of the others either
                     patience_s = min(patience_s, IN_VAIN_S)
         return before - len(bad)
-
-
-def _lost(feed: Feed) -> Iterator[int]:
-    """Yield which blocks of a feed of ours are not here: a read that found them damaged has let them go."""
-    if feed.writable and not feed.behind:
-        for start, end in without([(0, feed.length)], feed.runs(0, feed.length)):
-            yield from range(start, end)
 
 
 async def _fetched(feed: Feed, blocks: Sequence[int], patience_s: float) -> list[int]:

@@ -73,6 +73,8 @@ def verify(
         line = f"{found['valid']} of {counted(found['blocks'], 'block')} {good} good, {found['repaired']} repaired"
         if restored := found.get("restored"):  # an engine that still runs after an update may not tell
             line += f", {restored} found that the damaged list of held blocks did not name"
+        if not_kept := found.get("not_kept"):
+            line += f", {not_kept} not kept (a program cleared them)"
         lines.append(line)
         session.say(found, [report.printable(line) for line in lines])
         for name in found.get("cut_off") or []:

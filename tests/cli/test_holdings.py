@@ -1,8 +1,10 @@
 """`clear` and `verify`: what is held can be dropped, checked and fetched again."""
 
+import random
 import time
 from pathlib import Path
 
+from ddrive.standalone import open_feed
 from tests.support.memory_mount import until
 from tests.support.program import Program, program
 
@@ -137,3 +139,33 @@ def test_blocks_that_a_damaged_list_of_held_blocks_does_not_name_are_told(ddrive
             assert ddrive.ask("verify", key) == fine | {"restored": 24}
         else:
             assert b"24 found that the damaged list of held blocks did not name" in ddrive.run("verify", key).out
+
+
+async def test_blocks_that_a_program_cleared_are_not_bad(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "a").write_bytes(random.Random(1).randbytes(65536 * 9))
+    key = ddrive.ask("import", source)["key"]
+    fine = ddrive.ask("verify", key)
+    assert fine["not_kept"] == 0
+    assert ddrive.run("stop").code == 0
+    content = max(ddrive.state.glob("dweb/*/*/*/data"), key=lambda data: data.stat().st_size)
+    async with open_feed(content.parent) as feed:
+        feed.clear(2, 4)
+    with content.open("r+b") as file:
+        file.seek(7 * 65536 + 5)
+        file.write(b"other")
+    bad = [{"feed": "content", "block": 7, "path": "/a", "repaired": False}]
+    for _ in range(2):
+        result = ddrive.run("verify", key, "--json")
+        assert result.json() == fine | {
+            "valid": fine["valid"] - 3,
+            "blocks": fine["blocks"] - 2,
+            "bad": bad,
+            "not_kept": 2,
+        }
+        assert result.code == 4
+        assert ddrive.run("stop").code == 0
+    assert b"2 not kept" in ddrive.run("verify", key).out
+    failed = ddrive.run("cat", key, "a", "--timeout", "2s")
+    assert failed.code == 5, failed  # what was cleared may be at a peer
