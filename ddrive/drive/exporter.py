@@ -1,15 +1,16 @@
 """Writing a drive's tree, of any version and from any path down, into a directory.
 
 What is there already with the same size and time is left as it is, so an export that was interrupted goes on where it
-stopped. Nested drives are entered like directories, but never in a circle. What cannot be written, what does not verify
-and what cannot be had of a nested drive is listed in the report and does not stop the rest; what cannot be had of the
-drive itself ends the export with its error.
+stopped; a file that was not whole then is begun again. Nested drives are entered like directories, but never in a
+circle. What cannot be written, what does not verify and what cannot be had of a nested drive is listed in the report
+and does not stop the rest; what cannot be had of the drive itself ends the export with its error.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -21,23 +22,25 @@ from ddrive.drive.paths import DrivePath, drive_path, join, parent
 from ddrive.drive.reaching import Reach
 from ddrive.drive.reader import FileReader
 from ddrive.drive.report import Notice, Progress, Refused, Tally
+from ddrive.drive.restoring import AttributesLost, Blocked, blocked
 from ddrive.drive.stat import Stat
-from ddrive.drive.target import AttributesLost, Blocked, Directory, File, Output, blocked, write_all
+from ddrive.drive.target import Directory, File, Output, write_all
 from ddrive.drive.walks import DirEntry, Inside
-from ddrive.errors import CorruptStorage, DiskFull, InvalidProof
+from ddrive.errors import CorruptStorage, DiskFull, ImpossibleEntry, InvalidProof, NameTooLong
 
 SMALL_BYTES = 1024 * 1024  # files up to that are gathered and written with one hop to a thread
 GATHERED_BYTES = 8 * 1024 * 1024
 GATHERED_FILES = 256
 CHUNK_BYTES = 4 * 1024 * 1024  # of a large file
-DEPTH_MAX = 400  # each level keeps one file open
+OPEN_LEVELS = 64  # directories above these are opened again on the way back
 
 
 @dataclass(slots=True)
 class ExportReport:
     """What the target now holds, and what is not in it. `hostile_names` were left out of listings.
 
-    Of those refused, `unwritten` could not be written, or removed, as the target is.
+    Of those refused, `unwritten` could not be written, or removed, as the target is or their path is too long, and what
+    is held here of `unverified` ones is not what their author signed.
     """
 
     files: int = 0
@@ -48,6 +51,7 @@ class ExportReport:
     removed: int = 0
     hostile_names: int = 0
     unwritten: int = 0
+    unverified: int = 0
     refused: list[Refused] = field(default_factory=list)
 
 
@@ -96,7 +100,7 @@ async def export_tree(
             await export.tree(start, root)
         else:
             try:
-                await export.entries(parent(start), root, [DirEntry(start.rpartition("/")[2], stat)], None)
+                await export.file(start, root, stat)
             finally:
                 root.close()
     except DiskFull as problem:
@@ -126,19 +130,54 @@ class _Export:
             while levels:
                 level = levels[-1]
                 if level.below:
-                    deeper = self._enter(level, *level.below.pop(), depth=len(levels))
+                    deeper = self._enter(level, *level.below.pop())
                     if deeper is not None:
                         levels.append(deeper)
+                        if len(levels) > OPEN_LEVELS + 1:  # the target itself stays open
+                            levels[-OPEN_LEVELS - 1].directory.suspend()
                         deeper.below = await self._fill(deeper)
                     continue
+                self._return(levels)
                 if level.stat is not None:
                     self._finish(level.path, level.directory, level.stat)
-                levels.pop().directory.close()
+                level.directory.close()
         finally:
             for level in levels:
                 level.directory.close()
 
-    def _enter(self, level: _Level, path: DrivePath, stat: Stat, *, depth: int) -> _Level | None:
+    def _return(self, levels: list[_Level]) -> None:
+        """Leave the last directory and open the one above it again, if need be; one that has gone is left out."""
+        left = levels.pop()
+        if not levels or not levels[-1].directory.is_suspended:
+            return
+        try:
+            levels[-1].directory.resume("..", left.directory)
+        except Blocked:
+            self._find(levels)
+
+    def _find(self, levels: list[_Level]) -> None:
+        """Open the last directory again from the target down, or the next one above it that is still there."""
+        for above, level in pairwise(levels):
+            if level.directory.is_suspended:
+                try:
+                    level.directory.resume(level.path.rpartition("/")[2], above.directory)
+                except Blocked as problem:
+                    first = levels.index(level)
+                    for lost in levels[first:]:
+                        self._blocked(lost.path, problem)
+                    del levels[first:]
+                    return
+                if above is not levels[0]:
+                    above.directory.suspend()
+
+    async def file(self, path: DrivePath, root: Directory, stat: Stat) -> None:
+        """Write a single file or link."""
+        entry = DirEntry(path.rpartition("/")[2], stat)
+        if not self._dry_run:
+            await trio.to_thread.run_sync(root.tidy, {entry.name})
+        await self._entries(parent(path), root, [entry], None)
+
+    def _enter(self, level: _Level, path: DrivePath, stat: Stat) -> _Level | None:
         """Return the level for a directory of `level`; None when it cannot be entered."""
         drives, inside = level.drives, level.inside
         if stat.mount is not None:
@@ -147,9 +186,6 @@ class _Export:
                 return None
             drives |= {stat.mount.key}
             inside = Inside(path, stat.mount.key)
-        if depth >= DEPTH_MAX:
-            self._refuse(path, f"it lies more than {DEPTH_MAX} levels deep")
-            return None
         name = path.rpartition("/")[2]
         try:
             if self._dry_run:
@@ -166,17 +202,23 @@ class _Export:
 
     async def _fill(self, level: _Level) -> list[tuple[DrivePath, Stat]]:
         """Write the files and links of a directory; return the directories in it, in reverse."""
-        entries = await self._reach.attempt(level.inside, level.path, partial(self._drive.list, level.path))
+        try:
+            entries = await self._reach.attempt(level.inside, level.path, partial(self._drive.list, level.path))
+        except NameTooLong as problem:
+            self._blocked(level.path, Blocked(str(problem)))
+            return []
         if entries is None:
             return []
+        if not (self._dry_run or level.directory.is_new):
+            await trio.to_thread.run_sync(level.directory.tidy, {name for name, _ in entries})
         below = [(join(level.path, name), stat) for name, stat in entries if stat.is_dir]
         if self._delete:
             await self._remove_others(level, {name for name, _ in entries})
         files = [entry for entry in entries if not entry.stat.is_dir]
-        await self.entries(level.path, level.directory, files, level.inside)
+        await self._entries(level.path, level.directory, files, level.inside)
         return below[::-1]
 
-    async def entries(
+    async def _entries(
         self, path: DrivePath, directory: Directory, entries: list[DirEntry], inside: Inside | None
     ) -> None:
         """Write files and links of one directory."""
@@ -222,7 +264,7 @@ class _Export:
             await self._write(path, directory, outputs)
 
     async def _large(self, path: DrivePath, directory: Directory, name: str, stat: Stat, inside: Inside | None) -> None:
-        """Write a file piece by piece; one that turns out not to verify, or cannot be had, is removed again."""
+        """Write a file piece by piece; of one that turns out not to verify, or cannot be had, nothing is written."""
         if stat.mount is not None:
             inside = Inside(path, stat.mount.key)
         with self._verifying(path):
@@ -233,13 +275,9 @@ class _Export:
                 creating = partial(directory.create, name, replace=self._delete)
                 with await trio.to_thread.run_sync(creating) as file:
                     if not await self._copy(reader, file, inside, path):
-                        directory.remove(name)
                         return
                     await trio.to_thread.run_sync(file.finish, stat)
                 self._done(path, stat, written=True, counted=True)
-            except (CorruptStorage, InvalidProof):
-                directory.remove(name)
-                raise
             except (Blocked, OSError) as problem:
                 self._blocked(path, problem)
             finally:
@@ -252,6 +290,9 @@ class _Export:
             yield
         except (CorruptStorage, InvalidProof) as problem:
             self._refuse(path, str(problem))
+            self.report.unverified += not isinstance(problem, ImpossibleEntry)
+        except NameTooLong as problem:
+            self._blocked(path, Blocked(str(problem)))
 
     async def _copy(self, reader: FileReader, file: File, inside: Inside | None, path: DrivePath) -> bool:
         """Write the content of a file; tell whether all of it could be had."""

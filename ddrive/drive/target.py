@@ -1,32 +1,37 @@
 """The directory tree that an export writes: every change is made relative to an open directory.
 
 A drive comes from a stranger, and so may what lies in the target already. So no symbolic link is ever followed below
-the target, nothing outside it is touched, and bits that give somebody the rights of another are not restored. All
-functions block; they run in worker threads.
+the target, and nothing outside it is touched. A file has its name when it is whole: until then it is called as
+`TEMPORARY` says, and locked, so that the next export can tell what nobody writes any more. All functions block; they
+run in worker threads.
 """
 
+import fcntl
 import os
-import shutil
+import re
 import stat as modes
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddrive.drive.removing import OPEN_DIRECTORY, identity, remove_tree, unlock
+from ddrive.drive.restoring import (
+    SAFE_PERMISSIONS,
+    AttributesLost,
+    Blocked,
+    blocked,
+    finish,
+    missing_attributes,
+    set_attributes,
+    set_times,
+)
 from ddrive.drive.stat import Stat, user_attributes
-from ddrive.errors import DISK_FULL, DiskFull
+
+TEMPORARY = re.compile(r"\.ddrive-export-[0-9a-f]{16}")  # the name of what is being written
+SYNC_BYTES = 1024 * 1024  # a file above that is on the disk before it has its name; for all it takes ten times as long
 
 _NS_PER_MS = 1_000_000
-_SAFE_PERMISSIONS = 0o777
-_SAFE_IN_DIRECTORIES = _SAFE_PERMISSIONS | modes.S_ISVTX  # which only protects what others have in it
-_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-class Blocked(Exception):
-    """Something cannot be written; the text says why."""
-
-
-class AttributesLost(Blocked):
-    """Something was written, but the system does not keep its extended attributes; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +47,48 @@ class Directory:
     """An open directory of the target; `is_new`: it was made by this export."""
 
     def __init__(self, descriptor: int, *, is_new: bool = False) -> None:
-        self.descriptor = descriptor
+        self.descriptor = descriptor  # -1 while it is suspended
         self.is_new = is_new
+        self._identity: tuple[int, int] | None = None
 
     @classmethod
     def root(cls, path: Path) -> "Directory":
         """Return the target itself, made if need be."""
         path.mkdir(parents=True, exist_ok=True)
-        return cls(os.open(path, _OPEN_DIRECTORY))
+        return cls(os.open(path, OPEN_DIRECTORY))
 
     @classmethod
     def look(cls, path: Path) -> "Directory":
         """Return the target itself to look at; where there is none, an empty one."""
-        return cls(os.open(path, _OPEN_DIRECTORY)) if path.is_dir() else NotThere()
+        return cls(os.open(path, OPEN_DIRECTORY)) if path.is_dir() else NotThere()
 
     def close(self) -> None:
         """Close it."""
-        os.close(self.descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it has to be opened again before it is used."""
+        return self.descriptor < 0
+
+    def suspend(self) -> None:
+        """Give back the descriptor until `resume`."""
+        if not self.is_suspended:
+            self._identity = identity(self.descriptor)
+            self.close()
+
+    def resume(self, name: str, other: "Directory") -> None:
+        """Open it again: as `name`, which may be `..`, of another directory. Raises: Blocked when it is another now."""
+        try:
+            descriptor = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=other.descriptor)
+        except OSError as problem:
+            raise Blocked(problem.strerror or str(problem)) from None
+        if identity(descriptor) != self._identity:
+            os.close(descriptor)
+            raise Blocked("it was moved away meanwhile")
+        self.descriptor = descriptor
 
     def enter(self, name: str, *, replace: bool) -> "Directory":
         """Return the directory `name` in this one, made if need be. Raises: Blocked, DiskFull."""
@@ -70,8 +100,8 @@ class Directory:
             if status is None:
                 os.mkdir(name, 0o700, dir_fd=self.descriptor)
             elif status.st_mode & modes.S_IRWXU != modes.S_IRWXU:
-                self._unlock(name)
-            descriptor = os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor)
+                unlock(name, self.descriptor)
+            descriptor = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor)
             return Directory(descriptor, is_new=status is None)
         except (OSError, ValueError) as problem:
             raise blocked(problem) from None
@@ -79,13 +109,13 @@ class Directory:
     def look_into(self, name: str) -> "Directory":
         """Return the directory `name` in this one to look at; where there is none, an empty one."""
         try:
-            return Directory(os.open(name, _OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor))
+            return Directory(os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor))
         except (OSError, ValueError):
             return NotThere()
 
     def finish(self, stat: Stat) -> None:
         """Give this directory its attributes, when everything is in it. Raises: Blocked, OSError."""
-        _finish(self.descriptor, stat)
+        finish(self.descriptor, stat)
 
     def is_current(self, name: str, stat: Stat, *, mend: bool = True) -> bool:
         """Tell whether `name` is there already, with this size and time; to `mend` it, its other attributes are set."""
@@ -97,26 +127,27 @@ class Directory:
                 return os.readlink(name, dir_fd=self.descriptor) == stat.linkname
             if status.st_size != stat.size or status.st_mtime_ns // _NS_PER_MS != stat.mtime_ms:
                 return False
-            other_mode = status.st_mode & _SAFE_PERMISSIONS != stat.mode & _SAFE_PERMISSIONS
+            other_mode = status.st_mode & SAFE_PERMISSIONS != stat.mode & SAFE_PERMISSIONS
             if other_mode or user_attributes(stat.metadata):
-                with self.opened(name, os.O_RDONLY | os.O_NOFOLLOW) as file:
+                descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.descriptor)
+                try:
                     if not mend:
-                        return not other_mode and not _missing_attributes(file.descriptor, stat)
-                    _set_attributes(file.descriptor, stat)
-                    os.fchmod(file.descriptor, stat.mode & _SAFE_PERMISSIONS)
+                        return not other_mode and not missing_attributes(descriptor, stat)
+                    set_attributes(descriptor, stat)
+                    os.fchmod(descriptor, stat.mode & SAFE_PERMISSIONS)
+                finally:
+                    os.close(descriptor)
             return True
         except (OSError, ValueError, Blocked):
             return False
 
-    def opened(self, name: str, flags: int) -> "File":
-        """Return the open file `name`."""
-        return File(os.open(name, flags | os.O_CLOEXEC, 0o600, dir_fd=self.descriptor))
-
     def create(self, name: str, *, replace: bool) -> "File":
-        """Return a new empty file `name` in the place of whatever else was there. Raises: Blocked, DiskFull."""
+        """Return a new empty file, which is to be called `name` when it is whole. Raises: Blocked, DiskFull."""
         try:
-            self._clear(name, replace=replace)
-            return self.opened(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW)
+            status = self._status(name)
+            if status is not None and modes.S_ISDIR(status.st_mode) and not replace:
+                raise Blocked("a directory is in the way")
+            return File(self, name, replace=replace)
         except (OSError, ValueError) as problem:
             raise blocked(problem) from None
 
@@ -124,9 +155,7 @@ class Directory:
         """Make a file or link. Raises: Blocked, DiskFull."""
         try:
             if output.stat.is_symlink:
-                self._clear(output.name, replace=replace)
-                os.symlink(output.stat.linkname or "", output.name, dir_fd=self.descriptor)
-                _set_times(output.name, output.stat, self.descriptor)
+                self._link(output.name, output.stat, replace=replace)
                 return
             with self.create(output.name, replace=replace) as file:
                 file.write([output.data])
@@ -134,9 +163,59 @@ class Directory:
         except (OSError, ValueError) as problem:
             raise blocked(problem) from None
 
+    def _link(self, name: str, stat: Stat, *, replace: bool) -> None:
+        """Make a link in the place of whatever is called `name`."""
+        temporary = _temporary()
+        os.symlink(stat.linkname or "", temporary, dir_fd=self.descriptor)
+        try:
+            set_times(temporary, stat, self.descriptor)
+            self.put(temporary, name, replace=replace)
+        except BaseException:
+            self.discard(temporary)
+            raise
+
+    def put(self, temporary: str, name: str, *, replace: bool) -> None:
+        """Call `name` what is whole now; a directory in its place goes only with `replace`.
+
+        Raises: Blocked, OSError.
+        """
+        renaming = temporary, name
+        try:
+            os.rename(*renaming, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+        except IsADirectoryError:
+            self._clear(name, replace=replace)
+            os.rename(*renaming, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+
+    def discard(self, temporary: str) -> None:
+        """Remove what did not become whole."""
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=self.descriptor)
+
+    def tidy(self, kept: Collection[str]) -> None:
+        """Remove what an export that was interrupted has left here, but for what the drive itself calls so (`kept`)."""
+        for name in os.listdir(self.descriptor):
+            if _is_temporary(name) and name not in kept and not self._is_being_written(name):
+                self.discard(name)
+
+    def _is_being_written(self, name: str) -> bool:
+        """Tell whether another export writes it now."""
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self.descriptor)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # there are no locks there
+            return False
+        finally:
+            os.close(descriptor)
+        return False
+
     def names(self) -> list[str]:
-        """Return what is in this directory."""
-        return os.listdir(self.descriptor)
+        """Return what is in this directory, but for what another export is writing."""
+        return [name for name in os.listdir(self.descriptor) if not _is_temporary(name)]
 
     def remove(self, name: str) -> None:
         """Remove whatever `name` is, with all below it. Raises: Blocked, DiskFull."""
@@ -144,14 +223,6 @@ class Directory:
             self._clear(name, replace=True)
         except OSError as problem:
             raise blocked(problem) from None
-
-    def _unlock(self, name: str) -> None:
-        """Let us into the directory `name`; its mode is set at the end anyway."""
-        descriptor = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.descriptor)
-        try:
-            os.chmod(f"/proc/self/fd/{descriptor}", modes.S_IRWXU)  # such a descriptor has no fchmod
-        finally:
-            os.close(descriptor)
 
     def _status(self, name: str) -> os.stat_result | None:
         try:
@@ -167,7 +238,7 @@ class Directory:
         if not modes.S_ISDIR(status.st_mode):
             os.unlink(name, dir_fd=self.descriptor)
         elif replace:
-            shutil.rmtree(name, dir_fd=self.descriptor)
+            remove_tree(name, self.descriptor)
         else:
             raise Blocked("a directory is in the way")
 
@@ -178,7 +249,12 @@ class NotThere(Directory):
     def __init__(self) -> None:
         super().__init__(-1, is_new=True)
 
-    def close(self) -> None:
+    @property
+    def is_suspended(self) -> bool:
+        """It never is."""
+        return False
+
+    def suspend(self) -> None:
         """Do nothing."""
 
     def look_into(self, name: str) -> Directory:
@@ -193,12 +269,22 @@ class NotThere(Directory):
         """Return nothing."""
         return []
 
+    def tidy(self, kept: Collection[str]) -> None:
+        """Do nothing."""
+
 
 class File:
-    """A file of the target that is being written."""
+    """A file of the target that is being written; what was not finished when it is closed goes away."""
 
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+    def __init__(self, directory: Directory, name: str, *, replace: bool) -> None:
+        self._directory = directory
+        self._name = name
+        self._replace = replace
+        self._temporary: str | None = _temporary()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(self._temporary, flags, 0o600, dir_fd=directory.descriptor)
+        with suppress(OSError):  # there are file systems without locks
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def __enter__(self) -> "File":
         return self
@@ -211,18 +297,36 @@ class File:
         for part in parts:
             view = memoryview(part)
             while view:
-                view = view[os.write(self.descriptor, view) :]
+                view = view[os.write(self._descriptor, view) :]
 
     def finish(self, stat: Stat) -> None:
-        """Give the file its attributes, last of all its times: an interrupted export leaves a file of another time.
-
-        Raises: Blocked, OSError.
-        """
-        _finish(self.descriptor, stat)
+        """Give the file its attributes, then its name. Raises: Blocked, OSError."""
+        lost: AttributesLost | None = None
+        try:
+            finish(self._descriptor, stat)
+        except AttributesLost as problem:
+            lost = problem
+        if stat.size > SYNC_BYTES:
+            os.fsync(self._descriptor)
+        assert self._temporary is not None
+        self._directory.put(self._temporary, self._name, replace=self._replace)
+        self._temporary = None
+        if lost is not None:
+            raise lost
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self.descriptor)
+        if self._temporary is not None:
+            self._directory.discard(self._temporary)
+        os.close(self._descriptor)
+
+
+def _temporary() -> str:
+    return f".ddrive-export-{os.urandom(8).hex()}"
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".ddrive-export-") and TEMPORARY.fullmatch(name) is not None
 
 
 def write_all(directory: Directory, outputs: list[Output], *, replace: bool) -> dict[str, Blocked]:
@@ -234,52 +338,3 @@ def write_all(directory: Directory, outputs: list[Output], *, replace: bool) -> 
         except Blocked as problem:
             refused[output.name] = problem
     return refused
-
-
-def _finish(descriptor: int, stat: Stat) -> None:
-    """Give an open file or directory its attributes; times last of all. Raises: Blocked, OSError."""
-    problem = None
-    try:
-        _set_attributes(descriptor, stat)  # as long as we may write
-    except Blocked as blocked:
-        problem = blocked
-    os.fchmod(descriptor, stat.mode & (_SAFE_IN_DIRECTORIES if stat.is_dir else _SAFE_PERMISSIONS))
-    _set_times(descriptor, stat)
-    if problem is not None:
-        raise problem
-
-
-def _missing_attributes(descriptor: int, stat: Stat) -> list[tuple[str, bytes]]:
-    """Return the extended attributes that an open file or directory is to get."""
-    wanted = user_attributes(stat.metadata)
-    if not wanted:
-        return []
-    present = set(os.listxattr(descriptor))
-    return [item for item in wanted.items() if item[0] not in present or os.getxattr(descriptor, item[0]) != item[1]]
-
-
-def _set_attributes(descriptor: int, stat: Stat) -> None:
-    """Give an open file or directory the extended attributes of its user. Raises: Blocked."""
-    try:
-        for name, value in _missing_attributes(descriptor, stat):
-            os.setxattr(descriptor, name, value)
-    except (OSError, ValueError) as problem:
-        raise AttributesLost(f"its extended attributes cannot be kept there: {blocked(problem)}") from None
-
-
-def _set_times(target: int | str, stat: Stat, directory: int | None = None) -> None:
-    """Set the modification time of a descriptor or of a link; a time that the system cannot express is left out."""
-    times = (stat.mtime_ms * _NS_PER_MS, stat.mtime_ms * _NS_PER_MS)
-    try:
-        if directory is None:
-            os.utime(target, ns=times)
-        else:
-            os.utime(target, ns=times, dir_fd=directory, follow_symlinks=False)
-    except OverflowError:
-        return
-
-
-def blocked(problem: Exception) -> Exception:
-    """Return what to raise for something that cannot be written: a full disk concerns all that is still to come."""
-    why = getattr(problem, "strerror", None) or str(problem)
-    return DiskFull(why) if isinstance(problem, OSError) and problem.errno in DISK_FULL else Blocked(why)

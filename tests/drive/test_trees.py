@@ -399,6 +399,7 @@ async def test_attributes_of_strangers_do_no_harm(own: Drive, tmp_path: Path) ->
     assert {refused.path for refused in report.refused} == {
         *["device", "lying-size", "lying-large", "impossible", "nul-link", "no-target"]
     }
+    assert report.unverified == 0
     assert sorted(os.listdir(tmp_path / "out")) == ["far-future", "impossible", "ok", "setuid", "shared"]
     assert (tmp_path / "out/impossible").read_bytes() == b"was here before"
     assert (tmp_path / "out/setuid").stat().st_mode == 0o100755
