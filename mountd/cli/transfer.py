@@ -33,7 +33,7 @@ from mountd.cli.following import follow, may_follow
 from mountd.cli.look import DriveText, joined
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name, whole
-from mountd.errnos import EXIT_NOT_PERMITTED, EXIT_TRY_AGAIN
+from mountd.errnos import EXIT_NOT_PERMITTED, EXIT_TRY_AGAIN, EXIT_UNVERIFIED
 from mountd.values import counted, format_size
 
 Delete = Annotated[
@@ -188,7 +188,9 @@ def export(
         if not as_json:
             _summary("would export" if dry_run else "exported", value)
         session.say_refused(reach, told=True)
-        if done.unwritten:
+        if done.unverified:
+            session.exit_code = EXIT_UNVERIFIED
+        elif done.unwritten:
             session.exit_code = EXIT_NOT_PERMITTED
 
     run(Common(state, as_json, start=not no_start), verb)

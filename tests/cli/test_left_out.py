@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_holdings import damage
 from tests.cli.test_space import MIB, content
 from tests.support.disk import fill, small_disk
 from tests.support.program import Program, program
@@ -66,6 +67,20 @@ def test_what_cannot_be_written_is_told(plain: Program, tmp_path: Path) -> None:
     out.chmod(0o755)
     assert plain.run("export", key, out, "--delete", "--yes").code == 0
     assert differences(observe(out), observe(root)) == []
+
+
+@pytest.mark.parametrize("size", [3000, 3 * MIB])
+def test_what_does_not_verify_is_told(ddrive: Program, tmp_path: Path, size: int) -> None:
+    root, out = tmp_path / "tree", tmp_path / "out"
+    root.mkdir()
+    for number in range(3):
+        (root / f"{number}").write_bytes(content(size, number))
+    key = ddrive.ask("import", root)["key"]
+    assert ddrive.run("stop").code == 0
+    damage(ddrive.state, content(size, 1)[-500:])
+    done = ddrive.run("export", key, out, "--json")
+    assert (done.code, [each["path"] for each in done.json()["refused"]]) == (4, ["1"]), done
+    assert sorted(path.name for path in out.iterdir()) == ["0", "2"]
 
 
 @pytest.mark.parametrize("size", [MIB // 2, 3 * MIB])
