@@ -14,8 +14,9 @@ import trio
 from ddrive.crypto import KeyPair
 from ddrive.feed.feed import Feed
 from ddrive.feed.log import FeedLog
+from ddrive.feed.own_files import holds_feed
 from ddrive.feed.recovery import after_each_piece
-from ddrive.feed.storage import KEY, Directory, FileDirectory
+from ddrive.feed.storage import Directory, FileDirectory
 from ddrive.ids import PublicKey
 
 _limiter = trio.CapacityLimiter(1)  # feeds looked through at a time: it is work for one core, and for one disk
@@ -69,12 +70,13 @@ async def open_feed(
     Raises: WrongKey, StorageLocked, CorruptStorage.
     """
     directory = FileDirectory(place) if isinstance(place, Path | str) else place
-    if key is None and not directory.exists(KEY):
+    stored = holds_feed(directory)
+    if key is None and not stored:
         pair = KeyPair.generate() if secret_key is None else KeyPair.from_secret_key(secret_key)
         key, secret_key = pair.public_key, pair.secret_key
 
     def make() -> FeedLog:
-        if key is None or directory.exists(KEY):
+        if key is None or stored:
             return FeedLog.open(directory, key=key, secret_key=secret_key)
         return FeedLog.create(directory, key=key, secret_key=secret_key)
 

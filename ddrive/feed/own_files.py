@@ -1,13 +1,36 @@
-"""Making and opening the directory of a feed as its only owner."""
+"""Making and opening the directory of a feed as its only owner.
 
+A loss of power while a feed is made may leave a `key` that is empty, cut off or nothing but zeros. Nobody was told of
+that feed, so the directory counts as one without a feed, unless anything else in it shows that one was used.
+"""
+
+from itertools import islice
+from logging import getLogger
 from typing import NamedTuple
 
 from ddrive import crypto
-from ddrive.errors import AlreadyExists, CorruptStorage, StorageError, WrongKey
-from ddrive.feed.layout import FeedFiles
+from ddrive.errors import AlreadyExists, CorruptStorage, InvalidKey, StorageError, WrongKey
+from ddrive.feed.layout import HEADER_BYTES, FeedFiles
+from ddrive.feed.merkle import MAX_LENGTH
+from ddrive.feed.recovery import signed_roots
 from ddrive.feed.signing import Signing
-from ddrive.feed.storage import KEY, SECRET_KEY, Directory, read_small, write_small
+from ddrive.feed.storage import (
+    BITFIELD,
+    DATA,
+    FORKED,
+    KEY,
+    SECRET_KEY,
+    SIGNATURES,
+    TREE,
+    Directory,
+    read_small,
+    write_small,
+)
 from ddrive.ids import PublicKey, short
+
+TRIED_SIGNATURES = 16  # when a key is to be shown to be the one of the feed
+
+_log = getLogger(__name__)
 
 
 class OwnFiles(NamedTuple):
@@ -18,6 +41,13 @@ class OwnFiles(NamedTuple):
     secret_key: bytes | None
 
 
+def holds_feed(directory: Directory) -> bool:
+    """Tell whether a feed is stored in a directory: its key is, or anything that only a feed in use has."""
+    if _stored(directory, KEY, crypto.KEY_BYTES) or _stored(directory, SECRET_KEY, crypto.SECRET_KEY_BYTES):
+        return True
+    return directory.exists(FORKED) or _has_content(directory)
+
+
 def make_files(
     directory: Directory, key: PublicKey, secret_key: bytes | None, signing: Signing, *, store_secret_key: bool
 ) -> None:
@@ -25,7 +55,7 @@ def make_files(
     signing.check(key, secret_key)
     directory.lock()
     try:
-        if directory.exists(KEY):
+        if holds_feed(directory):
             raise AlreadyExists(f"a feed is stored here already, not {short(key)}")
         FeedFiles(directory).close()
         if secret_key is not None and store_secret_key:
@@ -47,19 +77,70 @@ def open_files(
 
     Raises: StorageError when no feed is there, StorageLocked, WrongKey, CorruptStorage; it is not locked then.
     """
-    if not directory.exists(KEY):
+    if not holds_feed(directory):
         raise StorageError("no feed is stored here")
     directory.lock()
     try:
-        stored = PublicKey(read_small(directory, KEY, crypto.KEY_BYTES))
-        if len(stored) != crypto.KEY_BYTES:
-            raise CorruptStorage("the file with the key of the feed is cut off")
-        if key is not None and key != stored:
-            raise WrongKey(f"feed {short(stored)} is stored here, not {short(key)}")
-        if secret_key is None and directory.exists(SECRET_KEY):
-            secret_key = read_small(directory, SECRET_KEY, crypto.SECRET_KEY_BYTES) or None
-        signing.check(stored, secret_key)
-        return OwnFiles(FeedFiles(directory, cache_bytes=cache_bytes), stored, secret_key)
+        kept = _stored(directory, SECRET_KEY, crypto.SECRET_KEY_BYTES)
+        stored = _stored(directory, KEY, crypto.KEY_BYTES)
+        found = PublicKey(stored) if stored else _found_key(directory, key, secret_key, kept, signing)
+        if key is not None and key != found:
+            raise WrongKey(f"feed {short(found)} is stored here, not {short(key)}")
+        if not kept and directory.exists(SECRET_KEY):
+            _log.warning("the file with the secret key of a feed is damaged, it is not used key=%s", short(found))
+        secret_key = secret_key or kept or None
+        signing.check(found, secret_key)
+        if not stored:
+            _log.warning("the file with the key of a feed was damaged or missing and is made anew key=%s", short(found))
+            write_small(directory, KEY, found)
+        return OwnFiles(FeedFiles(directory, cache_bytes=cache_bytes), found, secret_key)
     except BaseException:
         directory.close()
         raise
+
+
+def _stored(directory: Directory, name: str, size: int) -> bytes:
+    """Return the content of a file with a key, empty when there is none in it: it is cut off, or nothing but zeros."""
+    content = read_small(directory, name, size)
+    return content if len(content) == size and any(content) else b""
+
+
+def _has_content(directory: Directory) -> bool:
+    """Tell whether one of the files that grow is longer than one of an empty feed."""
+    for name in (DATA, TREE, SIGNATURES, BITFIELD):
+        try:
+            storage = directory.open(name, create=False)
+        except FileNotFoundError:
+            continue
+        try:
+            if storage.size() > (0 if name == DATA else HEADER_BYTES):
+                return True
+        finally:
+            storage.close()
+    return False
+
+
+def _found_key(
+    directory: Directory, key: PublicKey | None, secret_key: bytes | None, kept: bytes, signing: Signing
+) -> PublicKey:
+    """Return the key of a feed whose file `key` does not tell it. Raises: CorruptStorage when nothing shows it."""
+    if kept and signing.sign is None:
+        try:
+            return crypto.KeyPair.from_secret_key(kept).public_key
+        except InvalidKey:
+            raise CorruptStorage("the files with the key and the secret key of the feed are damaged") from None
+    if key is None and secret_key is not None:
+        key = crypto.KeyPair.from_secret_key(secret_key).public_key
+    if key is None:
+        raise CorruptStorage("the file with the key of the feed is damaged: open the feed with its key to mend that")
+    files = FeedFiles(directory, read_only=True)
+    try:
+        lengths = islice(files.signed_lengths(1, MAX_LENGTH + 1), TRIED_SIGNATURES)
+        if any(signed_roots(files, key, length, signing.verify) for length in lengths):
+            return key
+    finally:
+        files.close()
+    raise CorruptStorage(
+        f"the file with the key of the feed is damaged, and no signature here is of {short(key)}: "
+        "restore it from a backup, or choose another place"
+    )

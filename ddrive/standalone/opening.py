@@ -14,8 +14,9 @@ from ddrive.errors import DriveError, InvalidKey, NotFound, NotWritable, WriteRe
 from ddrive.feed.hashing import Buffer
 from ddrive.feed.log import FeedLog
 from ddrive.feed.opening import open_log
+from ddrive.feed.own_files import holds_feed
 from ddrive.feed.signing import ED25519, Sign, Signing, Verify
-from ddrive.feed.storage import KEY, Directory, FileDirectory
+from ddrive.feed.storage import Directory, FileDirectory
 from ddrive.ids import PublicKey, short
 from ddrive.protocol.keys import NoiseKeyPair
 from ddrive.standalone.encodings import Encoding, encoding_of
@@ -164,7 +165,7 @@ async def _open_log(
     cache_bytes: int | None,
 ) -> FeedLog:
     """Open the files of a feed or make them."""
-    stored = directory.exists(KEY)
+    stored = holds_feed(directory)
     if not stored and not create:
         raise NotFound(f"no feed is stored in {place_name(directory)}: without create_if_missing none is made")
     if overwrite or not stored:
@@ -177,7 +178,7 @@ async def _open_log(
             directory.close()
 
     def make() -> FeedLog:
-        if key is None or directory.exists(KEY):
+        if key is None or holds_feed(directory):
             return FeedLog.open(directory, key=key, secret_key=secret_key, signing=signing, cache_bytes=cache_bytes)
         return FeedLog.create(
             directory,

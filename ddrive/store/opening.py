@@ -17,7 +17,8 @@ from ddrive.dialect import Dialect
 from ddrive.errors import Closed, StorageError
 from ddrive.feed.log import FeedLog
 from ddrive.feed.opening import open_in_thread
-from ddrive.feed.storage import KEY, FileDirectory
+from ddrive.feed.own_files import holds_feed
+from ddrive.feed.storage import KEY, FileDirectory, read_small
 from ddrive.ids import DiscoveryKey, PublicKey, short
 from ddrive.store.derive import decode_name, derive_pair, encode_name
 from ddrive.store.files import make_folders, write_durably
@@ -44,12 +45,13 @@ def stored_feed(
                 raise StorageError(f"{name_file} names another feed, or the master key has changed")
     if name is not None and not name_file.exists():
         write_durably(name_file, encode_name(name))  # before the key: a key without its name is read-only
-    if (folder / KEY).exists() and (folder / KEY).read_bytes() != key:
+    directory = FileDirectory(folder)
+    if (is_made := holds_feed(directory)) and read_small(directory, KEY, len(key) + 1) != key:
         _log.warning("file with the key of a feed is damaged feed=%s", short(key))  # the folder tells which it is
         write_durably(folder / KEY, key)
     secret_key = pair.secret_key if pair else None
-    opening = FeedLog.open if (folder / KEY).exists() else partial(FeedLog.create, store_secret_key=False)
-    return opening(FileDirectory(folder), key=key, secret_key=secret_key)
+    opening = FeedLog.open if is_made else partial(FeedLog.create, store_secret_key=False)
+    return opening(directory, key=key, secret_key=secret_key)
 
 
 @dataclass(slots=True)

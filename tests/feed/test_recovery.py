@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from ddrive.errors import CorruptStorage
+from ddrive.errors import AlreadyExists, CorruptStorage
 from ddrive.feed import FeedLog, MemoryDirectory
 from tests.feed.samples import (
     PAIR,
@@ -157,8 +157,10 @@ def test_bits_without_a_key_are_nobodys():
     log = damaged(lambda files: None)
     log.close()
     files = log._directory.files
-    del files["key"]
-    found = FeedLog.create(MemoryDirectory(files), key=PAIR.public_key, secret_key=PAIR.secret_key)
+    del files["key"], files["secret_key"]
+    with pytest.raises(AlreadyExists):
+        FeedLog.create(MemoryDirectory(files), key=PAIR.public_key, secret_key=PAIR.secret_key)
+    found = FeedLog.open(MemoryDirectory(files), key=PAIR.public_key, secret_key=PAIR.secret_key)
     assert content(found) == dict(enumerate(SIX)), "the signatures show whose they are"
 
 
