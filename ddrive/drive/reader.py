@@ -78,13 +78,14 @@ class FileReader:
         self._first = extent.offset
         self._last = extent.offset + extent.blocks  # exclusive
         self._block_bytes = _usual_block_bytes(extent)
-        mean_bytes = max(1, self.size // max(1, extent.blocks))
-        self._ahead = ReadAhead(feed, self._last, self._block_bytes or mean_bytes)
+        self._mean_bytes = self._block_bytes or max(1, self.size // max(1, extent.blocks))
+        self._ahead = ReadAhead(feed, self._last, self._mean_bytes)
         self._place = _Place(self._first, 0)  # of the block read last: sequential reads go on from it
         self._data: bytes | memoryview | None = None  # its bytes, and those of the blocks behind it that came with it
         self._following = self._first  # the block behind those; `_data` is None when nothing was read yet
         self._reads = 0
         self._checked = False
+        self._fits: bool | None = None  # whether it ends where its last block is known to end, once that was looked at
         self._closed = False
 
     async def read(self, offset: int, size: int) -> bytes:
@@ -175,8 +176,19 @@ class FileReader:
             return None
         if self._data is not None and 0 <= position - self._place.start < len(self._data):
             return None  # in memory already
-        place = self._locate(position)
-        return place and self.feed.get_held_part(place.block, position - place.start, end - place.start)
+        base, near = self.extent.byte_offset, self._first + position // self._mean_bytes
+        data = self.feed.get_held_part(base + position, base + end, near)
+        return data if data is not None and self._is_inside(end) else None
+
+    def _is_inside(self, end: int) -> bool:
+        """Tell whether the bytes before `end` are known to lie in the blocks of the file, whatever its entry claims."""
+        base = self.extent.byte_offset
+        if self._fits is None:
+            self._fits = self.feed.locate(base + self.size) == (self._last, 0)
+        if self._fits:
+            return True
+        found = self.feed.locate(base + end - 1)
+        return found is not None and found[0] < self._last
 
     def _read_held(self, position: int, end: int) -> bytes | memoryview | None:
         """Return the block that holds byte `position` when all that is needed is here, and remember it.

@@ -45,15 +45,17 @@ class _Loaded(NamedTuple):
 
 class _Job(NamedTuple):
     first: int
+    offset: int  # of the first block in the content of the feed
     sizes: tuple[int, ...]
     stamp: int
     loaded: Future[_Loaded]
 
 
 class Run(NamedTuple):
-    """The content of some blocks that were loaded together, and the stamp that was taken before."""
+    """The content of some blocks that were loaded together, where it lies, and the stamp that was taken before."""
 
     content: bytes | memoryview
+    offset: int
     blocks: int
     stamp: int
 
@@ -80,7 +82,7 @@ class LoadAhead:
         """Start loading neighbouring blocks, given their leaves and the place of the first one in `data`."""
         first = leaves[0].number >> 1
         loaded = self._executor.submit(_load, data, offset, leaves, self._unload)
-        job = _Job(first, tuple(leaf.size for leaf in leaves), stamp, loaded)
+        job = _Job(first, offset, tuple(leaf.size for leaf in leaves), stamp, loaded)
         for index, size in enumerate(job.sizes, first):
             self._jobs[index] = job
             self._bytes += size
@@ -119,7 +121,8 @@ class LoadAhead:
             self._forget(taken)
         if not count:
             return None
-        return Run(content if end - start == len(content) else memoryview(content)[start:end], count, job.stamp)
+        taken_bytes = content if end - start == len(content) else memoryview(content)[start:end]
+        return Run(taken_bytes, job.offset + start, count, job.stamp)
 
     def close(self) -> None:
         """Drop everything; no thread uses the files of the feed afterwards."""

@@ -105,12 +105,13 @@ class Feed(CheckedFeed):
             self._audience.cleared(index, index + 1)
             raise
 
-    def get_held_part(self, index: int, begin: int, end: int) -> bytes | None:
-        """Return the bytes `begin` up to `end` of block `index`, if that block was checked before, else None.
+    def get_held_part(self, start: int, end: int, near: int) -> bytes | None:
+        """Return the bytes `start` up to `end` of the content, if their blocks were checked before, else None.
 
-        Whoever reads here and there in large blocks need not take them in whole each time.
+        Whoever reads here and there in large blocks need neither take them in whole each time nor find out which they
+        are. `near` is the block that holds the bytes, or the likely one: it counts as used.
         """
-        return self.log.part(index, begin, end)
+        return self.log.part(start, end, near)
 
     def get_held_run(self, start: int, end: int) -> list[bytes] | None:
         """Return the blocks `start` up to `end` with one read, or None; `get_held` of each then tells more."""

@@ -328,8 +328,8 @@ class OwnedFeed(StoredFeed):
     def _node(self, number: int) -> Node | None:
         return self._files.node(number) if self._bits.known(number) else None
 
-    def _note_verified(self, start: int, end: int, stamp: int) -> None:
-        self._verified.set_blocks(start, end, True)
+    def _note_verified(self, blocks: range, stamp: int, content: range) -> None:
+        self._verified.set_blocks(blocks.start, blocks.stop, True)
 
     def note_order(self, index: int) -> None:
         """Take note that a program has read block `index`; when it reads large ones in order, load those behind it."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ddrive.errors import Closed, DriveError, InvalidProof, NotHeld
 from ddrive.feed import flat, merkle
-from ddrive.feed.ahead import JOB_BLOCKS, JOB_BYTES, MAX_AHEAD_BYTES, LoadAhead
+from ddrive.feed.ahead import JOB_BLOCKS, JOB_BYTES, MAX_AHEAD_BYTES, LoadAhead, Run
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.hashing import leaf_hash, leaf_hashes
 from ddrive.feed.layout import FeedFiles
@@ -78,7 +78,7 @@ class StoredFeed:
             self.used[index >> SEGMENT_BITS] = None
         self.reads += 1
         if self._ahead and (run := self._ahead.take(index)) is not None:
-            self._note_verified(index, index + 1, run.stamp)
+            self._note_run(index, run)
             return bytes(run.content)
         data = self._stored_block(index)
         if data is None and self._mend(index):
@@ -87,22 +87,19 @@ class StoredFeed:
             raise self._lose(index)
         return data
 
-    def part(self, index: int, begin: int, end: int) -> bytes | None:
-        """Return the bytes `begin` up to `end` of block `index`, if all of it was checked before and is still there.
+    def part(self, start: int, end: int, near: int) -> bytes | None:
+        """Return the bytes `start` up to `end` of the content, if their blocks were checked before and are still there.
 
-        None otherwise: `block` checks it.
+        None otherwise: `block` checks them. `near` is the block that holds them, or the likely one, for `used`.
         """
-        if self.closed or not (self._bits.has(index) and self._verified.has(index)):
+        if self.closed or not self._is_checked(start, end):
             return None
-        start, leaf = self.byte_offset(index), self._node(2 * index)
-        if start is None or leaf is None or end > leaf.size:
-            return None
-        data = self._files.data.read(start + begin, end - begin)
-        if len(data) < end - begin:
+        data = self._files.data.read(start, end - start)
+        if len(data) < end - start or not self._is_unchanged():
             return None
         self.reads += 1
         if self.used is not None:
-            self.used[index >> SEGMENT_BITS] = None
+            self.used[near >> SEGMENT_BITS] = None
         return data
 
     def blocks(self, start: int, end: int) -> list[bytes] | None:
@@ -125,7 +122,7 @@ class StoredFeed:
             empty = [index for index, block in enumerate(found, start) if not block]
             if not all(map(self._is_in_place, empty)) or leaf_hashes(found) != [digest for digest, _ in leaves]:
                 return None
-            self._note_verified(start, end, stamp)
+            self._note_verified(range(start, end), stamp, range(offset, offset + size))
         self.reads += len(found)
         if self.used is not None:
             self.used.update(dict.fromkeys(range(start >> SEGMENT_BITS, (end - 1 >> SEGMENT_BITS) + 1)))
@@ -138,7 +135,7 @@ class StoredFeed:
         run = self._ahead.take_run(index, max_bytes)
         if run is None or self._bits.held(index, index + run.blocks) < run.blocks:
             return None
-        self._note_verified(index, index + run.blocks, run.stamp)
+        self._note_run(index, run)
         self.reads += run.blocks
         if self.used is not None:
             last = index + run.blocks - 1
@@ -250,7 +247,7 @@ class StoredFeed:
         if not self._settled(index, index + 1):
             if leaf_hash(data) != leaf.hash or not (data or self._is_in_place(index)):
                 return None
-            self._note_verified(index, index + 1, stamp)
+            self._note_verified(range(index, index + 1), stamp, range(start, start + leaf.size))
         self._remember_start(index + 1, start + leaf.size)
         return data
 
@@ -293,9 +290,25 @@ class StoredFeed:
         """Return a number for what is on disk now: before and after something is cleared it is not the same."""
         return 0
 
-    def _note_verified(self, start: int, end: int, stamp: int) -> None:
-        """Take note that the blocks `start` up to `end` on disk agreed with their leaves after `stamp` was taken."""
+    def _note_verified(self, blocks: range, stamp: int, content: range) -> None:
+        """Take note that blocks on disk, the bytes `content`, agreed with their leaves after `stamp` was taken."""
         raise NotImplementedError
+
+    def _note_run(self, index: int, run: Run) -> None:
+        content = range(run.offset, run.offset + len(run.content))
+        self._note_verified(range(index, index + run.blocks), run.stamp, content)
+
+    def _is_checked(self, start: int, end: int) -> bool:
+        """Tell whether the bytes `start` up to `end` lie in one held block that agreed with its leaf."""
+        found = self.locate(start)
+        if found is None or not (self._bits.has(found[0]) and self._verified.has(found[0])):
+            return False
+        leaf = self._node(2 * found[0])
+        return leaf is not None and found[1] + end - start <= leaf.size
+
+    def _is_unchanged(self) -> bool:
+        """Tell whether what was checked before the last read is still there."""
+        return True
 
     def _settled(self, start: int, end: int) -> bool:
         """Tell whether the blocks `start` up to `end` can be read without a check."""

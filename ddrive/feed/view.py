@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from concurrent.futures import Executor
 from typing import Protocol
 
-from ddrive.errors import CorruptStorage
+from ddrive.errors import CorruptStorage, DriveError
 from ddrive.feed import flat, merkle
 from ddrive.feed.ahead import LoadAhead
 from ddrive.feed.bitfield import Bitfield
 from ddrive.feed.layout import FeedFiles
 from ddrive.feed.reading import StoredFeed
 from ddrive.feed.recovery import signed_roots
+from ddrive.feed.spans import Spans
 from ddrive.feed.storage import Directory
 from ddrive.ids import Node, PublicKey, short
 
@@ -45,14 +46,16 @@ class FeedView(StoredFeed):
         super().__init__(directory, files, Bitfield(), key)
         self._ahead = LoadAhead(executor, unload=True) if executor is not None else None
         self._cleared: ClearedCount | None = None
-        self._verified_at = _UNKNOWN  # the count at which the blocks that are verified were read
+        self._checked = Spans()  # of the content, bytes of blocks that agreed with their leaves
+        self._checked_at = _UNKNOWN  # the count of what was cleared when they did
 
     def ask(self, cleared: ClearedCount | None) -> None:
         """Let `cleared` tell from now on whether what was checked is still there; without it all is checked again."""
         if self._cleared is not None:
             self._cleared.close()
         self._cleared = cleared
-        self._verified, self._verified_at = Bitfield(), _UNKNOWN
+        self._checked.clear()
+        self._checked_at = _UNKNOWN
 
     def adopt(self, length: int, runs: Iterable[tuple[int, int]]) -> None:
         """Replace what is known: the owner has `length` blocks proven and holds those in `runs` (half-open).
@@ -60,6 +63,7 @@ class FeedView(StoredFeed):
         Raises: CorruptStorage when the files do not prove that length.
         """
         self._bits = Bitfield()
+        self._checked.clear()
         self._starts.clear()
         self._pairs.clear()
         self._files.forget_nodes()
@@ -74,6 +78,7 @@ class FeedView(StoredFeed):
     def mark_cleared(self, start: int, end: int) -> None:
         """Take note that the owner does not hold the blocks `start` up to `end` any more."""
         self._bits.set_blocks(start, end, False)
+        self._checked.clear()
 
     def grow(self, length: int) -> None:
         """Take over a longer feed, after checking its signature.
@@ -100,13 +105,6 @@ class FeedView(StoredFeed):
             self._cleared = None
         self._files.close()
 
-    def part(self, index: int, begin: int, end: int) -> bytes | None:
-        """Return a part of a block that was checked before, None when it was not or something was cleared since."""
-        if not self._verified.has(index) or self._stamp() != self._verified_at:
-            return None
-        data = super().part(index, begin, end)
-        return data if self._stamp() == self._verified_at else None
-
     def _node(self, number: int) -> Node | None:
         # beyond the length the owner may just be writing
         return self._files.node(number) if flat.right_span(number) < 2 * self.length else None
@@ -120,12 +118,23 @@ class FeedView(StoredFeed):
         count = self._cleared.now()
         return _UNKNOWN if count & 1 else count
 
-    def _note_verified(self, start: int, end: int, stamp: int) -> None:
-        if stamp == _UNKNOWN or stamp < self._verified_at:
+    def _note_verified(self, blocks: range, stamp: int, content: range) -> None:
+        if stamp == _UNKNOWN or stamp < self._checked_at:
             return
-        if stamp > self._verified_at:
-            self._verified, self._verified_at = Bitfield(), stamp
-        self._verified.set_blocks(start, end, True)
+        if stamp > self._checked_at:
+            self._checked.clear()
+            self._checked_at = stamp
+        self._checked.add(content.start, content.stop)
+
+    def _is_checked(self, start: int, end: int) -> bool:
+        return self._checked.cover(start, end)
+
+    def _is_unchanged(self) -> bool:
+        return self._stamp() == self._checked_at
+
+    def _lose(self, index: int) -> DriveError:
+        self._checked.clear()
+        return super()._lose(index)
 
     def _settled(self, start: int, end: int) -> bool:
         return False

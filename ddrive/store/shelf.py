@@ -82,7 +82,7 @@ class _FeedOnDisk(StoredFeed):
     def _node(self, number: int) -> Node | None:
         return self._files.node(number) if self._bits.known(number) else None
 
-    def _note_verified(self, start: int, end: int, stamp: int) -> None:
+    def _note_verified(self, blocks: range, stamp: int, content: range) -> None:
         pass
 
 

@@ -175,12 +175,12 @@ async def test_what_tells_of_cleared_blocks_may_be_missing(tmp_path: Path) -> No
         (at.store.path / "cleared").unlink()
         view = await at.feed(key=own.key)
         assert await view.get(0) == bytes(65536)
-        assert view.get_held_part(0, 0, 10) is None  # nothing tells whether it is still there
+        assert view.get_held_part(0, 10, 0) is None  # nothing tells whether it is still there
         await at.restart()  # which makes it anew
         await until(lambda: (at.store.path / "cleared").exists())
         await view.refresh()
         assert await view.get(0) == bytes(65536)
-        await until(lambda: view.get_held(0) is not None and view.get_held_part(0, 0, 10) == bytes(10))
+        await until(lambda: view.get_held(0) is not None and view.get_held_part(0, 10, 0) == bytes(10))
 
 
 def spoil(at: World, feed: Feed, nodes: Iterable[int]) -> None:

@@ -14,6 +14,10 @@ from tests.feed.samples import copy, reader, writer
 BLOCKS = [bytes([number]) * 65536 for number in range(1, 17)]
 
 
+def part(view, index, begin, end):
+    return view.part(65536 * index + begin, 65536 * index + end, index)
+
+
 @pytest.fixture
 def owner(tmp_path):
     """A copy of a feed with all its blocks, whose owner counts what it clears."""
@@ -37,20 +41,23 @@ def view(owner, tmp_path):
 
 
 def test_a_part_is_read_of_what_was_checked_and_of_nothing_else(view):
-    assert view.part(3, 10, 20) is None
+    assert part(view, 3, 10, 20) is None
     view.block(3)
-    assert view.part(3, 10, 20) == BLOCKS[3][10:20]
-    assert view.part(3, 0, 65536) == BLOCKS[3]
-    assert view.part(3, 65530, 65537) is None  # the block ends before
-    assert view.part(4, 10, 20) is None
+    assert part(view, 3, 10, 20) == BLOCKS[3][10:20]
+    assert part(view, 3, 0, 65536) == BLOCKS[3]
+    assert part(view, 3, 65530, 65537) is None  # the block ends before
+    view.block(4)
+    assert part(view, 3, 65530, 65537) == BLOCKS[3][65530:] + BLOCKS[4][:1]
+    assert part(view, 2, 65530, 65537) is None
+    assert part(view, 5, 10, 20) is None
 
 
 def test_what_was_loaded_ahead_or_in_a_run_counts_as_checked(view):
     view.load_ahead(0, 8)
     assert view.loaded_run(0, 1 << 20)[1] == 8
-    assert view.part(7, 1, 2) == BLOCKS[7][1:2]
+    assert part(view, 7, 1, 2) == BLOCKS[7][1:2]
     assert view.blocks(8, 12) == BLOCKS[8:12]
-    assert view.part(11, 1, 2) == BLOCKS[11][1:2]
+    assert part(view, 11, 1, 2) == BLOCKS[11][1:2]
 
 
 def test_nothing_is_relied_on_after_something_was_cleared(owner, view):
@@ -58,21 +65,21 @@ def test_nothing_is_relied_on_after_something_was_cleared(owner, view):
         view.block(index)
     owner.clear(7, 8)  # the view has not heard of it
     assert view.has(7)
-    assert [view.part(index, 0, 10) for index in range(16)] == [None] * 16
+    assert [part(view, index, 0, 10) for index in range(16)] == [None] * 16
     assert view.block(6) == BLOCKS[6]
-    assert view.part(6, 0, 10) == BLOCKS[6][:10]
-    assert view.part(7, 0, 10) is None
+    assert part(view, 6, 0, 10) == BLOCKS[6][:10]
+    assert part(view, 7, 0, 10) is None
 
 
 def test_nothing_is_relied_on_while_something_is_cleared(owner, view):
     view.block(3)
     with owner.clearing():
-        assert view.part(3, 0, 10) is None
+        assert part(view, 3, 0, 10) is None
         view.block(3)
-        assert view.part(3, 0, 10) is None
-    assert view.part(3, 0, 10) is None  # it was read while the other one was at work
+        assert part(view, 3, 0, 10) is None
+    assert part(view, 3, 0, 10) is None  # it was read while the other one was at work
     view.block(3)
-    assert view.part(3, 0, 10) == BLOCKS[3][:10]
+    assert part(view, 3, 0, 10) == BLOCKS[3][:10]
 
 
 def test_what_was_loaded_before_something_was_cleared_counts_as_checked_no_more(owner, view):
@@ -81,8 +88,8 @@ def test_what_was_loaded_before_something_was_cleared_counts_as_checked_no_more(
     owner.clear(2, 3)
     view.block(9)
     assert view.loaded_run(0, 1 << 20)[1] == 8
-    assert view.part(2, 0, 10) is None
-    assert view.part(9, 0, 10) == BLOCKS[9][:10]
+    assert part(view, 2, 0, 10) is None
+    assert part(view, 9, 0, 10) == BLOCKS[9][:10]
 
 
 def test_a_block_that_is_cleared_between_a_look_at_the_count_and_the_read_is_not_given_out(owner, view, monkeypatch):
@@ -94,7 +101,7 @@ def test_a_block_that_is_cleared_between_a_look_at_the_count_and_the_read_is_not
         return read(offset, size)
 
     monkeypatch.setattr(view._files.data, "read", clear_first)
-    assert view.part(5, 0, 10) is None
+    assert part(view, 5, 0, 10) is None
 
 
 def test_another_file_of_counts_is_not_mixed_up_with_the_first(owner, view, tmp_path):
@@ -102,14 +109,14 @@ def test_another_file_of_counts_is_not_mixed_up_with_the_first(owner, view, tmp_
     (tmp_path / "cleared").unlink()
     Cleared(tmp_path / "cleared").close()
     view.ask(ClearedCount(tmp_path / "cleared", owner.key))
-    assert view.part(5, 0, 10) is None
+    assert part(view, 5, 0, 10) is None
 
 
 def test_without_counts_everything_is_checked_each_time(owner, tmp_path):
     view = FeedView(FileDirectory(tmp_path / "feed", read_only=True), owner.key)
     view.adopt(owner.length, owner.runs(0, owner.length))
     view.block(5)
-    assert view.part(5, 0, 10) is None
+    assert part(view, 5, 0, 10) is None
     view.close()
 
 
@@ -134,7 +141,7 @@ def test_a_disk_without_room_for_counts_takes_the_trust_and_nothing_else(owner, 
     monkeypatch.setattr(os, "pwrite", full)
     owner.clear(6, 7)
     monkeypatch.undo()
-    assert view.part(5, 0, 10) is None
+    assert part(view, 5, 0, 10) is None
     owner.clear(8, 9)
     assert view.block(5) == BLOCKS[5]
-    assert view.part(5, 0, 10) is None
+    assert part(view, 5, 0, 10) is None
