@@ -226,11 +226,12 @@ async def _reason(session: Session, key: PublicKey | None = None) -> str | None:
 def run(common: Common, verb: Callable[[Session], Awaitable[None]]) -> None:
     """Run `verb` with a connection to the engine, which is started when it may be and none runs."""
     tune(lists=True)
-    if code := trio.run(_run, common, verb):
+    if code := trio.run(run_here, common, verb):
         raise typer.Exit(code)
 
 
-async def _run(common: Common, verb: Callable[[Session], Awaitable[None]]) -> int:
+async def run_here(common: Common, verb: Callable[[Session], Awaitable[None]]) -> int:
+    """Run `verb` as `run` does, and return its exit code."""
     async with (
         connect_engine(common.state, start=common.start) as engine,
         engine.events("progress") as remarks,

@@ -3,7 +3,7 @@
 This process reads and writes the files; the engine signs what is appended and fetches what is missing.
 """
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from ddrive.errors import (
     first_cause,
 )
 from ddrive.ids import short
-from mountd.cli import options, report
+from mountd.cli import options, outlasting, report
 from mountd.cli.following import follow, may_follow
 from mountd.cli.look import DriveText, joined
 from mountd.cli.options import Common
@@ -77,28 +77,8 @@ def import_(
     if delete and named is not None and not dry_run:
         options.confirm(f"remove from the drive what {source} does not have", yes=yes)
 
-    async def verb(session: Session) -> None:
-        if named is None:
-            async with _room_for(session, source, None):
-                made = await session.call("create", name=name, dialect=dialect, private=private)
-            ref = parse_key(made["url"])
-            if not as_json:
-                report.note(f"if this is interrupted, go on with: ddrive import {source} {ref.key.hex()}")
-        else:
-            ref = whole(await session.find(named))
-        async with (
-            _room_for(session, source, ref, is_new=named is None and name is None),
-            session.drive(ref, wait_s=timeout) as opened,
-        ):
-            await _check_own(session, opened, timeout)
-            done = await copy.import_into(opened, as_json)
-            copy.say(session.about, opened.version, done, as_json=as_json)
-            session.exit_code = _exit_code(done)
-            if watch and not dry_run:
-                session.exit_code = 0  # it is imported as soon as it rests
-                await copy.follow(session, opened, done)
-
-    run(Common(state, as_json, start=not no_start), verb)
+    wanted = _Import(copy, named, name, dialect, private, timeout, watch and not dry_run)
+    outlasting.run(Common(state, as_json, start=not no_start), wanted.begin, wanted.go_on, timeout)
 
 
 async def _check_own(session: Session, drive: Drive, timeout: float | None) -> None:
@@ -239,8 +219,11 @@ class _Copy:
                 notice=self.changes,
             )
 
-    async def follow(self, session: Session, drive: Drive, first: ImportReport) -> None:
-        """Import what changes from now on, until a signal comes; `first` is what was told already."""
+    async def follow(self, session: Session, drive: Drive, first: ImportReport, caught_up: Callable[[], None]) -> None:
+        """Import what changes from now on, until a signal comes; `first` is what was told already.
+
+        `caught_up` is called whenever the drive is as the directory.
+        """
         told = first.refused
 
         async def changed(only: Collection[str] | None) -> None:
@@ -250,6 +233,7 @@ class _Copy:
             told = told if only is not None else done.refused
             if done.changed or done.removed or news:
                 self.say(session.about, drive.version, done, as_json=session.common.as_json, again=True)
+            caught_up()
 
         await follow(self.source, changed)
 
@@ -261,6 +245,57 @@ class _Copy:
         report.say(value, [] if again or self.dry_run else [value["key"]], as_json=as_json)
         if not as_json:
             _summary("would import" if self.dry_run else "imported", value)
+
+
+@dataclass
+class _Import:
+    """An import as it was asked for, and what has become of it."""
+
+    copy: _Copy
+    named: KeyRef | Path | None
+    name: str | None
+    dialect: str | None
+    private: bool
+    timeout: float | None
+    watch: bool
+    ref: KeyRef | None = None
+    done: ImportReport | None = None
+
+    async def begin(self, session: Session, caught_up: Callable[[], None]) -> None:
+        """Import once, into a new drive if none was named; follow then, if that is wanted."""
+        source, timeout, as_json = self.copy.source, self.timeout, session.common.as_json
+        if self.named is None:
+            async with _room_for(session, source, None):
+                made = await session.call("create", name=self.name, dialect=self.dialect, private=self.private)
+            ref = parse_key(made["url"])
+            if not as_json:
+                report.note(f"if this is interrupted, go on with: ddrive import {source} {ref.key.hex()}")
+        else:
+            ref = whole(await session.find(self.named))
+        async with (
+            _room_for(session, source, ref, is_new=self.named is None and self.name is None),
+            session.drive(ref, wait_s=timeout) as opened,
+        ):
+            await _check_own(session, opened, timeout)
+            done = await self.copy.import_into(opened, as_json)
+            self.copy.say(session.about, opened.version, done, as_json=as_json)
+            session.exit_code = _exit_code(done)
+            if self.watch:
+                session.exit_code = 0  # it is imported as soon as it rests
+                self.ref, self.done = ref, done
+                caught_up()
+                await self.copy.follow(session, opened, done, caught_up)
+
+    async def go_on(self, session: Session, caught_up: Callable[[], None]) -> None:
+        """Follow with another engine than before."""
+        assert self.ref is not None
+        assert self.done is not None
+        async with (
+            _room_for(session, self.copy.source, self.ref),
+            session.drive(self.ref, wait_s=self.timeout) as opened,
+        ):
+            await _check_own(session, opened, self.timeout)
+            await self.copy.follow(session, opened, self.done, caught_up)
 
 
 def _exit_code(done: ImportReport) -> int:

@@ -13,7 +13,7 @@ from threading import Event
 
 import pytest
 
-from tests.support.program import Program
+from tests.support.program import Program, kill
 from tests.support.tree import differences, observe
 
 MIB = 1024 * 1024
@@ -224,6 +224,62 @@ def test_an_import_follows_its_directory(ddrive: Program, tmp_path: Path) -> Non
     assert sum(value["removed"] for value in told) == 1
     assert sum(value["changed"] for value in told) >= 4
     assert ddrive.run("cat", key, "sub/deep/new").out == b"2"
+
+
+def news(running: subprocess.Popen[bytes]) -> None:
+    """Return when an import has told that it stored something."""
+    assert running.stdout is not None
+    assert json.loads(running.stdout.readline())["changed"] > 0
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_an_import_follows_its_directory_with_the_next_engine(ddrive: Program, tmp_path: Path, how: str) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "a").write_text("1")
+    key = ddrive.ask("create")["key"]
+    with ddrive.running("import", root, key, "--watch", "--json") as running:
+        assert running.stderr is not None
+        news(running)
+        for name in ("b", "c") if how == "killed" else ("b",):
+            if how == "killed":
+                kill(ddrive.pid)
+            else:
+                ddrive.ask("stop")
+            told = running.stderr.readline()
+            assert f"the engine in {ddrive.state} has ended: ".encode() in told
+            (root / name).write_text("2")
+            if how == "stopped":
+                with pytest.raises(subprocess.TimeoutExpired):
+                    running.wait(timeout=3)
+                assert ddrive.run("status", "--no-start").code == 1, "it was ended on purpose"
+                ddrive.ask("status")
+            news(running)
+        assert ddrive.run("ls", key).out == (b"a\nb\nc\n" if how == "killed" else b"a\nb\n")
+        ddrive.ask("stop")
+        running.stderr.readline()
+        running.send_signal(signal.SIGTERM)
+        assert (running.wait(timeout=30), running.stderr.read()) == (0, b"")
+
+
+def test_an_import_waits_for_the_next_engine_for_so_long(ddrive: Program, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    (root / "a").write_text("1")
+    with ddrive.running("import", root, "--watch", "--json", "--timeout", "3s", "--no-start") as running:
+        assert (running.wait(timeout=30), b"no engine runs" in running.stderr.read()) == (1, True)
+    ddrive.ask("status")
+    with ddrive.running("import", root, "--watch", "--json", "--timeout", "3s", "--no-start") as running:
+        assert running.stderr is not None
+        news(running)
+        kill(ddrive.pid)
+        began = time.monotonic()
+        assert running.wait(timeout=30) == 5
+        assert 3 <= time.monotonic() - began < 10
+        lines = running.stderr.read().decode().splitlines()
+    assert len(lines) == 2
+    assert lines[0].endswith("start it with ddrive daemon; waiting for 3 s")
+    assert f"no engine in {ddrive.state} for 3 s (no engine runs in {ddrive.state}): start one with" in lines[1]
 
 
 def test_an_import_goes_on_following_where_a_name_is_not_utf_8(ddrive: Program, tmp_path: Path) -> None:
