@@ -1,18 +1,16 @@
 """What every change through a mount begins with: which place is meant, may it be changed, what is known of it."""
 
 import errno
-import time
 
 from ddrive.drive.stat import Stat
 from ddrive.errors import NotEmpty, NotFound, NotWritable
 from mountd.committing import Committer
 from mountd.follower import KernelCache
 from mountd.inodes import Inode, to_bytes
+from mountd.moments import now_ms
 from mountd.nodes import Node
 from mountd.staged import StagedDrive
 from mountd.vfs import Vfs
-
-CLOCK_REALTIME_COARSE = 5  # of Linux; Python has no name for it
 
 
 class Changing:
@@ -134,8 +132,3 @@ def known(inode: Inode) -> Stat:
     if inode.stat is None:
         raise OSError(errno.ESTALE, f"{inode.path} was replaced")
     return inode.stat
-
-
-def now_ms() -> int:
-    """Return the time by the clock that the kernel takes for its own stamps: it never runs ahead of those."""
-    return time.clock_gettime_ns(CLOCK_REALTIME_COARSE) // 1_000_000

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import trio
 
@@ -23,6 +24,7 @@ from mountd.journal import Attempt, Move
 from mountd.lasting import Lasting
 from mountd.nodes import Entry, Sealed
 from mountd.pending import GROUP_S
+from mountd.precedence import newer_entry
 from mountd.staged import StagedDrive
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,13 @@ log = logging.getLogger(__name__)
 WRITTEN = frozenset({"size", "blocks", "offset", "byte_offset", "mtime_ms", "ctime_ms"})  # what writing changes
 REFUSED = (StorageError, InvalidPath, LengthChanged)  # nothing was stored; of any other failure nobody knows
 RETRY_S = (0.2, 1.0, 5.0)  # between tries that fail; the last one from then on
+
+
+class _Final(NamedTuple):
+    """What the drive gets at a path: `stat`, or nothing. `newer`: what others have stored there stays."""
+
+    stat: Stat | None
+    newer: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -46,7 +55,7 @@ class _Share:
 class _Try:
     """An append that was asked for: what each entry becomes by it, and how to tell that it was made."""
 
-    finals: list[Stat | None]
+    finals: list[_Final]
     attempt: Attempt | None  # None: it only removes, and may be made twice
 
 
@@ -84,6 +93,7 @@ class Committer:
                 failures = 0
             except (DriveError, OSError) as problem:
                 log.warning("changes wait, as they cannot be stored: entries=%d why=%s", self._staged.pending, problem)
+                self._staged.note_late()
                 await self._make_room()
                 await trio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
@@ -289,7 +299,7 @@ class Committer:
             raise
         self._staged.spool.journal.done([each.serial for each in sealed])
         for entry, final in zip(share.entries, made.finals, strict=True):
-            self._staged.committed(entry, final)
+            self._staged.committed(entry, final.stat, is_newest=final.newer is None)
         log.info("committed: entries=%d version=%d", len(sealed), share.own.trie.version)
 
     async def _update(self, share: _Share, sealed: Sequence[Sealed]) -> _Try:
@@ -308,16 +318,17 @@ class Committer:
                     view, former.attempt.path.removeprefix(share.base), former.attempt
                 ):
                     raise _Landed(former)
-            finals = [await _final(view, share.base, each) for each in sealed]
-            values = [None if final is None else encode_stat(final) for final in finals]
-            changes = [(each.path, value) for each, value in zip(sealed, values, strict=True)]
-            puts = [(path, value) for path, value in changes if value is not None]
+            finals = [await self._final(view, share.base, each) for each in sealed]
+            changes = list(zip([each.path for each in sealed], finals, strict=True))
+            removed = [path for path, final in changes if final.stat is None and final.newer is None]
+            puts = [(path, encode_stat(final.stat)) for path, final in changes if final.stat is not None]
+            puts += [(path, final.newer) for path, final in changes if final.stat is not None and final.newer]
             attempt = None
             if puts:
-                attempt = Attempt(*puts[0], start, len(sealed), [each.serial for each in sealed])
+                attempt = Attempt(*puts[0], start, len(removed) + len(puts), [each.serial for each in sealed])
                 self._staged.spool.journal.tried(attempt)
             share.tries.append(_Try(finals, attempt))
-            removals = [Delete(path.removeprefix(share.base)) for path, value in changes if value is None]
+            removals = [Delete(path.removeprefix(share.base)) for path in removed]
             return [*removals, *(Put(path.removeprefix(share.base), value) for path, value in puts)]
 
         async with self._staged.batching:
@@ -331,6 +342,18 @@ class Committer:
                 self._staged.own.add(start, start + sum(node is not None for node in done))
             return share.tries[-1]
 
+    async def _final(self, view: Trie, base: str, sealed: Sealed) -> _Final:
+        """Return what to store for `sealed`, and what to store again after it as it is newer."""
+        stat = await _merged(view, base, sealed)
+        found = await newer_entry(view, base, sealed, self._staged.own)
+        if found is None:
+            return _Final(stat)
+        log.info("others have stored later what was changed here: path=%s made=%s", sealed.path, sealed.made)
+        node, there = found
+        is_same = stat is not None and sealed.origin is not None and sealed.origin[0] == sealed.path
+        given = {name: getattr(stat, name) for name in sealed.changed - WRITTEN} if is_same else {}
+        return _Final(stat, encode_stat(there._replace(**given)) if given else node.value)
+
 
 async def _has_landed(view: Trie, key: str, attempt: Attempt) -> bool:
     """Tell whether a drive has what an attempt was to store; `key` is where, in that drive."""
@@ -341,7 +364,7 @@ async def _has_landed(view: Trie, key: str, attempt: Attempt) -> bool:
     return False
 
 
-async def _final(view: Trie, base: str, sealed: Sealed) -> Stat | None:
+async def _merged(view: Trie, base: str, sealed: Sealed) -> Stat | None:
     """Return what to store for `sealed`: with what others have changed meanwhile, where we have not."""
     if sealed.stat is None:
         return None

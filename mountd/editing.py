@@ -14,8 +14,9 @@ import trio
 
 from ddrive.drive.stat import DIRECTORY_BIT, FILE_BIT, LINK_MODE, PERMISSION_BITS, Stat
 from ddrive.errors import IsADirectory, NotADirectory, NotFound, TimedOut
-from mountd.changing import check_no_mount, is_root, known, now_ms
+from mountd.changing import check_no_mount, is_root, known
 from mountd.inodes import Inode, to_bytes
+from mountd.moments import now_ms
 from mountd.nodes import Node
 from mountd.openfiles import Caller, OpenFiles
 from mountd.staged import StagedDrive

@@ -8,6 +8,7 @@ from ddrive.drive.stat import Stat, encode_stat
 from mountd.draft import Base, Content, Draft
 from mountd.face import ExtentFace, FeedFace, ReaderFace
 from mountd.journal import Change
+from mountd.moments import Moment
 from mountd.spool import Spool
 
 Origin = tuple[str, Stat]  # where the drive has an entry, and what it was when it was first changed here
@@ -28,18 +29,20 @@ class Sealed:
     origin: Origin | None = None
     changed: frozenset[str] = frozenset()
     node: "Node | None" = None  # whose state this is
+    made: Moment | None = None  # None: by a worker from before an update
 
     def record(self) -> Change:
         """Return the form in which it is kept in the journal."""
+        made = None if self.made is None else self.made.record()
         if self.stat is None:
-            return [self.serial, self.path]
+            return [self.serial, self.path, None, None, None, None, made]
         origin = None if self.origin is None else [self.origin[0], encode_stat(self.origin[1])]
         content = self.content
         kept: list[Any] | None = None
         if content is not None:
             base = None if content.base is None else [content.base.path, encode_stat(content.base.stat)]
             kept = [content.size, content.limit, content.runs(), base]
-        return [self.serial, self.path, encode_stat(self.stat), origin, sorted(self.changed), kept]
+        return [self.serial, self.path, encode_stat(self.stat), origin, sorted(self.changed), kept, made]
 
 
 class Node:
@@ -54,6 +57,7 @@ class Node:
         self.origin = origin
         self.sealed_stat = None if origin is None else stat  # attributes of the last sealed state
         self.sealed_content: Content | None = None  # its bytes, if the drive has them not yet
+        self.made: Moment | None = None  # when that state was made
         self.changed: set[str] = set()
         self.feed = feed
         self._spool = spool

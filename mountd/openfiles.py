@@ -8,10 +8,11 @@ from typing import NamedTuple
 import trio
 
 from ddrive.errors import IsADirectory
-from mountd.changing import Changing, known, now_ms
+from mountd.changing import Changing, known
 from mountd.follower import KernelCache
 from mountd.handles import FileHandle
 from mountd.inodes import Inode
+from mountd.moments import now_ms
 from mountd.nodes import Node
 from mountd.spool import CHUNK_BYTES
 from mountd.staged import StagedDrive

@@ -13,10 +13,12 @@ from ddrive.drive.reader import FileReader, extent_of
 from ddrive.drive.stat import Stat, decode_stat
 from mountd.draft import Base, Content, Draft
 from mountd.entries import Entries, EntryTable, above
-from mountd.face import ReaderFace
+from mountd.face import NestedDrivesFace, ReaderFace
 from mountd.journal import Change
+from mountd.moments import Moment, now_ms
 from mountd.nodes import Entry, Node, Origin, Sealed
 from mountd.ownversions import OwnVersions
+from mountd.precedence import alike
 from mountd.spool import CHUNK_BYTES, Spool
 
 CONTENT_FIELDS = ("size", "blocks", "offset", "byte_offset")
@@ -49,7 +51,8 @@ class Pending(EntryTable):
         self.on_stat: Callable[[str, Stat], None] = lambda path, stat: None  # the attributes of a path are these
         self.on_stale: Callable[[str], None] = lambda path: None  # what is known of a path may be wrong
         self._due: dict[str, Entry] = {}
-        self._late: dict[Node, None] = {}  # could not be sealed when they were closed
+        self._late: dict[Node, Moment] = {}  # could not be sealed when they were closed
+        self.known_nested: NestedDrivesFace | None = None  # the nested drives that were looked into
         self._due_bytes = 0
         self._move: tuple[str, str] | None = None  # from where to where the drive moves a directory now
         for change in spool.replayed:
@@ -189,15 +192,20 @@ class Pending(EntryTable):
         for entry in entries:
             self._wait(entry)
 
-    def committed(self, entry: Entry, final: Stat | None) -> None:
-        """Take note that the drive has at the path of `entry` what was being committed: `final`, or nothing."""
+    def committed(self, entry: Entry, final: Stat | None, *, is_newest: bool = True) -> None:
+        """Take note that the drive has at the path of `entry` what was being committed: `final`, or nothing.
+
+        If that is not the newest, the drive has it in its history, and what others have stored is there.
+        """
         sealed, entry.committing = entry.committing, None
         assert sealed is not None
         if entry.sealed is None:
             self._due.pop(entry.path, None)
         node = entry.node
-        if final is not None and sealed.stat is not None and sealed.content is None and not _alike(final, sealed.stat):
-            entry.is_overtaken = True  # others have written what we only gave attributes
+        if not is_newest or (
+            final is not None and sealed.stat is not None and sealed.content is None and not alike(final, sealed.stat)
+        ):
+            entry.is_overtaken = True  # others have written what we only gave attributes, or have written later
         else:
             self.own.note(entry.path, final)
         if final is not None and sealed.node is not None:
@@ -253,17 +261,37 @@ class Pending(EntryTable):
 
     # Sealing
 
-    def _absent(self, path: str) -> Sealed:
-        return Sealed(self.spool.serial(), path, None)
+    def moment(self, path: str) -> Moment:
+        """Return when a change of `path` is made that is made now."""
+        base, version = "", self.metadata.length
+        for nested in () if self.known_nested is None else self.known_nested.drives():
+            if path.startswith(f"/{nested.path}/") and len(nested.path) >= len(base):
+                base, version = f"/{nested.path}", nested.version
+        return Moment(path, base, version, now_ms())
 
-    def _seal(self, node: Node, path: str, stat: Stat) -> Sealed:
+    def note_late(self) -> None:
+        """Take note that what is sealed cannot be stored now: what others store before it can is newer."""
+        sealed = [state for entry in self._all() for state in (entry.committing, entry.sealed) if state is not None]
+        for made in (*(state.made for state in sealed), *self._late.values()):
+            if made is not None and made.late_from is None:
+                made.late_from = self.moment(made.path).version
+
+    def _absent(self, path: str) -> Sealed:
+        return Sealed(self.spool.serial(), path, None, made=self.moment(path))
+
+    def _seal(self, node: Node, path: str, stat: Stat, made: Moment | None = None) -> Sealed:
         """Return the present bytes of a node, with `stat`, as what is to be at `path`; `_record` makes it count."""
         is_fresh = node.draft is not None and node.draft.is_dirty
         content = node.draft.seal() if node.draft is not None and is_fresh else node.sealed_content
-        return self._sealed(node, path, stat, content)
+        return self._sealed(node, path, stat, content, made)
 
-    def _sealed(self, node: Node, path: str, stat: Stat, content: Content | None) -> Sealed:
-        return Sealed(self.spool.serial(), path, stat, content, node.origin, frozenset(node.changed), node)
+    def _sealed(self, node: Node, path: str, stat: Stat, content: Content | None, made: Moment | None = None) -> Sealed:
+        """Return a state of a node; a content that was sealed there before is as old as it was."""
+        if made is None and content is not None and content is node.sealed_content:
+            made = node.made
+        if made is None or made.path != path:
+            made = self.moment(path)
+        return Sealed(self.spool.serial(), path, stat, content, node.origin, frozenset(node.changed), node, made)
 
     def _record(self, sealed: Sequence[Sealed], *, due: bool = True) -> None:
         """Write sealed states to the journal, and let them count. Raises: OSError; then none does."""
@@ -275,6 +303,7 @@ class Pending(EntryTable):
         for each in sealed:
             if each.node is not None:
                 each.node.sealed_stat, each.node.sealed_content = each.stat, each.content
+                each.node.made = each.made
             if each.content is not None:
                 each.content.users += 1  # before any is let go of: one content may only have changed its path
         for each in sealed:
@@ -312,12 +341,14 @@ class Pending(EntryTable):
     def _restore(self, change: Change) -> None:
         """Take up what a dead worker has left."""
         serial, path, *rest = change
-        if not rest:
-            self._record_restored(Sealed(serial, path, None))
+        made = Moment.restored(rest[4]) if len(rest) > 4 and rest[4] is not None else None
+        if not rest or rest[0] is None:
+            self._record_restored(Sealed(serial, path, None, made=made))
             return
         stat, origin, changed, kept = decode_stat(rest[0]), rest[1], rest[2], rest[3]
         node = self._put(path, self.new_node(stat, (origin[0], decode_stat(origin[1])) if origin else None))
         node.stat = node.sealed_stat = stat
+        node.made = made
         node.changed.update(changed)
         if kept is not None:
             size, limit, runs, base = kept
@@ -328,7 +359,9 @@ class Pending(EntryTable):
             self.spool.slots.hold(chunks.values())
             node.sealed_content = content
             node.draft = Draft.restored(self.spool, content)
-        self._record_restored(Sealed(serial, path, stat, node.sealed_content, node.origin, frozenset(changed), node))
+        self._record_restored(
+            Sealed(serial, path, stat, node.sealed_content, node.origin, frozenset(changed), node, made)
+        )
 
     def _record_restored(self, sealed: Sealed) -> None:
         entry = self._entry_at(sealed.path)
@@ -348,8 +381,3 @@ def _lacks(sealed: Sealed | None) -> bool:
 def _is_ready(entry: Entry) -> bool:
     """Tell whether one of the states of an entry can be committed: its newest, or one before that."""
     return any(state is not None and not _lacks(state) for state in (entry.sealed, entry.committing))
-
-
-def _alike(one: Stat, other: Stat) -> bool:
-    """Tell whether two entries have the same content."""
-    return (one.offset, one.blocks, one.size, one.linkname) == (other.offset, other.blocks, other.size, other.linkname)

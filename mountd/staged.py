@@ -18,6 +18,7 @@ from ddrive.errors import NotFound
 from ddrive.ids import PublicKey
 from mountd.draft import Draft
 from mountd.face import EntryFace, NestedDrivesFace, NestedFace, ReaderFace
+from mountd.moments import Moment
 from mountd.nodes import Node, Origin, Sealed
 from mountd.pending import Pending
 
@@ -203,12 +204,15 @@ class StagedDrive(Pending):
             entry.sealed = replace(entry.sealed, stat=node.stat, changed=frozenset(node.changed))
         return node.stat
 
-    def seal(self, node: Node, *, due: bool = True) -> None:
-        """Let the present state of a node count, at least after a crash; `due`: in the drive too. Raises: OSError."""
+    def seal(self, node: Node, *, due: bool = True, made: Moment | None = None) -> None:
+        """Let the present state of a node count, at least after a crash; `due`: in the drive too. Raises: OSError.
+
+        `made`: when it was closed, if not now.
+        """
         if node.path is None:
             return
         if node.is_dirty:
-            self._record([self._seal(node, node.path, node.stat)], due=due)
+            self._record([self._seal(node, node.path, node.stat, made)], due=due)
         elif due and (entry := self._entry(node.path)) is not None and entry.sealed is not None:
             self._wait(entry)
 
@@ -231,7 +235,7 @@ class StagedDrive(Pending):
         """Let those files count that found no room for that when they were closed, as far as there is some now."""
         for node in [node for node in self._late if not node.writers]:
             with suppress(OSError):
-                self.seal(node)
+                self.seal(node, made=self._late[node])
                 del self._late[node]
 
     @contextmanager
@@ -291,8 +295,12 @@ class StagedDrive(Pending):
         """A file that could write was closed. Raises: OSError, when it could not be sealed: `seal_late` tries again."""
         node.writers -= 1
         if not node.writers and node.path is not None:
-            self._late[node] = None
-            self.seal(node)
+            made = self._late[node] = self.moment(node.path)
+            try:
+                self.seal(node, made=made)
+            except OSError:
+                made.late_from = made.version
+                raise
             del self._late[node]
             self.let_go(node)
 

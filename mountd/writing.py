@@ -47,6 +47,7 @@ async def serve_writing(
         staged = StagedDrive(drive, spools[0])
         committer = Committer(staged)
         await committer.resolve()
+        staged.known_nested = await drive.nested()
     except BaseException:
         for spool in spools:
             spool.close(remove=False)
