@@ -4,15 +4,15 @@ The directory itself is left as it is: its feeds are copied, or shared with it w
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from ddrive.errors import DriveError, InvalidPath
+from ddrive.errors import DriveError, InvalidPath, StorageLocked
 from ddrive.ids import PublicKey, short
-from ddrive.store.copying import ForeignFeed, ForeignStore, copy_feed, find_store, remove
+from ddrive.store.copying import ForeignFeed, ForeignStore, check_unused, copy_feed, find_store, remove
 from ddrive.store.ownkeys import own_feeds
 from ddrive.store.store import OwnedStore
 from mountd.collection import Collection
@@ -20,6 +20,8 @@ from mountd.control import Params, Tell, Verb
 from mountd.drives import KnownDrive
 from mountd.keeping_reach import content_key
 from mountd.space import Space
+
+NAMELESS = "it has no file key, and nothing else in it tells of which feed it is"
 
 
 class Adopting:
@@ -38,7 +40,8 @@ class Adopting:
     async def adopt(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Copy the feeds of a directory and list the drives in them; with `dry_run` only tell what there is.
 
-        A feed that is here already stays as it is, but becomes our own if its secret key is in the directory.
+        A feed that is here already stays as it is, but becomes our own if its secret key is in the directory. What was
+        taken over when another program comes in between stays, and its drives are known.
         Raises: NotFound when it is no store, StorageLocked while another program uses it.
         """
         directory = Path(str(params["path"]))
@@ -52,21 +55,38 @@ class Adopting:
             "own": sum(feed.secret_key is not None for feed in found.feeds),
             "present": [feed.key.hex() for feed in found.feeds if self._is_here(feed)],
             "drives": [],
+            "refused": [{"path": str(folder), "why": NAMELESS} for folder in found.nameless],
         }
+        await trio.to_thread.run_sync(check_unused, found.feeds)
         if params.get("dry_run"):
             return value
         await self._take_master_keys(found)
-        for number, feed in enumerate(found.feeds, 1):
-            tell(f"feed {number} of {len(found.feeds)}: {feed.key.hex()}")
-            for name in await self._take(feed):
-                tell(f"feed {short(feed.key)} has no file {name} ({feed.folder}): see what it lacks with ddrive verify")
-        await self._space.recount([feed.key for feed in found.feeds])
-        for feed in found.feeds:
+        taken: list[ForeignFeed] = []
+        try:
+            for number, feed in enumerate(found.feeds, 1):
+                tell(f"feed {number} of {len(found.feeds)}: {feed.key.hex()}")
+                for name in await self._take(feed):
+                    lacks = f"feed {short(feed.key)} has no file {name} ({feed.folder})"
+                    tell(f"{lacks}: see what it lacks with ddrive verify")
+                taken.append(feed)
+        except StorageLocked as error:
+            so_far = f"{len(taken)} of {len(found.feeds)} feeds were taken over"
+            raise StorageLocked(f"{error}, then adopt again, which goes on from there ({so_far})") from None
+        finally:
+            with trio.CancelScope(shield=True):
+                value["drives"] = await self._know(taken)
+        return value
+
+    async def _know(self, taken: Sequence[ForeignFeed]) -> list[dict[str, Any]]:
+        """Know the drives among feeds that were taken over, and tell of them."""
+        rows = []
+        await self._space.recount([feed.key for feed in taken])
+        for feed in taken:
             known = await self._drive(feed)
             if known is not None:
                 row = {"key": known.key.hex(), "url": known.url, "writable": known.writable}
-                value["drives"].append(row | {"version": await self._collection.version(known)})
-        return value
+                rows.append(row | {"version": await self._collection.version(known)})
+        return rows
 
     def _is_here(self, feed: ForeignFeed) -> bool:
         store = self._stores[feed.dialect.name]
@@ -131,4 +151,4 @@ def _copy_whole(feed: ForeignFeed, target: Path) -> list[str]:
 
 
 def _age(feed: ForeignFeed) -> float:
-    return os.stat(feed.folder / "key").st_mtime
+    return min(entry.stat().st_mtime for entry in os.scandir(feed.folder))

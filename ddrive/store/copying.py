@@ -7,8 +7,8 @@ Source: store.md sections 1 and 2.
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from ddrive.errors import NotFound, StorageLocked
 from ddrive.feed.storage import BITFIELD, DATA, KEY, SECRET_KEY, SIGNATURES, TREE
 from ddrive.ids import PublicKey
 from ddrive.store.derive import decode_name, derive_pair
-from ddrive.store.shelf import NAME, feed_folders
+from ddrive.store.shelf import DISK_UNIT_BYTES, NAME, folders
 
 PLACES = ("", "cores", "bases", "storage", "storage/cores", "storage/bases")  # where the npm programs keep a store
 _COPY_BYTES = 1 << 26  # in one call
@@ -42,6 +42,7 @@ class ForeignStore(NamedTuple):
     root: Path
     master_key: bytes | None
     feeds: list[ForeignFeed]
+    nameless: list[Path]  # folders of feeds whose public key nothing in them tells
 
 
 def find_store(directory: Path) -> ForeignStore:
@@ -50,17 +51,23 @@ def find_store(directory: Path) -> ForeignStore:
         root = directory / place
         master_key = _small(root / "master_key", KEY_BYTES)
         master_key = master_key if len(master_key) == KEY_BYTES else b""
-        feeds = []
-        for stored in feed_folders(root):
-            for dialect in DIALECTS.values():
-                digits = discovery_key(stored.key, dialect.discovery_ns).hex()
-                folder = root / digits[:2] / digits[2:4] / digits
-                if folder.is_dir():
-                    name, secret_key = _secret(folder, stored.key, master_key, dialect)
-                    feeds.append(ForeignFeed(stored.key, dialect, folder, name, secret_key, stored.disk_bytes))
-        if feeds:
-            return ForeignStore(root, master_key or None, feeds)
+        feeds, nameless = [], []
+        for folder in folders(root):
+            found = _feed(folder, master_key)
+            if found is not None:
+                feeds.append(found)
+            elif any((folder / name).exists() for name in _FILES):
+                nameless.append(folder)
+        if feeds or nameless:
+            return ForeignStore(root, master_key or None, feeds, nameless)
     raise NotFound(f"there are no feeds in {directory}: name the directory that has the file master_key in it")
+
+
+def check_unused(feeds: Iterable[ForeignFeed]) -> None:
+    """Return when no other program uses any of these feeds now. Raises: StorageLocked."""
+    for feed in feeds:
+        with _locked(feed.folder):
+            continue
 
 
 def copy_feed(feed: ForeignFeed, target: Path) -> list[str]:
@@ -68,41 +75,76 @@ def copy_feed(feed: ForeignFeed, target: Path) -> list[str]:
 
     They are empty in the copy, as after damage: what can be told from the others is found again when it is opened.
     What the file system can share takes no space. The file `key` comes last: without it a folder is no feed.
-    Raises: StorageLocked while another program uses it.
+    Raises: StorageLocked while another program uses it, or when one changed it meanwhile.
     """
     target.mkdir(mode=0o700, parents=True)
     missing = [name for name in _FILES if not (feed.folder / name).exists()]
-    with ExitStack() as locked:
-        if BITFIELD not in missing:
-            bitfield = locked.enter_context((feed.folder / BITFIELD).open("rb"))
-            try:
-                fcntl.flock(bitfield, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StorageLocked(f"{feed.folder} is in use: end the program that has it open") from error
+    with _locked(feed.folder):
+        before = _looks(feed.folder)
         for name in _FILES:
             if name in missing:
                 (target / name).touch()
             else:
                 _copy(feed.folder / name, target / name)
-    _copy(feed.folder / KEY, target / KEY)
+        if _looks(feed.folder) != before:
+            raise StorageLocked(f"{feed.folder} changes while it is copied: end the program that writes it")
+    with (target / KEY).open("xb") as file:
+        file.write(feed.key)
+        file.flush()
+        os.fsync(file.fileno())
     return missing
 
 
-def remove(folders: Iterable[Path]) -> None:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other programs out of a feed. Raises: StorageLocked when one uses it."""
+    try:
+        bitfield = (folder / BITFIELD).open("rb")
+    except FileNotFoundError:
+        yield
+        return
+    with bitfield:
+        try:
+            fcntl.flock(bitfield, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StorageLocked(f"{folder} is in use: end the program that has it open") from error
+        yield
+
+
+def _looks(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of the files of a feed: who writes without a lock changes them."""
+    statuses = {entry.name: entry.stat() for entry in os.scandir(folder)}
+    return {name: (status.st_size, status.st_mtime_ns) for name, status in statuses.items()}
+
+
+def remove(places: Iterable[Path]) -> None:
     """Delete directories, as far as they exist."""
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
+    for place in places:
+        shutil.rmtree(place, ignore_errors=True)
 
 
-def _secret(folder: Path, key: PublicKey, master_key: bytes, dialect: Dialect) -> tuple[bytes | None, bytes | None]:
-    """Return name and secret key of a feed, as far as its folder tells; a name of another master key tells nothing."""
+def _feed(folder: Path, master_key: bytes) -> ForeignFeed | None:
+    """Return the feed in a folder, None when nothing tells its public key: `key`, its secret key, or its name."""
+    for dialect in DIALECTS.values():
+        pairs = list(_secrets(folder, master_key, dialect))
+        keys = [_small(folder / KEY, KEY_BYTES + 1), *(secret_key[-KEY_BYTES:] for _, secret_key in pairs)]
+        for key in keys:
+            if len(key) == KEY_BYTES and discovery_key(PublicKey(key), dialect.discovery_ns).hex() == folder.name:
+                own = [pair for pair in pairs if pair[1][-KEY_BYTES:] == key]
+                name, secret_key = own[0] if own else (None, None)
+                disk_bytes = sum(entry.stat().st_blocks * DISK_UNIT_BYTES for entry in os.scandir(folder))
+                return ForeignFeed(PublicKey(key), dialect, folder, name, secret_key, disk_bytes)
+    return None
+
+
+def _secrets(folder: Path, master_key: bytes, dialect: Dialect) -> Iterator[tuple[bytes | None, bytes]]:
+    """Yield what may be name and secret key of a feed, as its folder tells; the public key is its second half."""
     name = decode_name(_small(folder / NAME, 1 << 16)) if (folder / NAME).exists() and master_key else None
     if name is not None:
-        pair = derive_pair(master_key, name, dialect)
-        if pair.public_key == key:
-            return name, pair.secret_key
+        yield name, derive_pair(master_key, name, dialect).secret_key
     secret_key = _small(folder / SECRET_KEY, SECRET_KEY_BYTES)
-    return None, secret_key if len(secret_key) == SECRET_KEY_BYTES else None
+    if len(secret_key) == SECRET_KEY_BYTES:
+        yield None, secret_key
 
 
 def _small(path: Path, size: int) -> bytes:

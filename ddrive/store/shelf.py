@@ -41,9 +41,16 @@ def feed_folder_at(folder: Path) -> FeedFolder | None:
 
 def feed_folders(root: Path) -> Iterator[FeedFolder]:
     """Yield every feed of the store at `root`. Waits for the disk: to be called in a thread."""
-    for folder in sorted(root.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]/*")):
-        if _is_folder_name(folder) and (found := feed_folder_at(folder)) is not None:
+    for folder in folders(root):
+        if (found := feed_folder_at(folder)) is not None:
             yield found
+
+
+def folders(root: Path) -> Iterator[Path]:
+    """Yield every place of the store at `root` where a feed may be. Waits for the disk: to be called in a thread."""
+    for folder in sorted(root.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]/*")):
+        if _is_folder_name(folder):
+            yield folder
 
 
 class HeldOnDisk(NamedTuple):

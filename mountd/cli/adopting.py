@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from mountd.cli import options
+from mountd.cli import options, report
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run
+from mountd.errnos import EXIT_UNVERIFIED
 from mountd.values import counted, format_size
 
 
@@ -32,6 +33,9 @@ def adopt(
         here = f"; {present} of them {was} here already" if (present := len(done["present"])) else ""
         size = format_size(done["bytes"])
         session.say(done, [*lines, f"{word} {counted(done['feeds'], 'feed')}, {size}, {done['own']} your own{here}"])
+        if done["refused"]:
+            report.note_refused(done["refused"])
+            session.exit_code = EXIT_UNVERIFIED
 
     place = Path(os.path.realpath(directory))
     run(Common(state, as_json, start=not no_start), verb)
