@@ -135,7 +135,7 @@ class AppendableFeed:
         `blocks` is something else, like a single block.
         """
         self._check_open()
-        if not isinstance(blocks, FileBlocks) and not all(issubclass(kind, Buffer) for kind in set(map(type, blocks))):
+        if not isinstance(blocks, FileBlocks) and not _are_blocks(blocks):
             raise TypeError(f"feed {self.name}: append takes a list of blocks, each of them bytes")
         if self.appender != self._append_here:
             return await self.appender(blocks, expected_length, atomic)
@@ -338,6 +338,13 @@ class AppendableFeed:
     def _check_open(self) -> None:
         if self._closed:
             raise Closed(f"feed {self.name} is closed")
+
+
+def _are_blocks(blocks: object) -> bool:
+    """Tell whether something is a list of bytes: of what can be looked at only once nothing would be appended."""
+    if not isinstance(blocks, Sequence) or isinstance(blocks, str | bytes | bytearray | memoryview):
+        return False
+    return all(issubclass(kind, Buffer) for kind in set(map(type, blocks)))
 
 
 async def _staged(

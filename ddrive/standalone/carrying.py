@@ -25,6 +25,7 @@ from ddrive.protocol.running import HANDSHAKE_TIMEOUT_S, TIMEOUT_S, run_link
 from ddrive.replication.extensions import Extensions
 from ddrive.replication.observing import PeerOptions
 from ddrive.replication.session import FeedSession
+from ddrive.standalone.arguments import check_seconds, shown
 from ddrive.standalone.encodings import Encoding
 from ddrive.standalone.extending import FeedExtension
 from ddrive.standalone.hooks import check_hooks
@@ -54,6 +55,12 @@ class Carried(Protocol):
         """The link does not carry the feed any more."""
 
 
+def _check_carried(feed: object) -> None:
+    """Raise TypeError for what no link can carry."""
+    if isinstance(feed, type) or not (hasattr(feed, "session") and callable(getattr(feed, "carried_by", None))):
+        raise TypeError(f"a link carries feeds that open_feed has opened, not {shown(feed)}")
+
+
 @dataclass(frozen=True, slots=True)
 class LinkOptions:
     """How one link behaves, apart from what it carries; the defaults are those of the npm peers.
@@ -81,6 +88,7 @@ class LinkOptions:
             ("handshake_timeout", self.handshake_timeout_s),
             ("keep_alive", self.keep_alive_s),
         ):
+            check_seconds(name, seconds)
             if seconds is not None and not seconds > 0:
                 raise ValueError(f"{name} is a time above 0 s, not {seconds}")
 
@@ -133,6 +141,9 @@ class Carrying:
         `options` are by default those of the link.
         Raises: Closed when the link has ended, or the feed is closed.
         """
+        _check_carried(feed)
+        if options is not None and not isinstance(options, PeerOptions):
+            raise TypeError(f"the options of a feed are ddrive.standalone.PeerOptions, not {shown(options)}")
         if self.end is not None:
             raise Closed("the link has ended")
         name = feed.key, feed.dialect.name
@@ -145,6 +156,7 @@ class Carrying:
 
     def remove(self, feed: Carried) -> None:
         """Carry a feed no more."""
+        _check_carried(feed)
         entry = self._feeds.get((feed.key, feed.dialect.name))
         if entry is None or entry.feed is not feed:
             return

@@ -32,7 +32,12 @@ class NamedEncoding:
 
 
 def _binary(value: Any) -> bytes:
-    return value.encode() if isinstance(value, str) else bytes(memoryview(value))
+    if isinstance(value, str):
+        return value.encode()
+    try:
+        return bytes(memoryview(value))
+    except TypeError:
+        raise TypeError(f"a value is bytes or text, without another value_encoding, not {value!r:.80}") from None
 
 
 def _json_line(value: Any) -> bytes:

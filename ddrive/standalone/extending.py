@@ -12,6 +12,7 @@ from ddrive.feed.subscription import Source, Subscription
 from ddrive.protocol.framing import MAX_BODY_BYTES
 from ddrive.protocol.link import Link
 from ddrive.replication.extensions import Extensions
+from ddrive.standalone.arguments import check_kind
 from ddrive.standalone.encodings import Encoding, decode, message_encoding_of
 from ddrive.standalone.peers import Peer
 
@@ -66,6 +67,7 @@ class FeedExtension:
         A peer that has not taken 4 MiB of what was queued loses its link with the next message.
         Raises: TooLarge, and what the encoding raises.
         """
+        check_kind("a message goes to a peer, as `feed.peers` lists them", peer, Peer)
         self._extension.send(peer.link, self._payload(value))
 
     def broadcast(self, value: Any) -> None:
@@ -80,11 +82,14 @@ class FeedExtension:
 
     def _payload(self, value: Any) -> bytes:
         payload = self._encoding.encode(value)
+        check_kind(
+            f"a message of extension {self.name} is bytes when it is encoded", payload, (bytes, bytearray, memoryview)
+        )
         if len(payload) > MAX_PAYLOAD_BYTES:
             raise TooLarge(
                 f"a message of extension {self.name} has at most {MAX_PAYLOAD_BYTES} bytes, not {len(payload)}"
             )
-        return payload
+        return bytes(payload)
 
     def _received(self, link: Link, payload: bytes) -> None:
         peer = self._peer_of(link)

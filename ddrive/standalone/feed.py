@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
+from types import NoneType
 from typing import Any
 
 import trio
@@ -21,10 +22,11 @@ from ddrive.protocol.link import FLUSH_S
 from ddrive.protocol.running import HANDSHAKE_TIMEOUT_S, TIMEOUT_S
 from ddrive.replication.asking import ENDLESS
 from ddrive.replication.observing import PeerOptions
+from ddrive.standalone.arguments import check_blocks, check_kind, check_number, check_seconds
 from ddrive.standalone.carrying import Carrying, LinkOptions
 from ddrive.standalone.encodings import Encoding
 from ddrive.standalone.extending import FeedExtension
-from ddrive.standalone.getting import Readable, check_blocks
+from ddrive.standalone.getting import Readable
 from ddrive.standalone.host import FeedOptions
 from ddrive.standalone.peers import Peer
 from ddrive.standalone.replicating import Replication, check_stream, static_secret_of
@@ -104,7 +106,8 @@ class StandaloneFeed(Readable):
         """
         self._check_open()
         check_blocks(index)
-        self._log.verify(index, signature)
+        check_kind("a signature is bytes", signature, (bytes, bytearray, memoryview))
+        self._log.verify(index, bytes(signature))
 
     def root_hashes(self, index: int) -> list[Node]:
         """Return the roots of the tree of all blocks up to and including `index`.
@@ -122,6 +125,7 @@ class StandaloneFeed(Readable):
         """
         self._check_open()
         check_blocks(index)
+        check_number("a digest", digest)
         proof = self._log.proof(index, digest=digest, hash_only=hash, remote=RemoteTree())
         if proof is None:
             raise NotHeld(f"block {index} of feed {self.feed.name} cannot be proven here")
@@ -141,6 +145,8 @@ class StandaloneFeed(Readable):
         """
         self._check_open()
         check_blocks(index)
+        check_kind("a block is bytes, or None for its leaf alone", block, (bytes, bytearray, memoryview, NoneType))
+        check_kind("a proof is what `proof` of a feed gave", proof, Proof)
         return self.feed.put(index, block, proof)
 
     async def audit(self) -> AuditReport:
@@ -186,6 +192,8 @@ class StandaloneFeed(Readable):
         """
         self._check_open()
         check_blocks(start, end)
+        check_number("batch", batch)
+        check_seconds("timeout", timeout)
         first = self.length if tail else start
         if end is None and snapshot and not live and not tail:
             end = self.length
@@ -209,6 +217,8 @@ class StandaloneFeed(Readable):
         """
         self._check_open()
         self._check_writable()
+        if max_block_size is not None:
+            check_number("max_block_size", max_block_size)
         return WriteStream(self, max_block_size, durable=durable)
 
     async def wait_for_length(self, length: int, timeout: float | None) -> None:
@@ -254,6 +264,8 @@ class StandaloneFeed(Readable):
         """
         self._check_open()
         check_stream(stream)
+        check_kind("initiator is True or False: whether we dialled", initiator, bool)
+        check_kind("the address of a peer is text", address, str)
         options = LinkOptions(
             static_secret=self._options.static_secret if key_pair is None else static_secret_of(key_pair),
             address=address,
@@ -277,6 +289,7 @@ class StandaloneFeed(Readable):
         appended to before: `Behind`. Raises: Closed.
         """
         self._check_open()
+        check_kind("downloading is True or False", downloading, bool)
         self.session.downloading = downloading
         if self.writable:
             self._log.claimed = self.session.claimed_length if downloading else lambda: 0
@@ -286,6 +299,7 @@ class StandaloneFeed(Readable):
     def set_uploading(self, uploading: bool) -> None:
         """Answer the requests of peers or not, from now on; they are told. Raises: Closed."""
         self._check_open()
+        check_kind("uploading is True or False", uploading, bool)
         self.session.uploading = uploading
 
     @property
@@ -317,6 +331,8 @@ class StandaloneFeed(Readable):
 
         Leave it with `close` or use it in `with`.
         """
+        for kind in kinds:
+            check_kind("events are chosen by their classes", kind, type)
         return self._telling.subscribe(*kinds)
 
     @property

@@ -7,10 +7,10 @@ import trio
 
 from ddrive.errors import Closed, NoPeers, NotHeld, NotWritable
 from ddrive.feed.log import FeedLog
-from ddrive.feed.merkle import MAX_LENGTH
 from ddrive.feed.storage import Directory
 from ddrive.ids import BlockIndex
 from ddrive.replication.asking import ENDLESS
+from ddrive.standalone.arguments import check_blocks, check_kind, check_number, shown
 from ddrive.standalone.downloads import Download, pieces_of
 from ddrive.standalone.encodings import Encoding, decode, encoding_of
 from ddrive.standalone.hooks import check_hooks
@@ -19,16 +19,14 @@ from ddrive.standalone.host import FeedHost, FeedOptions
 NOWHERE = -1  # of a wait that is not for a certain block, so that `cancel` does not end it
 
 
-def check_blocks(start: int, end: int | None = None) -> None:
-    """Raise ValueError when `start`, or what lies before `end`, is no block of any feed; nothing counts back.
-
-    TypeError for a truth value, which would be found to be no number when it is sent to a peer.
-    """
-    if isinstance(start, bool) or isinstance(end, bool):
-        raise TypeError("blocks are numbered, and a truth value is no number")
-    if min(start, end or 0) < 0 or max(start + 1, end or 0) > MAX_LENGTH:
-        what = f"{start} is not the index of a block" if end is None else f"{start} to {end} are not blocks"
-        raise ValueError(f"{what}: these are numbered from 0 and at most {MAX_LENGTH}")
+def _listed(blocks: Sequence[int]) -> list[int]:
+    """Return the numbers of blocks. Raises: TypeError, ValueError."""
+    if isinstance(blocks, str | bytes) or not hasattr(blocks, "__iter__"):
+        raise TypeError(f"blocks are a list of their numbers, not {shown(blocks)}")
+    listed = list(blocks)
+    for index in listed:
+        check_blocks(index)
+    return listed
 
 
 class Readable(FeedHost):
@@ -76,6 +74,7 @@ class Readable(FeedHost):
         `wait`, `timeout` (of all together), `if_available`, `value_encoding`: as for `get`. Raises: as `get`.
         """
         self._check_open()
+        check_number("the end of a range", end)
         check_blocks(start, end)
         missing = max(end - start, 0) - self.feed.held(start, max(start, end))
         if missing:
@@ -151,6 +150,7 @@ class Readable(FeedHost):
         """
         self._check_open()
         check_blocks(start, end)
+        check_number("the place of a byte", byte_offset)
         if byte_offset < 0:
             raise ValueError(f"bytes are numbered from 0: there is no byte {byte_offset}")
         found = self.feed.locate(byte_offset)
@@ -181,6 +181,7 @@ class Readable(FeedHost):
         """
         self._check_open()
         wanted = self.length + 1 if min_length is None else min_length
+        check_number("a length", wanted)
         if wanted < 0:
             raise ValueError(f"a length is at least 0, not {wanted}")
         check_blocks(0, wanted)
@@ -234,6 +235,9 @@ class Readable(FeedHost):
         Without `end` it goes on for ever: whatever is announced later is fetched too. `linear`: in order.
         """
         self._check_open()
+        check_blocks(start, end)
+        if blocks is not None:
+            blocks = _listed(blocks)
         pieces = pieces_of(start, end, blocks, linear=linear)
         for first, last in pieces:
             check_blocks(first, None if last == ENDLESS else last)
@@ -248,6 +252,7 @@ class Readable(FeedHost):
         if isinstance(download, Download):
             download.cancel()
             return
+        check_kind("a download is given as such, or as its start and end", download, tuple)
         first, end = download
         check_blocks(first, end)
         last = ENDLESS if end is None else end

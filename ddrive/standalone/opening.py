@@ -19,6 +19,7 @@ from ddrive.feed.signing import ED25519, Sign, Signing, Verify
 from ddrive.feed.storage import Directory, FileDirectory
 from ddrive.ids import PublicKey, short
 from ddrive.protocol.keys import NoiseKeyPair
+from ddrive.standalone.arguments import check_number
 from ddrive.standalone.encodings import Encoding, encoding_of
 from ddrive.standalone.feed import StandaloneFeed
 from ddrive.standalone.hooks import check_hooks
@@ -103,6 +104,8 @@ def _check_options(dialect: Dialect, storage_cache_size: int | None, **hooks: ob
     """Raise ValueError or TypeError for options that cannot be."""
     if not isinstance(dialect, Dialect):
         raise TypeError(f"dialect is ddrive.DWEB or ddrive.HYPERCORE, not {dialect!r:.80}")
+    if storage_cache_size is not None:
+        check_number("storage_cache_size", storage_cache_size)
     if storage_cache_size is not None and storage_cache_size < 0:
         raise ValueError(f"storage_cache_size is a number of bytes, not {storage_cache_size}")
     check_hooks(**hooks)

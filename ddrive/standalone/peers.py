@@ -3,6 +3,7 @@
 from ddrive.protocol.link import Link
 from ddrive.replication.peer import PeerState, PeerStats
 from ddrive.replication.session import FeedSession
+from ddrive.standalone.arguments import check_blocks
 
 
 class Peer:
@@ -47,6 +48,7 @@ class Peer:
 
     def has(self, index: int) -> bool:
         """Tell whether the peer claims to hold block `index`."""
+        check_blocks(index)
         state = self._state()
         return state is not None and state.remote.has(index)
 

@@ -6,6 +6,7 @@ from ddrive.ids import DiscoveryKey
 from ddrive.protocol.keys import NoiseKeyPair
 from ddrive.protocol.link import Link, LinkEnd
 from ddrive.replication.observing import PeerOptions as PeerOptions
+from ddrive.standalone.arguments import check_kind
 from ddrive.standalone.carrying import Carried, Carrying
 from ddrive.standalone.encodings import Encoding
 from ddrive.standalone.extending import FeedExtension
@@ -87,6 +88,7 @@ class Replication:
 
     def refuse(self, requested: DiscoveryKey) -> None:
         """Tell the peer that we do not take part in a feed that it asked for."""
+        check_kind("a feed is refused by its discovery key, which is bytes", requested, bytes)
         self.link.refuse(requested)
 
     def register_extension(self, name: str, encoding: str | Encoding = "binary") -> FeedExtension:

@@ -3,6 +3,7 @@
 from ddrive import trie
 from ddrive.dialect import DWEB, Dialect
 from ddrive.feed import Feed
+from ddrive.standalone.arguments import check_kind
 from ddrive.standalone.feed import StandaloneFeed
 from ddrive.trie import Trie, answer_peers
 
@@ -20,6 +21,7 @@ async def open_trie(
     into the header of a new one. Waits for block 0 when it is not held, so `replicate` before that.
     Raises: InvalidNode when the feed holds something else, what the feed raises.
     """
+    check_kind("a trie lies in a feed that was opened", feed, (Feed, StandaloneFeed))
     if not isinstance(feed, StandaloneFeed):
         return await trie.open_trie(feed, dialect or DWEB, metadata=metadata, subtype=subtype)
     family = dialect or feed.dialect

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import trio
 
 from ddrive.errors import TimedOut, Withdrawn
+from ddrive.standalone.arguments import check_seconds
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +31,7 @@ class Waits:
 
         Raises: TimedOut, Withdrawn after `cancel`.
         """
+        check_seconds("timeout", timeout_s)
         entry = _Wait(start, end)
         entry.scope.deadline = math.inf if timeout_s is None else trio.current_time() + timeout_s
         self._waits.append(entry)
