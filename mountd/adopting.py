@@ -14,11 +14,13 @@ from ddrive.errors import DriveError, InvalidPath, StorageLocked
 from ddrive.ids import PublicKey, short
 from ddrive.store.copying import ForeignFeed, ForeignStore, check_unused, copy_feed, find_store, remove
 from ddrive.store.ownkeys import own_feeds
+from ddrive.store.shelf import signed_length
 from ddrive.store.store import OwnedStore
 from mountd.collection import Collection
 from mountd.control import Params, Tell, Verb
 from mountd.drives import KnownDrive
 from mountd.keeping_reach import content_key
+from mountd.keys_guard import look_through
 from mountd.space import Space
 
 NAMELESS = "it has no file key, and nothing else in it tells of which feed it is"
@@ -89,8 +91,9 @@ class Adopting:
         return rows
 
     def _is_here(self, feed: ForeignFeed) -> bool:
+        """Tell whether something of a feed is here; one that was only opened, as a drive names it, is empty."""
         store = self._stores[feed.dialect.name]
-        return store.known(store.discovery_key(feed.key)) is not None
+        return store.known(store.discovery_key(feed.key)) is not None and signed_length(store.folder(feed.key)) > 0
 
     async def _take_master_keys(self, found: ForeignStore) -> None:
         """Derive keys from the master key of the directory from now on, where nothing of ours needs another one."""
@@ -111,6 +114,7 @@ class Adopting:
         store = self._stores[feed.dialect.name]
         target = store.folder(feed.key)
         if not self._is_here(feed):
+            await self._make_way(store, feed)
             missing = await trio.to_thread.run_sync(_copy_whole, feed, target)
         if feed.secret_key is not None:
             try:
@@ -118,6 +122,16 @@ class Adopting:
             except DriveError:  # its name belongs to another master key
                 await store.become_author(feed.key, secret_key=feed.secret_key)
         return missing
+
+    async def _make_way(self, store: OwnedStore, feed: ForeignFeed) -> None:
+        """Close and remove the empty feed that a drive of ours has in the place of this one. Raises: StorageLocked."""
+        if store.known(store.discovery_key(feed.key)) is None:
+            return
+        for known in [known for known in self._collection.table if known.content == feed.key]:
+            await self._collection.leave(known)
+        if store.users(feed.key):
+            raise StorageLocked(f"feed {short(feed.key)} is read here, and empty: unmount its drive")
+        await store.forget(feed.key)
 
     async def _drive(self, feed: ForeignFeed) -> KnownDrive | None:
         """Know the drive whose entries are in a feed; None when there are none in it."""
@@ -129,6 +143,8 @@ class Adopting:
                 return None
             known = self._collection.table.get(feed.key) or KnownDrive(feed.key, feed.dialect, created=_age(feed))
             known.dialect, known.content, known.writable = feed.dialect, content, opened.writable
+            if opened.writable:
+                await look_through(store, opened)
             await self._collection.leave(known)
             self._collection.adopt(known)
             return known

@@ -58,6 +58,11 @@ class Guard:
             self._settled.set()
 
 
+async def look_through(store: OwnedStore, feed: Feed) -> None:
+    """Let nothing be appended to the content of a drive of ours before it has all that the drive's entries tell of."""
+    await _Watched(store, feed).look_through()
+
+
 class _Watched:
     """One feed of ours, which may hold the entries of a drive."""
 

@@ -7,7 +7,7 @@ Source: store.md sections 1 and 2.
 import fcntl
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,11 +17,12 @@ from ddrive.dialect import DIALECTS, Dialect
 from ddrive.errors import NotFound, StorageLocked
 from ddrive.feed.storage import BITFIELD, DATA, KEY, SECRET_KEY, SIGNATURES, TREE
 from ddrive.ids import PublicKey
-from ddrive.store.derive import decode_name, derive_pair
+from ddrive.store.derive import content_name, decode_name, derive_pair
 from ddrive.store.shelf import DISK_UNIT_BYTES, NAME, folders
 
 PLACES = ("", "cores", "bases", "storage", "storage/cores", "storage/bases")  # where the npm programs keep a store
 _COPY_BYTES = 1 << 26  # in one call
+_HEADER_BYTES_MAX = 512  # of the first block of a drive, at the beginning of `data`: some 60 bytes
 _FILES = (TREE, SIGNATURES, BITFIELD, DATA)
 
 
@@ -58,6 +59,8 @@ def find_store(directory: Path) -> ForeignStore:
                 feeds.append(found)
             elif any((folder / name).exists() for name in _FILES):
                 nameless.append(folder)
+        feeds += list(_named_by_others(nameless, feeds, master_key))
+        nameless = [folder for folder in nameless if all(folder != feed.folder for feed in feeds)]
         if feeds or nameless:
             return ForeignStore(root, master_key or None, feeds, nameless)
     raise NotFound(f"there are no feeds in {directory}: name the directory that has the file master_key in it")
@@ -132,9 +135,31 @@ def _feed(folder: Path, master_key: bytes) -> ForeignFeed | None:
             if len(key) == KEY_BYTES and discovery_key(PublicKey(key), dialect.discovery_ns).hex() == folder.name:
                 own = [pair for pair in pairs if pair[1][-KEY_BYTES:] == key]
                 name, secret_key = own[0] if own else (None, None)
-                disk_bytes = sum(entry.stat().st_blocks * DISK_UNIT_BYTES for entry in os.scandir(folder))
-                return ForeignFeed(PublicKey(key), dialect, folder, name, secret_key, disk_bytes)
+                return ForeignFeed(PublicKey(key), dialect, folder, name, secret_key, _disk_bytes(folder))
     return None
+
+
+def _named_by_others(folders: Sequence[Path], feeds: Iterable[ForeignFeed], master_key: bytes) -> Iterator[ForeignFeed]:
+    """Yield the feeds in folders that do not tell their keys: the first block of a drive holds that of its content."""
+    by_name = {folder.name: folder for folder in folders}
+    for feed in feeds if folders else ():
+        first = _small(feed.folder / DATA, _HEADER_BYTES_MAX)
+        for start in range(len(first) - KEY_BYTES + 1):
+            key = PublicKey(first[start : start + KEY_BYTES])
+            folder = by_name.get(discovery_key(key, feed.dialect.discovery_ns).hex())
+            if folder is None:
+                continue
+            name = content_name(feed.key).encode()
+            pair = derive_pair(master_key, name, feed.dialect) if master_key else None
+            if pair is not None and pair.public_key == key:
+                yield ForeignFeed(key, feed.dialect, folder, name, pair.secret_key, _disk_bytes(folder))
+            else:
+                yield ForeignFeed(key, feed.dialect, folder, None, None, _disk_bytes(folder))
+            break
+
+
+def _disk_bytes(folder: Path) -> int:
+    return sum(entry.stat().st_blocks * DISK_UNIT_BYTES for entry in os.scandir(folder))
 
 
 def _secrets(folder: Path, master_key: bytes, dialect: Dialect) -> Iterator[tuple[bytes | None, bytes]]:
