@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ddrive.errors import DriveError, InvalidProof
 from ddrive.feed import flat
+from ddrive.feed.bitfield import BLOCKS_PER_PAGE
 from ddrive.feed.hashing import signed_by
 from ddrive.feed.losing import lost_error, shown_runs
 from ddrive.feed.mending import mended_roots
@@ -101,9 +102,16 @@ class AuditedFeed(OwnedFeed):
             return
         runs, self._unsure = self._unsure, ()
         for start, end in runs:
-            for index in range(start, min(end, self.length)):
-                if not self.has(index):
-                    self._lost.add_block(index)
+            blocks = range(start, min(end, self.length))
+            if all(self._files.node(2 * index) for index in blocks):  # some are missing of what was fetched in parts
+                self._count_lost(index for index in blocks if not self.has(index))
+
+    def _count_lost(self, blocks: Iterable[int]) -> None:
+        """Count blocks of a feed of ours as lost, and see to it that their bits will say so."""
+        for index in blocks:
+            self._lost.add_block(index)
+            self._bits.mark_dirty([index // BLOCKS_PER_PAGE])
+            self._unsynced = True
 
     def _forget_lost(self, start: int, end: int) -> None:
         """Take note that blocks are not to be kept, so that what was lost of them is no loss."""
@@ -121,7 +129,7 @@ class AuditedFeed(OwnedFeed):
     @property
     def any_lost(self) -> bool:
         """Whether this is a feed of ours that has ever lost a block since it was opened."""
-        return self.writable and self._lost.dirty
+        return self.writable and (self._lost.dirty or bool(self._unsure))
 
     def begin_audit(self) -> list[tuple[int, int]]:
         """Forget what is remembered of the tree on disk, and return where the file of the blocks is no hole."""
@@ -134,6 +142,7 @@ class AuditedFeed(OwnedFeed):
 
         Of a feed of ours that is remembered, as their bits stay on the disk; a copy forgets what it does not hold.
         """
+        self._sort_out_unsure()
         return [index for run in self._lost.runs(start, end) for index in range(*run) if not self.has(index)]
 
     def audit(self, start: int = 0, end: int | None = None, extents: list[tuple[int, int]] | None = None) -> Audited:
@@ -172,8 +181,7 @@ class AuditedFeed(OwnedFeed):
         for index in bad:
             super()._lose(index)
         if self.writable:
-            for index in restored.spoiled:
-                self._lost.add_block(index)
+            self._count_lost(restored.spoiled)
         return restored.found, bad
 
     def show_roots(self) -> None:

@@ -26,10 +26,20 @@ class CheckedFeed(AppendableFeed):
 
     def check_lost(self, start: int, end: int) -> None:
         """Raise CorruptStorage when our disk has lost some of the blocks `start` up to `end` and nobody else has it."""
+        if end == start + 1:
+            self.look_for(start)
         if isinstance(self.log, FeedLog) and (lost := self.log.lost_own(start, end)):
             gone = [index for index in lost if self._source is None or self._source.availability(index) is False]
             if gone:
                 raise lost_error(self.log.key, gone)
+
+    def look_for(self, index: int) -> None:
+        """Look on the disk for a block of ours that is not listed: it is there, was cleared, or is damaged."""
+        log = self.log
+        if not isinstance(log, FeedLog) or not log.writable or log.behind or log.has(index) or index >= log.length:
+            return
+        if not log.lost(index, index + 1) and log.audit(index, index + 1).restored:
+            self._audience.stored(index, index + 1)
 
     def watch_lost(self, watcher: Callable[[int, int], None]) -> Callable[[], None]:
         """Give `watcher` the runs of blocks that are wished for, lost here and held by nobody else."""

@@ -158,6 +158,8 @@ class Feed(CheckedFeed):
                 await self._give_way()
                 return data
             self.check_lost(index, index + 1)
+            if self.log.has(index):  # it was found, though it was not listed
+                continue
             if not wait:
                 raise NotHeld(f"block {index} of feed {self.name} is not held")
             with self.want(index, index + 1, urgent=urgent):

@@ -77,20 +77,20 @@ def open_files(
 
     Raises: StorageError when no feed is there, StorageLocked, WrongKey, CorruptStorage; it is not locked then.
     """
-    if not holds_feed(directory):
+    stored = read_small(directory, KEY, crypto.KEY_BYTES)
+    if stored != key and not holds_feed(directory):
         raise StorageError("no feed is stored here")
     directory.lock()
     try:
-        kept = _stored(directory, SECRET_KEY, crypto.SECRET_KEY_BYTES)
-        stored = _stored(directory, KEY, crypto.KEY_BYTES)
-        found = PublicKey(stored) if stored else _found_key(directory, key, secret_key, kept, signing)
+        kept = _stored_pair(directory)
+        found = _found_key(directory, key, secret_key, kept, signing)
         if key is not None and key != found:
-            raise WrongKey(f"feed {short(found)} is stored here, not {short(key)}")
-        if not kept and directory.exists(SECRET_KEY):
+            raise WrongKey(f"feed {found.hex()} is stored here, not {key.hex()}")
+        if kept is None and directory.exists(SECRET_KEY):
             _log.warning("the file with the secret key of a feed is damaged, it is not used key=%s", short(found))
-        secret_key = secret_key or kept or None
+        secret_key = secret_key or (None if kept is None else kept.secret_key)
         signing.check(found, secret_key)
-        if not stored:
+        if found != stored:
             _log.warning("the file with the key of a feed was damaged or missing and is made anew key=%s", short(found))
             write_small(directory, KEY, found)
         return OwnFiles(FeedFiles(directory, cache_bytes=cache_bytes), found, secret_key)
@@ -120,27 +120,50 @@ def _has_content(directory: Directory) -> bool:
     return False
 
 
+def _stored_pair(directory: Directory) -> crypto.KeyPair | None:
+    """Return the keys that are stored, None when they are not, or damaged."""
+    try:
+        return crypto.KeyPair.from_secret_key(_stored(directory, SECRET_KEY, crypto.SECRET_KEY_BYTES))
+    except InvalidKey:
+        return None
+
+
 def _found_key(
-    directory: Directory, key: PublicKey | None, secret_key: bytes | None, kept: bytes, signing: Signing
+    directory: Directory, key: PublicKey | None, secret_key: bytes | None, kept: crypto.KeyPair | None, signing: Signing
 ) -> PublicKey:
-    """Return the key of a feed whose file `key` does not tell it. Raises: CorruptStorage when nothing shows it."""
-    if kept and signing.sign is None:
-        try:
-            return crypto.KeyPair.from_secret_key(kept).public_key
-        except InvalidKey:
-            raise CorruptStorage("the files with the key and the secret key of the feed are damaged") from None
+    """Return the key of the feed in a directory: the one in its file, unless something better shows that to be damaged.
+
+    Raises: CorruptStorage when nothing shows which it is.
+    """
     if key is None and secret_key is not None:
         key = crypto.KeyPair.from_secret_key(secret_key).public_key
-    if key is None:
-        raise CorruptStorage("the file with the key of the feed is damaged: open the feed with its key to mend that")
-    files = FeedFiles(directory, read_only=True)
+    stored = read_small(directory, KEY, crypto.KEY_BYTES)
+    if stored and stored == key:
+        return key
+    is_whole = bool(_stored(directory, KEY, crypto.KEY_BYTES))
+    likely = None if kept is None or signing.sign is not None else kept.public_key
+    if not is_whole and likely is not None:
+        return likely
+    for other in (key, likely):
+        if other is not None and other != stored and _has_signed(directory, other, signing):
+            return other
+    if is_whole:
+        return PublicKey(stored)
+    raise CorruptStorage(
+        "the file with the key of the feed is damaged, and "
+        + ("no signature here is of the one that was given: " if key is not None else "no key was given: ")
+        + "open the feed with its key to mend that, or restore the file from a backup"
+    )
+
+
+def _has_signed(directory: Directory, key: PublicKey, signing: Signing) -> bool:
+    """Tell whether a signature in the files is one of `key`."""
+    try:
+        files = FeedFiles(directory, read_only=True)
+    except (FileNotFoundError, CorruptStorage):
+        return False
     try:
         lengths = islice(files.signed_lengths(1, MAX_LENGTH + 1), TRIED_SIGNATURES)
-        if any(signed_roots(files, key, length, signing.verify) for length in lengths):
-            return key
+        return any(signed_roots(files, key, length, signing.verify) for length in lengths)
     finally:
         files.close()
-    raise CorruptStorage(
-        f"the file with the key of the feed is damaged, and no signature here is of {short(key)}: "
-        "restore it from a backup, or choose another place"
-    )

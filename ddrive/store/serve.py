@@ -213,6 +213,8 @@ class _Served:
                 self.feed.get_held(BlockIndex(start))  # verifies it; a bad one is forgotten and fetched again
             except CorruptStorage as error:
                 _log.error("held block is bad feed=%s block=%d error=%s", short(self.feed.key), start, error)
+        if end - start == 1:
+            self.feed.look_for(start)
         for first, last in self.feed.runs(start, end):
             self._change(True, first, last)
 

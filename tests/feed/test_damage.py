@@ -213,9 +213,23 @@ async def test_an_audit_tells_what_was_cleared_from_what_was_spoiled_before(capl
     assert (await Feed(reopened(log, lambda files: None)).audit()).bad == [30]
 
 
+async def test_a_read_finds_what_the_list_of_held_blocks_does_not_name():
+    log = writer(BLOCKS)
+    start = log.byte_offset(30)
+    log._bits.set_blocks(20, 40, False)
+    log = reopened(log, spoiled(start))
+    feed = Feed(log)
+    assert await feed.get(25) == BLOCKS[25]
+    assert await feed.get(26, wait=False) == BLOCKS[26]
+    with pytest.raises(CorruptStorage, match="block 30"):
+        await feed.get(30)
+
+
 async def test_what_data_and_bits_have_both_lost_is_lost_and_not_cleared(caplog):
     log = reopened(writer(BLOCKS), lambda files: (files["bitfield"].clear(), files["data"].clear()))
     lost = [index for index in range(len(BLOCKS)) if BLOCKS[index]]
+    with pytest.raises(CorruptStorage):
+        await Feed(log).get(lost[0])
     for _ in range(2):
         assert (await Feed(log).audit()).bad == lost
         log = reopened(log, lambda files: None)

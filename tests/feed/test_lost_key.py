@@ -7,6 +7,7 @@ from ddrive.crypto import KeyPair
 from ddrive.dialect import DWEB
 from ddrive.errors import AlreadyExists, CorruptStorage, NotFound, StorageError, WrongKey
 from ddrive.feed import FeedLog, MemoryDirectory, open_feed
+from ddrive.ids import PublicKey
 from ddrive.store.store import open_store
 
 OURS, OTHER = KeyPair.from_seed(bytes([1]) * 32), KeyPair.from_seed(bytes([2]) * 32)
@@ -103,3 +104,31 @@ async def test_the_folder_in_a_store_tells_the_key(content, blocks, tmp_path, ca
         assert (feed.length, feed.writable) == (len(blocks), True)
         assert await feed.append([b"more"]) == len(blocks)
         assert path.read_bytes() == feed.key
+
+
+@pytest.mark.parametrize("keeps_secret", [True, False])
+async def test_a_changed_key_is_mended_when_signatures_are_of_another_one(keeps_secret, caplog):
+    directory = lost(made([b"a", b"b"], keeps_secret=keeps_secret), bytes([9]) * 32)
+    with pytest.raises(WrongKey):
+        async with standalone.open_feed(directory, OTHER.public_key):
+            pass
+    async with standalone.open_feed(directory, None if keeps_secret else OURS.public_key) as feed:
+        assert (feed.key, await feed.get(1), feed.writable) == (OURS.public_key, b"b", keeps_secret)
+    assert bytes(directory.files["key"]) == OURS.public_key
+
+
+async def test_a_secret_key_that_is_damaged_leaves_a_feed_to_be_read(caplog):
+    directory = made([b"a"])
+    directory.files["secret_key"][5] ^= 1
+    async with standalone.open_feed(directory) as feed:
+        assert (await feed.get(0), feed.writable) == (b"a", False)
+    assert "secret key of a feed is damaged" in caplog.text
+    async with standalone.open_feed(directory, secret_key=OURS.secret_key) as feed:
+        assert await feed.append(b"b") == 1
+
+
+def test_a_key_of_zeros_that_is_meant_is_one():
+    key = PublicKey(bytes(32))
+    directory = MemoryDirectory()
+    FeedLog.create(directory, key=key).close()
+    assert FeedLog.open(directory, key=key).length == 0
