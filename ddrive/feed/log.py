@@ -73,7 +73,8 @@ class FeedLog(AuditedFeed):
         """
         if self.forked or not 0 <= index < MAX_LENGTH:
             return None
-        planned = merkle.plan(self._shown, index, digest, hash_only=hash_only, remote=remote, kept=kept)
+        known = self._shown if self._unfit or self.signed_length < self.length else self._bits.known
+        planned = merkle.plan(known, index, digest, hash_only=hash_only, remote=remote, kept=kept)
         if planned is None:
             return None
         nodes: list[Node] = []
@@ -320,10 +321,9 @@ class FeedLog(AuditedFeed):
             self._files.write_nodes(checked.nodes)
         if checked.signature is not None:
             self._files.write_signature(checked.length, checked.signature)
-        if checked.nodes:
-            for node in checked.nodes:
-                self._bits.add_node(node.number)
-                self._unfit.discard(node.number)
+        for node in checked.nodes:
+            self._bits.add_node(node.number)
+            self._unfit.discard(node.number)
             self._unsynced = True
 
     def _forget_places(self) -> None:

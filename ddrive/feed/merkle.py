@@ -6,7 +6,6 @@ None. Nothing is written here; `check` says what may be written. Source: feed.md
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from struct import Struct
 from typing import NamedTuple
@@ -35,8 +34,7 @@ _PARENT = Struct(">BQ32s32s").pack
 _HASH = blake2b(digest_size=HASH_BYTES)  # copied for each hash: 20 % faster than a new one
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(NamedTuple):
     """What ties a block to the author's signature: nodes in the order of the wire, and the signature if needed."""
 
     nodes: tuple[Node, ...] = ()
@@ -98,7 +96,10 @@ class RemoteTree:
 
     def knows(self, node: int) -> bool:
         """Tell whether the peer claimed to hold `node`, or children that determine it."""
-        return node < len(self._bits) and self._bits[node] == 1
+        try:
+            return self._bits[node] == 1
+        except IndexError:
+            return False
 
     def add(self, node: int) -> None:
         """Remember that the peer holds `node`, and the nodes above it that follow from it and others."""

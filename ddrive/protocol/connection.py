@@ -20,6 +20,7 @@ from ddrive.protocol.messages import Close, Extension, Message, Open, Options
 MAX_EARLY_BYTES = 64 * 1024  # of messages on channels that we have not opened, per connection; more are dropped
 END_BYTES = 4096  # of output that is sent with what goes before it
 STREAM_NUMBER = 0  # in place of a channel's: the connection itself is meant
+_OF_CHANNELS = (Open, Close)  # which are sent by calls of their own
 _EARLY_MESSAGE_BYTES = 256  # what a kept message costs beside its body
 
 
@@ -235,7 +236,7 @@ class Connection:
         if found is None or not found.remote:
             raise LocalProtocolError(f"channel {channel} is not open")
         for message in messages:
-            if isinstance(message, Open | Close):
+            if isinstance(message, _OF_CHANNELS):
                 raise LocalProtocolError("channels are opened and closed by calls, not by messages")
             self._send(found.local, message)
 

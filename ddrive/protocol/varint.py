@@ -14,6 +14,10 @@ def encode_varint(value: int) -> bytes:
     """Return `value` (0 to 2**56 - 1) as 1 to 8 bytes."""
     if 0 <= value < 128:
         return _ONE_BYTE[value]
+    if 0 <= value < 1 << 14:
+        return bytes((value & 127 | 128, value >> 7))
+    if 0 <= value < 1 << 21:
+        return bytes((value & 127 | 128, value >> 7 & 127 | 128, value >> 14))
     if value < 0 or value >> (7 * MAX_VARINT_BYTES):
         raise ValueError(f"{value} does not fit into a varint of {MAX_VARINT_BYTES} bytes")
     out = bytearray()

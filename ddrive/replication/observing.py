@@ -1,10 +1,12 @@
 """What a program may choose for one peer of a feed, and what it may watch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ddrive.ids import BlockIndex
 from ddrive.protocol.link import Link
+from ddrive.protocol.messages import Data
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,8 @@ class PeerObserver(Protocol):
     def downloaded(self, link: Link, index: BlockIndex, value: bytes) -> None:
         """A block came from the peer, was verified and stored."""
 
-    def uploaded(self, link: Link, index: BlockIndex, value: bytes) -> None:
-        """A block is on its way to the peer."""
+    def uploaded(self, link: Link, answers: Sequence[Data]) -> None:
+        """The blocks in some answers are on their way to the peer."""
 
     def acknowledged(self, link: Link, start: BlockIndex, length: int) -> None:
         """The peer confirms that it has stored blocks that we sent."""

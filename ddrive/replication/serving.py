@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from ddrive.errors import CorruptStorage, LocalProtocolError, RemoteProtocolError
@@ -27,7 +27,7 @@ class Uploads:
         self,
         send: Callable[..., None],
         stats: tuple[PeerStats, ...],
-        served: Callable[[BlockIndex, bytes], None] = lambda index, value: None,
+        served: Callable[[Sequence[Data]], None] = lambda answers: None,
     ) -> None:
         self._send = send
         self._served = served
@@ -113,8 +113,7 @@ class Uploads:
         for stats in self._stats:
             stats.uploaded_blocks += len(blocks)
             stats.uploaded_bytes += size
-        for answer in blocks:
-            self._served(answer.index, answer.value or b"")
+        self._served(blocks)
 
     def _answer(self, feed: Feed, log: FeedLog, request: Request) -> Data | Unhave | None:
         """Return what a request is answered with, None when it has been answered before."""

@@ -99,7 +99,7 @@ class FeedSession(Ending):
         uploads = Uploads(
             lambda *messages: peer.send(*messages),
             (state.stats, self.stats),
-            lambda index, value: self.observer.uploaded(link, index, value) if self.observer else None,
+            lambda answers: self.observer.uploaded(link, answers) if self.observer else None,
         )
         peer = LinkedPeer(link, channel, state, uploads, options, link.bytes_received, self._log.distrusted)
         self._peers[link] = self._by_id[state.id] = peer
@@ -195,12 +195,13 @@ class FeedSession(Ending):
                 if self._serves(peer):
                     self._serve(peer)
                 return
-            if stored := self._store_all(peer, messages, position):
+            message = messages[position]
+            if isinstance(message, Data) and (stored := self._store_all(peer, messages, position)):
                 position += stored
                 continue
-            handle = _HANDLERS.get(type(messages[position]))
+            handle = _HANDLERS.get(type(message))
             if handle is not None:
-                handle(self, peer, messages[position])
+                handle(self, peer, message)
             position += 1
 
     def _takes_part(self, peer: LinkedPeer) -> bool:

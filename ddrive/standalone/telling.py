@@ -1,11 +1,12 @@
 """The events of a feed that stands alone, and the peers that they are about."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ddrive.feed.feed import Feed
 from ddrive.feed.subscription import Source, Subscription
 from ddrive.ids import BlockIndex
 from ddrive.protocol.link import Link
+from ddrive.protocol.messages import Data
 from ddrive.replication.session import FeedSession
 from ddrive.standalone.events import (
     Acknowledged,
@@ -88,10 +89,11 @@ class Telling:
             self._synced_length = length
             self._events.publish(Synced(length))
 
-    def uploaded(self, link: Link, index: BlockIndex, value: bytes) -> None:
-        """Tell of a block that goes out."""
+    def uploaded(self, link: Link, answers: Sequence[Data]) -> None:
+        """Tell of blocks that go out."""
         if self._events.listens(Uploaded):
-            self._events.publish(Uploaded(index, value, self.peer(link)))
+            for answer in answers:
+                self._events.publish(Uploaded(answer.index, answer.value or b"", self.peer(link)))
 
     def acknowledged(self, link: Link, start: BlockIndex, length: int) -> None:
         """Tell of a receipt."""

@@ -1,11 +1,13 @@
 """What happens to the feeds of a store, as values to iterate over (`ddrive.feed.subscription`)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ddrive.feed.feed import Feed
 from ddrive.feed.subscription import Source
 from ddrive.ids import BlockIndex
 from ddrive.protocol.link import Link
+from ddrive.protocol.messages import Data
 from ddrive.store.interface import StoreEvent
 
 
@@ -89,9 +91,10 @@ class FeedWatcher:
         if self._events.listens(Downloaded):
             self._events.publish(Downloaded(self._feed, index, link))
 
-    def uploaded(self, link: Link, index: BlockIndex, value: bytes) -> None:
+    def uploaded(self, link: Link, answers: Sequence[Data]) -> None:
         if self._events.listens(Uploaded):
-            self._events.publish(Uploaded(self._feed, index, link))
+            for answer in answers:
+                self._events.publish(Uploaded(self._feed, answer.index, link))
 
     def acknowledged(self, link: Link, start: BlockIndex, length: int) -> None: ...
     def announced(self, link: Link) -> None: ...
