@@ -62,8 +62,9 @@ class AuditedFeed(OwnedFeed):
                 "that it did not list, %d that it listed are not",
                 name,
                 rebuilt.found,
-                rebuilt.dropped,
+                len(rebuilt.dropped),
             )
+            self._count_lost(rebuilt.dropped if self.writable else ())
         lost = behind_end(self._files, self._bits, self.length, self._end_by_sound_nodes())
         for index in lost:
             self._lost.add_block(index)

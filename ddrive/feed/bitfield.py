@@ -65,8 +65,7 @@ class Bitfield:
 
     def has(self, block: int) -> bool:
         """Tell whether `block` is held."""
-        page = self._data.get(block >> 13)
-        return page is not None and page[block & 8191] == 1
+        return (page := self._data.get(block >> 13)) is not None and page[block & 8191] == 1
 
     def set_blocks(self, start: int, end: int, held: bool) -> bool:
         """Mark blocks `start` up to `end` as held or not; returns whether any bit changed."""
@@ -286,10 +285,11 @@ class Bitfield:
     def held_still(self, pages: Iterable[tuple[int, bytes]], lost: "Bitfield") -> Iterator[tuple[int, bytes]]:
         """Yield pages of `take_dirty` without the blocks that were cleared since, and with those in `lost`."""
         for number, page in pages:
-            held = _bits(page[:DATA_BYTES]) & self._data[number]
-            if number in lost._data:  # a bit without its leaf would make no sense to who opens the feed
-                held |= lost._data[number] & self._tree[number][::2]
-            yield number, held.tobytes() + page[DATA_BYTES:]
+            held, tree = _bits(page[:DATA_BYTES]) & self._data[number], _bits(page[DATA_BYTES:_INDEX_START])
+            if (missing := lost._data.get(number)) is not None:
+                held |= missing
+                tree[::2] |= missing  # a bit without its leaf would make no sense to who opens the feed
+            yield number, held.tobytes() + tree.tobytes() + page[_INDEX_START:]
 
     def mark_dirty(self, numbers: Iterable[int]) -> None:
         """Regard pages as not written, after writing them failed."""

@@ -39,11 +39,11 @@ class Restored(NamedTuple):
 
 
 class Rebuilt(NamedTuple):
-    """What looking at the files again has changed: blocks that are held after all, and blocks that are not."""
+    """What looking at the files again has changed: how many blocks are held after all, and which are not."""
 
     anew: int  # pages of which nothing was kept
     found: int
-    dropped: int
+    dropped: tuple[int, ...]
 
 
 def rebuild_pages(
@@ -59,7 +59,8 @@ def rebuild_pages(
     `worked(blocks, bytes)` hears of each piece of the work.
     """
     length = blocks_below(roots)
-    extents, found, dropped = files.data.extents(), 0, 0
+    extents, found = files.data.extents(), 0
+    dropped: list[int] = []
     for page, anew in sorted(pages.items()):
         start = page * BLOCKS_PER_PAGE
         end = max(start, min(start + BLOCKS_PER_PAGE, length))
@@ -73,8 +74,8 @@ def rebuild_pages(
             now += restored.found
             worked(high - low, restored.read)
         found += len(set(now) - before)
-        dropped += len(before - set(now))
-    return Rebuilt(sum(pages.values()), found, dropped)
+        dropped += sorted(before - set(now))
+    return Rebuilt(sum(pages.values()), found, tuple(dropped))
 
 
 def blocks_below(roots: Sequence[Node]) -> int:

@@ -426,3 +426,14 @@ def test_what_an_audit_of_a_copy_says_stays_true(start, is_read):
             damaged.block(index)
     good = damaged.audit().good
     assert damaged.audit() == (good, [], [])
+
+
+@pytest.mark.parametrize("start", [32 + 40 * 2, 32 + 40 * 24, 32 + 40 * 40])
+async def test_blocks_of_ours_that_the_tree_proves_no_more_stay_bad(start, caplog):
+    log = reopened(writer(BLOCKS), lambda files: files["tree"].__setitem__(slice(start, start + 640), bytes(640)))
+    bad = (await Feed(log).audit()).bad
+    assert bad
+    for _ in range(2):
+        log = reopened(log, lambda files: None)
+        assert (await Feed(log).audit()).bad == bad
+    assert log.append([b"next"]) == len(BLOCKS)
