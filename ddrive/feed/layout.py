@@ -179,6 +179,10 @@ class FeedFiles:
         """Store the signature of the first `length` blocks."""
         self._signatures.write(HEADER_BYTES + SIGNATURE_BYTES * (length - 1), signature)
 
+    def signature_slots(self) -> int:
+        """Return the longest length for whose signature the file has room."""
+        return max(0, -(-(self._signatures.size() - HEADER_BYTES) // SIGNATURE_BYTES))
+
     def cut_signatures(self, length: int) -> None:
         """Take away, durably, what was written behind the signature of the first `length` blocks. Raises: OSError."""
         self._signatures.truncate(min(self._signatures.size(), HEADER_BYTES + SIGNATURE_BYTES * length))

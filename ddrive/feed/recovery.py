@@ -84,11 +84,14 @@ def recover(
     makes_sense = not odd and (sign is None or bits.known_leaves(length, marked))
     if length < marked and not makes_sense and not _stored_beyond(files, length, roots):
         marked, odd = length, bits.odd_pages(length)  # what says that more was signed is damaged itself
-    complete = _complete(files, length, roots, marked) if length < marked and sign is not None else None
-    if complete is not None and sign is not None and _ends_in_its_bytes(files, complete):
-        # the signature is lost, the tree is whole: signing the same content again gives the same signature
-        length, roots = marked, complete
-        files.write_signature(length, sign(signable(roots, length)))
+    if sign is not None:
+        lost = max(marked, _lost_length(files, length))
+        complete = _complete(files, length, roots, lost) if length < lost else None
+        if complete is not None and _ends_in_its_bytes(files, complete):
+            # the signature is lost, the tree is whole: signing the same content again gives the same signature
+            length, roots = lost, complete
+            files.sync_content()
+            files.write_signature(length, sign(signable(roots, length)))
     signed_once = marked if makes_sense else min(marked, (files.node_count() + 1) // 2)
     if length < signed_once and sign is not None and files.signature(signed_once) is None:
         files.write_signature(signed_once, LOST_SIGNATURE)  # known still when the bits are forgotten
@@ -106,6 +109,18 @@ def recover(
     rebuilt = rebuild_pages(files, bits, roots, signed, pages, _Pieces().add) if pages else None
     longest = max(length, marked, skipped)
     return Recovered(length, roots, length < longest, marked, longest, rebuilt, (*unsure, *map(_page, pages)))
+
+
+def _lost_length(files: FeedFiles, length: int) -> int:
+    """Return how far a feed of ours of `length` blocks may have been signed by what else its files show than bits.
+
+    A signature is written when what it is for is durable, so that its empty place alone makes it worth a look at the
+    tree. Of a feed without any signature the tree is looked at as well: its first append may have been acknowledged,
+    and signing what was appended is no second history, even if it was not. What follows a signature that is there is
+    left alone, as it may be left over from an append that failed, with others written over a part of it.
+    """
+    slots = files.signature_slots()
+    return slots if slots > length else (files.node_count() + 1) // 2 if not length else 0
 
 
 def stored_roots(files: FeedFiles, length: int) -> list[Node] | None:

@@ -276,3 +276,48 @@ def test_after_a_failed_sync_nothing_else_is_signed_in_that_place():
         log.append([b"two"])
     again = FeedLog.open(MemoryDirectory(directory.files))
     assert content(again) == {0: b"one"}
+
+
+def blank(name, start):
+    def change(files):
+        files[name][start:] = bytes(len(files[name]) - start)
+
+    return change
+
+
+NO_SIGNATURES = [
+    lambda files: files.pop("signatures"),
+    cut("signatures", 0),
+    cut("signatures", 32),
+    blank("signatures", 0),
+    blank("signatures", 32),
+    blank("signatures", 32 + 64 * 2),
+]
+
+
+@pytest.mark.parametrize("change", NO_SIGNATURES)
+@pytest.mark.parametrize("bits", [lambda files: files.pop("bitfield"), blank("bitfield", 0), blank("bitfield", 32)])
+def test_an_author_signs_the_same_again_when_signatures_and_bits_are_lost(change, bits):
+    log = damaged(lambda files: (change(files), bits(files)))
+    assert content(log) == dict(enumerate(SIX))
+    assert log.append([b"seven"]) == 6
+    log.close()
+    assert content(FeedLog.open(log._directory)) == dict(enumerate([*SIX, b"seven"]))
+
+
+def test_what_a_failed_append_left_behind_a_signature_is_not_taken_up():
+    log = writer()
+    log.append([b"1"])
+    log.stage([b"2", b"3", b"4", b"5"])
+    log.abandon()
+    log.append([b"other"])
+    log.close()
+    assert content(FeedLog.open(log._directory)) == {0: b"1", 1: b"other"}
+
+
+def test_a_first_append_that_is_torn_stops_nothing():
+    log = writer()
+    log.stage([b"1", b"2", b"3"])
+    log._directory.files["tree"][32 + 40 : 32 + 80] = bytes(40)
+    log = FeedLog.open(MemoryDirectory(log._directory.files))
+    assert (log.length, log.append([b"other"])) == (0, 0)
