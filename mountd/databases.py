@@ -180,14 +180,14 @@ class Databases:
         self._keeping.pop(key).cancel()
 
     def forget(self, key: PublicKey) -> None:
-        """Know one no longer, which is not open."""
+        """Know one no longer, which is not open. Raises: OSError; then it is known as before."""
+        save_json(self._path, [each.to_json() for each in self._known.values() if each.key != key])
         known = self._known.pop(key)
         for feed in {key, *known.feeds}:
             owners = self._topics[topic := self._topic(known, feed)]
             owners.discard(key)
             if not owners:
                 del self._topics[topic]
-        self._save()
 
     def serves(self, topic: DiscoveryKey) -> bool:
         """Tell whether peers may exchange the feed with this discovery key; what belongs to none of ours they may."""

@@ -48,6 +48,7 @@ from mountd.lonely import Lonely
 from mountd.mountpoints import Mountpoints
 from mountd.mounts import MountTable
 from mountd.peers import Peers
+from mountd.reserve import Reserve
 from mountd.space import Space
 from mountd.upkeep import Upkeep
 from mountd.verbs import Verbs
@@ -155,7 +156,9 @@ class Engine:
             self._config, self._stores, self._collection, self._mountpoints, peers, finder, self.space, self._stop
         )
         upkeep = Upkeep(self._collection, self._stores, self.space)
-        keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases, self.space)
+        reserve = Reserve(self._config.state / "reserve")
+        await trio.to_thread.run_sync(reserve.keep)
+        keeping = Keeping(self._collection, self._stores, self._mountpoints.table, self._databases, self.space, reserve)
         keys = Keys(self._collection, self._databases, self._stores, peers.add_for)
         adopting = Adopting(self._collection, self._stores, self.space, self._config.state)
         lacking = Lacking(self._databases, finder)

@@ -18,6 +18,7 @@ from mountd.databases import DATABASE, Databases
 from mountd.drives import KnownDrive
 from mountd.keeping_reach import Reach, content_key
 from mountd.mounts import MountTable
+from mountd.reserve import Reserve
 from mountd.space import Space
 from mountd.space_pins import Pin, blocks_of
 from mountd.unmounting import Busy
@@ -37,12 +38,14 @@ class Keeping:
         mounts: MountTable,
         databases: Databases,
         space: Space,
+        reserve: Reserve,
     ) -> None:
         self._collection = collection
         self._stores = stores
         self._mounts = mounts
         self._databases = databases
         self._space = space
+        self._reserve = reserve
 
     def table(self) -> dict[str, Verb]:
         """Return the methods by name."""
@@ -89,6 +92,15 @@ class Keeping:
             return value
         if own and not params.get("own"):
             raise NotWritable(f"{called} has feeds of our own, their secret keys would go too: say so with --yes")
+        with self._reserve.lent():
+            await self._remove(key, kind, called, found)
+        return value
+
+    async def _remove(
+        self, key: PublicKey, kind: str | None, called: str, found: Sequence[tuple[OwnedStore, FeedFolder]]
+    ) -> None:
+        """Forget what `rm` was asked for, and delete its feeds."""
+        known = None if kind else self._collection.table.get(key)
         await self._leave(key, known, called, found)
         constant = DATABASE_HEADER_BLOCKS if kind == DATABASE else 0
         try:
@@ -102,7 +114,6 @@ class Keeping:
         self._space.pins.save()
         if known is not None:
             self._collection.forget(known)
-        return value
 
     async def _found(self, key: PublicKey) -> list[tuple[OwnedStore, FeedFolder]]:
         """Return the feeds on the disk that go with a drive, database or graph."""
@@ -130,7 +141,11 @@ class Keeping:
                 self._databases.keep(key)
             raise Busy(f"{called} is read by a program or nested in a mounted drive: end that first")
         if not is_drive:
-            self._databases.forget(key)
+            try:
+                self._databases.forget(key)
+            except OSError:
+                self._databases.keep(key)
+                raise
 
     async def gc(self, params: Params, tell: Tell) -> dict[str, Any]:
         """Free feeds that nothing known uses, and of others' drives what their newest version does not need.

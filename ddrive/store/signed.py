@@ -21,6 +21,7 @@ class SignedLengths:
     def __init__(self, root: Path) -> None:
         self._path = root / SIGNED
         self._lengths: dict[PublicKey, int] = {}
+        self._is_saved = True
         try:
             for key, length in json.loads(self._path.read_bytes()).items():
                 self._lengths[PublicKey(bytes.fromhex(key))] = int(length)
@@ -34,9 +35,9 @@ class SignedLengths:
         return self._lengths.get(key, 0)
 
     def note(self, lengths: Mapping[PublicKey, int]) -> None:
-        """Take note that so many blocks were signed; never lowered. Durable on return."""
+        """Take note that so many blocks were signed; never lowered. Durable on return, else it raises OSError."""
         grown = {key: length for key, length in lengths.items() if length > self.of(key)}
-        if grown:
+        if grown or not self._is_saved:
             self._lengths |= grown
             self._save()
 
@@ -46,5 +47,7 @@ class SignedLengths:
             self._save()
 
     def _save(self) -> None:
+        self._is_saved = False
         table = {key.hex(): length for key, length in self._lengths.items()}
         write_durably(self._path, json.dumps(table, indent=1).encode() + b"\n")
+        self._is_saved = True

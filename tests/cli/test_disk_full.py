@@ -97,6 +97,29 @@ def test_a_full_disk_is_emptied_by_clear_and_rm(ddrive: Program, tmp_path: Path)
         assert (other.ask("list"), other.ask("status")["space"]["cached"]) == ([], 0)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_our_own_is_removed_on_a_full_disk(tmp_path: Path, restarted: bool) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "file").write_bytes(content(4 * MIB, 1))
+    with small_disk(tmp_path / "small", 24 * MIB) as disk, program(disk / "state") as ddrive:
+        key = ddrive.ask("import", source, "--name", "mine")["key"]
+        empty, database, graph = (ddrive.ask(*verb, "create")["key"] for verb in ([], ["db"], ["graph"]))
+        ddrive.ask("db", "put", database, "a", "1")
+        ddrive.ask("graph", "put", graph, "a", "b", "c")
+        if restarted:
+            ddrive.ask("stop")
+        for each in (database, graph, empty, key):
+            fill(disk)
+            assert free_bytes(disk) == 0
+            assert ddrive.run("rm", each, "--yes").code == 0
+            assert ddrive.run("rm", each, "--yes").code == 3
+        assert free_bytes(disk) >= 4 * MIB
+        ddrive.ask("stop")
+        assert (ddrive.ask("list"), ddrive.ask("db", "list"), ddrive.ask("graph", "list")) == ([], [], [])
+        assert ddrive.run("create", "--name", "mine").code == 6, "it would be signed a second time"
+
+
 def test_an_engine_that_finds_no_room_says_where(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", 12 * MIB) as disk, program(disk / "state") as other:
         kept = other.state / "identity"
