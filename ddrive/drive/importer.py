@@ -52,7 +52,8 @@ class ImportReport:
     """What of the tree is now in the drive, and what could not be taken.
 
     `changed` entries were stored anew. Of those refused, `unsettled` changed while they were read, again and again:
-    they can be imported when they rest; and `unreadable` could not be read, for want of permission mostly.
+    they can be imported when they rest; and `unreadable` could not be read, for want of permission mostly, or have
+    names that are not UTF-8.
     """
 
     files: int = 0

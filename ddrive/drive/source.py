@@ -32,6 +32,7 @@ LARGE_BYTES = APPEND_BYTES  # a file above that is not read whole
 GROUP_BYTES = 64 * 1024 * 1024  # of a large file, appended without being read here
 ATTEMPTS = 3  # at reading a file that changes meanwhile
 IGNORE_FILE_BYTES_MAX = 1024 * 1024
+_KINDS = (modes.S_IFREG, modes.S_IFDIR, modes.S_IFLNK)
 _NS_PER_MS = 1_000_000
 _DRIVE_KEY = "user.ddrive.key"
 
@@ -43,7 +44,7 @@ class Found:
     path: str
     stat: Stat
     refused: str = ""
-    unreadable: bool = False  # it is one that could be imported, were it readable
+    unreadable: bool = False  # it is one that could be imported, were it readable, or had another name
 
 
 class Unreadable(Exception):
@@ -137,11 +138,11 @@ def _look_at(place: str, path: str, drive: bytes | None) -> Found | None:
         check_name(path.rpartition("/")[2])
         status = os.lstat(place)
         kind = modes.S_IFMT(status.st_mode)
-        if kind not in (modes.S_IFREG, modes.S_IFDIR, modes.S_IFLNK):
+        if kind not in _KINDS:
             return Found(path, Stat(0), "not a file, directory or symbolic link")
         target = os.readlink(place) if kind == modes.S_IFLNK else None
     except InvalidPath as problem:
-        return Found(path, Stat(0), str(problem))
+        return Found(path, Stat(0), str(problem), unreadable=_is_storable(place))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as problem:
@@ -151,6 +152,14 @@ def _look_at(place: str, path: str, drive: bytes | None) -> Found | None:
         return Found(path, Stat(0), "a drive of its own is mounted there")
     kept = user_attributes(attributes)
     return Found(path, stat_of(status, target, kept))
+
+
+def _is_storable(place: str) -> bool:
+    """Tell whether what is at a place is of a kind that drives hold."""
+    try:
+        return modes.S_IFMT(os.lstat(place).st_mode) in _KINDS
+    except OSError:
+        return False
 
 
 def _drive_at(place: str) -> bytes | None:

@@ -312,3 +312,6 @@ def test_names_and_patterns_that_are_not_utf_8_end_no_import(ddrive: Program, tm
     patterns = tmp_path / "patterns"
     patterns.write_bytes(b"\xff*\na\n")
     assert ddrive.ask("import", root, "--ignore-file", patterns)["files"] == 0
+    (root / os.fsdecode(b"b\xfe")).write_text("2")
+    left_out = ddrive.run("import", root, "--json")
+    assert (left_out.code, left_out.json()["files"]) == (6, 1), left_out
