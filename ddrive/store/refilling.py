@@ -20,6 +20,7 @@ class Refill:
         self._log = log
         self._signed = signed
         self._session = session
+        self._length = log.length
         self._wished = 0  # blocks that are wished for
         self._withdraw: Callable[[], None] = lambda: None
         log.claimed = session.claimed_length
@@ -29,8 +30,10 @@ class Refill:
         self._look()
 
     def grew(self, length: int) -> None:
-        """A peer has proven more, or we have appended."""
-        self._log.must_reach(length)
+        """A peer has proven more, or we have appended: then what is new is all here, and what we let go is no gap."""
+        if self._log.held(self._length, length) < length - self._length:
+            self._log.must_reach(length)
+        self._length = length
         self._look()
 
     def stored(self, start: int, end: int) -> None:

@@ -80,3 +80,21 @@ async def test_what_was_forgotten_is_not_signed_again(tmp_path: Path) -> None:
         async with connected(Replicator([store]), Replicator([peer]), []):
             await until(lambda: not feed.behind)
         assert await feed.append([b"the same history"]) == 8
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+async def test_blocks_that_were_cleared_or_lost_keep_nobody_from_writing_on(tmp_path: Path, damaged: bool) -> None:
+    async with open_store(tmp_path, DWEB) as store:
+        feed = await store.open_feed(name="ours")
+        await feed.append(BLOCKS)
+        if damaged:
+            with (store.folder(feed.key) / "data").open("r+b") as data:
+                data.write(b"other")
+            assert (await feed.audit()).bad == [0]
+        else:
+            feed.clear(0, 3)
+        for number in range(3):
+            assert await feed.append([b"more"]) == len(BLOCKS) + number
+            assert not feed.behind
+    async with open_store(tmp_path, DWEB) as store:
+        assert await (await store.open_feed(name="ours")).append([b"more"]) == len(BLOCKS) + 3
