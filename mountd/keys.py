@@ -73,6 +73,7 @@ class Keys:
         self._databases.take(params.get("databases") or [])
         return {
             "drives": [{"key": known.key.hex(), "url": known.url, "name": known.name} for known in drives],
+            "databases": self._databases.rows(),
             "feeds": sum(map(len, feeds.values())),
         }
 

@@ -29,6 +29,7 @@ PassphraseFile = Annotated[
     ),
 ]
 VARIABLE = "DDRIVE_PASSPHRASE"
+CALLED = {"db": "database", "graph": "graph"}  # what there is beside drives
 
 
 @app.command()
@@ -46,8 +47,12 @@ def backup(
         value = await session.call("keys.backup")
         save_bytes(file, seal(value, passphrase))
         drives = [{"key": row["key"], "name": row["name"]} for row in value["drives"]]
-        done = {"file": str(file), "drives": drives, "feeds": _feeds(value)}
-        session.say(done, [f"saved the keys of {counted(len(drives), 'drive')} in {report.printable(str(file))}"])
+        databases = _databases(value["databases"])
+        done = {"file": str(file), "drives": drives, "databases": databases, "feeds": _feeds(value)}
+        kinds = [row["kind"] for row in databases]
+        what = [counted(len(drives), "drive")]
+        what += [counted(kinds.count(kind), called) for kind, called in CALLED.items() if kind in kinds]
+        session.say(done, [f"saved the keys of {', '.join(what)} in {report.printable(str(file))}"])
 
     file = Path(os.path.abspath(file))
     if os.path.lexists(file) and not yes:
@@ -70,7 +75,11 @@ def restore(
 
     async def verb(session: Session) -> None:
         done = await session.call("keys.restore", **value)
+        done["databases"] = _databases(done["databases"])
         lines = [f"{drive['url']}  {report.printable(drive['name'] or '-')}" for drive in done["drives"]]
+        lines += [
+            f"{row['key']}  {CALLED[row['kind']]}  {report.printable(row['name'] or '-')}" for row in done["databases"]
+        ]
         session.say(done, [*lines, "they can be changed as soon as peers have given back what was in them"])
 
     with file.open("rb") as source:
@@ -81,6 +90,11 @@ def restore(
     except CorruptStorage as error:
         raise CorruptStorage(f"{file}: {error}") from error
     run(Common(state, as_json, start=not no_start), verb)
+
+
+def _databases(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what users are told of databases and graphs."""
+    return [{name: row[name] for name in ("key", "kind", "name")} for row in rows]
 
 
 def _feeds(value: dict[str, Any]) -> int:

@@ -30,7 +30,9 @@ def rm(
             options.confirm(_deed(planned), yes=yes)
             planned = await session.call("rm", key=ref.key.hex(), own=planned["writable"])
         word = "would delete" if dry_run else "deleted"
-        session.say(planned, [f"{word} {format_size(planned['bytes'])} in {counted(planned['feeds'], 'feed')}"])
+        key_too = ", with the secret key" if planned["writable"] else ""
+        size, feeds = format_size(planned["bytes"]), counted(planned["feeds"], "feed")
+        session.say(planned, [f"{word} {size} in {feeds}{key_too}"])
 
     named = whole(named_drive(drive))
     if not (dry_run or yes):

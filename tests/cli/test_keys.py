@@ -26,6 +26,10 @@ def test_a_lost_state_comes_back_from_the_keys_and_from_peers(ddrive: Program, t
     assert ddrive.run("keys", "backup", file).code == 2
     saved = ddrive.run("keys", "backup", file, "--json", DDRIVE_PASSPHRASE=SECRET)
     assert (saved.code, saved.json()["drives"]) == (0, [{"key": key, "name": "mine"}]), saved
+    others = [{"key": each, "kind": kind, "name": None} for each, kind in ((database, "db"), (graph, "graph"))]
+    assert saved.json()["databases"] == others
+    told = ddrive.run("keys", "backup", file, "--yes", DDRIVE_PASSPHRASE=SECRET).out
+    assert told.startswith(b"saved the keys of 1 drive, 1 database, 1 graph in ")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert ddrive.run("keys", "backup", file, DDRIVE_PASSPHRASE=SECRET).code == 1
     (source / "b").write_bytes(b"b" * 100_000)
@@ -40,6 +44,7 @@ def test_a_lost_state_comes_back_from_the_keys_and_from_peers(ddrive: Program, t
         passphrase.write_text(f"{SECRET}\n")
         restored = fresh.ask("keys", "restore", file, "--passphrase-file", passphrase)
         assert [drive["key"] for drive in restored["drives"]] == [key]
+        assert restored["databases"] == others
         refused = fresh.run("import", source, key, "--timeout", "1s")  # nothing of it is here, and nobody is
         assert (refused.code, "is your own" in refused.err, "ddrive peer add" in refused.err) == (5, True, True)
         for verb in (
