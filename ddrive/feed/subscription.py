@@ -70,6 +70,8 @@ class Source(Generic[E]):
 
     def subscribe(self, *kinds: type[Any], where: Callable[[E], bool] | None = None) -> Subscription[E]:
         """Return an iterator over events of the given classes, or over all; of those that `where` says yes to."""
+        if wrong := [kind for kind in kinds if not isinstance(kind, type)]:
+            raise TypeError(f"events are chosen by their classes, not by {wrong[0]!r:.80}")
 
         def wanted(event: E) -> bool:
             return (not kinds or isinstance(event, kinds)) and (where is None or where(event))

@@ -216,7 +216,7 @@ def _keys_of_new(
 
 def _public_key(key: bytes) -> PublicKey:
     """Return a key that was given. Raises: InvalidKey."""
-    if isinstance(key, str | int) or len(key) != KEY_BYTES:
+    if not isinstance(key, bytes | bytearray | memoryview) or len(key) != KEY_BYTES:
         raise InvalidKey(f"the key of a feed is {KEY_BYTES} bytes (`bytes.fromhex` of its text), not {key!r:.80}")
     return PublicKey(bytes(key))
 

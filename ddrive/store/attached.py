@@ -20,7 +20,7 @@ from ddrive.feed.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.store.attached_feed import AttachedFeed
 from ddrive.store.calling import Calling, open_calling
-from ddrive.store.derive import DEFAULT_NAME, checked_key
+from ddrive.store.derive import DEFAULT_NAME, checked_key, key_of, name_bytes
 
 USE_S = 1.0  # between two messages about what was read: `stats` is at most this far behind
 LOADER_THREADS = 2  # read and check blocks ahead of readers: hashing takes twice as long as serving a reader
@@ -56,6 +56,7 @@ class AttachedStore:
         """
         if key is not None:
             key = checked_key(key)
+        name = None if name is None else name_bytes(name)
         attached = self._usable(key)
         if attached is None:
             async with self._turn:
@@ -76,7 +77,7 @@ class AttachedStore:
 
     async def release(self, feed: Feed) -> None:
         """Take one `open_feed` back, also when the caller is cancelled; a feed that nobody uses is closed."""
-        attached = self._usable(feed.key)
+        attached = self._usable(key_of(feed))
         if attached is not None and attached.feed is feed:
             attached.users -= 1
             if attached.users <= 0:

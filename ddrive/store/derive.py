@@ -4,6 +4,8 @@ Values only: the files themselves are read and written by `store`. Source: `base
 (`keys-<dialect>.json` of the test vectors).
 """
 
+from typing import Any
+
 from ddrive.crypto import KEY_BYTES, KeyPair, discovery_key, hash_of
 from ddrive.dialect import Dialect
 from ddrive.errors import InvalidKey
@@ -36,13 +38,31 @@ def derive_pair(master_key: bytes, name: bytes, dialect: Dialect) -> KeyPair:
     return KeyPair.from_seed(derive_seed(master_key, name, dialect))
 
 
+def check_store(dialect: object, master_key: object) -> None:
+    """Raise TypeError or InvalidKey for what no store can be opened with; without a `master_key` the stored one is."""
+    if not isinstance(dialect, Dialect):
+        raise TypeError(f"dialect is ddrive.DWEB or ddrive.HYPERCORE, not {dialect!r:.80}")
+    if master_key is not None and not (isinstance(master_key, bytes) and len(master_key) == KEY_BYTES):
+        raise InvalidKey(f"a master key is {KEY_BYTES} bytes, this is of type {type(master_key).__name__}")  # a secret
+
+
 def discovery_of(key: PublicKey, dialect: Dialect) -> DiscoveryKey:
-    """Return the name under which peers of `dialect` look for a feed."""
-    return discovery_key(key, dialect.discovery_ns)
+    """Return the name under which peers of `dialect` look for a feed. Raises: InvalidKey."""
+    return discovery_key(checked_key(key), dialect.discovery_ns)
+
+
+def key_of(feed: Any) -> PublicKey:
+    """Return the key of an open feed. Raises: TypeError for what is no feed."""
+    key = getattr(feed, "key", None)
+    if not isinstance(key, bytes):
+        raise TypeError(f"a feed that `open_feed` of the store gave is needed, not {feed!r:.80}")
+    return PublicKey(key)
 
 
 def name_bytes(name: bytes | str) -> bytes:
-    """Return the bytes that a name stands for: text is UTF-8."""
+    """Return the bytes that a name stands for: text is UTF-8. Raises: TypeError for what is neither."""
+    if not isinstance(name, str | bytes | bytearray | memoryview):
+        raise TypeError(f"a name is text or bytes, not {name!r:.80}")
     return name.encode() if isinstance(name, str) else bytes(name)
 
 
@@ -53,12 +73,14 @@ def content_name(metadata_key: PublicKey) -> str:
 
 def child_namespace(parent: str | None, name: bytes | str) -> str:
     """Return the name of a namespace inside `parent` (None: the root); it names the namespace's default feed."""
-    own = name if isinstance(name, str) else name.hex()
+    own = name if isinstance(name, str) else name_bytes(name).hex()
     return own if parent is None else f"{parent}:{own}"
 
 
 def feed_folder(discovery_key: DiscoveryKey) -> str:
-    """Return the folder of a feed below the store's root, with `/` between its three parts."""
+    """Return the folder of a feed below the store's root, with `/` between its three parts. Raises: InvalidKey."""
+    if not isinstance(discovery_key, bytes):
+        raise InvalidKey(f"a discovery key is bytes, not {discovery_key!r:.80}")
     digits = discovery_key.hex()
     return f"{digits[:2]}/{digits[2:4]}/{digits}"
 

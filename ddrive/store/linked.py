@@ -171,6 +171,10 @@ class Replicator:
 
 async def replicate(store: OwnedStore, stream: trio.abc.Stream, *, initiator: bool, address: str = "") -> LinkEnd:
     """Exchange every feed of `store` over one stream until it ends, and return why it did."""
+    if not all(callable(getattr(stream, name, None)) for name in ("receive_some", "send_all", "aclose")):
+        raise TypeError(f"a store is exchanged over a stream of trio, not over {stream!r:.80}")
+    if not isinstance(initiator, bool):
+        raise TypeError(f"initiator is True or False: whether we dialled, not {initiator!r:.80}")
     replicator = Replicator([store])
     try:
         return await run_link(

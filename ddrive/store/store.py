@@ -30,11 +30,13 @@ from ddrive.store.cleared import NAME as CLEARED
 from ddrive.store.cleared import Cleared
 from ddrive.store.derive import (
     DEFAULT_NAME,
+    check_store,
     checked_key,
     derive_pair,
     discovery_of,
     encode_name,
     feed_folder,
+    key_of,
     name_bytes,
 )
 from ddrive.store.events import FeedClosed, FeedOpened, FeedWatcher
@@ -107,8 +109,7 @@ class OwnedStore:
         if discovery_key is not None and key is None and (key := self.known(discovery_key)) is None:
             raise NotFound(f"no feed {short(discovery_key)} in {self.path}")
         if name is not None:
-            name = name_bytes(name)
-            pair = derive_pair(self.master_key, name, self.dialect)
+            pair = derive_pair(self.master_key, name := name_bytes(name), self.dialect)
             key = pair.public_key
         key = checked_key(key)
         await trio.lowlevel.checkpoint()
@@ -132,7 +133,7 @@ class OwnedStore:
 
         Done even when the caller is cancelled: a use that nobody takes back would keep the feed open for ever.
         """
-        entry = self._entries.get(self.discovery_key(feed.key))
+        entry = self._entries.get(self.discovery_key(key_of(feed)))
         if entry is not None and entry.feed is feed and entry.users:
             entry.users -= 1
             entry.idle_since = trio.current_time()
@@ -209,7 +210,7 @@ class OwnedStore:
 
         Raises: Closed when the feed is not open in this store.
         """
-        entry = self._entries.get(self.discovery_key(feed.key))
+        entry = self._entries.get(self.discovery_key(key_of(feed)))
         if entry is None or entry.feed is not feed:
             raise Closed(f"feed {short(feed.key)} is not open")
         return entry.session
@@ -224,11 +225,11 @@ class OwnedStore:
 
     def known(self, discovery_key: DiscoveryKey) -> PublicKey | None:
         """Return the key of a feed that is open or on disk, or None."""
-        entry = self._entries.get(discovery_key)
-        if entry is not None:
+        folder = self.path / feed_folder(discovery_key)
+        if (entry := self._entries.get(discovery_key)) is not None:
             return entry.feed.key
         try:
-            key = (self.path / feed_folder(discovery_key) / "key").read_bytes()
+            key = (folder / "key").read_bytes()
         except OSError:
             return None
         return PublicKey(key) if len(key) == KEY_BYTES and self.discovery_key(PublicKey(key)) == discovery_key else None
@@ -372,6 +373,7 @@ async def open_store(
     `master_key` (32 bytes) is used instead of the stored one, which is then neither read nor written.
     Raises: StorageLocked when another process owns it.
     """
+    check_store(dialect, master_key)
     root = Path(path)
     make_folders(root)
     lock = lock_store(root)
