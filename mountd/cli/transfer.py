@@ -29,6 +29,7 @@ from ddrive.errors import (
 )
 from ddrive.ids import short
 from mountd.cli import options, outlasting, report
+from mountd.cli.apart import Apart, check_target
 from mountd.cli.following import follow, may_follow
 from mountd.cli.look import DriveText, joined
 from mountd.cli.options import Common
@@ -69,7 +70,10 @@ def import_(
     named = None if drive is None else whole(named_drive(drive))
     _check_source(source, watch=watch)
     patterns = [] if ignore_file is None else ignore_file.read_text("utf-8", "surrogateescape").splitlines()
-    copy = _Copy(source, patterns, delete, _Changes(as_json) if dry_run else None)
+    apart = Apart(source, state)
+    copy = _Copy(source, patterns, delete, _Changes(as_json) if dry_run else None, apart)
+    if apart.path is not None:
+        report.note(f"left out ({apart.path}): the state directory of ddrive, with your secret keys")
     if named is None and copy.dry_run:
         looked = trio.run(copy.import_into, None, as_json)
         copy.say(None, 0, looked, as_json=as_json)
@@ -140,6 +144,7 @@ def export(
     """Write a drive's tree, of a version or below a path, to a directory."""
     named = named_drive(drive)
     _check_target(dest)
+    check_target(dest, state, delete=delete)
     if delete and dest.exists() and not dry_run:
         options.confirm(f"remove from {dest} what the drive does not have", yes=yes)
     changes = _Changes(as_json) if dry_run else None
@@ -198,6 +203,7 @@ class _Copy:
     patterns: Sequence[str]
     delete: bool
     changes: _Changes | None  # of a dry run
+    apart: Apart
 
     @property
     def dry_run(self) -> bool:
@@ -215,6 +221,7 @@ class _Copy:
                 dry_run=self.dry_run,
                 only=only,
                 patterns=self.patterns,
+                ignore=self.apart.leaves_out,
                 progress=_shown(meter) if only is None else None,
                 notice=self.changes,
             )
@@ -228,6 +235,8 @@ class _Copy:
 
         async def changed(only: Collection[str] | None) -> None:
             nonlocal told
+            if only is not None and not (only := self.apart.others(only)):
+                return
             done = await self.import_into(drive, True, only)
             news = bool(done.refused) if only is not None else done.refused != told
             told = told if only is not None else done.refused

@@ -315,3 +315,24 @@ def test_names_and_patterns_that_are_not_utf_8_end_no_import(ddrive: Program, tm
     (root / os.fsdecode(b"b\xfe")).write_text("2")
     left_out = ddrive.run("import", root, "--json")
     assert (left_out.code, left_out.json()["files"]) == (6, 1), left_out
+
+
+def test_the_secret_keys_of_the_engine_are_not_imported(ddrive: Program, tmp_path: Path) -> None:
+    root = ddrive.state.parent
+    (root / "other").write_text("1")
+    for _ in range(2):
+        key = ddrive.ask("import", root)["key"]
+        assert set(ddrive.run("ls", "-R", key).out.split()) <= {b"other", b"home"}
+    told = ddrive.run("import", root, key, "--delete", "--yes").err
+    assert f"left out ({ddrive.state.name}): the state directory of ddrive" in told
+    for source in (ddrive.state, ddrive.state / "dweb"):
+        assert ddrive.run("import", source, key).code == 2
+        assert ddrive.run("export", key, source).code == 2
+    assert ddrive.run("export", key, root, "--delete", "--yes").code == 2
+    assert ddrive.run("export", key, root).code == 0
+    with ddrive.running("import", root, key, "--watch", "--json") as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        ddrive.ask("create")
+        (root / "new").write_text("2")
+        assert json.loads(running.stdout.readline())["changed"] == 1
