@@ -87,7 +87,8 @@ def recover(
     if sign is not None:
         lost = max(marked, _lost_length(files, length))
         complete = _complete(files, length, roots, lost) if length < lost else None
-        if complete is not None and _ends_in_its_bytes(files, complete):
+        is_known = marked > length or files.signature_slots() > length
+        if complete is not None and _ends_in_its_bytes(files, complete) and (is_known or _has_all(files, lost)):
             # the signature is lost, the tree is whole: signing the same content again gives the same signature
             length, roots = lost, complete
             files.sync_content()
@@ -116,8 +117,9 @@ def _lost_length(files: FeedFiles, length: int) -> int:
 
     A signature is written when what it is for is durable, so that its empty place alone makes it worth a look at the
     tree. Of a feed without any signature the tree is looked at as well: its first append may have been acknowledged,
-    and signing what was appended is no second history, even if it was not. What follows a signature that is there is
-    left alone, as it may be left over from an append that failed, with others written over a part of it.
+    and signing what was appended is no second history, even if it was not; but then all of its blocks have to be there,
+    or a loss of power while it was made would leave a feed whose first blocks nobody has. What follows a signature that
+    is there is left alone: it may be left over from an append that failed, with others written over a part of it.
     """
     slots = files.signature_slots()
     return slots if slots > length else (files.node_count() + 1) // 2 if not length else 0
@@ -202,6 +204,18 @@ def _complete(files: FeedFiles, start: int, roots: list[Node], end: int) -> list
             right, left = stack.pop(), stack.pop()
             stack.append(parent_node(left, right))
     return stack if stack == stored_roots(files, end) else None
+
+
+def _has_all(files: FeedFiles, length: int) -> bool:
+    """Tell whether all of the first `length` blocks are there as their leaves say."""
+    offset, pieces = 0, _Pieces()
+    for block in range(length):
+        leaf = files.node(2 * block)
+        if leaf is None or leaf.size > MAX_BLOCK_BYTES or leaf_hash(files.data.read(offset, leaf.size)) != leaf.hash:
+            return False
+        offset += leaf.size
+        pieces.add(1, leaf.size)
+    return True
 
 
 def _ends_in_its_bytes(files: FeedFiles, roots: list[Node]) -> bool:

@@ -321,3 +321,13 @@ def test_a_first_append_that_is_torn_stops_nothing():
     log._directory.files["tree"][32 + 40 : 32 + 80] = bytes(40)
     log = FeedLog.open(MemoryDirectory(log._directory.files))
     assert (log.length, log.append([b"other"])) == (0, 0)
+
+
+@pytest.mark.parametrize("spoil", [cut("data", 0), cut("data", 3), blank("data", 0), blank("data", 4)])
+def test_a_first_append_whose_blocks_did_not_reach_the_disk_is_none(spoil):
+    log = writer()
+    log.stage([b"1234", b"5678"])
+    spoil(log._directory.files)
+    log = FeedLog.open(MemoryDirectory(log._directory.files))
+    assert (log.length, log.append([b"other"])) == (0, 0)
+    assert content(log) == {0: b"other"}
