@@ -199,8 +199,7 @@ class FeedSession(Ending):
             if isinstance(message, Data) and (stored := self._store_all(peer, messages, position)):
                 position += stored
                 continue
-            handle = _HANDLERS.get(type(message))
-            if handle is not None:
+            if (handle := _HANDLERS.get(type(message))) is not None:
                 handle(self, peer, message)
             position += 1
 
