@@ -4,13 +4,17 @@ They lie in a file system of their own, which is not mounted everywhere; root ca
 Source: Documentation/filesystems/fuse.rst of Linux.
 """
 
+import logging
 import os
 from contextlib import suppress
 from pathlib import PurePath
 
 from mountd.mount_calls import new_mount
+from mountd.mountinfo import FILE_SYSTEM, mounted_at
 
 CONTROL = PurePath("/sys/fs/fuse/connections")
+
+_log = logging.getLogger(__name__)
 
 
 def open_control(device: str, name: str) -> int:
@@ -32,3 +36,19 @@ def open_control(device: str, name: str) -> int:
 def write_control(descriptor: int, value: int) -> None:
     """Set a control file. Raises: OSError."""
     os.write(descriptor, b"%d" % value)
+
+
+def way_to_abort(mountpoint: str) -> int | None:
+    """Return the descriptor of the control file that ends the mount at `mountpoint`, if we may have it."""
+    place = mounted_at(mountpoint)
+    if place is None or place.kind != FILE_SYSTEM:
+        return None
+    try:
+        descriptor = open_control(place.device, "abort")
+    except OSError as problem:
+        _log.debug("mount cannot be aborted: mountpoint=%s why=%s", mountpoint, problem)
+        return None
+    if mounted_at(mountpoint) == place:
+        return descriptor
+    os.close(descriptor)  # it may be another's
+    return None

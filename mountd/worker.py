@@ -25,6 +25,7 @@ from ddrive.store.attached import Attached, open_attached
 from ddrive.store.rpc import NOTICE, failure
 from mountd.editing import Editor
 from mountd.face import DriveFace
+from mountd.guarding import Guard, guarded
 from mountd.interpreter import tune
 from mountd.logs import configure, open_log
 from mountd.session import MountOptions, serve_mount
@@ -68,7 +69,8 @@ def main() -> int:
         options = WorkerOptions.from_json(told)
         _log_to(options)
         tune(lists=True)
-        trio.run(run_worker, options)
+        with guarded() as guard:
+            trio.run(run_worker, options, guard)
     except (DriveError, OSError, ValueError) as error:
         log.error("mount failed: why=%s", error)
         told = failure(NOTICE, error)
@@ -78,7 +80,7 @@ def main() -> int:
     return 0
 
 
-async def run_worker(options: WorkerOptions) -> None:
+async def run_worker(options: WorkerOptions, guard: Guard) -> None:
     """Serve one mount of a drive of the engine until the mount ends, then store what was changed through it."""
     failure: MountFailed | None = None  # raised below, as it is: not in a group of the nursery
     async with open_attached(Path(options.socket)) as attached, trio.open_nursery() as nursery:
@@ -96,8 +98,12 @@ async def run_worker(options: WorkerOptions) -> None:
             editor.set_drive(writing[-1].staged, writing[-1].committer)
             return VersionedDrive(writing[-1].staged, drive)
 
+        def ready() -> None:
+            guard.watch(options.mountpoint)
+            _say({"ready": True})
+
         try:
-            await serve_mount(options, opened, lambda: _say({"ready": True}))
+            await serve_mount(options, opened, ready)
         except MountFailed as error:
             failure = error
         finally:

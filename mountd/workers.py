@@ -24,9 +24,9 @@ from ddrive.errors import DriveError, MountFailed
 from ddrive.ids import short
 from ddrive.store.rpc import NOTICE, Failure, exception
 from mountd.config import Config, package_environment
-from mountd.connections import open_control, write_control
+from mountd.connections import way_to_abort, write_control
 from mountd.logs import last_line, open_log
-from mountd.mountinfo import FILE_SYSTEM, mounted_at
+from mountd.mountinfo import mounted_at
 from mountd.mounts import Mount, MountTable
 from mountd.processes import is_defunct, is_worker, start_time, writers_of
 from mountd.unmounting import Busy, detach_dead, holders, unmount
@@ -65,7 +65,7 @@ class Worker:
     def hold_connection(self) -> None:
         """Take hold of what ends its mount, now that this answers."""
         if not self.ended.is_set():
-            self.abort = _way_to_abort(self.mount.mountpoint)
+            self.abort = way_to_abort(self.mount.mountpoint)
 
 
 class WorkerPool:
@@ -359,22 +359,6 @@ def _parsed(line: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _way_to_abort(mountpoint: str) -> int | None:
-    """Return the descriptor of the control file that ends the mount at `mountpoint`, if we may have it."""
-    place = mounted_at(mountpoint)
-    if place is None or place.kind != FILE_SYSTEM:
-        return None
-    try:
-        descriptor = open_control(place.device, "abort")
-    except OSError as problem:
-        _log.debug("mount cannot be aborted: mountpoint=%s why=%s", mountpoint, problem)
-        return None
-    if mounted_at(mountpoint) == place:
-        return descriptor
-    os.close(descriptor)  # it may be another's
-    return None
 
 
 async def _gone(worker: Worker) -> None:

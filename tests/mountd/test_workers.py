@@ -29,7 +29,7 @@ FAILING_WORKER = """
 from ddrive.trie import InvalidNode
 from mountd import worker
 
-async def fails(options):
+async def fails(options, guard):
     raise {error}
 
 worker.run_worker = fails
