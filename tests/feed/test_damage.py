@@ -437,3 +437,12 @@ async def test_blocks_of_ours_that_the_tree_proves_no_more_stay_bad(start, caplo
         log = reopened(log, lambda files: None)
         assert (await Feed(log).audit()).bad == bad
     assert log.append([b"next"]) == len(BLOCKS)
+
+
+@pytest.mark.parametrize("size", [b"\x00\x00", b"\xff\xff", b"\x0d\x00"])  # the last one: of old pages
+def test_a_damaged_size_of_pages_costs_an_author_nothing(size, caplog):
+    log = reopened(writer(MANY), lambda files: files["bitfield"].__setitem__(slice(5, 7), size))
+    assert content(log) == dict(enumerate(MANY))
+    assert log.append([b"next"]) == len(MANY)
+    log.close()
+    assert FeedLog.open(log._directory).held(0, len(MANY) + 1) == len(MANY) + 1
