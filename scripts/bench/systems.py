@@ -45,6 +45,11 @@ def timed(command: list[str] | Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def children(pid: int) -> list[int]:
+    """Return the processes that the first thread of a process has started."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def peak_mib(pids: list[int]) -> float:
     """Return the peak resident memory of processes together, in MiB: pages of files that several have count once."""
     total = 0
@@ -328,7 +333,7 @@ class Ours(System):
         self.command("a", "stop")
         engine = self.daemon("a")
         with self.mount("a") as worker:
-            yield [engine["pid"], worker]
+            yield [engine["pid"], worker, *children(worker)]
 
     @contextmanager
     def mount(self, state: str, *arguments: str) -> Iterator[int]:
