@@ -7,6 +7,7 @@ of the process; `dropped` counts them.
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+from weakref import ref
 
 import trio
 
@@ -64,7 +65,7 @@ class Source(Generic[E]):
     """Where events of one kind or several come from."""
 
     def __init__(self) -> None:
-        self._subscriptions: list[Subscription[E]] = []
+        self._subscriptions: list[ref[Subscription[E]]] = []  # who broke off a loop over one lets go of it unsaid
         self._kinds: list[tuple[type[Any], ...]] = []
         self._is_closed = False
 
@@ -80,7 +81,7 @@ class Source(Generic[E]):
         if self._is_closed:
             subscription.finish()
         else:
-            self._subscriptions.append(subscription)
+            self._subscriptions.append(ref(subscription, self._drop))
             self._kinds.append(kinds)
         return subscription
 
@@ -90,18 +91,23 @@ class Source(Generic[E]):
 
     def publish(self, event: E) -> None:
         """Give an event to everybody who wants it."""
-        for subscription in tuple(self._subscriptions):
-            subscription.offer(event)
+        for followed in tuple(self._subscriptions):
+            if (subscription := followed()) is not None:
+                subscription.offer(event)
 
     def close(self) -> None:
         """Let every iterator come to its end."""
         self._is_closed = True
-        for subscription in self._subscriptions:
-            subscription.finish()
+        for followed in tuple(self._subscriptions):
+            if (subscription := followed()) is not None:
+                subscription.finish()
         self._subscriptions.clear()
         self._kinds.clear()
 
     def _forget(self, subscription: Subscription[E]) -> None:
-        if subscription in self._subscriptions:
-            place = self._subscriptions.index(subscription)
+        self._drop(ref(subscription))
+
+    def _drop(self, followed: "ref[Subscription[E]]") -> None:
+        if followed in self._subscriptions:
+            place = self._subscriptions.index(followed)
             del self._subscriptions[place], self._kinds[place]
