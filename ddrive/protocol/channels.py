@@ -64,6 +64,10 @@ class ChannelTable:
         """Return the channel of a feed, no matter which side opened it."""
         return self._channels.get(key)
 
+    def requested(self) -> list[DiscoveryKey]:
+        """Return the feeds that the peer has opened and that we have neither opened nor refused."""
+        return [name for name, channel in self._channels.items() if not channel.local]
+
     def of_remote(self, number: int) -> Channel | None:
         """Return the channel that the peer means by `number`; None when messages on it are to be ignored."""
         return self._by_remote.get(number)

@@ -261,6 +261,10 @@ class Connection:
             self._send(found.local, Close())
             table.free_number(found.local)
 
+    def requested(self) -> list[DiscoveryKey]:
+        """Return the feeds that the peer has opened and that we have neither opened nor refused."""
+        return self._table().requested()
+
     def refuse(self, discovery_key: DiscoveryKey) -> None:
         """Tell the peer that we do not take part in a feed that it opened; nothing happens when it did not."""
         table = self._table()

@@ -157,6 +157,10 @@ class Link:
         self._connection.close_channel(channel)
         self._queued()
 
+    def requested(self) -> list[DiscoveryKey]:
+        """Return the feeds that the peer asks for and that were neither opened nor refused."""
+        return self._connection.requested()
+
     def refuse(self, discovery_key: DiscoveryKey) -> None:
         """Tell the peer that we do not take part in a feed that it asked for."""
         self._connection.refuse(discovery_key)

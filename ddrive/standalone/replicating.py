@@ -83,8 +83,15 @@ class Replication:
         self._carrying.remove(feed)
 
     def requests(self) -> Subscription[DiscoveryKey]:
-        """Return an iterator over the feeds that the peer asks for and that are not carried."""
-        return self._carrying.unknown.subscribe()
+        """Return an iterator over the feeds that the peer asks for and that are not carried.
+
+        With `keep_unknown` it begins with those that were asked for before and are undecided.
+        """
+        requests = self._carrying.unknown.subscribe()
+        if self.end is None and self._carrying.link is not None:
+            for requested in self._carrying.link.requested():
+                requests.offer(requested)
+        return requests
 
     def refuse(self, requested: DiscoveryKey) -> None:
         """Tell the peer that we do not take part in a feed that it asked for."""

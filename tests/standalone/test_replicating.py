@@ -284,6 +284,28 @@ async def test_a_program_can_refuse_what_it_kept(autojump_clock):
             await anext(events)
 
 
+async def test_what_was_asked_for_before_the_program_listens_is_reported_too(autojump_clock):
+    async with author_and_copy(joined=False) as (a, b), author_and_copy(joined=False) as (c, d):
+        one, other = join(a, b, {"keep_unknown": True})
+        with one.requests() as none_yet:
+            other.add(c)
+            async with open_feed(MemoryDirectory()) as third:
+                other.add(third)
+                await anext(none_yet), await anext(none_yet)
+                requests = one.requests()
+                assert [await anext(requests), await anext(requests)] == [c.discovery_key, third.discovery_key]
+                one.add(d)
+                assert await anext(one.requests()) == third.discovery_key
+                one.refuse(third.discovery_key)
+                with trio.move_on_after(1) as waiting, one.requests() as decided:
+                    await anext(decided)
+                assert waiting.cancelled_caught
+                assert await d.get(0) == BLOCKS[0]
+        one.close()
+        await one.wait()
+        assert [key async for key in one.requests()] == []
+
+
 async def test_a_removed_feed_is_carried_no_more(autojump_clock):
     async with author_and_copy(joined=False) as (author, copy):
         one, _ = join(author, copy)
