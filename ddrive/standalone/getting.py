@@ -208,9 +208,10 @@ class Readable(FeedHost):
         await self.feed.refresh()
 
     def cancel(self, start: int, end: int | None = None) -> None:
-        """Give up the waits and the bounded downloads for block `start`, or for blocks within `start` up to `end`.
+        """Give up the waits for block `start`, or for any block from `start` up to `end`, and downloads within them.
 
-        Who waits gets `Withdrawn`. (Cancelling the waiting task has the same effect on peers.) Raises: Closed.
+        Who waits, be it for more blocks than these (`get_range`), gets `Withdrawn`. (Cancelling the waiting task has
+        the same effect on peers.) Raises: Closed.
         """
         self._check_open()
         check_blocks(start, end)

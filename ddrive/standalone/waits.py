@@ -46,8 +46,8 @@ class Waits:
             raise TimedOut(f"{what} did not arrive within {timeout_s} s")
 
     def cancel(self, start: int, end: int) -> None:
-        """End the waits for blocks that all lie from `start` up to `end`."""
+        """End the waits for blocks of which one lies from `start` up to `end`: they would never get all of theirs."""
         for entry in self._waits:
-            if start <= entry.start and entry.end <= end:
+            if max(start, entry.start) < min(end, entry.end):
                 entry.withdrawn = True
                 entry.scope.cancel()

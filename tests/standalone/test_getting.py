@@ -95,6 +95,25 @@ async def test_a_wait_can_be_cancelled_by_its_block(span: tuple[int, ...]):
         copy.cancel(*span)
 
 
+@pytest.mark.parametrize("span", [(7,), (3, 6), (8, 20), (0, 20)])
+async def test_a_wait_for_a_range_is_cancelled_by_any_of_its_blocks(span: tuple[int, ...], autojump_clock):
+    async with author_and_copy(joined=False) as (_, copy), trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(Withdrawn):
+                await copy.get_range(5, 10)
+
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        copy.cancel(4)
+        copy.cancel(10, 12)
+        await wait_all_tasks_blocked()
+        assert nursery.child_tasks
+        copy.cancel(*span)
+        nursery.cancel_scope.deadline = trio.current_time() + 1
+    assert not nursery.cancel_scope.cancelled_caught
+
+
 async def test_other_waits_go_on(autojump_clock):
     async with author_and_copy(joined=False) as (author, copy), trio.open_nursery() as nursery:
         nursery.start_soon(copy.get, 8)
