@@ -50,7 +50,12 @@ def _json(value: Any) -> bytes:
 
 def _str(value: Any) -> str:
     """Return a value as text: bytes that are UTF-8 stand for what they say, as in the npm packages."""
-    return bytes(value).decode() if isinstance(value, bytes | bytearray | memoryview) else str(value)
+    if isinstance(value, str):
+        return value
+    try:
+        return bytes(memoryview(value)).decode()
+    except TypeError:  # the npm packages take what it prints as, which does not come back as what it was
+        raise TypeError(f"a value is text, or bytes that are UTF-8, not {value!r:.80}") from None
 
 
 def _text(name: str, codec: str = "") -> NamedEncoding:

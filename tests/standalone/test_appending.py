@@ -63,6 +63,15 @@ async def test_an_encoding_turns_values_into_blocks_and_back(encoding: str, valu
         assert await feed.get(0) == value
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "ucs2"])
+@pytest.mark.parametrize("value", [None, 5, {"a": 1}])
+async def test_what_is_no_text_is_not_written_as_what_it_prints_as(encoding: str, value: Any):
+    async with open_feed(MemoryDirectory(), value_encoding=encoding) as feed:
+        with pytest.raises(TypeError, match="is text"):
+            await feed.append(value)
+        assert feed.length == 0
+
+
 class Shifted:
     """An encoder object of a program."""
 
