@@ -121,6 +121,7 @@ class Committer:
             rivals = [set(other.serials) for where, other in landed if where == feed and other.meets(attempt)]
             serials = sorted(set(attempt.serials).intersection(*rivals))
             self._staged.settled(serials, {spool.paths.get(serial, "") for serial in attempt.serials})
+            self._staged.follow({spool.paths.get(serial, "") for serial in serials}, attempt.end)
             spool.journal.found_done(serials)
             log.info("found in the drive already: entries=%d version=%d", len(serials), attempt.version)
         spool.attempts = []
@@ -298,8 +299,9 @@ class Committer:
                 self._doubtful.append(share)
             raise
         self._staged.spool.journal.done([each.serial for each in sealed])
+        version = made.attempt.end if made.attempt else 0
         for entry, final in zip(share.entries, made.finals, strict=True):
-            self._staged.committed(entry, final.stat, is_newest=final.newer is None)
+            self._staged.committed(entry, final.stat, version, is_newest=final.newer is None)
         log.info("committed: entries=%d version=%d", len(sealed), share.own.trie.version)
 
     async def _update(self, share: _Share, sealed: Sequence[Sealed]) -> _Try:
@@ -357,7 +359,7 @@ class Committer:
 
 async def _has_landed(view: Trie, key: str, attempt: Attempt) -> bool:
     """Tell whether a drive has what an attempt was to store; `key` is where, in that drive."""
-    for seq in range(attempt.version, min(attempt.version + attempt.versions, view.version)):
+    for seq in range(attempt.version, min(attempt.end, view.version)):
         node = await view.nodes.node(seq)
         if node.key == key.strip("/") and node.value == attempt.value:
             return True

@@ -44,9 +44,14 @@ class Attempt(NamedTuple):
     versions: int
     serials: list[int]
 
+    @property
+    def end(self) -> int:
+        """The version that the drive has after it, or a later one when some of its removals had nothing to remove."""
+        return self.version + self.versions
+
     def meets(self, other: "Attempt") -> bool:
         """Tell whether what one was to store and what the other was may be the same versions."""
-        return self.version < other.version + other.versions and other.version < self.version + self.versions
+        return self.version < other.end and other.version < self.end
 
 
 class Mark(NamedTuple):

@@ -21,6 +21,12 @@ class Moment:
     at_ms: int
     late_from: int | None = None  # all that came with this version or after it came later, whatever its times say
 
+    def follows(self, version: int) -> None:
+        """Take note that it comes after all that the drive has at its path up to `version`, as we have stored that."""
+        self.version = max(self.version, version)
+        if self.late_from is not None:
+            self.late_from = max(self.late_from, version)
+
     def record(self) -> list[Any]:
         """Return the form in which it is kept in the journal."""
         return [self.path, self.base, self.version, self.at_ms]

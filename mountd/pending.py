@@ -172,6 +172,12 @@ class Pending(EntryTable):
                 if entry.node is not None:
                     entry.node.origin = None
 
+    def follow(self, paths: Collection[str], version: int) -> None:
+        """Take note that the drive has older changes of a dead worker, at `paths`, since before `version`."""
+        for entry in self._all():
+            if entry.path in paths and entry.sealed is not None and entry.sealed.made is not None:
+                entry.sealed.made.follows(version)
+
     def new_directories(self) -> list[tuple[str, Node]]:
         """Return the directories, with their paths, of which the drive is not known to have anything."""
         nodes = [(entry.path, entry.node) for entry in self._all() if entry.node is not None]
@@ -192,10 +198,11 @@ class Pending(EntryTable):
         for entry in entries:
             self._wait(entry)
 
-    def committed(self, entry: Entry, final: Stat | None, *, is_newest: bool = True) -> None:
+    def committed(self, entry: Entry, final: Stat | None, version: int = 0, *, is_newest: bool = True) -> None:
         """Take note that the drive has at the path of `entry` what was being committed: `final`, or nothing.
 
-        If that is not the newest, the drive has it in its history, and what others have stored is there.
+        If that is not the newest, the drive has it in its history, and what others have stored is there; else what we
+        have changed there since comes after `version`.
         """
         sealed, entry.committing = entry.committing, None
         assert sealed is not None
@@ -208,6 +215,9 @@ class Pending(EntryTable):
             entry.is_overtaken = True  # others have written what we only gave attributes, or have written later
         else:
             self.own.note(entry.path, final)
+            for made in (entry.sealed and entry.sealed.made, node and self._late.get(node)):
+                if made:
+                    made.follows(version)
         if final is not None and sealed.node is not None:
             self._rooted(sealed.node, (entry.path, final))
         if final is not None and node is not None and node.path == entry.path and entry.sealed is None:

@@ -273,7 +273,10 @@ class StagedDrive(Pending):
             former.append(sealed)
             origin = _moved_origin(sealed.origin, old, new)
             path = new + sealed.path.removeprefix(old)
-            records.append(replace(sealed, serial=self.spool.serial(), path=path, origin=origin))
+            made = sealed.made and replace(sealed.made, path=path)
+            if made is not None:
+                made.follows(self.moment(path).version)  # what the drive has put there came along
+            records.append(replace(sealed, serial=self.spool.serial(), path=path, origin=origin, made=made))
             return records[-1]
 
         for entry in [entry for entry in self._all() if _is_below(entry.path, old)]:

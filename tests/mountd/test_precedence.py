@@ -162,3 +162,57 @@ async def test_a_file_that_is_open_to_write_goes_on_from_what_was_written_here(
     it.staged.released(node)
     await it.committer.commit()
     assert await it.drive.read_file("/a") == b"OURS" + b"ours" * 49_999
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["told", "not told"])
+async def test_what_a_dead_worker_left_long_ago_replaces_what_it_had_stored_before(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(moments.time, "clock_gettime_ns", lambda _: 1_700_000_000 * 10**9)
+        if not is_told:
+            patched.setattr(Journal, "done", lambda *_: None)  # it was killed before
+        for path in ("/a", "/b", "/c"):
+            await it.write(path, b"older")
+        await it.committer._append_waiting()
+        for path in ("/a", "/b"):  # closed while the older ones are being stored
+            await it.write(path, b"newer")
+        it.staged.remove("/c")
+        await it.write("/c", b"newer")
+        await it.committer._store_ready()
+    await others_store(it, "/b")
+    assert await it.drive.read_file("/a") == b"older"
+    for _ in range(2):
+        await it.die()
+    await it.committer.finish(5)
+    assert [await it.drive.read_file(path) for path in ("/a", "/b", "/c")] == [b"newer", b"theirs", b"newer"]
+
+
+async def test_what_nobody_confirmed_for_long_does_not_replace_what_was_closed_here_later(it: Mounted) -> None:
+    await it.write("/a", b"older")
+    await it.committer._append_waiting()
+    it.staged.remove("/a")
+    await it.write("/a", b"newer")
+    it.staged.note_late()
+    await it.committer._store_ready()
+    it.staged.own.forget(it.drive.version)  # as whoever follows the drive does
+    await it.committer.commit()
+    assert await it.drive.read_file("/a") == b"newer"
+
+
+async def test_what_came_along_with_a_directory_does_not_replace_what_was_closed_here_later(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await it.drive.mkdir("/d")
+    await it.drive.write_file("/d/f", b"older")
+    with monkeypatch.context() as patched:
+        patched.setattr(moments.time, "clock_gettime_ns", lambda _: 1_700_000_000 * 10**9)
+        it.staged.remove("/d/f")
+        it.staged.add("/d/f", await it.drive.lstat("/a"), sealed=False)
+        await it.write("/d/f", b"newer")
+        async with it.committer._turn:
+            await it.committer.move("/d", "/e")
+    assert await it.drive.read_file("/e/f") == b"older"
+    await it.die()
+    await it.committer.finish(5)
+    assert await it.drive.read_file("/e/f") == b"newer"
