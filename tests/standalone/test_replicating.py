@@ -287,7 +287,7 @@ async def test_a_program_can_refuse_what_it_kept(autojump_clock):
 async def test_what_was_asked_for_before_the_program_listens_is_reported_too(autojump_clock):
     async with author_and_copy(joined=False) as (a, b), author_and_copy(joined=False) as (c, d):
         one, other = join(a, b, {"keep_unknown": True})
-        with one.requests() as none_yet:
+        with trio.fail_after(9), one.requests() as none_yet:
             other.add(c)
             async with open_feed(MemoryDirectory()) as third:
                 other.add(third)
