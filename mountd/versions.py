@@ -50,7 +50,7 @@ class VersionedDrive:
         if path in (TOP, VERSIONS):
             return self._pinned(Stat(DIRECTORY_MODE), 1, place=path)
         name, _, inner = path.removeprefix(VERSIONS + "/").partition("/")
-        if not inner and not _is_number(name):
+        if not inner and not is_number(name):
             return _link(await self._tag(name))
         view = self._view(name)
         return await view.lstat(inner) if inner else self._pinned(await view.lstat("/"), view.version)
@@ -105,7 +105,7 @@ class VersionedDrive:
 
     def _view(self, name: str) -> Drive:
         """Return the drive at the version called `name`. Raises: NotFound."""
-        if not _is_number(name) or not 0 < int(name) <= self._drive.version:
+        if not is_number(name) or not 0 < int(name) <= self._drive.version:
             raise NotFound(f"the drive has no version {name[:40]!r}, the newest is {self._drive.version}")
         return self._drive.checkout(int(name))
 
@@ -124,7 +124,7 @@ class VersionedDrive:
         """Return the tags that can be shown as names."""
         found = await self._drive.tags.all()
         fit = [(name, version) for name, version in found.items() if not (is_hostile(name) or "/" in name)]
-        return dict([pair for pair in fit if not _is_number(pair[0])][:TAGS_LISTED])
+        return dict([pair for pair in fit if not is_number(pair[0])][:TAGS_LISTED])
 
     async def _all(self) -> Sequence[DirEntry]:
         """Return the newest versions and the tags, by name."""
@@ -142,7 +142,7 @@ def unlisted(directory: str, name: str) -> bool:
     return directory == VERSIONS or f"{directory.rstrip('/')}/{name}" in (TOP, VERSIONS)
 
 
-def _is_number(name: str) -> bool:
+def is_number(name: str) -> bool:
     """Tell whether a name is a version as we write it."""
     return name.isascii() and name.isdigit() and len(name) <= _DIGITS_MAX and name == str(int(name))
 

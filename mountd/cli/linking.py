@@ -10,7 +10,7 @@ from ddrive.drive.address import KeyRef, format_url, parse_key
 from ddrive.errors import InvalidKey, InvalidPath
 from mountd.cli import options
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run, version_of, whole
+from mountd.cli.session import Session, named_drive, patience, run, short_name, version_of, whole
 
 Place = Annotated[
     str,
@@ -37,6 +37,8 @@ def link(
         ref = await session.find(named)
         place = _place(ref, path)
         version = await version_of(session, inner, peers=peer, timeout=timeout)
+        if version is not None:
+            await _require_own(session, inner)
         async with patience(session, timeout, place), session.drive(ref, wait_s=timeout) as opened:
             await opened.mount(place, inner.key, version=version)
             value = _shown(opened.key, place, opened.version)
@@ -67,6 +69,17 @@ def unlink_drive(
 
     named = _named(path)
     run(Common(state, as_json, start=not no_start), verb)
+
+
+async def _require_own(session: Session, ref: KeyRef) -> None:
+    """Return when `ref` is a version that there may be: of a drive of our own, one that there is. Raises: NotFound.
+
+    Of other drives a newer one may be known elsewhere, and who nests it need not wait for a peer.
+    """
+    known = [drive for drive in await session.call("list") if drive["key"] == ref.key.hex()]
+    if known and known[0]["writable"]:
+        async with patience(session, None, short_name(ref)), session.drive(ref):
+            pass
 
 
 def _named(text: str) -> KeyRef | Path:

@@ -22,6 +22,7 @@ from mountd.cli.options import Common
 from mountd.client import connect_engine
 from mountd.errnos import EXIT_TRY_AGAIN
 from mountd.interpreter import tune
+from mountd.versions import VERSIONS, is_number
 
 SILENT_S = 10.0  # somebody who waits longer is told why
 POLL_S = 1.0  # between two looks at whether anything arrives
@@ -75,8 +76,20 @@ class Session:
         for mount in sorted(mounts, key=lambda mount: len(mount["mountpoint"]), reverse=True):
             if named.is_relative_to(mount["mountpoint"]):
                 inner = named.relative_to(mount["mountpoint"])
-                return parse_key(mount["url"])._replace(path=f"/{inner}" if inner.parts else "/")
+                ref = parse_key(mount["url"])._replace(path=f"/{inner}" if inner.parts else "/")
+                return await self._at_version(ref) if ref.path.startswith(VERSIONS + "/") else ref
         raise NotFound(f"not a path in a mount of this engine ({named}): ddrive status shows the mounts")
+
+    async def _at_version(self, ref: KeyRef) -> KeyRef:
+        """Return what a path below `VERSIONS` names: one in that version, unless the drive has `VERSIONS` itself."""
+        name, _, inner = ref.path.removeprefix(VERSIONS + "/").partition("/")
+        async with patience(self, None, f"{short_name(ref)}, version {name}"), self.drive(ref) as drive:
+            if await drive.exists(VERSIONS):
+                return ref
+            version = int(name) if is_number(name) else await drive.tags.get(name)
+            if drive.fixed and version > drive.version:
+                raise NotFound(f"the mount is one of version {drive.version}: there is no version {version} in it")
+        return ref._replace(path="/" + inner, version=version)
 
     async def doubt(self, peers: Iterable[str]) -> None:
         """Say which of these addresses cannot be dialled now; they are remembered all the same."""

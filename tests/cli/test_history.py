@@ -81,6 +81,18 @@ def test_a_drive_is_nested_and_taken_out_again(ddrive: Program, tmp_path: Path) 
     assert ddrive.run("link", f"{outer}:/x", "nonsense").code == 2
 
 
+def test_a_version_that_an_own_drive_does_not_have_is_not_nested(ddrive: Program) -> None:
+    inner, outer = ddrive.ask("create"), ddrive.ask("create")["key"]
+    refused = ddrive.run("link", f"{outer}:/sub", f"{inner['key']}+{inner['version'] + 1}")
+    assert (refused.code, refused.out) == (
+        3,
+        b"",
+    )  # whoever walks there would wait for that version
+    assert ddrive.ask("ls", outer) == []
+    ddrive.ask("link", f"{outer}:/sub", f"{inner['key']}+{inner['version']}")
+    ddrive.ask("link", f"{outer}:/theirs", f"{'1f' * 32}+7")  # nobody here knows what versions that has
+
+
 def test_versions_and_tags_are_mounted(ddrive: Program, tmp_path: Path) -> None:
     source = tmp_path / "tree"
     source.mkdir()
@@ -97,3 +109,32 @@ def test_versions_and_tags_are_mounted(ddrive: Program, tmp_path: Path) -> None:
         assert os.listdir(place) == ["f"]
     (tmp_path / "none").mkdir()
     assert ddrive.run("mount", f"{key}+missing", tmp_path / "none").code == 3
+
+
+def test_verbs_take_the_paths_of_versions_in_a_mount(ddrive: Program, tmp_path: Path) -> None:
+    source, place, fixed = tmp_path / "tree", tmp_path / "mnt", tmp_path / "fixed"
+    (source / "d").mkdir(parents=True)
+    (source / "d/f").write_text("old")
+    first = ddrive.ask("import", source)
+    key, version = first["key"], first["version"]
+    ddrive.ask("tag", "add", key, "before")
+    (source / "d/f").write_text("newer")
+    newest = ddrive.ask("import", source, key)["version"]
+    ddrive.mount(key, place)
+    versions = place / ".ddrive/versions"
+    for at in (str(version), "before"):
+        assert ddrive.run("cat", versions / at / "d/f").out == b"old"
+        assert [entry["name"] for entry in ddrive.ask("ls", versions / at)] == ["d"]
+        assert ddrive.ask("export", versions / at / "d", tmp_path / at)["files"] == 1
+        assert (tmp_path / at / "f").read_text() == "old"
+    assert ddrive.run("ls", versions / "missing").code == 3
+    assert ddrive.run("ls", versions / "9999").code == 3
+    assert ddrive.run("rm", versions / "before", "--yes").code == 2
+    ddrive.mount(f"{key}+{version}", fixed)
+    assert ddrive.run("cat", fixed / f".ddrive/versions/{version}/d/f").out == b"old"
+    assert ddrive.run("ls", fixed / f".ddrive/versions/{newest}").code == 3
+    own = tmp_path / "own"
+    (own / ".ddrive/versions/1").mkdir(parents=True)
+    (own / ".ddrive/versions/1/f").write_text("its own")
+    ddrive.mount(ddrive.ask("import", own)["key"], tmp_path / "mnt2")
+    assert ddrive.run("cat", tmp_path / "mnt2/.ddrive/versions/1/f").out == b"its own"
