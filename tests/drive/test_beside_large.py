@@ -12,12 +12,10 @@ from ddrive.dialect import DWEB
 from ddrive.drive.drive import Drive, open_drive
 from ddrive.drive.writer import APPEND_BYTES
 from ddrive.store import reserving
-from ddrive.store.answering import Answering
 from ddrive.store.attached import open_attached
 from ddrive.store.attached_feed import AttachedFeed
-from ddrive.store.serve import FeedService
-from ddrive.store.sockets import listen
 from ddrive.store.store import OwnedStore
+from tests.support.answering import answered
 
 PIECES = 3  # of the large file
 Client = Callable[[], AbstractAsyncContextManager[Drive]]
@@ -28,19 +26,13 @@ async def client(own: Drive, own_store: OwnedStore, tmp_path: Path) -> AsyncIter
     """Give a function that gives the drive as one more process sees it."""
     socket = tmp_path / "socket"
 
-    async def answer(stream: trio.SocketStream) -> None:
-        connection = Answering(stream)
-        await connection.run(FeedService({DWEB.name: own_store}, connection.outbox))
-
     @asynccontextmanager
     async def connected() -> AsyncIterator[Drive]:
         async with open_attached(socket) as attached:
             yield await open_drive(attached.store(DWEB), key=own.key)
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, answer, [listen(socket)])
+    async with answered(own_store, socket):
         yield connected
-        nursery.cancel_scope.cancel()
 
 
 class Large:

@@ -4,17 +4,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import trio
 
 from ddrive.dialect import DWEB
 from ddrive.drive.reader import Extent, FileReader
 from ddrive.errors import ImpossibleEntry
 from ddrive.feed import Feed
-from ddrive.store.answering import Answering
 from ddrive.store.attached import open_attached
-from ddrive.store.serve import FeedService
-from ddrive.store.sockets import listen
 from ddrive.store.store import OwnedStore
+from tests.support.answering import answered
 
 BLOCK = 65536
 BLOCKS = [bytes([number]) * BLOCK for number in range(1, 9)]
@@ -27,18 +24,10 @@ async def view(own_store: OwnedStore, tmp_path: Path) -> AsyncIterator[Feed]:
     own = await own_store.open_feed(name="blocks")
     await own.append(BLOCKS)
     socket = tmp_path / "socket"
-
-    async def answer(stream: trio.SocketStream) -> None:
-        connection = Answering(stream)
-        await connection.run(FeedService({DWEB.name: own_store}, connection.outbox))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, answer, [listen(socket)])
-        async with open_attached(socket) as attached:
-            view = await attached.store(DWEB).open_feed(key=own.key)
-            assert [await view.get(number) for number in range(8)] == BLOCKS
-            yield view
-        nursery.cancel_scope.cancel()
+    async with answered(own_store, socket), open_attached(socket) as attached:
+        view = await attached.store(DWEB).open_feed(key=own.key)
+        assert [await view.get(number) for number in range(8)] == BLOCKS
+        yield view
 
 
 async def test_parts_are_read_without_the_rest_of_their_blocks(view: Feed) -> None:

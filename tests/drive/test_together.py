@@ -11,11 +11,9 @@ from ddrive.dialect import DWEB
 from ddrive.drive.drive import Drive, open_drive
 from ddrive.errors import AlreadyExists, DriveError, InvalidKey, NotEmpty, NotFound
 from ddrive.ids import PublicKey
-from ddrive.store.answering import Answering
 from ddrive.store.attached import open_attached
-from ddrive.store.serve import FeedService
-from ddrive.store.sockets import listen
 from ddrive.store.store import OwnedStore
+from tests.support.answering import answered
 
 
 @pytest.fixture(params=["one drive", "two clients"])
@@ -27,16 +25,8 @@ async def drives(
         yield own, own
         return
     socket = tmp_path / "socket"
-
-    async def answer(stream: trio.SocketStream) -> None:
-        connection = Answering(stream)
-        await connection.run(FeedService({DWEB.name: own_store}, connection.outbox))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, answer, [listen(socket)])
-        async with open_attached(socket) as first, open_attached(socket) as second:
-            yield [await open_drive(client.store(DWEB), key=own.key) for client in (first, second)]
-        nursery.cancel_scope.cancel()
+    async with answered(own_store, socket), open_attached(socket) as first, open_attached(socket) as second:
+        yield [await open_drive(client.store(DWEB), key=own.key) for client in (first, second)]
 
 
 async def at_once(*calls: Callable[[], Awaitable[object]]) -> list[type[DriveError]]:
