@@ -170,6 +170,8 @@ async def _entries(target: DriveView, start: DrivePath) -> dict[DrivePath, Stat]
 
 def _alike(old: Stat, new: Stat) -> bool:
     """Tell whether nothing has to be done for an entry that is like `new` elsewhere."""
+    if old.mount is not None and old.mount == new.mount:
+        return True  # the other attributes of such an entry are told by what is nested, or say when that was done
     if old.is_dir and new.is_dir:
         return (old.mode, old.mount) == (new.mode, new.mount)
     names = ("mode", "uid", "gid", "size", "mtime_ms", "linkname", "mount", "metadata")

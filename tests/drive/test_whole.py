@@ -202,6 +202,20 @@ async def test_a_watch_ends_with_its_feed(own: Drive, own_store: OwnedStore) -> 
         await own_store.forget(own.key)
 
 
+async def test_what_is_mounted_in_a_mirrored_drive_is_mirrored_once(own: Drive, own_store: OwnedStore) -> None:
+    plain = await own_store.open_feed(name="plain")
+    await plain.append([b"plain"])
+    await own.mount("file", plain.key, feed=True)  # shown as a file, with the time at which it was mounted
+    copy = await open_drive(own_store, name="copy", create=True)
+    assert (await mirror(own, copy)).stored == 1
+    await trio.sleep(0.002)  # the times are kept to the millisecond
+    assert (await mirror(own, copy))[:3] == (0, 0, 1)
+    assert await copy.read_file("file") == b"plain"
+    await own.unmount("file")
+    await own.mount("file", plain.key, version=1, feed=True)
+    assert (await mirror(own, copy))[:2] == (1, 1)
+
+
 async def test_making_one_drive_like_another(own: Drive, nested: Drive, own_store: OwnedStore) -> None:
     await own.write_file("a/small", b"small", mode=0o700, metadata={"x": b"y"})
     await own.write_file("a/large", os.urandom(3_000_000))
