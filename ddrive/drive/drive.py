@@ -220,7 +220,7 @@ class Drive(ChangingDrive):
         return Drive(self._tree, self.version)
 
     async def refresh(self) -> int:
-        """Ask the connected peers for a newer version and return the version that is known then."""
+        """Return the version that is known when what connected peers have told of is proven. None of them is asked."""
         self._tree.lifetime.check()
         if not self.fixed:
             await self.metadata.refresh()
