@@ -89,7 +89,7 @@ class Trie:
         return Trie(self.nodes, self.dialect, self.header, lock=self._lock) if self._version else self
 
     async def refresh(self) -> None:
-        """Return when what connected peers have told of is proven, at once when this version is fixed. Nobody is asked."""
+        """Return when what peers have told of is proven; at once when this version is fixed. None is asked."""
         if not self._version:
             await self.feed.refresh()
 
