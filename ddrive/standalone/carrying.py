@@ -117,6 +117,8 @@ class Carrying:
         self._channels: dict[ChannelId, _Entry] = {}
         self._all_done = trio.Event()
         self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._patience_s = inf  # with a peer that says nothing to a feed on a link that is not to stay
         for feed in feeds:
             self.add(feed)
 
@@ -190,8 +192,10 @@ class Carrying:
 
     async def run(self, stream: trio.abc.Stream, *, initiator: bool, options: LinkOptions) -> LinkEnd:
         """Exchange the feeds over `stream` until the link ends, and return why it did."""
+        self._patience_s = inf if options.timeout_s is None else options.timeout_s
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 nursery.start_soon(self._end_when_done)
                 with self._scope:
                     self.end = await run_link(
@@ -297,6 +301,16 @@ class Carrying:
         if channel not in self._channels:
             self._channels[channel] = entry
             entry.feed.session.expect(link)
+            if self._nursery is not None and not entry.options.live:
+                self._nursery.start_soon(self._give_up_unanswered, link, channel, entry)
+
+    async def _give_up_unanswered(self, link: Link, channel: ChannelId, entry: _Entry) -> None:
+        """Let a link that is not to stay end though the peer does not answer: npm peers say nothing to a wrong key."""
+        await trio.sleep(self._patience_s)
+        if self._channels.get(channel) is entry and link not in entry.feed.session.links():
+            self.remove(entry.feed)
+            if not self._channels:
+                self._all_done.set()
 
     def channel_requested(self, link: Link, discovery_key: DiscoveryKey) -> None:
         """Agree to a feed that is carried; let the program decide about another one, or refuse it."""

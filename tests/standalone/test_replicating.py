@@ -275,6 +275,22 @@ async def test_a_feed_that_is_not_known_is_refused(autojump_clock):
         assert d.peers == []
 
 
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_link_that_is_not_to_stay_ends_though_the_peer_says_nothing(later: bool, autojump_clock):
+    async with author_and_copy(joined=False, sparse=False) as (a, b), author_and_copy(joined=False) as (_, d):
+        near, far = memory_stream_pair()
+        a.replicate(near, True, keep_unknown=True, keep_alive=2)
+        link = (b if later else d).replicate(far, False, live=False, timeout=5)
+        if later:
+            await link.connected()
+            link.add(d)
+        with trio.fail_after(60):
+            assert (await link.wait()).reason == "all is done"
+        assert d.peers == []
+        if later:
+            assert await b.get_range(0, len(BLOCKS), wait=False) == BLOCKS
+
+
 async def test_a_program_can_refuse_what_it_kept(autojump_clock):
     async with author_and_copy(joined=False) as (a, b), author_and_copy(joined=False) as (_, d):
         one, other = join(a, b, {"keep_unknown": True})
