@@ -72,6 +72,7 @@ Event = StreamReceived | Established | ChannelRequested | ChannelOpened | Channe
 class Connection:
     """One side of one connection.
 
+    `nonce` are 24 random bytes, made for this connection alone: all that we send is encrypted with them.
     `authenticate` may refuse the peer by its key. Without `noise` there is no handshake and no proof of anything,
     without `encrypted` all can be read on the way; both sides have to agree on that beforehand, for tests.
     """

@@ -98,6 +98,17 @@ def test_nothing_can_be_opened_before_the_handshake_is_done() -> None:
         connection.send(ChannelId(1), Have(BlockIndex(0)))
 
 
+def test_what_the_peer_asks_for_can_be_looked_up_until_it_is_decided() -> None:
+    pair, _, _ = opened_pair()
+    pair.first.connection.open_channel(OTHER, DWEB)
+    pair.settle()
+    asked = pair.second.connection
+    assert asked.requested() == [name_of(OTHER)]
+    assert pair.first.connection.requested() == []
+    asked.refuse(name_of(OTHER))
+    assert asked.requested() == []
+
+
 def test_frames_in_the_same_packet_as_the_last_handshake_message() -> None:
     pair = new_pair(settled=False)
     first, second = pair.first.connection, pair.second.connection
