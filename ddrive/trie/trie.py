@@ -234,6 +234,8 @@ class Trie:
 
         When somebody else appends first, `decide` is asked again with the version after that. Raises: as `put`.
         """
+        if self.fixed and self.feed.writable:
+            raise NotWritable(f"version {self.version} of {self.nodes.origin} is fixed: change the newest one")
         if not self.writable:
             raise NotWritable(f"{self.nodes.origin} cannot be changed here")
         async with self._lock:

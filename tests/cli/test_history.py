@@ -130,6 +130,8 @@ def test_verbs_take_the_paths_of_versions_in_a_mount(ddrive: Program, tmp_path: 
     assert ddrive.run("ls", versions / "missing").code == 3
     assert ddrive.run("ls", versions / "9999").code == 3
     assert ddrive.run("rm", versions / "before", "--yes").code == 2
+    refused = ddrive.run("tag", "add", versions / "before", "again")
+    assert (refused.code, "fixed" in refused.err, "who made it" in refused.err) == (6, True, False)
     ddrive.mount(f"{key}+{version}", fixed)
     assert ddrive.run("cat", fixed / f".ddrive/versions/{version}/d/f").out == b"old"
     assert ddrive.run("ls", fixed / f".ddrive/versions/{newest}").code == 3
