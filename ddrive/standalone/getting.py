@@ -5,7 +5,7 @@ from typing import Any
 
 import trio
 
-from ddrive.errors import Closed, NoPeers, NotHeld, NotWritable
+from ddrive.errors import Closed, Forked, NoPeers, NotHeld, NotWritable
 from ddrive.feed.log import FeedLog
 from ddrive.feed.storage import Directory
 from ddrive.ids import BlockIndex
@@ -53,8 +53,8 @@ class Readable(FeedHost):
         `wait` false: fail rather than wait. `timeout`: seconds. `on_wait(index)` is called once before a wait.
         `if_available`: fail as soon as every connected peer has said that it does not have the block; the default is
         that of `open_feed`, as is that of `value_encoding`.
-        Raises: NotHeld, TimedOut, NoPeers, Withdrawn after `cancel`, Closed, UndecodableBlock, CorruptStorage for a
-        held block that does not verify any more, ValueError for what is not the index of a block.
+        Raises: NotHeld, TimedOut, NoPeers, Withdrawn after `cancel`, Closed, Forked, UndecodableBlock, CorruptStorage
+        for a held block that does not verify any more, ValueError for what is not the index of a block.
         """
         block = await self._block(index, wait, timeout, on_wait, self._only_available(if_available))
         return self._decode(block, index, value_encoding)
@@ -82,6 +82,7 @@ class Readable(FeedHost):
         if missing and not wait:
             raise NotHeld(f"{missing} of the blocks {start} to {end} of feed {self.feed.name} are not held")
         if missing:
+            self._check_growing(end)
             what = f"blocks {start} to {end} of feed {self.feed.name}"
             with self._waits.wait(start, end, timeout, what), self.feed.want(start, end):
                 if self._only_available(if_available):
@@ -177,7 +178,7 @@ class Readable(FeedHost):
 
         Only a proof is fetched; with `hash` false the last of the `min_length` blocks as well. With `if_available` it
         is an error when no peer has as much, and on a feed of our own always, unless with `force`. `timeout`: seconds.
-        Raises: NoPeers, TimedOut, Closed.
+        Raises: NoPeers, TimedOut, Forked, Closed.
         """
         self._check_open()
         wanted = self.length + 1 if min_length is None else min_length
@@ -188,6 +189,7 @@ class Readable(FeedHost):
         only_available = self._only_available(if_available)
         if self.length < wanted and only_available and self.writable and not force:
             raise NoPeers(f"feed {self.feed.name} is our own: no peer has more of it")
+        self._check_growing(wanted)
         with self._waits.wait(NOWHERE, NOWHERE, timeout, f"a length of {wanted} of feed {self.feed.name}"):
             if only_available:
                 await self._until_long(wanted)
@@ -283,6 +285,14 @@ class Readable(FeedHost):
         if self.feed.closed:
             raise Closed(f"feed {self.feed.name} is closed")
 
+    def _check_growing(self, length: int) -> None:
+        """Raise Forked for a length that the feed will never have here."""
+        if self.feed.forked and length > self.length:
+            raise Forked(
+                f"feed {self.feed.name} is forked, two histories are signed with its key: "
+                f"it stays at the {self.length} blocks that came first"
+            )
+
     async def _block(
         self,
         index: int,
@@ -302,6 +312,7 @@ class Readable(FeedHost):
             except NotHeld:  # of a copy's block that turned out to be damaged: from a peer, then
                 if not wait:
                     raise
+        self._check_growing(index + 1)
         if on_wait is not None:
             on_wait(index)
         with self._waits.wait(index, index + 1, timeout, f"block {index} of feed {self.feed.name}"):

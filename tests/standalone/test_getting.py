@@ -6,7 +6,8 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from ddrive.errors import Closed, NoPeers, NotHeld, TimedOut, Withdrawn
+from ddrive.crypto import KeyPair
+from ddrive.errors import Closed, Forked, NoPeers, NotHeld, TimedOut, Withdrawn
 from ddrive.feed.merkle import Proof
 from ddrive.feed.storage import MemoryDirectory
 from ddrive.standalone import StandaloneFeed, open_feed
@@ -112,6 +113,27 @@ async def test_a_wait_for_a_range_is_cancelled_by_any_of_its_blocks(span: tuple[
         copy.cancel(*span)
         nursery.cancel_scope.deadline = trio.current_time() + 1
     assert not nursery.cancel_scope.cancelled_caught
+
+
+async def test_what_a_forked_feed_will_never_have_is_not_waited_for(autojump_clock):
+    pair = KeyPair.from_seed(b"f" * 32)
+    async with (
+        open_feed(MemoryDirectory(), secret_key=pair.secret_key) as kept,
+        open_feed(MemoryDirectory(), secret_key=pair.secret_key) as other,
+        open_feed(MemoryDirectory(), pair.public_key) as copy,
+    ):
+        await kept.append(["same", "kept"])
+        await other.append(["same", "other", "more"])
+        for author in (kept, other):
+            join(author, copy)
+            await trio.sleep(5)
+        assert copy.forked
+        assert await copy.get_range(0, 2) == [b"same", b"kept"]
+        for wait in (lambda: copy.get(2), lambda: copy.get_range(1, 3), lambda: copy.update()):
+            with trio.fail_after(60), pytest.raises(Forked, match="2 blocks"):
+                await wait()
+        with pytest.raises(NotHeld):
+            await copy.get(2, wait=False)
 
 
 async def test_other_waits_go_on(autojump_clock):
