@@ -52,7 +52,13 @@ def import_(
     dialect: options.DialectName = None,
     ignore_file: Annotated[
         Path | None,
-        typer.Option("--ignore-file", envvar="DDRIVE_IGNORE_FILE", metavar="F", help="Patterns as in .gitignore."),
+        typer.Option(
+            "--ignore-file",
+            envvar="DDRIVE_IGNORE_FILE",
+            metavar="F",
+            dir_okay=False,
+            help="Patterns as in .gitignore.",
+        ),
     ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", envvar="DDRIVE_WATCH", help="Go on with what changes, until interrupted.")

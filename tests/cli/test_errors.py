@@ -198,6 +198,13 @@ def test_files_are_no_place_for_a_tree(ddrive: Program, tmp_path: Path) -> None:
     check(ddrive.run("export", ddrive.ask("create")["key"], tmp_path / "file"), 2, "directory")
 
 
+def test_a_directory_is_no_file_of_patterns(ddrive: Program, tmp_path: Path) -> None:
+    refused = ddrive.run("import", tmp_path, "--ignore-file", tmp_path)
+    assert (refused.code, refused.err.count("\n"), f"'{tmp_path}' is a directory" in refused.err) == (2, 1, True), (
+        refused
+    )
+
+
 def test_waiting_for_an_unknown_drive_ends_with_its_time(ddrive: Program, tmp_path: Path) -> None:
     ddrive.mount(UNKNOWN, tmp_path / "mnt", "--timeout", "100ms", "--peer", "no-such-host.invalid:4711")
     with pytest.raises(OSError, match=r"timed out|No route"):
