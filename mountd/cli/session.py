@@ -22,7 +22,7 @@ from mountd.cli.options import Common
 from mountd.client import connect_engine
 from mountd.errnos import EXIT_TRY_AGAIN
 from mountd.interpreter import tune
-from mountd.versions import VERSIONS, is_number
+from mountd.versions import TOP, VERSIONS, is_number
 
 SILENT_S = 10.0  # somebody who waits longer is told why
 POLL_S = 1.0  # between two looks at whether anything arrives
@@ -118,6 +118,13 @@ class Session:
             if version is not None:
                 await ddrive.drive.require_version(drive.metadata, version)
             yield drive if version is None else drive.checkout(version)
+        except NotFound:
+            if ref.path not in (TOP, VERSIONS):
+                raise
+            raise NotFound(
+                f"{ref.path[1:]!r} is in mounts only ({short_name(ref)}): name a version, {VERSIONS[1:]}/NUMBER; "
+                "ddrive log and ddrive tag ls tell which there are, plain ls of the mount shows the newest"
+            ) from None
         finally:
             with trio.CancelScope(shield=True):
                 await drive.close()

@@ -130,6 +130,10 @@ def test_verbs_take_the_paths_of_versions_in_a_mount(ddrive: Program, tmp_path: 
     assert ddrive.run("ls", versions / "missing").code == 3
     assert ddrive.run("ls", versions / "9999").code == 3
     assert ddrive.run("rm", versions / "before", "--yes").code == 2
+    for where in (versions, versions.parent):
+        refused = ddrive.run("ls", where)
+        assert (refused.code, "is in mounts only" in refused.err, refused.err.count("\n")) == (3, True, 1), refused
+        assert len(ddrive.ask("log", where)) == len(ddrive.ask("log", key))
     refused = ddrive.run("tag", "add", versions / "before", "again")
     assert (refused.code, "fixed" in refused.err, "who made it" in refused.err) == (6, True, False)
     ddrive.mount(f"{key}+{version}", fixed)
