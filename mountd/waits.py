@@ -2,6 +2,8 @@
 
 Most operations answer from what is held and never wait; registering one costs about a microsecond. A single task
 looks every quarter of a second at those that do wait, and sleeps when there are none.
+
+While there is no engine, nobody knows whether a peer is there: operations wait for the next one, up to their deadline.
 """
 
 import errno
@@ -73,7 +75,18 @@ class Wait:
     `givers` None: the peers of the mounted drive.
     """
 
-    __slots__ = ("caller", "error", "givers", "inode", "scope", "shared", "started", "stranded", "unconnected_limit_s")
+    __slots__ = (
+        "caller",
+        "error",
+        "givers",
+        "inode",
+        "scope",
+        "shared",
+        "since",
+        "started",
+        "stranded",
+        "unconnected_limit_s",
+    )
 
     def __init__(self, caller: int, inode: Inode, *, shared: bool, givers: Givers | None = None) -> None:
         self.caller = caller
@@ -82,6 +95,7 @@ class Wait:
         self.givers = givers
         self.error: Exception | None = None
         self.started = 0.0
+        self.since = 0.0  # when its waiting for peers began: not while there was no engine
         self.unconnected_limit_s = math.inf
         self.stranded = False  # when it was looked at last, nobody could have ended the waiting
         self.scope = trio.CancelScope()
@@ -104,7 +118,9 @@ class Waits:
     def __init__(self, callers: Callers, *, connected: Callable[[], bool], stranded: Callable[[], bool]) -> None:
         """`connected` tells whether a peer is there, `stranded` whether blocks are wished for that nobody can send."""
         self._callers = callers
+        self.awaited: Callable[[], bool] = lambda: False  # whether an engine has to come first, or the mount itself
         self._givers = Givers(connected, stranded)
+        self._alone_since = math.inf  # when an operation had waited for that in vain; it was so from then on
         self._waits: set[Wait] = set()
         self._wake = trio.Event()
         self._asleep = False
@@ -125,12 +141,14 @@ class Waits:
         if self._closed is not None:
             work.close()
             raise self._closed
-        wait.started = now = trio.current_time()
+        wait.started = wait.since = now = trio.current_time()
         wait.scope.deadline = now + limit_s
         wait.unconnected_limit_s = unconnected_limit_s
         givers = wait.givers or self._givers
         if givers.in_vain_since < math.inf:
             givers.look()
+        if self._alone_since < math.inf:
+            self._is_alone()
         self._waits.add(wait)
         if self._asleep:
             self._asleep = False
@@ -144,11 +162,16 @@ class Waits:
                 self._drained.set()
         if wait.error is not None:
             raise wait.error
-        self._note_vain(wait)
+        if self._is_alone():
+            self._alone_since = min(self._alone_since, trio.current_time())
+        else:
+            self._note_vain(wait)
         raise self.late(wait)
 
     def late(self, wait: Wait) -> Exception:
         """Return the error of a deadline that has passed."""
+        if self.awaited():
+            return TimedOut("the engine does not answer: `ddrive status` tells of it, and starts one")
         if (wait.givers or self._givers).connected():
             return TimedOut("no peer has sent the data in time: try again")
         return NoPeers("no connected peer has the data: try again when one is there")
@@ -193,6 +216,7 @@ class Waits:
             self.close(OSError(errno.ENODEV, "the file system is not mounted any more"))
             return
         now = trio.current_time()
+        is_alone = self._is_alone()
         states: dict[Givers, tuple[bool, bool]] = {}
         for wait in waiting:
             givers = wait.givers or self._givers
@@ -202,10 +226,21 @@ class Waits:
             connected, wait.stranded = states[givers]
             if self._callers.is_ending(wait.caller):
                 wait.give_up(interrupted())
-            elif not connected and wait.started + self._unconnected_limit_s(wait) <= now:
+            elif is_alone:
+                wait.since, wait.stranded = now, False
+                if wait.started >= self._alone_since and wait.unconnected_limit_s < math.inf:
+                    wait.scope.deadline = min(wait.scope.deadline, wait.started + IN_VAIN_S)
+            elif not connected and wait.since + self._unconnected_limit_s(wait) <= now:
                 self._note_vain(wait)
                 wait.give_up(self.late(wait))
         await self._look_for_others([wait for wait in waiting if wait.shared and wait.error is None])
+
+    def _is_alone(self) -> bool:
+        """Tell whether nobody knows of peers now, as there is no engine, or none that has answered."""
+        is_alone = self.awaited()
+        if not is_alone:
+            self._alone_since = math.inf
+        return is_alone
 
     def _unconnected_limit_s(self, wait: Wait) -> float:
         """Return how long an operation may last while no peer is there."""

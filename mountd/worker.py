@@ -88,11 +88,13 @@ async def run_worker(options: WorkerOptions, guard: Guard) -> None:
 
         async def opened(vfs: Vfs, editor: Editor) -> DriveFace:
             drive = await _open(options, attached, vfs)
+            nursery.start_soon(_open_content, drive)
             vfs.unlisted = unlisted
             if options.read_only:
                 return VersionedDrive(drive, drive)
             if not drive.writable:  # restored from its keys: it can be changed once it has begun to come from peers
                 await drive.metadata.wait_length(1)
+            vfs.waits.awaited = lambda: attached.is_awaited or not writing
             others = frozenset(options.others)
             writing.append(await nursery.start(serve_writing, drive, Path(options.state), options.mountpoint, others))
             editor.set_drive(writing[-1].staged, writing[-1].committer)
@@ -124,9 +126,18 @@ async def _open(options: WorkerOptions, attached: Attached, vfs: Vfs) -> Drive:
     store = attached.store(DIALECTS[dialect])
     key = PublicKey(bytes.fromhex(options.key))
     vfs.stranded = lambda: attached.is_stranded
+    vfs.waits.awaited = lambda: attached.is_awaited
     vfs.supply = store.supply
     vfs.metadata = await store.open_feed(key=key, live=not vfs.fixed)
     return await open_drive(store, key=key, version=options.version)
+
+
+async def _open_content(drive: Drive) -> None:
+    """Open the feed of all bytes as soon as it is known, not with the first file: then there may be no engine."""
+    try:
+        await drive.content()
+    except (DriveError, OSError) as problem:  # whoever opens a file hears of it
+        log.info("content is not open: why=%s", problem)
 
 
 def _log_to(options: WorkerOptions) -> None:

@@ -164,6 +164,11 @@ class Attached:
         feeds = self.feeds.values()
         return any(feed.wishes_blocks for feed in feeds) and not any(feed.peer_count for feed in feeds)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether there is no engine, or one that has not answered yet for all feeds: who has peers is not known."""
+        return not (self.is_connected and all(feed.is_answered for feed in self.feeds.values()))
+
     def next_handle(self) -> int:
         """Return a number for a feed that was not used before."""
         return next(self._handles)

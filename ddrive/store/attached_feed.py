@@ -39,6 +39,7 @@ class AttachedFeed:
         self.live = live
         self.feed: Feed | None = None
         self.broken: Exception | None = None  # why the feed could not be opened
+        self.is_answered = False  # this engine has opened it, or has said why not
         self.users = 0  # calls of `open_feed` without a `release`
         self._calling = calling
         self._loader = loader
@@ -220,6 +221,7 @@ class AttachedFeed:
 
     def answered(self, answer: Reply | Failure) -> None:
         """Take the answer to `feed.open`."""
+        self.is_answered = True
         if isinstance(answer, Failure):
             _log.warning("feed not open at the engine handle=%d error=%s", self.handle, exception(answer))
             return
@@ -248,6 +250,7 @@ class AttachedFeed:
     def lost(self) -> None:
         """The engine is gone."""
         self._peers = 0
+        self.is_answered = False
         self._set_ready(False)
 
     def changed(self, params: dict[str, Any]) -> None:

@@ -138,3 +138,23 @@ def test_a_file_that_was_never_closed_leaves_the_old_one(tmp_path: Path) -> None
                 writer.kill()
         mount.heal()
         assert found(mount.path) == {"a": b"old" * 100_000, "a3": b"synced"}
+
+
+def test_a_file_that_the_mount_never_read_is_changed_while_the_engine_is_away(tmp_path: Path) -> None:
+    with writable_mount(tmp_path) as mount:
+        second = mount.second()
+        for name in ("appended", "changed", "read"):
+            (mount.path / name).write_bytes(b"old" * 1000)
+        until((second.path / "read").exists)
+        engine = mount.pids()["engine"]
+        kill(engine)
+        until(lambda: not alive(engine))
+        with (second.path / "appended").open("ab", buffering=0) as file:
+            file.write(b"new")
+        with (second.path / "changed").open("r+b", buffering=0) as file:
+            file.seek(3)
+            file.write(b"new")
+        wanted = {"appended": b"old" * 1000 + b"new", "changed": b"oldnew" + b"old" * 998, "read": b"old" * 1000}
+        assert found(second.path) == wanted
+        mount.heal()
+        until(lambda: found(mount.path) == wanted)
