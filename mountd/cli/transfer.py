@@ -78,8 +78,7 @@ def import_(
     patterns = [] if ignore_file is None else ignore_file.read_text("utf-8", "surrogateescape").splitlines()
     apart = Apart(source, state)
     copy = _Copy(source, patterns, delete, _Changes(as_json) if dry_run else None, apart)
-    if apart.path is not None:
-        report.note(f"left out ({apart.path}): the state directory of ddrive, with your secret keys")
+    apart.tell()
     if named is None and copy.dry_run:
         looked = trio.run(copy.import_into, None, as_json)
         copy.say(None, 0, looked, as_json=as_json)
@@ -220,7 +219,7 @@ class _Copy:
     ) -> ImportReport:
         """Import once, or what is at and below some paths alone."""
         with report.meter("importing", quiet=as_json or only is not None) as meter:
-            return await import_tree(
+            done = await import_tree(
                 drive,
                 self.source,
                 delete=self.delete,
@@ -231,6 +230,8 @@ class _Copy:
                 progress=_shown(meter) if only is None else None,
                 notice=self.changes,
             )
+        self.apart.tell()
+        return done
 
     async def follow(self, session: Session, drive: Drive, first: ImportReport, caught_up: Callable[[], None]) -> None:
         """Import what changes from now on, until a signal comes; `first` is what was told already.

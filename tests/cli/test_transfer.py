@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from threading import Event
 
 import pytest
 
-from tests.support.program import Program, kill
+from tests.support.program import Program, kill, program
 from tests.support.tree import differences, observe
 
 MIB = 1024 * 1024
@@ -336,3 +337,23 @@ def test_the_secret_keys_of_the_engine_are_not_imported(ddrive: Program, tmp_pat
         ddrive.ask("create")
         (root / "new").write_text("2")
         assert json.loads(running.stdout.readline())["changed"] == 1
+
+
+def test_the_secret_keys_of_another_engine_are_not_imported(ddrive: Program, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    (root / "sub" / "dweb").mkdir(parents=True)
+    (root / "sub" / "dweb" / "master_key").write_text("of something else")
+    with program(root / "sub" / "state") as other:
+        other.ask("create")
+        shutil.copytree(other.state, root / "copy", ignore=shutil.ignore_patterns("*.sock", "*.lock"))
+        for more in ([], ["--delete", "--yes"], ["--dry-run"]):
+            done = ddrive.run("import", root, *([ddrive.run("list").out.split()[0].decode()] if more else []), *more)
+            assert done.code == 0, done
+            for name in ("copy", "sub/state"):
+                why = f"left out ({name}): the state directory of ddrive, with the secret keys of another engine\n"
+                assert done.err.count(why) == 1, done
+        key = ddrive.ask("list")[0]["key"]
+        assert ddrive.run("ls", "-R", key).out.split() == [b"sub", b"sub/dweb", b"sub/dweb/master_key"]
+        for place in (other.state, root / "copy" / "dweb"):
+            assert ddrive.run("import", place, key).code == 2
+            assert ddrive.run("export", key, place).code == 2
