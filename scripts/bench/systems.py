@@ -22,11 +22,14 @@ CREATED_FILES = 2000
 RANDOM_READS = 4000
 
 
-def drop_caches() -> None:
-    """Empty the kernel's page, dentry and inode caches; the memory for two copies of the large file is at hand then."""
+def drop_caches(*, in_order: bool = False) -> None:
+    """Empty the kernel's page, dentry and inode caches; the memory for two copies of the large file is at hand then.
+
+    `in_order`: as `take_memory` has it.
+    """
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3\n")
-    take_memory(5 * GIB // 2)
+    take_memory(5 * GIB // 2, in_order=in_order)
 
 
 def forget(path: Path) -> None:
@@ -184,7 +187,7 @@ class System:
     def measure(self) -> Iterator[tuple[str, float]]:
         """Yield (metric, value) of the local scenarios."""
         with self.mounted() as pids:
-            drop_caches()
+            drop_caches(in_order=True)
             seconds = timed(["dd", f"if={self.mountpoint}/big", "of=/dev/null", "bs=1M", "status=none"])
             yield "sequential read cold, MB/s", (self.tree / "big").stat().st_size / 1e6 / seconds
             yield "peak memory after it, MiB", peak_mib(pids)
