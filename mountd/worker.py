@@ -84,6 +84,7 @@ async def run_worker(options: WorkerOptions, guard: Guard) -> None:
     """Serve one mount of a drive of the engine until the mount ends, then store what was changed through it."""
     failure: MountFailed | None = None  # raised below, as it is: not in a group of the nursery
     async with open_attached(Path(options.socket)) as attached, trio.open_nursery() as nursery:
+        nursery.start_soon(guard.keep)
         writing: list[Writing] = []
 
         async def opened(vfs: Vfs, editor: Editor) -> DriveFace:

@@ -29,11 +29,16 @@ class Stuck(pyfuse3.Operations):
         pyfuse3.invalidate_entry_async(parent, b"other")  # waits for the end of this lookup
         await trio.sleep_forever()
 
+async def main():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(guard.keep)
+        await pyfuse3.main()
+
 with guarded() as guard:
     pyfuse3.init(Stuck(), sys.argv[1], {"fsname=stuck", "subtype=ddrive"})
     guard.watch(sys.argv[1])
     print(os.getpid(), flush=True)
-    trio.run(pyfuse3.main)
+    trio.run(main)
 """
 
 GOING = """
@@ -65,11 +70,16 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_whoever_waits_for_a_killed_worker_that_cannot_go_is_let_go(place: Path) -> None:
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_whoever_waits_for_a_killed_worker_that_cannot_go_is_let_go(place: Path, is_replaced: bool) -> None:
     with subprocess.Popen([sys.executable, "-c", STUCK, place], stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
         pid = json.loads(worker.stdout.readline())
         (guard,) = children(pid)
+        if is_replaced:
+            kill(guard)
+            until(lambda: [child for child in children(pid) if child != guard])
+            (guard,) = children(pid)
         with subprocess.Popen(["stat", place / "name"], stderr=subprocess.DEVNULL) as reader:
             time.sleep(0.5)  # the lookup is there by then, and the thread behind it
             began = time.monotonic()
