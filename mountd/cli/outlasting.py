@@ -16,20 +16,20 @@ from ddrive.store.attached import Attached
 from mountd.cli import report
 from mountd.cli.options import Common
 from mountd.cli.session import Session, run_here
+from mountd.cli.starting import EXIT_INTERRUPTED
 from mountd.client import connect_engine
 from mountd.config import load_config
 from mountd.interpreter import tune
 
 PATIENCE_S = 300.0  # without an engine, or with engines that end at once; `--timeout` changes it
 OTHERS_S = 2.0  # so long the start of an engine is left to others: a service manager does it after a second
+LASTED_S = 60.0  # an engine that was there for so long is one that lasted, whatever the verb has reached with it
 PAUSE_S = 0.2  # between two attempts, at first
 PAUSE_MAX_S = 2.0
 
-Verb = Callable[[Session, Callable[[], None]], Awaitable[None]]  # calls what it is given when it has caught up
 
-
-class _Outlasting:
-    """How long there has been no engine that lasted."""
+class Outlasting:
+    """What the verb tells of itself, and how long there has been no engine that lasted."""
 
     def __init__(self, common: Common, patience_s: float) -> None:
         self._common = common
@@ -37,7 +37,17 @@ class _Outlasting:
         self._patience_s = patience_s
         self._since = math.inf
         self._pause_s = PAUSE_S
+        self.has_begun = False
         self.has_caught_up = False
+
+    def begun(self) -> None:
+        """Take note that the verb knows from now on how to go on with another engine."""
+        self.has_begun = True
+
+    def lost(self, lasted_s: float) -> None:
+        """Take note that the engine has ended after so long."""
+        if lasted_s >= LASTED_S:
+            self._since, self._pause_s = math.inf, PAUSE_S
 
     def caught_up(self) -> None:
         """Take note that the verb has done with an engine what it came for."""
@@ -71,32 +81,35 @@ class _Outlasting:
         return self._common.start and self._config.socket.exists()
 
 
-def run(common: Common, begin: Verb, go_on: Verb, patience_s: float | None) -> None:
-    """Run `begin`; from when it has caught up, run `go_on` each time that the engine ended and there is one again."""
+Verb = Callable[[Session, Outlasting], Awaitable[None]]
+
+
+def run(common: Common, verb: Verb, patience_s: float | None) -> None:
+    """Run `verb`; from when it has begun, again each time that the engine ended and there is one again."""
     tune(lists=True)
-    if code := trio.run(_run, common, begin, go_on, PATIENCE_S if patience_s is None else patience_s):
+    if code := trio.run(_run, common, verb, PATIENCE_S if patience_s is None else patience_s):
         raise typer.Exit(code)
 
 
-async def _run(common: Common, begin: Verb, go_on: Verb, patience_s: float) -> int:
-    outlasting = _Outlasting(common, patience_s)
-    verb = begin
+async def _run(common: Common, verb: Verb, patience_s: float) -> int:
+    outlasting = Outlasting(common, patience_s)
 
-    async def following(session: Session) -> None:
+    async def watched(session: Session) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_lost, session.engine)
-            await verb(session, outlasting.caught_up)
+            await verb(session, outlasting)
             nursery.cancel_scope.cancel()
 
     while True:
+        began = trio.current_time()
         try:
-            return await run_here(common, following)
+            return await run_here(common, watched)
         except Exception as error:
-            if not (outlasting.has_caught_up and isinstance(first_cause(error), EngineError | Closed)):
+            if not (outlasting.has_begun and isinstance(first_cause(error), EngineError | Closed)):
                 raise
-        verb = go_on
+        outlasting.lost(trio.current_time() - began)
         if not await _unless_told_to_end(outlasting.wait):
-            return 0
+            return 0 if outlasting.has_caught_up else EXIT_INTERRUPTED
 
 
 async def _until_lost(engine: Attached) -> None:

@@ -87,7 +87,7 @@ def import_(
         options.confirm(f"remove from the drive what {source} does not have", yes=yes)
 
     wanted = _Import(copy, named, name, dialect, private, timeout, watch and not dry_run)
-    outlasting.run(Common(state, as_json, start=not no_start), wanted.begin, wanted.go_on, timeout)
+    outlasting.run(Common(state, as_json, start=not no_start), wanted.run, timeout)
 
 
 async def _check_own(session: Session, drive: Drive, timeout: float | None) -> None:
@@ -161,7 +161,7 @@ def export(
                 patience(session, timeout, short_name(ref)) as patient,
                 session.drive(ref, peers=peer, wait_s=timeout) as opened,
             ):
-                reach = patient.reach()
+                reach = patient.reach(opened, joined(ref, None))
                 done = await export_tree(
                     opened,
                     joined(ref, None),
@@ -277,41 +277,36 @@ class _Import:
     ref: KeyRef | None = None
     done: ImportReport | None = None
 
-    async def begin(self, session: Session, caught_up: Callable[[], None]) -> None:
-        """Import once, into a new drive if none was named; follow then, if that is wanted."""
-        source, timeout, as_json = self.copy.source, self.timeout, session.common.as_json
-        if self.named is None:
-            async with _room_for(session, source, None):
-                made = await session.call("create", name=self.name, dialect=self.dialect, private=self.private)
-            ref = parse_key(made["url"])
-            if not as_json:
-                report.note(f"if this is interrupted, go on with: ddrive import {source} {ref.key.hex()}")
-        else:
-            ref = whole(await session.find(self.named))
+    async def run(self, session: Session, lasting: outlasting.Outlasting) -> None:
+        """Import once, into a new drive if none was named, and follow then, if that is wanted; or go on with that."""
+        source = self.copy.source
+        if self.ref is None:
+            self.ref = await self._find(session)
+        if self.watch:
+            lasting.begun()
         async with (
-            _room_for(session, source, ref, is_new=self.named is None and self.name is None),
-            session.drive(ref, wait_s=timeout) as opened,
-        ):
-            await _check_own(session, opened, timeout)
-            done = await self.copy.import_into(opened, as_json)
-            self.copy.say(session.about, opened.version, done, as_json=as_json)
-            session.exit_code = _exit_code(done)
-            if self.watch:
-                session.exit_code = 0  # it is imported as soon as it rests
-                self.ref, self.done = ref, done
-                caught_up()
-                await self.copy.follow(session, opened, done, caught_up)
-
-    async def go_on(self, session: Session, caught_up: Callable[[], None]) -> None:
-        """Follow with another engine than before."""
-        assert self.ref is not None
-        assert self.done is not None
-        async with (
-            _room_for(session, self.copy.source, self.ref),
+            _room_for(session, source, self.ref, is_new=self.named is None and self.name is None),
             session.drive(self.ref, wait_s=self.timeout) as opened,
         ):
             await _check_own(session, opened, self.timeout)
-            await self.copy.follow(session, opened, self.done, caught_up)
+            if self.done is None:
+                self.done = await self.copy.import_into(opened, session.common.as_json)
+                self.copy.say(session.about, opened.version, self.done, as_json=session.common.as_json)
+                lasting.caught_up()
+            session.exit_code = 0 if self.watch else _exit_code(self.done)  # it is imported as soon as it rests
+            if self.watch:
+                await self.copy.follow(session, opened, self.done, lasting.caught_up)
+
+    async def _find(self, session: Session) -> KeyRef:
+        """Return the drive that was named, or a new one."""
+        if self.named is not None:
+            return whole(await session.find(self.named))
+        async with _room_for(session, self.copy.source, None):
+            made = await session.call("create", name=self.name, dialect=self.dialect, private=self.private)
+        ref = parse_key(made["url"])
+        if not session.common.as_json:
+            report.note(f"if this is interrupted, go on with: ddrive import {self.copy.source} {ref.key.hex()}")
+        return ref
 
 
 def _exit_code(done: ImportReport) -> int:

@@ -227,6 +227,11 @@ def test_an_import_follows_its_directory(ddrive: Program, tmp_path: Path) -> Non
     assert ddrive.run("cat", key, "sub/deep/new").out == b"2"
 
 
+def engine_of(ddrive: Program) -> int:
+    """Return the process of the engine, or of the last one, without asking it; 0 while another one begins."""
+    return int((ddrive.state / "engine.lock").read_text() or 0)
+
+
 def news(running: subprocess.Popen[bytes]) -> None:
     """Return when an import has told that it stored something."""
     assert running.stdout is not None
@@ -261,6 +266,45 @@ def test_an_import_follows_its_directory_with_the_next_engine(ddrive: Program, t
         running.stderr.readline()
         running.send_signal(signal.SIGTERM)
         assert (running.wait(timeout=30), running.stderr.read()) == (0, b"")
+
+
+def test_the_first_copy_goes_on_with_the_next_engine(ddrive: Program, tmp_path: Path) -> None:
+    root = sample(tmp_path / "tree")
+    ddrive.ask("status")
+    start, killed = size_of(ddrive.state), 0
+    with ddrive.running("import", root, "--watch", "--json") as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        for grown in (MIB, 20 * MIB, 50 * MIB):
+            end = time.monotonic() + 60
+            while size_of(ddrive.state) < start + grown or engine_of(ddrive) in (0, killed):
+                assert time.monotonic() < end, "nothing happens"
+                time.sleep(0.002)
+            kill(killed := engine_of(ddrive))
+        assert b" has ended: starting another one" in running.stderr.readline()
+        value = json.loads(running.stdout.readline())
+        assert value["files"] == 402
+        ddrive.ask("export", value["key"], tmp_path / "out")
+        assert differences(observe(tmp_path / "out"), observe(root)) == []
+        (root / "last").write_text("1")
+        news(running)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=30) == 0
+    assert len(ddrive.ask("list")) == 1
+
+
+def test_a_first_copy_without_an_engine_can_be_interrupted(ddrive: Program, tmp_path: Path) -> None:
+    root = sample(tmp_path / "tree")
+    ddrive.ask("status")
+    start = size_of(ddrive.state)
+    with ddrive.running("import", root, "--watch", "--json", "--no-start") as running:
+        assert running.stderr is not None
+        while size_of(ddrive.state) <= start + MIB and running.poll() is None:
+            time.sleep(0.002)
+        kill(engine_of(ddrive))
+        running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        assert (running.wait(timeout=30), running.stderr.read()) == (130, b"")
 
 
 def test_an_import_waits_for_the_next_engine_for_so_long(ddrive: Program, tmp_path: Path) -> None:
