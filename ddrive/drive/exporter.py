@@ -185,7 +185,7 @@ class _Export:
                 self._refuse(path, "it is a drive that contains itself")
                 return None
             drives |= {stat.mount.key}
-            inside = Inside(path, stat.mount.key)
+            inside = Inside(path, stat.mount.key, stat.mount.version)
         name = path.rpartition("/")[2]
         try:
             if self._dry_run:
@@ -266,7 +266,7 @@ class _Export:
     async def _large(self, path: DrivePath, directory: Directory, name: str, stat: Stat, inside: Inside | None) -> None:
         """Write a file piece by piece; of one that turns out not to verify, or cannot be had, nothing is written."""
         if stat.mount is not None:
-            inside = Inside(path, stat.mount.key)
+            inside = Inside(path, stat.mount.key, stat.mount.version)
         with self._verifying(path):
             reader = await self._reach.attempt(inside, path, partial(self._drive.open, path))
             if reader is None:

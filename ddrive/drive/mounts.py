@@ -143,7 +143,9 @@ class DriveTree:
     async def _open_nested(self, key: PublicKey) -> Trie:
         feed = await self._feed(key)
         _check_header(feed, None)
-        trie = await self.lifetime.wait(partial(open_trie, feed, self.store.dialect))
+        opening = partial(open_trie, feed, self.store.dialect)
+        is_here = feed.get_held(BlockIndex(0)) is not None
+        trie = await (opening() if is_here else self.lifetime.wait(opening))
         self._prepare(trie)
         return trie
 

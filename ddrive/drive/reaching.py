@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TypeVar
 
+from ddrive.drive.lifetime import at_once
 from ddrive.drive.paths import DrivePath
 from ddrive.drive.report import Refused
 from ddrive.drive.walks import Inside
@@ -20,6 +21,7 @@ from ddrive.errors import (
     TooManyLinks,
     Unsupported,
 )
+from ddrive.ids import PublicKey
 
 T = TypeVar("T")
 Waiting = Callable[[Inside], AbstractAsyncContextManager[object]]  # ends what waits too long with NoPeers or TimedOut
@@ -33,7 +35,7 @@ class Reach:
 
     def __init__(self, waiting: Waiting = lambda _: nullcontext()) -> None:
         self.complete = True  # whether all could be reached
-        self._lost: set[tuple[Inside, bool]] = set()  # nested drives, and whether of their content or their entries
+        self._lost: set[tuple[PublicKey, int | None, bool]] = set()  # see `_waited_for`
         self._refused: dict[DrivePath, str] = {}
         self._waiting = waiting
 
@@ -48,22 +50,25 @@ class Reach:
         """Return what `call` gives, which concerns `path` in the drive `inside` (None: the outer one).
 
         `held`: whether the content of a file is here, None for entries. None as an answer: it could not be had, and is
-        listed. The entries, or the content, of a drive that were waited for in vain are not waited for again.
+        listed. The entries, or the content, of a drive that were waited for in vain are not waited for again, wherever
+        it is nested: what is held of them is still given.
         Raises: what `call` raises for the outer drive, and what is no fault of a nested one.
         """
         if inside is None:
             return await call()
-        lost = inside, held is not None
-        if lost in self._lost and not held:
-            self.refuse(path, f"the drive nested at /{inside.path} cannot be reached")
-            return None
+        lost = _waited_for(inside, is_content=held is not None)
         try:
-            async with self._waiting(inside):
-                return await call()
+            if lost not in self._lost:
+                async with self._waiting(inside):
+                    return await call()
+            if held is not False:
+                with at_once():
+                    return await call()
+            self.refuse(path, _unreachable(inside))
         except UNREACHED as error:
             self.complete = False
+            self.refuse(path, _unreachable(inside) if lost in self._lost else str(error))
             self._lost.add(lost)
-            self.refuse(path, str(error))
         except UNUSABLE as error:
             self.refuse(path, str(error))
         return None
@@ -71,3 +76,12 @@ class Reach:
     def refuse(self, path: DrivePath, why: str) -> None:
         """List something that is left out."""
         self._refused.setdefault(path, why)
+
+
+def _unreachable(inside: Inside) -> str:
+    return f"the drive nested at /{inside.path} cannot be reached"
+
+
+def _waited_for(inside: Inside, *, is_content: bool) -> tuple[PublicKey, int | None, bool]:
+    """Return what is waited for once: the entries of one version of a drive, or the content, which all share."""
+    return inside.key, None if is_content else inside.version, is_content

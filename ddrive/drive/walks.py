@@ -25,10 +25,11 @@ class DirEntry(NamedTuple):
 
 
 class Inside(NamedTuple):
-    """The nested drive that a walk is inside of: where it is, seen from outside, and which one."""
+    """The nested drive that a walk is inside of: where it is, seen from outside, which one, and which version of it."""
 
     path: DrivePath
     key: PublicKey
+    version: int | None = None  # None: the newest
 
 
 Found = Awaitable[Sequence[DirEntry]]
@@ -91,7 +92,8 @@ class Walk:
             if stat.is_dir and stat.mount is None:
                 below.append(_Pending(path, drives, inside))
             elif self._mounts and stat.is_dir and stat.mount is not None and stat.mount.key not in drives:
-                below.append(_Pending(path, drives | {stat.mount.key}, Inside(path, stat.mount.key)))
+                nested = Inside(path, stat.mount.key, stat.mount.version)
+                below.append(_Pending(path, drives | {stat.mount.key}, nested))
         self._ready.reverse()
         self._pending += reversed(below)
 

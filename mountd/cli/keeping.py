@@ -29,7 +29,7 @@ def du(
             patience(session, timeout, f"{short_name(ref)}, {place}") as patient,
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
-            reach = patient.reach()
+            reach = patient.reach(opened, place)
             found = await usage(opened, place, reach=reach)
         value = _summed(place, found) | {"refused": session.say_refused(reach)}
         session.say(value, [f"{format_size(value['bytes'])} in {counted(value['files'], 'file')}", _held_line(value)])
@@ -56,7 +56,7 @@ def fetch(
             patience(session, timeout, f"{short_name(ref)}, {place}") as patient,
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
-            reach = patient.reach()
+            reach = patient.reach(opened, place)
             wanted = _summed(place, await usage(opened, place, reach=reach))
             blocks = {key.hex(): runs for key, runs in (await extents(opened, place, reach=reach)).items()}
             await session.call("pin", key=ref.key.hex(), path=place, version=opened.version, blocks=blocks)

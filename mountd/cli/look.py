@@ -50,7 +50,7 @@ def ls(
             patience(session, timeout, f"{short_name(ref)}, {place}") as patient,
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
-            reach = patient.reach()
+            reach = patient.reach(opened, place)
             found = await _listed(opened, place, reach, recursive=recursive)
         if as_json:
             session.say([_entry(name, about) for name, about in found], [])

@@ -18,6 +18,7 @@ from ddrive.errors import DriveError, EngineError, InvalidKey, NotFound, TimedOu
 from ddrive.ids import PublicKey, short
 from ddrive.store.attached import Attached
 from mountd.cli import report
+from mountd.cli.nested import NestedWaits, nested_name
 from mountd.cli.options import Common
 from mountd.client import connect_engine
 from mountd.errnos import EXIT_TRY_AGAIN
@@ -164,14 +165,24 @@ class Patience:
                 self()
         if scope.cancelled_caught:
             why = None if key is None and self._session.explained else await _reason(self._session, key)
-            raise TimedOut(
-                f"nothing arrived for {self.limit:g} s ({waiting_for}{f'; {why}' if why else ''}): "
-                "is a peer that has it running? name one with --peer HOST:PORT, or try again"
-            )
+            raise self.late(f"{waiting_for}; {why}" if why else waiting_for)
 
-    def reach(self) -> Reach:
-        """Return what goes on without a nested drive from which nothing arrives."""
-        return Reach(lambda inside: self.waiting(f"drive {short(inside.key)}, nested at /{inside.path}", inside.key))
+    def late(self, waiting_for: str) -> TimedOut:
+        """Return the error of a wait that has lasted too long."""
+        return TimedOut(
+            f"nothing arrived for {self.limit:g} s ({waiting_for}): "
+            "is a peer that has it running? name one with --peer HOST:PORT, or try again"
+        )
+
+    def reach(self, opened: "ddrive.drive.Drive | None" = None, path: str = "/") -> Reach:
+        """Return what goes on without a nested drive from which nothing arrives.
+
+        With `opened` all those in it at or below `path` of which nothing is here are waited for together.
+        """
+        if opened is None:
+            return Reach(lambda inside: self.waiting(nested_name(inside), inside.key))
+        store = self._session.engine.store(DIALECTS[self._session.about["dialect"]])
+        return Reach(NestedWaits(opened, path, store, self.waiting, self.late))
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import errno
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import trio
@@ -52,6 +53,19 @@ def test_a_nested_drive_that_nobody_has_holds_up_nothing_else(ddrive: Program, t
         assert (value["files"], value["bytes"], value["held"]) == (3, 2_000_130, 2_000_130)
         assert [one["path"] for one in value["refused"]] == ["mo/ghost"]
     assert ddrive.run("du", outer, "z").code == 0
+
+
+def test_all_nested_drives_that_nobody_has_are_waited_for_together(ddrive: Program, tmp_path: Path) -> None:
+    outer = ddrive.ask("create")["key"]
+    links = {"a/one": GHOST, "b/again": GHOST, "b/two": "ab" * 32, "c/three": "ef" * 32, "d/fixed": f"{GHOST}+5"}
+    for path, key in links.items():
+        ddrive.ask("link", f"{outer}/{path}", key)
+    for verb in (["ls", outer, "-R"], ["du", outer], ["export", outer, tmp_path / "copy"]):
+        began = time.monotonic()
+        done = ddrive.run(*verb, "--timeout", "3s")
+        assert time.monotonic() - began < 9, done  # each by itself: more than 12
+        assert done.code == 5, done
+        assert [line.split(" (")[1].split(")")[0] for line in done.err.splitlines() if "left out" in line] == [*links]
 
 
 def test_clearing_waits_for_no_nested_drive_of_which_nothing_is_here(ddrive: Program, tmp_path: Path) -> None:

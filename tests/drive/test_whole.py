@@ -329,6 +329,39 @@ async def test_what_is_held_of_a_nested_drive_is_exported_when_nobody_has_the_re
         assert await outer.clear() == 3
 
 
+async def test_a_drive_that_was_waited_for_in_vain_is_waited_for_nowhere_else(
+    own: Drive, own_store: OwnedStore, tmp_path: Path
+) -> None:
+    for number in range(20):
+        await own.write_file(f"there/{number}", b"y")
+    await own.write_file("here/f", b"x")
+    waited: list[str] = []
+
+    @asynccontextmanager
+    async def impatient(inside: Inside) -> AsyncIterator[None]:
+        with trio.move_on_after(0.2) as scope:
+            yield
+        if scope.cancelled_caught:
+            waited.append(inside.path)
+            raise TimedOut(f"nothing of {inside.path}")
+
+    async with open_store(tmp_path / "reader", DWEB) as theirs:
+        outer = await open_drive(theirs, create=True)
+        for name in ("a", "b"):
+            await outer.mount(name, own.key)
+            await outer.mount(f"lost-{name}", PublicKey(bytes([7]) * 32))
+        async with trio.open_nursery() as nursery:
+            await link(nursery, own_store, theirs)
+            for path in ("a", "a/here"):
+                await outer.list(path)
+            nursery.cancel_scope.cancel()
+        reach = Reach(impatient)
+        found = [path async for path, _ in outer.walk(reach=reach)]
+        assert waited == ["a", "lost-a"]
+        assert sorted(path for path, _ in reach.refused) == ["a/there", "b/there", "lost-a", "lost-b"]
+        assert {"a/here/f", "b/here/f"} <= set(found)  # what is held is found, though the drive was lost before
+
+
 async def test_namespaces_have_drives_of_their_own(own: Drive, own_store: OwnedStore) -> None:
     space = namespace(own_store, "photos")
     with own_store.events(FeedOpened) as opened:
