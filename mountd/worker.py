@@ -74,8 +74,7 @@ def main() -> int:
     except (DriveError, OSError, ValueError) as error:
         log.error("mount failed: why=%s", error)
         told = failure(NOTICE, error)
-        with suppress(BrokenPipeError):  # the engine has gone itself, maybe
-            _say({"error": {"code": told.code, "message": told.message}})
+        _say({"error": {"code": told.code, "message": told.message}})
         return 1
     return 0
 
@@ -150,7 +149,9 @@ def _log_to(options: WorkerOptions) -> None:
 
 
 def _say(value: dict[str, Any]) -> None:
-    print(json.dumps(value), flush=True)
+    """Tell the engine, unless it has gone meanwhile: then the next one finds out by itself."""
+    with suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), json.dumps(value).encode() + b"\n")
 
 
 if __name__ == "__main__":

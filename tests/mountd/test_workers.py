@@ -21,7 +21,7 @@ from mountd.mounts import Mount, MountTable
 from mountd.processes import is_defunct
 from mountd.workers import WorkerPool
 from tests.support.memory_mount import memory_mount
-from tests.support.program import kill
+from tests.support.program import kill, program
 
 WORKER = "import time; time.sleep(600)"
 
@@ -199,3 +199,34 @@ def test_a_worker_whose_engine_has_gone_says_why_in_one_line(tmp_path: Path) -> 
     assert done.returncode == 1
     assert b"mount failed: why=no engine answers" in done.stderr
     assert b"BrokenPipe" not in done.stderr
+
+
+def test_a_worker_whose_engine_went_while_it_mounted_serves_on(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    with program(tmp_path / "state") as engine:
+        key = engine.ask("create")["key"]
+        socket = str(tmp_path / "state" / "control.sock")
+        options = {"state": str(tmp_path / "state"), "socket": socket, "key": key, "mountpoint": str(place)}
+        reading, writing = os.pipe()
+        os.close(reading)
+        with subprocess.Popen(
+            [sys.executable, "-m", "mountd.worker"],
+            cwd=Path(__file__).resolve().parents[2],
+            stdin=subprocess.PIPE,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+        ) as worker:
+            os.close(writing)
+            assert worker.stdin is not None
+            assert worker.stderr is not None
+            worker.stdin.write(json.dumps(options | {"dialect": "dweb"}).encode() + b"\n")
+            worker.stdin.flush()
+            try:
+                assert any(b"mounted: " in line for line in worker.stderr)
+                assert mounted_at(str(place)) is not None
+                assert os.listdir(place) == []
+            finally:
+                worker.terminate()
+            assert worker.wait(20) == 0
+        assert mounted_at(str(place)) is None
