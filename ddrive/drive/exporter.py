@@ -2,8 +2,9 @@
 
 What is there already with the same size and time is left as it is, so an export that was interrupted goes on where it
 stopped; a file that was not whole then is begun again. Nested drives are entered like directories, but never in a
-circle. What cannot be written, what does not verify and what cannot be had of a nested drive is listed in the report
-and does not stop the rest; what cannot be had of the drive itself ends the export with its error.
+circle. What cannot be written, what does not verify, files whose content cannot be had, and what cannot be had of a
+nested drive is listed in the report and does not stop the rest; entries of the drive itself that cannot be had end the
+export with their error.
 """
 
 from collections.abc import Iterator
@@ -84,7 +85,8 @@ async def export_tree(
     it, what the drive lacks is removed and a directory in the place of a file is replaced.
     Modes (without set-user-id and set-group-id), times, link targets and extended attributes of the user are restored,
     owners are not. With `dry_run` nothing is written or removed. `notice` hears of each path of the drive that is, or
-    would be. `reach` decides how long a nested drive is waited for, and lists what could not be had.
+    would be. `reach` decides how long a nested drive is waited for, and the content of the drive itself (as one at the
+    path ""), and lists what could not be had.
     Raises: NotFound, DiskFull, OSError when `dest` cannot be used, and what reading raises.
     """
     reach = reach or Reach()
@@ -107,6 +109,7 @@ async def export_tree(
         raise DiskFull(f"{problem} ({dest}): free some space there, then export again: it goes on from there") from None
     export.report.hostile_names = drive.hostile_names - hostile_before
     export.report.refused += reach.refused
+    export.report.unverified += reach.unverified
     return export.report
 
 
@@ -255,9 +258,7 @@ class _Export:
             for entry, reader in readers:
                 where = join(path, entry.name)
                 with self._verifying(where):
-                    held = reader.held(0, reader.size)
-                    reading = partial(reader.read, 0, reader.size)
-                    data = await self._reach.attempt(inside, where, reading, held=held)
+                    data = await self._read(reader, 0, reader.size, inside, where)
                     if data is not None:
                         outputs.append(Output(entry.name, entry.stat, data))
         if outputs:
@@ -297,13 +298,20 @@ class _Export:
     async def _copy(self, reader: FileReader, file: File, inside: Inside | None, path: DrivePath) -> bool:
         """Write the content of a file; tell whether all of it could be had."""
         for position in range(0, reader.size, CHUNK_BYTES):
-            held = reader.held(position, CHUNK_BYTES)
-            data = await self._reach.attempt(inside, path, partial(reader.read, position, CHUNK_BYTES), held=held)
+            data = await self._read(reader, position, CHUNK_BYTES, inside, path)
             if data is None:
                 return False
             await trio.to_thread.run_sync(file.write, [data])
             self.tally.add_bytes(len(data))
         return True
+
+    async def _read(
+        self, reader: FileReader, position: int, size: int, inside: Inside | None, path: DrivePath
+    ) -> bytes | None:
+        """Return some of the content of a file, None when it could not be had."""
+        drive = inside or Inside(DrivePath(""), self._drive.key)
+        held = reader.held(position, size)
+        return await self._reach.attempt(drive, path, partial(reader.read, position, size), held=held)
 
     async def _write(self, path: DrivePath, directory: Directory, outputs: list[Output]) -> None:
         """Write what was gathered."""

@@ -13,6 +13,7 @@ from ddrive.drive.report import Refused
 from ddrive.drive.walks import Inside
 from ddrive.errors import (
     CorruptStorage,
+    ImpossibleEntry,
     InvalidProof,
     NoPeers,
     NotFound,
@@ -21,7 +22,7 @@ from ddrive.errors import (
     TooManyLinks,
     Unsupported,
 )
-from ddrive.ids import PublicKey
+from ddrive.ids import PublicKey, short
 
 T = TypeVar("T")
 Waiting = Callable[[Inside], AbstractAsyncContextManager[object]]  # ends what waits too long with NoPeers or TimedOut
@@ -35,6 +36,7 @@ class Reach:
 
     def __init__(self, waiting: Waiting = lambda _: nullcontext()) -> None:
         self.complete = True  # whether all could be reached
+        self._unverified: set[DrivePath] = set()
         self._lost: set[tuple[PublicKey, int | None, bool]] = set()  # see `_waited_for`
         self._refused: dict[DrivePath, str] = {}
         self._waiting = waiting
@@ -44,14 +46,20 @@ class Reach:
         """What was left out, and why."""
         return [Refused(path, why) for path, why in self._refused.items()]
 
+    @property
+    def unverified(self) -> int:
+        """How many of these are not here as their author signed them, but damaged."""
+        return len(self._unverified)
+
     async def attempt(
         self, inside: Inside | None, path: DrivePath, call: Callable[[], Awaitable[T]], *, held: bool | None = None
     ) -> T | None:
         """Return what `call` gives, which concerns `path` in the drive `inside` (None: the outer one).
 
-        `held`: whether the content of a file is here, None for entries. None as an answer: it could not be had, and is
-        listed. The entries, or the content, of a drive that were waited for in vain are not waited for again, wherever
-        it is nested: what is held of them is still given.
+        `held`: whether the content of a file is here, None for entries; what is held and waits all the same turned out
+        to be damaged. None as an answer: it could not be had, and is listed. The entries, or the content, of a drive
+        that were waited for in vain are not waited for again, wherever it is nested: what is held of them is still
+        given.
         Raises: what `call` raises for the outer drive, and what is no fault of a nested one.
         """
         if inside is None:
@@ -67,9 +75,15 @@ class Reach:
             self.refuse(path, _unreachable(inside))
         except UNREACHED as error:
             self.complete = False
-            self.refuse(path, _unreachable(inside) if lost in self._lost else str(error))
+            why = _unreachable(inside) if lost in self._lost else str(error)
             self._lost.add(lost)
+            if held:
+                self._unverified.add(path)
+                why = f"what is held of it is damaged, and nobody gives it again: {why}"
+            self.refuse(path, why)
         except UNUSABLE as error:
+            if isinstance(error, CorruptStorage | InvalidProof) and not isinstance(error, ImpossibleEntry):
+                self._unverified.add(path)
             self.refuse(path, str(error))
         return None
 
@@ -79,7 +93,8 @@ class Reach:
 
 
 def _unreachable(inside: Inside) -> str:
-    return f"the drive nested at /{inside.path} cannot be reached"
+    which = f"the drive nested at /{inside.path}" if inside.path else f"drive {short(inside.key)}"
+    return f"{which} cannot be reached"
 
 
 def _waited_for(inside: Inside, *, is_content: bool) -> tuple[PublicKey, int | None, bool]:

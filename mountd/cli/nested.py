@@ -23,8 +23,8 @@ Late = Callable[[str], TimedOut]
 
 
 def nested_name(inside: Inside) -> str:
-    """Return a nested drive as messages name it."""
-    return f"drive {short(inside.key)}, nested at /{inside.path}"
+    """Return a nested drive, or with an empty path the outer one, as messages name it."""
+    return f"drive {short(inside.key)}" + (f", nested at /{inside.path}" if inside.path else "")
 
 
 class NestedWaits:

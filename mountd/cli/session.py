@@ -21,7 +21,7 @@ from mountd.cli import report
 from mountd.cli.nested import NestedWaits, nested_name
 from mountd.cli.options import Common
 from mountd.client import connect_engine
-from mountd.errnos import EXIT_TRY_AGAIN
+from mountd.errnos import EXIT_TRY_AGAIN, EXIT_UNVERIFIED
 from mountd.interpreter import tune
 from mountd.versions import TOP, VERSIONS, is_number
 
@@ -57,13 +57,15 @@ class Session:
     def say_refused(self, reach: Reach, *, told: bool = False) -> list[dict[str, str]]:
         """Tell a person what could not be had of nested drives, unless `told` already, and return it for JSON.
 
-        When something was waited for in vain the verb ends with the exit code for that.
+        When something was waited for in vain, or is damaged here, the verb ends with the exit code for that.
         """
         refused = [{"path": path, "why": why} for path, why in reach.refused]
         if not told:
             report.note_refused(refused)
         if not reach.complete:
             self.exit_code = EXIT_TRY_AGAIN
+        if reach.unverified:
+            self.exit_code = EXIT_UNVERIFIED
         return refused
 
     async def find(self, named: KeyRef | Path) -> KeyRef:

@@ -1,5 +1,6 @@
 """What an import or export had to leave out makes another exit code, and takes nothing along."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,52 @@ def test_what_does_not_verify_is_told(ddrive: Program, tmp_path: Path, size: int
     done = ddrive.run("export", key, out, "--json")
     assert (done.code, [each["path"] for each in done.json()["refused"]]) == (4, ["1"]), done
     assert sorted(path.name for path in out.iterdir()) == ["0", "2"]
+
+
+@pytest.mark.parametrize("size", [3000, 3 * MIB])
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_is_damaged_of_a_drive_of_others_is_told_and_the_rest_exported(
+    ddrive: Program, tmp_path: Path, size: int, nested: bool
+) -> None:
+    root, out = tmp_path / "tree", tmp_path / "out"
+    root.mkdir()
+    for number in range(5):
+        (root / f"{number}").write_bytes(content(size, number))
+    with program(tmp_path / "author" / "state") as author:
+        key = author.ask("import", root)["key"]
+        ddrive.ask("download", key, "--peer", author.address)
+    exported, below = key, ""
+    if nested:
+        exported, below = ddrive.ask("create")["key"], "in/"
+        ddrive.ask("link", f"{exported}/in", key)
+    assert ddrive.run("stop").code == 0
+    for number in (1, 2, 3):
+        damage(ddrive.state, content(size, number)[-500:])
+    began = time.monotonic()
+    done = ddrive.run("export", exported, out, "--timeout", "3s", "--json")
+    assert time.monotonic() - began < 8.5  # each by itself: more than 9
+    assert done.code == 4, done
+    refused = done.json()["refused"]
+    assert [each["path"] for each in refused] == [f"{below}{number}" for number in (1, 2, 3)]
+    assert all("damaged" in each["why"] for each in refused)
+    assert sorted(path.name for path in (out / below).iterdir()) == ["0", "4"]
+    again = ddrive.run("export", exported, tmp_path / "again", "--timeout", "1s", "--json")
+    assert again.code in (4, 5), again  # the engine may know by now that it does not have them
+    assert sorted(path.name for path in (tmp_path / "again" / below).iterdir()) == ["0", "4"]
+
+
+def test_damage_in_an_own_nested_drive_is_told(ddrive: Program, tmp_path: Path) -> None:
+    root, out = tmp_path / "tree", tmp_path / "out"
+    root.mkdir()
+    for number in range(3):
+        (root / f"{number}").write_bytes(content(3000, number))
+    outer = ddrive.ask("create")["key"]
+    ddrive.ask("link", f"{outer}/in", ddrive.ask("import", root)["key"])
+    assert ddrive.run("stop").code == 0
+    damage(ddrive.state, content(3000, 1)[-500:])
+    done = ddrive.run("export", outer, out, "--json")
+    assert (done.code, [each["path"] for each in done.json()["refused"]]) == (4, ["in/1"]), done
+    assert sorted(path.name for path in (out / "in").iterdir()) == ["0", "2"]
 
 
 @pytest.mark.parametrize("size", [MIB // 2, 3 * MIB])
