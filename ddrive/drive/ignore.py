@@ -42,13 +42,22 @@ class Ignoring:
         """Tell whether `path` is left out, by itself or with a directory that it lies in."""
         if is_directory and path in self._left_out:
             return self._left_out[path]
-        above = path.rpartition("/")[0]
-        out = bool(above and self.leaves_out(above, is_directory=True)) or self.leaves_out_here(
-            path, is_directory=is_directory
-        )
+        above = self._known_above(path)
+        out = self._left_out.get(above, False)
+        while not out and (end := path.find("/", len(above) + 1 if above else 0)) >= 0:  # trees may be very deep
+            above = path[:end]
+            out = self._left_out[above] = self.leaves_out_here(above, is_directory=True)
+        out = out or self.leaves_out_here(path, is_directory=is_directory)
         if is_directory:
             self._left_out[path] = out
         return out
+
+    def _known_above(self, path: str) -> str:
+        """Return the nearest directory above a path of which is known whether it is left out, "" when there is none."""
+        above = path.rpartition("/")[0]
+        while above and above not in self._left_out:
+            above = above.rpartition("/")[0]
+        return above
 
     def leaves_out_here(self, path: str, *, is_directory: bool) -> bool:
         """Tell whether `path` is left out when the directory that it lies in is not."""
@@ -62,10 +71,13 @@ class Ignoring:
 
     def _in(self, directory: str) -> tuple[_Rules, ...]:
         """Return the rules of the tree that hold for what is in a directory."""
-        known = self._known.get(directory)
-        if known is None:
-            spec = GitIgnoreSpec.from_lines(self._read(directory))
-            above = self._in(directory.rpartition("/")[0]) if directory else ()
-            known = (_Rules(f"{directory}/" if directory else "", spec), *above) if len(spec) else above
-            self._known[directory] = known
-        return known
+        if directory in self._known:
+            return self._known[directory]
+        unknown = [directory]
+        while unknown[-1] and (above := unknown[-1].rpartition("/")[0]) not in self._known:
+            unknown.append(above)
+        for inner in reversed(unknown):  # from above: trees may be very deep
+            spec = GitIgnoreSpec.from_lines(self._read(inner))
+            known = self._known[inner.rpartition("/")[0]] if inner else ()
+            self._known[inner] = (_Rules(f"{inner}/" if inner else "", spec), *known) if len(spec) else known
+        return self._known[directory]

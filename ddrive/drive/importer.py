@@ -20,7 +20,7 @@ from ddrive.drive.content import APPEND_BYTES, Block, Spare
 from ddrive.drive.drive import Drive
 from ddrive.drive.ignore import Ignore, Ignoring
 from ddrive.drive.mounts import OwnDrive
-from ddrive.drive.paths import join
+from ddrive.drive.paths import PATH_BYTES_MAX, is_too_long, join
 from ddrive.drive.report import Notice, Progress, Refused, Tally
 from ddrive.drive.source import (
     ATTEMPTS,
@@ -193,7 +193,7 @@ class _Import:
         skipped = len(own.path)
 
         def missing() -> list[str]:
-            return [key for key in keys if is_gone(self._source / key[skipped:].lstrip("/"))]
+            return [key for key in keys if is_gone(self._source, key[skipped:].lstrip("/"))]
 
         gone = await trio.to_thread.run_sync(missing)
         if gone and not self._dry_run:
@@ -209,6 +209,8 @@ class _Import:
         if self._mounts is None:
             self._mounts = [] if self._own is None or self._empty else await self._own.mount_paths()
         path = self._place(found.path)
+        if is_too_long(path):
+            return f"its path is longer than {PATH_BYTES_MAX} bytes"
         for mount in self._mounts:
             if path == mount or path.startswith(mount + "/"):
                 return "a nested drive is mounted there"

@@ -25,9 +25,14 @@ def drive_path(path: str) -> DrivePath:
     for name in names:
         check_name(name)
     joined = "/".join(names)
-    if len(joined) * 4 > PATH_BYTES_MAX and len(joined.encode()) > PATH_BYTES_MAX:
+    if is_too_long(joined):
         raise NameTooLong(f"the path {path[:40]!r}… is longer than {PATH_BYTES_MAX} bytes")
     return DrivePath(joined)
+
+
+def is_too_long(path: str) -> bool:
+    """Tell whether a path is longer than those of a drive may be."""
+    return len(path) * 4 > PATH_BYTES_MAX and len(path.encode("utf-8", "surrogateescape")) > PATH_BYTES_MAX
 
 
 def check_name(name: str) -> None:

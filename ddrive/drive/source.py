@@ -14,8 +14,9 @@ from itertools import islice
 from pathlib import Path
 
 from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES
+from ddrive.drive.deep import reachable
 from ddrive.drive.ignore import IGNORE_FILES, Ignoring
-from ddrive.drive.paths import check_name, join
+from ddrive.drive.paths import PATH_BYTES_MAX, check_name, is_too_long, join
 from ddrive.drive.stat import (
     NO_METADATA,
     PERMISSION_BITS,
@@ -61,7 +62,7 @@ def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) ->
     if only is not None:
         pending = []
         for path, is_asked in with_parents(only):
-            found = _look_at(f"{root}/{path}", path, drive)
+            found = _look_at(str(root), path, drive)
             if found is None or ignoring.leaves_out(path, is_directory=found.stat.is_dir):
                 continue
             yield found
@@ -71,13 +72,14 @@ def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) ->
         directory = pending.pop()
         below: list[str] = []
         try:
-            names = sorted(os.listdir(root / directory))
+            with reachable(str(root), directory) as place:
+                names = sorted(os.listdir(place))
         except OSError as problem:
             yield Found(directory, Stat(0), problem.strerror or str(problem), unreadable=True)
             continue
         for name in names:
             path = join(directory, name)
-            found = _look_at(f"{root}/{path}", path, drive)
+            found = _look_at(str(root), path, drive)
             if found is None or ignoring.leaves_out_here(path, is_directory=found.stat.is_dir):
                 continue
             yield found
@@ -107,7 +109,10 @@ def read_patterns(root: Path, directory: str) -> list[str]:
     lines: list[str] = []
     for name in IGNORE_FILES:
         try:
-            with open(root / directory / name, "rb", opener=_without_waiting) as file:
+            with (
+                reachable(str(root), join(directory, name)) as place,
+                open(place, "rb", opener=_without_waiting) as file,
+            ):
                 if not modes.S_ISREG(os.fstat(file.fileno()).st_mode):
                     continue
                 text = file.read(IGNORE_FILE_BYTES_MAX)
@@ -132,8 +137,21 @@ def count_all(root: Path, ignoring: Ignoring) -> tuple[int, int]:
     return files, size
 
 
-def _look_at(place: str, path: str, drive: bytes | None) -> Found | None:
+def _look_at(root: str, path: str, drive: bytes | None) -> Found | None:
     """Return what is at `path` of the tree, None when it has gone. The tree itself may lie in a mounted `drive`."""
+    if is_too_long(path):
+        return Found(path, Stat(0), f"its path is longer than {PATH_BYTES_MAX} bytes", unreadable=True)
+    try:
+        with reachable(root, path) as place:
+            return _seen(place, path, drive)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as problem:
+        return Found(path, Stat(0), problem.strerror or str(problem), unreadable=True)
+
+
+def _seen(place: str, path: str, drive: bytes | None) -> Found:
+    """Return what is at `place`, which is at `path` of the tree. Raises: OSError."""
     try:
         check_name(path.rpartition("/")[2])
         status = os.lstat(place)
@@ -143,10 +161,6 @@ def _look_at(place: str, path: str, drive: bytes | None) -> Found | None:
         target = os.readlink(place) if kind == modes.S_IFLNK else None
     except InvalidPath as problem:
         return Found(path, Stat(0), str(problem), unreadable=_is_storable(place))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as problem:
-        return Found(path, Stat(0), problem.strerror or str(problem), unreadable=True)
     attributes = _attributes(place) if target is None else NO_METADATA
     if kind == modes.S_IFDIR and _drive_at(place) not in (None, drive):
         return Found(path, Stat(0), "a drive of its own is mounted there")
@@ -209,7 +223,8 @@ class OpenFile:
     def __init__(self, root: Path, found: Found) -> None:
         self._bytes = 0
         try:
-            descriptor = os.open(root / found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with reachable(str(root), found.path) as place:
+                descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as problem:
             raise Unreadable(problem.strerror or str(problem)) from None
         self._file = FileIO(descriptor)
@@ -296,10 +311,11 @@ def _load(root: Path, found: Found) -> Loaded:
     return Loaded(Found(found.path, found.stat, why, unreadable=not changes), [], changes)
 
 
-def is_gone(place: Path) -> bool:
-    """Tell whether nothing is at a place; False when nobody can tell, as it lies where we may not look."""
+def is_gone(root: Path, path: str) -> bool:
+    """Tell whether nothing is at a path of the tree; False when nobody can tell, as it lies where we may not look."""
     try:
-        os.lstat(place)
+        with reachable(str(root), path) as place:
+            os.lstat(place)
     except ValueError:  # no system has such names
         return True
     except OSError as problem:

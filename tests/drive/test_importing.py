@@ -2,16 +2,19 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from ddrive.drive.deep import reachable
 from ddrive.drive.drive import Drive, open_drive
 from ddrive.drive.ignore import IGNORE_FILES, Ignoring
 from ddrive.drive.importer import import_tree
+from ddrive.drive.removing import remove_tree
 from ddrive.drive.source import read_patterns
 from ddrive.drive.stat import TIME_MS_MAX
 from ddrive.drive.writer import NewEntry, blocks_of
@@ -272,3 +275,68 @@ async def test_a_drive_that_is_nested_in_the_target_stays(own: Drive, own_store:
     report = await import_tree(own, root, delete=True)
     assert {refused.path for refused in report.refused} == {"nested", "nested/x"}
     assert [mount.path for mount in await own.mounts()] == ["nested"]
+
+
+# -- deep trees
+
+
+def made_deep(root: Path, name: str, levels: int) -> None:
+    """Make so many directories in each other, with some entries in the last one."""
+    at = os.open(root, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=at)
+        inner = os.open(name, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    for file, content in (("small", b"1"), ("large", bytes(LARGE)), ("left", b"out"), (IGNORE_FILES[0], b"left\n")):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, dir_fd=at)
+        os.write(descriptor, content)
+        os.close(descriptor)
+    os.setxattr(f"/proc/self/fd/{at}/small", "user.x", b"y")
+    os.symlink("small", "link", dir_fd=at)
+    os.close(at)
+
+
+@contextmanager
+def deep_tree(name: str, levels: int) -> Iterator[Path]:
+    """Give such a tree; what else removes trees calls itself once per level."""
+    with TemporaryDirectory() as place:
+        made_deep(Path(place), name, levels)
+        try:
+            yield Path(place)
+        finally:
+            at = os.open(place, os.O_RDONLY)
+            remove_tree(name, at)
+            os.close(at)
+
+
+async def test_trees_of_any_depth_are_imported(own: Drive) -> None:
+    name, levels = "d" * 99, 60
+    last = "/".join([name] * levels)
+    with deep_tree(name, levels) as root:
+        report = await import_tree(own, root)
+        assert (report.files, report.directories, report.links, report.refused) == (3, levels, 1, [])
+        names = {path.removeprefix(f"{last}/") for path in await paths(own)}
+        assert names == {"small", "large", "link", IGNORE_FILES[0]}
+        small = await own.lstat(f"/{last}/small")
+        assert (small.size, dict(small.metadata)) == (1, {"user.x": b"y"})
+        assert (await import_tree(own, root, delete=True)).removed == 0
+        with reachable(str(root), f"{last}/small") as there:
+            os.unlink(there)
+        again = await import_tree(own, root, delete=True)
+        assert (again.changed, again.removed, again.refused) == (1, 1, [])  # the directory has another time
+
+
+def test_what_lies_deeper_than_python_calls_is_left_out() -> None:
+    inner = "/".join(["d"] * 3000)
+    rules = ignoring({"": "*.o", inner: "!keep.o", inner[:-2]: "left/"})
+    found = {name: rules.leaves_out(f"{inner}/{name}", is_directory=False) for name in ("a.o", "keep.o", "left")}
+    assert found == {"a.o": True, "keep.o": False, "left": False}
+    assert rules.leaves_out(f"{inner[:-2]}/left/keep.o", is_directory=False)
+
+
+async def test_paths_that_are_too_long_for_a_drive_are_refused(own: Drive) -> None:
+    with deep_tree("d" * 199, 50) as root:
+        report = await import_tree(own, root)
+        assert (report.directories, report.unreadable) == (40, 1)
+        assert [refused.why for refused in report.refused] == ["its path is longer than 8192 bytes"]
