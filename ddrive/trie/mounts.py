@@ -17,6 +17,7 @@ from ddrive.errors import CrossesMount, InvalidPath, NotFound, TooManyLinks
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.trie.batch import Condition, Delete, Put
+from ddrive.trie.fixed import check_version
 from ddrive.trie.lookup import ancestors, lookup
 from ddrive.trie.mountpoint import (
     MOUNT_FLAG,
@@ -57,7 +58,13 @@ class _Tries:
         self._tries[root.feed.key, None] = MountTrie(root.live(), self)
 
     async def open(self, mount: MountPoint) -> "MountTrie":
-        """Return the trie that `mount` leads to. Raises: what opening it raises."""
+        """Return the trie that `mount` leads to. Raises: what opening it raises, as `check_version`."""
+        trie = await self._opened(mount)
+        if mount.version is not None and mount.version > trie.feed.length:
+            await check_version(trie.feed, mount.version)
+        return trie
+
+    async def _opened(self, mount: MountPoint) -> "MountTrie":
         found = self._tries.get((mount.key, mount.version))
         if found is not None:
             return found
@@ -304,8 +311,9 @@ class MountTrie:
             result.append((path, mount, self))
             enter = recursive and mount.key not in inside and len(inside) <= MAX_DEPTH
             if enter and (not opened_only or self._tries.is_open(mount)):
-                mounted = await self._tries.open(mount)
-                result += await mounted._mounts(path, True, opened_only, inside | {mount.key})
+                with suppress(NotFound):  # a version that there is not
+                    mounted = await self._tries.open(mount)
+                    result += await mounted._mounts(path, True, opened_only, inside | {mount.key})
         return result
 
     async def enter(self, node: TrieNode) -> tuple[MountPoint, "MountTrie"] | None:

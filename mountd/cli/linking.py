@@ -4,10 +4,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
+import trio
 import typer
 
+from ddrive.dialect import DIALECTS
 from ddrive.drive.address import KeyRef, format_url, parse_key
+from ddrive.drive.history import NEWER_S, require_version
 from ddrive.errors import InvalidKey, InvalidPath
+from ddrive.ids import PublicKey
+from ddrive.store.attached import AttachedStore
 from mountd.cli import options
 from mountd.cli.options import Common
 from mountd.cli.session import Session, named_drive, patience, run, short_name, version_of, whole
@@ -40,6 +45,8 @@ def link(
         if version is not None:
             await _require_own(session, inner)
         async with patience(session, timeout, place), session.drive(ref, wait_s=timeout) as opened:
+            if version is not None:
+                await _require_known(session.engine.store(DIALECTS[session.about["dialect"]]), inner, version)
             await opened.mount(place, inner.key, version=version)
             value = _shown(opened.key, place, opened.version)
             url = format_url(inner.key, opened.dialect_name, version=version)
@@ -74,12 +81,25 @@ def unlink_drive(
 async def _require_own(session: Session, ref: KeyRef) -> None:
     """Return when `ref` is a version that there may be: of a drive of our own, one that there is. Raises: NotFound.
 
-    Of other drives a newer one may be known elsewhere, and who nests it need not wait for a peer.
+    Of other drives a newer one may be known elsewhere, and who nests it need not wait for a peer: `_require_known`.
     """
     known = [drive for drive in await session.call("list") if drive["key"] == ref.key.hex()]
     if known and known[0]["writable"]:
         async with patience(session, None, short_name(ref)), session.drive(ref):
             pass
+
+
+async def _require_known(store: AttachedStore, ref: KeyRef, version: int) -> None:
+    """Return when a drive has this version, or nobody is connected who knows how many it has. Raises: NotFound."""
+    feed = await store.open_feed(key=PublicKey(ref.key), live=True)
+    try:
+        with trio.move_on_after(NEWER_S):
+            await feed.wait_length(version)
+        if feed.length and feed.peer_count:
+            await feed.refresh()
+            await require_version(feed, version)
+    finally:
+        await store.release(feed)
 
 
 def _named(text: str) -> KeyRef | Path:

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from tests.support.program import Program
+from tests.support.program import Program, program
 
 
 def test_the_log_tells_what_each_version_brought(ddrive: Program, tmp_path: Path) -> None:
@@ -79,6 +79,39 @@ def test_a_drive_is_nested_and_taken_out_again(ddrive: Program, tmp_path: Path) 
     assert [entry["name"] for entry in ddrive.ask("ls", outer)] == ["pinned", "sub"]
     assert ddrive.run("link", outer, inner["key"]).code == 2
     assert ddrive.run("link", f"{outer}:/x", "nonsense").code == 2
+
+
+def test_a_version_that_no_connected_peer_knows_is_not_nested_and_not_waited_for(
+    ddrive: Program, tmp_path: Path
+) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "f").write_bytes(b"old")
+    with program(tmp_path / "author" / "state") as author:
+        inner = author.ask("import", source)["key"]
+        outer, address = ddrive.ask("create")["key"], author.address
+        assert ddrive.run("cat", inner, "f", "--peer", address).code == 0
+        refused = ddrive.run("link", f"{outer}:/never", f"{inner}+999")
+        assert (refused.code, "has no version 999" in refused.err) == (3, True), refused
+        (source / "f").write_bytes(b"newer")
+        version = author.ask("import", source, inner)["version"]
+        ddrive.ask("link", f"{outer}:/fixed", f"{inner}+{version}")
+        assert ddrive.run("cat", outer, "fixed/f").out == b"newer"
+        port = address.rpartition(":")[2]
+        assert author.run("stop").code == 0
+        while ddrive.ask("info", inner)["peers"]:
+            time.sleep(0.1)
+        ddrive.ask("link", f"{outer}:/later", f"{inner}+999")  # nobody is here who knows
+        assert author.run("status", DDRIVE_LISTEN=f"127.0.0.1:{port}").code == 0
+        ddrive.ask("peer", "add", address)
+        while not ddrive.ask("info", inner)["peers"]:
+            time.sleep(0.1)
+        began = time.monotonic()
+        listed = ddrive.run("ls", outer, "-R")
+        assert time.monotonic() - began < 15  # not the 30 s that somebody is waited for
+        assert (listed.code, listed.out.split()) == (5, [b"fixed", b"later", b"fixed/f"]), listed
+        assert "left out (later)" in listed.err
+        assert "has no version 999 that a connected peer knows" in listed.err
 
 
 def test_a_version_that_an_own_drive_does_not_have_is_not_nested(ddrive: Program) -> None:

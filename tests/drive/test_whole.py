@@ -329,6 +329,23 @@ async def test_what_is_held_of_a_nested_drive_is_exported_when_nobody_has_the_re
         assert await outer.clear() == 3
 
 
+async def test_a_version_that_an_own_nested_drive_does_not_have_is_not_waited_for(
+    own: Drive, own_store: OwnedStore
+) -> None:
+    await own.write_file("f", b"x")
+    outer = await open_drive(own_store, name="outer", create=True)
+    await outer.mount("n", own.key, version=own.version + 1)
+    with trio.fail_after(10):
+        with pytest.raises(NotFound, match="its newest is"):
+            await outer.list("n")
+        assert [mount.path for mount in await outer.mounts()] == ["n"]
+        reach = Reach()
+        assert [path async for path, _ in outer.walk(reach=reach)] == ["n"]
+        assert ([path for path, _ in reach.refused], reach.complete) == (["n"], True)
+        await own.write_file("g", b"y")
+        assert [entry.name for entry in await outer.list("n")] == ["f", "g"]
+
+
 async def test_a_drive_that_was_waited_for_in_vain_is_waited_for_nowhere_else(
     own: Drive, own_store: OwnedStore, tmp_path: Path
 ) -> None:
