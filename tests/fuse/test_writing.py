@@ -21,6 +21,7 @@ from tests.support.memory_mount import until
 from tests.support.writing import WritableMount, sh, writable_mount
 
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602  # linux/fs.h
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -151,6 +152,13 @@ def test_opening_to_empty_a_file_and_opening_only_what_is_new(place: Path) -> No
     assert (place / "a").read_bytes() == b"s"
     assert code_of(lambda: os.open(place / "a", os.O_CREAT | os.O_EXCL | os.O_WRONLY)) == errno.EEXIST
     assert code_of(lambda: os.open(place, os.O_TMPFILE | os.O_RDWR)) == errno.EOPNOTSUPP
+
+
+def test_flags_of_chattr_are_refused_at_once(place: Path) -> None:
+    (place / "a").touch()
+    with (place / "a").open("rb") as file:
+        assert code_of(lambda: fcntl.ioctl(file, FS_IOC_GETFLAGS, bytes(8))) == errno.ENOTTY
+        assert code_of(lambda: fcntl.ioctl(file, FS_IOC_SETFLAGS, bytes(8))) == errno.ENOTTY
 
 
 def test_a_removed_file_lives_while_it_is_open(place: Path) -> None:
