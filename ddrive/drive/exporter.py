@@ -8,7 +8,7 @@ export with their error.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -19,15 +19,16 @@ import trio
 
 from ddrive.drive.drive import Drive
 from ddrive.drive.holdings import wanting
+from ddrive.drive.lifetime import at_once
 from ddrive.drive.paths import DrivePath, drive_path, join, parent
 from ddrive.drive.reaching import Reach
 from ddrive.drive.reader import FileReader
 from ddrive.drive.report import Notice, Progress, Refused, Tally
 from ddrive.drive.restoring import AttributesLost, Blocked, blocked
 from ddrive.drive.stat import Stat
-from ddrive.drive.target import Directory, File, Output, write_all
+from ddrive.drive.target import Directory, File, Output, sync_all, write_all
 from ddrive.drive.walks import DirEntry, Inside
-from ddrive.errors import CorruptStorage, DiskFull, ImpossibleEntry, InvalidProof, NameTooLong
+from ddrive.errors import CorruptStorage, DiskFull, ImpossibleEntry, InvalidProof, NameTooLong, NotHeld
 
 SMALL_BYTES = 1024 * 1024  # files up to that are gathered and written with one hop to a thread
 GATHERED_BYTES = 8 * 1024 * 1024
@@ -105,6 +106,8 @@ async def export_tree(
                 await export.file(start, root, stat)
             finally:
                 root.close()
+        if export.report.written and not dry_run:
+            await export.sync(Path(dest))
     except DiskFull as problem:
         raise DiskFull(f"{problem} ({dest}): free some space there, then export again: it goes on from there") from None
     export.report.hostile_names = drive.hostile_names - hostile_before
@@ -147,6 +150,14 @@ class _Export:
         finally:
             for level in levels:
                 level.directory.close()
+
+    async def sync(self, dest: Path) -> None:
+        """Return when all is on the disk: whoever was told so may switch off. Raises: DiskFull, OSError."""
+        try:
+            await trio.to_thread.run_sync(sync_all, dest, abandon_on_cancel=True)
+        except OSError as problem:
+            cause = blocked(problem)
+            raise (cause if isinstance(cause, DiskFull) else problem) from None
 
     def _return(self, levels: list[_Level]) -> None:
         """Leave the last directory and open the one above it again, if need be; one that has gone is left out."""
@@ -310,7 +321,9 @@ class _Export:
     ) -> bytes | None:
         """Return some of the content of a file, None when it could not be had."""
         drive = inside or Inside(DrivePath(""), self._drive.key)
-        held = reader.held(position, size)
+        if held := reader.held(position, size):
+            with suppress(NotHeld), at_once():
+                return await reader.read(position, size)
         return await self._reach.attempt(drive, path, partial(reader.read, position, size), held=held)
 
     async def _write(self, path: DrivePath, directory: Directory, outputs: list[Output]) -> None:
