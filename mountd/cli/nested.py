@@ -38,13 +38,19 @@ class NestedWaits:
         self._waiting = waiting
         self._late = late
         self._given_up: set[PublicKey] = set()
+        self._here: set[PublicKey] = set()  # of these something was found
 
     @asynccontextmanager
     async def __call__(self, inside: Inside) -> AsyncIterator[None]:
         """Give up on the block when it waits too long for a nested drive. Raises: TimedOut."""
         name = nested_name(inside)
         async with AsyncExitStack() as stack:
-            missing = {inside.key} if await self._is_missing(inside.key, stack) else set()
+            missing = set()
+            if inside.path and inside.key not in self._here:  # the outer drive was opened, so it is here
+                if await self._is_missing(inside.key, stack):
+                    missing.add(inside.key)
+                else:
+                    self._here.add(inside.key)
             if missing & self._given_up:
                 raise self._late(name)
             if missing:
