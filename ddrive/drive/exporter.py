@@ -2,9 +2,8 @@
 
 What is there already with the same size and time is left as it is, so an export that was interrupted goes on where it
 stopped; a file that was not whole then is begun again. Nested drives are entered like directories, but never in a
-circle. What cannot be written, what does not verify, files whose content cannot be had, and what cannot be had of a
-nested drive is listed in the report and does not stop the rest; entries of the drive itself that cannot be had end the
-export with their error.
+circle. What cannot be written or does not verify, file content and all of nested drives that cannot be had is listed in
+the report and does not stop the rest; for want of entries of the drive itself the export ends with an error.
 """
 
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from ddrive.drive.reader import FileReader
 from ddrive.drive.report import Notice, Progress, Refused, Tally
 from ddrive.drive.restoring import AttributesLost, Blocked, blocked
 from ddrive.drive.stat import Stat
-from ddrive.drive.target import Directory, File, Output, write_all
+from ddrive.drive.target import Directory, File, Output, sync_all, write_all
 from ddrive.drive.walks import DirEntry, Inside
 from ddrive.errors import CorruptStorage, DiskFull, ImpossibleEntry, InvalidProof, NameTooLong, NotHeld
 
@@ -106,6 +105,8 @@ async def export_tree(
                 await export.file(start, root, stat)
             finally:
                 root.close()
+        if export.report.written and not dry_run:
+            await export.sync(Path(dest))
     except DiskFull as problem:
         raise DiskFull(f"{problem} ({dest}): free some space there, then export again: it goes on from there") from None
     export.report.hostile_names = drive.hostile_names - hostile_before
@@ -148,6 +149,14 @@ class _Export:
         finally:
             for level in levels:
                 level.directory.close()
+
+    async def sync(self, dest: Path) -> None:
+        """Return when all is on the disk: whoever was told so may switch off. Raises: DiskFull, OSError."""
+        try:
+            await trio.to_thread.run_sync(sync_all, dest, abandon_on_cancel=True)
+        except OSError as problem:
+            cause = blocked(problem)
+            raise (cause if isinstance(cause, DiskFull) else problem) from None
 
     def _return(self, levels: list[_Level]) -> None:
         """Leave the last directory and open the one above it again, if need be; one that has gone is left out."""
@@ -307,14 +316,14 @@ class _Export:
         return True
 
     async def _read(
-        self, reader: FileReader, position: int, size: int, inside: Inside | None, path: DrivePath
+        self, reader: FileReader, at: int, size: int, inside: Inside | None, path: DrivePath
     ) -> bytes | None:
         """Return some of the content of a file, None when it could not be had."""
         drive = inside or Inside(DrivePath(""), self._drive.key)
-        if held := reader.held(position, size):
+        if held := reader.held(at, size):
             with suppress(NotHeld), at_once():
-                return await reader.read(position, size)
-        return await self._reach.attempt(drive, path, partial(reader.read, position, size), held=held)
+                return await reader.read(at, size)
+        return await self._reach.attempt(drive, path, partial(reader.read, at, size), held=held)
 
     async def _write(self, path: DrivePath, directory: Directory, outputs: list[Output]) -> None:
         """Write what was gathered."""
