@@ -155,8 +155,7 @@ class _Export:
         try:
             await trio.to_thread.run_sync(sync_all, dest, abandon_on_cancel=True)
         except OSError as problem:
-            cause = blocked(problem)
-            raise (cause if isinstance(cause, DiskFull) else problem) from None
+            raise (cause if isinstance(cause := blocked(problem), DiskFull) else problem) from None
 
     def _return(self, levels: list[_Level]) -> None:
         """Leave the last directory and open the one above it again, if need be; one that has gone is left out."""
@@ -315,15 +314,13 @@ class _Export:
             self.tally.add_bytes(len(data))
         return True
 
-    async def _read(
-        self, reader: FileReader, at: int, size: int, inside: Inside | None, path: DrivePath
-    ) -> bytes | None:
+    async def _read(self, file: FileReader, at: int, size: int, inside: Inside | None, path: DrivePath) -> bytes | None:
         """Return some of the content of a file, None when it could not be had."""
         drive = inside or Inside(DrivePath(""), self._drive.key)
-        if held := reader.held(at, size):
+        if held := file.held(at, size):
             with suppress(NotHeld), at_once():
-                return await reader.read(at, size)
-        return await self._reach.attempt(drive, path, partial(reader.read, at, size), held=held)
+                return await file.read(at, size)
+        return await self._reach.attempt(drive, path, partial(file.read, at, size), held=held)
 
     async def _write(self, path: DrivePath, directory: Directory, outputs: list[Output]) -> None:
         """Write what was gathered."""
