@@ -25,7 +25,7 @@ from ddrive.drive.reader import FileReader
 from ddrive.drive.report import Notice, Progress, Refused, Tally
 from ddrive.drive.restoring import AttributesLost, Blocked, blocked
 from ddrive.drive.stat import Stat
-from ddrive.drive.target import Directory, File, Output, sync_all, write_all
+from ddrive.drive.target import Directory, File, Output, write_all
 from ddrive.drive.walks import DirEntry, Inside
 from ddrive.errors import CorruptStorage, DiskFull, ImpossibleEntry, InvalidProof, NameTooLong, NotHeld
 
@@ -105,8 +105,6 @@ async def export_tree(
                 await export.file(start, root, stat)
             finally:
                 root.close()
-        if export.report.written and not dry_run:
-            await export.sync(Path(dest))
     except DiskFull as problem:
         raise DiskFull(f"{problem} ({dest}): free some space there, then export again: it goes on from there") from None
     export.report.hostile_names = drive.hostile_names - hostile_before
@@ -149,13 +147,6 @@ class _Export:
         finally:
             for level in levels:
                 level.directory.close()
-
-    async def sync(self, dest: Path) -> None:
-        """Return when all is on the disk: whoever was told so may switch off. Raises: DiskFull, OSError."""
-        try:
-            await trio.to_thread.run_sync(sync_all, dest, abandon_on_cancel=True)
-        except OSError as problem:
-            raise (cause if isinstance(cause := blocked(problem), DiskFull) else problem) from None
 
     def _return(self, levels: list[_Level]) -> None:
         """Leave the last directory and open the one above it again, if need be; one that has gone is left out."""

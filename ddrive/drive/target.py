@@ -6,7 +6,6 @@ the target, and nothing outside it is touched. A file has its name when it is wh
 run in worker threads.
 """
 
-import ctypes
 import fcntl
 import os
 import re
@@ -33,7 +32,6 @@ TEMPORARY = re.compile(r"\.ddrive-export-[0-9a-f]{16}")  # the name of what is b
 SYNC_BYTES = 1024 * 1024  # a file above that is on the disk before its name; for all that takes twice as long
 
 _NS_PER_MS = 1_000_000
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,17 +327,6 @@ def _temporary() -> str:
 
 def _is_temporary(name: str) -> bool:
     return name.startswith(".ddrive-export-") and TEMPORARY.fullmatch(name) is not None
-
-
-def sync_all(place: Path) -> None:
-    """Bring all that was written to the file system of a directory to its disk. Raises: OSError."""
-    descriptor = os.open(place, OPEN_DIRECTORY)
-    try:
-        if _LIBC.syncfs(descriptor) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(place))
-    finally:
-        os.close(descriptor)
 
 
 def write_all(directory: Directory, outputs: list[Output], *, replace: bool) -> dict[str, Blocked]:

@@ -1,6 +1,5 @@
 """What an export writes: trees of any depth, and names for nothing but whole files."""
 
-import errno
 import os
 import resource
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from ddrive.drive import exporter
 from ddrive.drive.drive import Drive
 from ddrive.drive.exporter import CHUNK_BYTES, OPEN_LEVELS, export_tree
 from ddrive.drive.reader import FileReader
@@ -217,30 +215,3 @@ async def test_links_are_replaced_as_a_whole(own: Drive, tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "rename", rename)
     await export_tree(own, "/", out)
     assert (seen, os.readlink(out / "link")) == (["old"], "new")
-
-
-async def test_what_was_exported_is_on_the_disk(own: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    await own.write_file("/d/f", b"1")
-    out, whole, synced = tmp_path / "out", [".", "d", "d/f"], exporter.sync_all
-    seen: list[list[str]] = []
-
-    def sync_all(place: Path) -> None:
-        assert place == out
-        seen.append(sorted(str(path.relative_to(out)) for path in (out, *out.rglob("*"))))
-        synced(place)
-
-    monkeypatch.setattr(exporter, "sync_all", sync_all)
-    await export_tree(own, "/", out, dry_run=True)
-    await export_tree(own, "/", out)
-    await export_tree(own, "/", out)  # nothing is written
-    assert seen == [whole]
-
-    def full(_: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(exporter, "sync_all", full)
-    (out / "d" / "f").unlink()
-    with pytest.raises(DiskFull):
-        await export_tree(own, "/", out)
-    with pytest.raises(FileNotFoundError):
-        synced(tmp_path / "missing")
