@@ -108,7 +108,7 @@ class AppendableFeed:
     @property
     def behind(self) -> bool:
         """Whether more was signed of this feed of ours than is held here, so that nothing may be appended yet."""
-        return isinstance(self.log, FeedLog) and self.log.behind
+        return self.log.behind
 
     @property
     def cut_off(self) -> bool:

@@ -44,6 +44,7 @@ class FeedView(StoredFeed):
     def __init__(self, directory: Directory, key: PublicKey, executor: Executor | None = None) -> None:
         files = FeedFiles(directory, read_only=True)
         super().__init__(directory, files, Bitfield(), key)
+        self.behind = False
         self._ahead = LoadAhead(executor, unload=True) if executor is not None else None
         self._cleared: ClearedCount | None = None
         self._checked = Spans()  # of the content, bytes of blocks that agreed with their leaves

@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -231,7 +231,7 @@ class AttachedFeed:
                 directory = FileDirectory(Path(facts["path"]), read_only=True)
                 view = FeedView(directory, PublicKey(facts["key"]), self._loader)
                 view.ask(_count(facts, view.key))
-                view.writable, view.forked = facts["writable"], facts["forked"]
+                _adopt(view, facts)
                 view.used = {}
                 feed = Feed(view)
                 _renew(feed, facts["length"], facts["runs"])
@@ -259,7 +259,7 @@ class AttachedFeed:
         if feed is None or feed.closed:
             return
         self._peers = params["peers"]
-        feed.log.writable, feed.log.forked = params["writable"], params["forked"]
+        _adopt(_view(feed), params)
         try:
             if "runs" in params:
                 _renew(feed, params["length"], params["runs"])
@@ -321,6 +321,10 @@ def _count(facts: dict[str, Any], key: PublicKey) -> ClearedCount | None:
 def _view(feed: Feed) -> FeedView:
     assert isinstance(feed.log, FeedView)
     return feed.log
+
+
+def _adopt(view: FeedView, facts: Mapping[str, Any]) -> None:
+    view.writable, view.behind, view.forked = facts["writable"], facts["behind"], facts["forked"]
 
 
 class _Piece(NamedTuple):

@@ -149,6 +149,7 @@ class _Served:
             "length": feed.length,
             "byte_length": feed.byte_length,
             "writable": feed.writable and (bool(feed.length) or not feed.behind),
+            "behind": feed.behind,
             "forked": feed.forked,
             "peers": self._peers,
         }

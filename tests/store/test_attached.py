@@ -20,11 +20,13 @@ from ddrive.errors import (
     EngineError,
     LengthChanged,
     LocalProtocolError,
+    NotFound,
     NotHeld,
     NotWritable,
     SourceChanged,
     TooLarge,
 )
+from ddrive.feed import FeedLog
 from ddrive.feed.feed import Feed
 from ddrive.feed.file_blocks import FileBlocks, Place
 from ddrive.ids import BlockIndex, PublicKey
@@ -40,6 +42,7 @@ from ddrive.store.linked import replicate
 from ddrive.store.serve import FeedService
 from ddrive.store.sockets import listen
 from ddrive.store.store import OwnedStore, open_store
+from ddrive.trie.fixed import check_version
 from tests.support.until import until
 
 BLOCKS = [b"block %d" % number for number in range(20)]
@@ -331,6 +334,21 @@ class Wishes:
             self.open -= 1
 
         return withdraw
+
+
+async def test_a_view_of_an_own_feed_that_is_behind_claims_no_end_of_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as at:
+        own = await at.store.open_feed(name="mine")
+        assert isinstance(own.log, FeedLog)
+        await own.append(BLOCKS)
+        view = await at.feed(key=own.key)
+        assert not view.behind
+        with pytest.raises(NotFound, match="has no version 22, its newest is 20"):
+            await check_version(view, 22)
+        own.log.floor = 22  # as after `keys restore`, while peers still give back what was in it
+        own.clear(0, 1)
+        await until(lambda: view.behind)
+        await check_version(view, 22)  # maybe; nobody is there to tell
 
 
 async def test_a_client_that_goes_leaves_nothing_behind(tmp_path: Path) -> None:
