@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
 import trio
@@ -17,6 +16,7 @@ from ddrive.protocol.link import Link
 from ddrive.replication.peer import PeerStats
 from ddrive.replication.session import FeedSession
 from ddrive.store.store import OwnedStore
+from ddrive.version import VERSION
 from mountd.collection import Collection, dialect_named
 from mountd.config import Config, given_options
 from mountd.control import Params, Tell, Verb
@@ -30,7 +30,6 @@ from mountd.peers import Peers
 from mountd.space import Space
 from mountd.writing import SPOOLS
 
-VERSION = version("ddrive")  # looked up now: it needs files, and they may have run out later
 OPENING_S = 0.3  # is enough to read the first block of a drive that is held here
 SILENT_S = 10.0  # somebody who waits longer is told why
 MOUNT_WAIT_S = 10.0  # a mount waits so long for the first block of a drive that was never seen before

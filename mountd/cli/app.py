@@ -5,12 +5,12 @@ import operator
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 
 import mountd.cli
+from ddrive.version import VERSION
 from mountd.cli import report
 from mountd.cli.calls import arranged
 from mountd.cli.starting import loaded
@@ -53,7 +53,7 @@ GROUPS = {"peer": "peers.app", "tag": "versions.tags", "keys": "keys.app", "db":
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"ddrive {version('ddrive')}\n")
+        sys.stdout.write(f"ddrive {VERSION}\n")
         raise typer.Exit
 
 
