@@ -20,8 +20,8 @@ from mountd.face import EntryFace, NodeFace
 
 ROOT_NUMBER = 1  # fixed by FUSE
 NUMBER_MASK = 2**63 - 1  # inode numbers stay positive for programs that take them for signed
-MAX_STATS = 16_384  # remembered attributes beyond these are asked of the drive again; about 0.3 KiB each
-MAX_INODES = 16_384  # files and links; the kernel is asked to forget what is older, about 0.4 KiB each
+MAX_STATS = 16_384  # of directories; attributes beyond these are asked of the drive again, about 0.3 KiB each
+MAX_INODES = 12_288  # files and links; the kernel is asked to forget what is older, about 0.6 KiB each
 MAX_RENUMBERED = 16_384  # remembered numbers of what was moved or written and then forgotten, about 0.3 KiB each
 MAX_ASKED = 2048  # entries that the kernel is asked to forget and has not forgotten yet
 MAX_LISTED = 8192  # entries of remembered listings, 0.4 KiB each; the newest listing is kept whatever its size
@@ -184,6 +184,11 @@ class InodeTable:
     def __iter__(self) -> Iterator[Inode]:
         return iter(list(self._by_number.values()))
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether many more entries are known than should be, as the kernel is slow to forget them."""
+        return len(self._told) > self._max_inodes + MAX_ASKED
+
     def get(self, number: int) -> Inode:
         """Return the inode with that number.
 
@@ -224,13 +229,13 @@ class InodeTable:
         return inode
 
     def remember(self, inode: Inode, stat: Stat, expires: float) -> None:
-        """Keep `stat` for `inode`; the attributes least recently set are dropped beyond `max_stats`.
+        """Keep `stat` for `inode`; of directories those least recently set are dropped beyond `max_stats`.
 
-        Those of the root stay: no entry of a directory tells them again.
+        Those of a file go with the file. Those of the root stay: no entry of a directory tells them again.
         """
         inode.stat = stat
         inode.expires = expires
-        if inode is self.root:
+        if inode is self.root or not inode.is_dir:
             return
         self._stats[inode.number] = inode
         self._stats.move_to_end(inode.number)
@@ -358,6 +363,8 @@ class InodeTable:
         siblings = inode.parent.children if inode.parent is not None else {}
         if siblings.get(inode.name) is inode:
             del siblings[inode.name]
+            if inode.parent is not None and not siblings:
+                inode.parent.children = {}  # an emptied one keeps its memory
 
     def _new(self, parent: Inode, name: str, identity: int, *, is_dir: bool) -> Inode:
         former = self._renumbered.pop((parent.number, name, identity), None)

@@ -28,6 +28,7 @@ from ddrive.errors import (
     TooManyLinks,
 )
 from ddrive.ids import PublicKey
+from mountd.crowding import Crowding
 from mountd.face import NodeFace
 from mountd.handles import DirHandle, FileHandle, HandleTable, reads
 from mountd.inodes import Inode, InodeTable, Listing, leads_back, to_bytes
@@ -74,6 +75,7 @@ class Vfs(MountedDrive):
         self._state = state
         self.files: HandleTable[FileHandle] = HandleTable()
         self._dirs: HandleTable[DirHandle] = HandleTable()
+        self._crowding = Crowding(self.inodes)
         self._waiting_reads = 0
         now_ms = int(time.time() * 1000)
         self.set_root(Stat(DIRECTORY_MODE, mtime_ms=now_ms, ctime_ms=now_ms))
@@ -208,6 +210,7 @@ class Vfs(MountedDrive):
     async def opendir(self, number: int, caller: int) -> int:
         """Return a handle for reading a directory; its listing is made now, so that it cannot fail half way."""
         inode = self.directory(number)
+        await self._crowding.room()
         handle = DirHandle(inode, caller)
         await self._listed(handle)
         self.inodes.opened(inode)

@@ -8,6 +8,7 @@ Source: path hashing of `hypertrie@5`.
 """
 
 from functools import lru_cache
+from sys import intern
 from typing import Final
 
 from ddrive.crypto import siphash
@@ -35,6 +36,8 @@ def split(key: str) -> tuple[str, ...]:
         del parts[0]
     if parts and not parts[-1]:
         del parts[-1]
+    if len(parts) > 1:
+        parts[:-1] = map(intern, parts[:-1])  # the names of directories are the same in many nodes
     return tuple(parts)  # the collector of cycles does not visit tuples of text, and there are as many as nodes
 
 

@@ -1,6 +1,7 @@
 """Inode numbers stand for contents, are stable, and are forgotten when nobody knows them."""
 
 import errno
+import sys
 
 import pytest
 from hypothesis import given
@@ -160,16 +161,22 @@ def test_the_root_is_never_forgotten() -> None:
     assert table.get(1) is table.root
 
 
-def test_remembered_attributes_are_limited_but_not_those_of_open_or_replaced_files() -> None:
+def test_remembered_attributes_are_limited_to_the_newest_directories_and_those_open_or_replaced() -> None:
     table = InodeTable(max_stats=2)
-    kept = known(table, table.root, "open", FILE)
+    kept = known(table, table.root, "open", DIRECTORY)
     table.opened(kept)
-    replaced = known(table, table.root, "replaced", FILE)
+    replaced = known(table, table.root, "replaced", DIRECTORY)
     table.detach(replaced)
+    several = [known(table, table.root, str(number), DIRECTORY) for number in range(5)]
+    assert kept.stat is DIRECTORY
+    assert replaced.stat is DIRECTORY
+    assert [inode.stat for inode in several] == [None, None, None, DIRECTORY, DIRECTORY]
+
+
+def test_attributes_of_files_go_with_the_files() -> None:
+    table = InodeTable(max_stats=2)
     several = [known(table, table.root, str(number), FILE) for number in range(5)]
-    assert kept.stat is FILE
-    assert replaced.stat is FILE
-    assert [inode.stat for inode in several] == [None, None, None, FILE, FILE]
+    assert all(inode.stat is FILE for inode in several)
 
 
 def test_the_attributes_of_the_root_stay() -> None:
@@ -238,6 +245,15 @@ def test_the_oldest_entries_are_to_be_forgotten_but_not_those_in_use() -> None:
         known(table, directory, str(number), FILE)
     assert crowded == ["1", "2", "3", "5", "6", "0"]
     assert first.number in {inode.number for inode in table}  # until the kernel says so
+
+
+def test_an_emptied_directory_gives_its_table_of_children_back() -> None:
+    table = InodeTable()
+    directory = known(table, table.root, "directory", DIRECTORY)
+    children = [known(table, directory, str(number), FILE) for number in range(1000)]
+    for inode in children:
+        table.forget(inode.number, 1)
+    assert sys.getsizeof(directory.children) == sys.getsizeof({})
 
 
 def test_only_some_entries_are_to_be_forgotten_at_a_time() -> None:
