@@ -102,7 +102,7 @@ def render(results: dict[str, Row], options: argparse.Namespace) -> str:
     for metric, row in results.items():
         middle = {system: statistics.median(values) for system, values in row.items()}
         smaller_is_better = metric.endswith(("ms", "MiB"))
-        ours, npm = middle["ddrive"], middle.get(Npm.name, 0)
+        ours, npm = middle.get("ddrive", 0), middle.get(Npm.name, 0)
         ratio = (npm / ours if smaller_is_better else ours / npm) if npm else 0
         cells = [f"{middle[name]:.1f}" if name in middle else "-" for name in (Memory.name, Npm.name, "ddrive")]
         lines.append(f"| {metric} | {' | '.join(cells)} | {ratio:.2f} |")
