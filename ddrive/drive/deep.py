@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PATH_MAX = 4096  # bytes, with the NUL at its end
-_STEP_BYTES = 2048  # opened at once; a name has 255 at most
+_ROOM_BYTES = 512  # left for what is named from there: a name has 255 at most
+_STEP_BYTES = 2048  # opened at once
 _WAYPOINT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -13,27 +14,21 @@ _WAYPOINT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 def reachable(root: str, path: str) -> Iterator[str]:
     """Give a path that every system call takes to what is at `path` below `root`, for as long as the block lasts.
 
+    What lies directly in it can be named from there as well.
     Raises: OSError when a directory on the way cannot be passed.
     """
     place = f"{root}/{path}" if path else root
-    if len(place) * 4 < PATH_MAX or len(os.fsencode(place)) < PATH_MAX:
+    room = PATH_MAX - _ROOM_BYTES
+    if len(place) * 4 < room or len(os.fsencode(place)) < room:
         yield place
         return
+    rest = os.fsencode(path)
     at = os.open(root, _WAYPOINT)
     try:
-        names = path.split("/")
-        step: list[str] = []
-        for name in names[:-1]:
-            step.append(name)
-            if sum(map(len, step)) * 4 >= _STEP_BYTES:
-                at, step = _passed(at, step), []
-        yield f"/proc/self/fd/{at}/{'/'.join([*step, names[-1]])}"
+        while len(rest) > _STEP_BYTES and (end := rest.rfind(b"/", 0, _STEP_BYTES)) > 0:
+            following = os.open(rest[:end], _WAYPOINT, dir_fd=at)
+            os.close(at)
+            at, rest = following, rest[end + 1 :]
+        yield f"/proc/self/fd/{at}/{os.fsdecode(rest)}"
     finally:
         os.close(at)
-
-
-def _passed(at: int, step: list[str]) -> int:
-    """Return the directory that some names lead to from an open one, which is closed."""
-    following = os.open("/".join(step), _WAYPOINT, dir_fd=at)
-    os.close(at)
-    return following

@@ -8,6 +8,7 @@ import errno
 import os
 import stat as modes
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from itertools import islice
@@ -71,21 +72,25 @@ def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) ->
     while pending:
         directory = pending.pop()
         below: list[str] = []
-        try:
-            with reachable(str(root), directory) as place:
-                names = sorted(os.listdir(place))
-        except OSError as problem:
-            yield Found(directory, Stat(0), problem.strerror or str(problem), unreadable=True)
-            continue
-        for name in names:
-            path = join(directory, name)
-            found = _look_at(str(root), path, drive)
-            if found is None or ignoring.leaves_out_here(path, is_directory=found.stat.is_dir):
+        for found in _in_directory(str(root), directory, drive):
+            if found.path != directory and ignoring.leaves_out_here(found.path, is_directory=found.stat.is_dir):
                 continue
             yield found
             if found.stat.is_dir and not found.refused:
                 below.append(found.path)
         pending += reversed(below)
+
+
+def _in_directory(root: str, directory: str, drive: bytes | None) -> Iterator[Found]:
+    """Yield what is in a directory of the tree, names in order; the directory itself when it cannot be listed."""
+    try:
+        with reachable(root, directory) as place:  # once: for each name it would take as long as the path is deep
+            for name in sorted(os.listdir(place)):
+                found = _look(f"{place}/{name}", join(directory, name), drive)
+                if found is not None:
+                    yield found
+    except OSError as problem:
+        yield Found(directory, Stat(0), problem.strerror or str(problem), unreadable=True)
 
 
 def take(found: Iterator[Found], count: int) -> list[Found]:
@@ -107,19 +112,20 @@ def with_parents(only: Collection[str]) -> list[tuple[str, bool]]:
 def read_patterns(root: Path, directory: str) -> list[str]:
     """Return the lines of the ignore files in a directory of the tree."""
     lines: list[str] = []
-    for name in IGNORE_FILES:
-        try:
-            with (
-                reachable(str(root), join(directory, name)) as place,
-                open(place, "rb", opener=_without_waiting) as file,
-            ):
-                if not modes.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    continue
-                text = file.read(IGNORE_FILE_BYTES_MAX)
-        except OSError:
-            continue
-        lines += text.decode("utf-8", "surrogateescape").splitlines()
+    with suppress(OSError), reachable(str(root), directory) as place:
+        for name in IGNORE_FILES:
+            lines += _small_text(f"{place}/{name}").splitlines()
     return lines
+
+
+def _small_text(place: str) -> str:
+    """Return what an ignore file holds, "" when there is none that can be read."""
+    try:
+        with open(place, "rb", opener=_without_waiting) as file:
+            is_file = modes.S_ISREG(os.fstat(file.fileno()).st_mode)
+            return file.read(IGNORE_FILE_BYTES_MAX).decode("utf-8", "surrogateescape") if is_file else ""
+    except OSError:
+        return ""
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -139,11 +145,21 @@ def count_all(root: Path, ignoring: Ignoring) -> tuple[int, int]:
 
 def _look_at(root: str, path: str, drive: bytes | None) -> Found | None:
     """Return what is at `path` of the tree, None when it has gone. The tree itself may lie in a mounted `drive`."""
+    try:
+        with reachable(root, path) as place:
+            return _look(place, path, drive)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as problem:
+        return Found(path, Stat(0), problem.strerror or str(problem), unreadable=True)
+
+
+def _look(place: str, path: str, drive: bytes | None) -> Found | None:
+    """Return what is at `place`, which is at `path` of the tree, None when it has gone."""
     if is_too_long(path):
         return Found(path, Stat(0), f"its path is longer than {PATH_BYTES_MAX} bytes", unreadable=True)
     try:
-        with reachable(root, path) as place:
-            return _seen(place, path, drive)
+        return _seen(place, path, drive)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as problem:

@@ -15,7 +15,7 @@ from ddrive.drive.drive import Drive, open_drive
 from ddrive.drive.ignore import IGNORE_FILES, Ignoring
 from ddrive.drive.importer import import_tree
 from ddrive.drive.removing import remove_tree
-from ddrive.drive.source import read_patterns
+from ddrive.drive.source import read_patterns, scan
 from ddrive.drive.stat import TIME_MS_MAX
 from ddrive.drive.writer import NewEntry, blocks_of
 from ddrive.errors import DriveError
@@ -340,3 +340,22 @@ async def test_paths_that_are_too_long_for_a_drive_are_refused(own: Drive) -> No
         report = await import_tree(own, root)
         assert (report.directories, report.unreadable) == (40, 1)
         assert [refused.why for refused in report.refused] == ["its path is longer than 8192 bytes"]
+
+
+def test_the_way_to_a_deep_directory_is_gone_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[object] = []
+    usual = os.open
+
+    def noted(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_PATH:
+            steps.append(path)
+        return usual(path, flags, mode, dir_fd=dir_fd)
+
+    with deep_tree("d" * 99, 60) as root:
+        last = "/".join(["d" * 99] * 60)
+        with reachable(str(root), last) as there:
+            for number in range(200):
+                Path(there, f"{number}").touch()
+        monkeypatch.setattr(os, "open", noted)
+        assert len(list(scan(root, ignoring({})))) == 265
+    assert len(steps) < 200  # a few for each of the directories, none for what is in them
