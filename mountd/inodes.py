@@ -9,14 +9,14 @@ again gets the number it had. That of an entry which was moved or written throug
 import errno
 import stat as kinds
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
-from typing import NamedTuple
 from zlib import crc32
 
 from ddrive.drive.stat import Stat
 from ddrive.ids import PublicKey
-from mountd.face import EntryFace, NodeFace
+from mountd.face import NodeFace
+from mountd.listing import Listing
 
 ROOT_NUMBER = 1  # fixed by FUSE
 NUMBER_MASK = 2**63 - 1  # inode numbers stay positive for programs that take them for signed
@@ -43,38 +43,6 @@ def to_bytes(name: str) -> bytes:
 
 
 _NO_CHILDREN: dict[str, "Inode"] = {}  # of all that is no directory; nothing is ever put into it
-
-
-class Listed(NamedTuple):
-    """One line of a listing."""
-
-    name: str
-    stat: Stat
-
-
-class Listing:
-    """What a directory holds, by name."""
-
-    __slots__ = ("by_name",)
-
-    def __init__(self, entries: Iterable[EntryFace]) -> None:
-        self.by_name = {entry.name: entry.stat for entry in entries}
-
-    def __len__(self) -> int:
-        return len(self.by_name)
-
-    @property
-    def entries(self) -> list[EntryFace]:
-        """All entries, by name; made anew each time, as few need it again and it takes much memory."""
-        return [Listed(name, stat) for name, stat in sorted(self.by_name.items())]
-
-    def put(self, name: str, stat: Stat) -> None:
-        """Let `stat` be at a name."""
-        self.by_name[name] = stat
-
-    def remove(self, name: str) -> None:
-        """Let nothing be at a name."""
-        self.by_name.pop(name, None)
 
 
 class Inode:
@@ -360,11 +328,11 @@ class InodeTable:
 
     def _part(self, inode: Inode) -> None:
         inode.attached = False
-        siblings = inode.parent.children if inode.parent is not None else {}
-        if siblings.get(inode.name) is inode:
-            del siblings[inode.name]
-            if inode.parent is not None and not siblings:
-                inode.parent.children = {}  # an emptied one keeps its memory
+        parent = inode.parent
+        if parent is not None and parent.children.get(inode.name) is inode:
+            del parent.children[inode.name]
+            if not parent.children:
+                parent.children = {}  # an emptied one keeps its memory
 
     def _new(self, parent: Inode, name: str, identity: int, *, is_dir: bool) -> Inode:
         former = self._renumbered.pop((parent.number, name, identity), None)
@@ -378,7 +346,8 @@ class InodeTable:
         parent.children[name] = inode
         if not is_dir:
             self._told.append(number)
-            self._make_room()
+            if len(self._told) > self._max_inodes:
+                self._make_room()
         return inode
 
     def _make_room(self) -> None:
@@ -386,7 +355,7 @@ class InodeTable:
 
         What is open stays, and what was opened meanwhile gets another turn. An inode goes when the kernel says so.
         """
-        for _ in range(max(0, len(self._told) - self._max_inodes)):
+        for _ in range(len(self._told) - self._max_inodes):
             if len(self._asked) >= MAX_ASKED:
                 return
             inode = self._by_number.get(self._told.popleft())

@@ -31,7 +31,8 @@ from ddrive.ids import PublicKey
 from mountd.crowding import Crowding
 from mountd.face import NodeFace
 from mountd.handles import DirHandle, FileHandle, HandleTable, reads
-from mountd.inodes import Inode, InodeTable, Listing, leads_back, to_bytes
+from mountd.inodes import Inode, InodeTable, leads_back, to_bytes
+from mountd.listing import Listing
 from mountd.mounted_drive import MountedDrive
 from mountd.waits import Callers, Limits, Wait, interrupted
 from mountd.xattrs import LINK_AS_IS, OWN_PREFIX, given_value, names_of, own_value
@@ -235,7 +236,7 @@ class Vfs(MountedDrive):
             inode = directory.children.get(entry.name)
             if current or inode is None or inode.stat is None:
                 inode = self.bind(directory, entry.name, entry.stat, keep=current)
-            known = min(timeout, self.timeout_of(inode))
+            known = timeout if entry.stat.mount is None else min(timeout, self.timeout_of(inode))
             if not emit(to_bytes(entry.name), inode, known, position + 1):
                 self.inodes.drop_unused(inode)
                 return

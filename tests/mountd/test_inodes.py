@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from ddrive.drive.stat import DIRECTORY_MODE, FILE_MODE, LINK_MODE, Mount, Stat
 from ddrive.ids import PublicKey
-from mountd.inodes import MAX_ASKED, Inode, InodeTable, Listing, identity_of
+from mountd.inodes import MAX_ASKED, Inode, InodeTable, identity_of
+from mountd.listing import Listing
 from tests.support.memory_drive import Entry
 
 DIRECTORY = Stat(DIRECTORY_MODE)
