@@ -136,14 +136,13 @@ class Collection:
             await drive.settled.wait()
         return drive.is_found
 
-    async def require_version(self, known: KnownDrive, version: int) -> None:
-        """Return when it is known that the drive has a version of this number, or when nothing is known of it.
-
-        Raises: NotFound.
-        """
+    async def require_version(
+        self, known: KnownDrive, version: int, wait_s: float, tell: Callable[[str], None]
+    ) -> None:
+        """Return when a drive has a version, waited for up to `wait_s`, or nothing is known of it. Raises: NotFound."""
         async with self.feeds(known) as found:
             if found and found[1][0].length:
-                await require_version(found[1][0], version)
+                await require_version(found[1][0], version, wait_s, tell)
 
     async def give_up(self, known: KnownDrive) -> None:
         """Forget a drive of which nobody had anything."""

@@ -185,7 +185,8 @@ class Verbs:
                     tell(f"nobody has it yet ({self._why(known)}): the mount fills in as soon as somebody does")
             number = params.get("version")
             if number is not None:
-                await self._collection.require_version(known, int(number))
+                patient_s = mount_options.timeout_s or self._config.timeout_s
+                await self._collection.require_version(known, int(number), patient_s, tell)
             mount = await self._mountpoints.mount(
                 Mount(
                     place,

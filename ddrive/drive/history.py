@@ -1,5 +1,6 @@
 """What each version of a drive brought, oldest first. Nested drives have histories of their own."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Self
 
 import trio
@@ -25,17 +26,28 @@ class Event(NamedTuple):
     stat: Stat | None
 
 
-async def require_version(feed: Feed, version: int) -> None:
+async def require_version(
+    feed: Feed, version: int, wait_s: float = NEWER_S, tell: Callable[[str], None] = lambda _: None
+) -> None:
     """Return when the drive with the metadata `feed` is known to have a version of this number.
 
-    Waits for the drive's first block; then for a moment only, as an author's next version may not be far.
+    Waits for the drive's first block; then, unless the drive is our own, for `wait_s` until somebody tells of that
+    version, as the peers that are connected may be behind its author: of a long waiting `tell` says why.
     Raises: NotFound, which names the newest version that is known.
     """
     if not feed.length:
         await feed.get(BlockIndex(0))
-    if version > feed.length and not feed.writable:
-        with trio.move_on_after(NEWER_S):
+    if version > feed.length and (feed.behind or not feed.writable):
+        deadline = trio.current_time() + wait_s
+        with trio.move_on_after(min(NEWER_S, wait_s)):
             await feed.wait_length(version)
+        if version > feed.length and wait_s > NEWER_S:
+            tell(
+                f"drive {short(feed.key)} has no version {version} that is known here, the newest is {feed.length}: "
+                f"waiting {wait_s:g} s for a peer that has it"
+            )
+            with trio.move_on_at(deadline):
+                await feed.wait_length(version)
     if version > feed.length:
         raise NotFound(
             f"drive {short(feed.key)} has no version {version} that is known here, the newest is {feed.length}: "

@@ -9,18 +9,18 @@ import typer
 
 from ddrive.dialect import DIALECTS
 from ddrive.drive.address import KeyRef, format_url, parse_key
-from ddrive.drive.history import NEWER_S, require_version
-from ddrive.errors import InvalidKey, InvalidPath
+from ddrive.drive.history import NEWER_S
+from ddrive.errors import InvalidKey, InvalidPath, NotFound
 from ddrive.ids import PublicKey
-from ddrive.store.attached import AttachedStore
-from mountd.cli import options
+from mountd.cli import options, report
 from mountd.cli.options import Common
-from mountd.cli.session import Session, named_drive, patience, run, short_name, version_of, whole
+from mountd.cli.session import PATIENCE_S, Session, named_drive, patience, run, short_name, version_of, whole
 
 Place = Annotated[
     str,
     typer.Argument(metavar="PATH", help="A path inside a mount, or KEY:PATH in an own drive.", show_default=False),
 ]
+_FIRST_S = 10.0  # for somebody at a given address to tell of a drive, as `mount` waits
 _KEY_AND_PATH = re.compile(r"((?:[a-z]+://)?[0-9A-Za-z]{52,64}):(.*)", re.DOTALL)
 
 
@@ -41,12 +41,15 @@ def link(
     async def verb(session: Session) -> None:
         ref = await session.find(named)
         place = _place(ref, path)
+        about = await session.call("drive.open", key=ref.key.hex(), dialect=ref.dialect, wait_s=timeout)
+        nested = _of_dialect(inner, about["dialect"])
+        own = await _is_own(session, nested, ref)
+        if peer and inner.tag is None:
+            await session.meet(nested, peer)
         version = await version_of(session, inner, peers=peer, timeout=timeout)
         if version is not None:
-            await _require_own(session, inner)
+            await _require(session, nested._replace(version=version), peer or [], timeout, own=own)
         async with patience(session, timeout, place), session.drive(ref, wait_s=timeout) as opened:
-            if version is not None:
-                await _require_known(session.engine.store(DIALECTS[session.about["dialect"]]), inner, version)
             await opened.mount(place, inner.key, version=version)
             value = _shown(opened.key, place, opened.version)
             url = format_url(inner.key, opened.dialect_name, version=version)
@@ -78,28 +81,50 @@ def unlink_drive(
     run(Common(state, as_json, start=not no_start), verb)
 
 
-async def _require_own(session: Session, ref: KeyRef) -> None:
-    """Return when `ref` is a version that there may be: of a drive of our own, one that there is. Raises: NotFound.
+def _of_dialect(ref: KeyRef, dialect: str) -> KeyRef:
+    """Return `ref` as a drive of the dialect of the one around it. Raises: InvalidKey when it names another one."""
+    if ref.dialect not in (None, dialect):
+        raise InvalidKey(
+            f"{short_name(ref)} is of the dialect {ref.dialect}, and only one of {dialect} can be nested here"
+        )
+    return ref._replace(dialect=dialect)
 
-    Of other drives a newer one may be known elsewhere, and who nests it need not wait for a peer: `_require_known`.
-    """
+
+async def _is_own(session: Session, ref: KeyRef, outer: KeyRef) -> bool:
+    """Tell whether a drive is our own; what is only nested in a private drive is opened as private as that."""
     known = [drive for drive in await session.call("list") if drive["key"] == ref.key.hex()]
-    if known and known[0]["writable"]:
-        async with patience(session, None, short_name(ref)), session.drive(ref):
-            pass
+    session.private = not known and bool((await session.call("info", key=outer.key.hex()))["private"])
+    return bool(known and known[0]["writable"])
 
 
-async def _require_known(store: AttachedStore, ref: KeyRef, version: int) -> None:
-    """Return when a drive has this version, or nobody is connected who knows how many it has. Raises: NotFound."""
+async def _require(session: Session, ref: KeyRef, peers: list[str], timeout: float | None, *, own: bool) -> None:
+    """Return when a drive has the version that `ref` names, or nobody who has it is connected to tell.
+
+    A connected peer may be behind the author: who has the version is waited for as long as a verb has patience. Without
+    any, and none given, nothing is waited for: who nests it may know it from elsewhere.
+    Raises: NotFound, TimedOut.
+    """
+    assert ref.version is not None
+    store = session.engine.store(DIALECTS[str(ref.dialect)])
     feed = await store.open_feed(key=PublicKey(ref.key), live=True)
     try:
-        with trio.move_on_after(NEWER_S):
-            await feed.wait_length(version)
-        if feed.length and feed.peer_count:
-            await feed.refresh()
-            await require_version(feed, version)
+        if not own:
+            with trio.move_on_after(min(_FIRST_S, PATIENCE_S if timeout is None else timeout) if peers else NEWER_S):
+                await feed.wait_length(1 if peers else ref.version)
+        if own or (feed.length and (feed.peer_count or peers)):
+            async with patience(session, timeout, short_name(ref)):
+                try:
+                    await session.require_version(feed, ref.version, timeout)
+                except NotFound:
+                    if own or feed.peer_count:
+                        raise
     finally:
-        await store.release(feed)
+        with trio.CancelScope(shield=True):
+            await store.release(feed)
+    if peers and ref.version > feed.length:
+        report.note(
+            f"nobody who has {short_name(ref)} is connected, so whether it has version {ref.version} is not known"
+        )
 
 
 def _named(text: str) -> KeyRef | Path:

@@ -15,6 +15,7 @@ from ddrive.dialect import DIALECTS
 from ddrive.drive.address import KeyRef, parse_key
 from ddrive.drive.reaching import Reach
 from ddrive.errors import DriveError, EngineError, InvalidKey, NotFound, TimedOut
+from ddrive.feed import Feed
 from ddrive.ids import PublicKey, short
 from ddrive.store.attached import Attached
 from mountd.cli import report
@@ -104,22 +105,37 @@ class Session:
                 except OSError as error:
                     report.note(f"the host of {address} is not found now ({error.strerror}): check the spelling")
 
+    async def require_version(self, feed: Feed, version: int, wait_s: float | None = None) -> None:
+        """Return when the drive with the metadata `feed` has a version, waited for as long as a verb has patience.
+
+        Raises: NotFound.
+        """
+        await ddrive.drive.require_version(feed, version, PATIENCE_S if wait_s is None else wait_s, report.note)
+
+    async def meet(self, ref: KeyRef, peers: list[str], wait_s: float | None = None) -> dict[str, Any]:
+        """Make the engine know a drive, whose peers it remembers and dials; return what it knows of it.
+
+        When nobody has told the dialect yet that is waited for. Raises: NoPeers.
+        """
+        await self.doubt(peers)
+        about: dict[str, Any] = await self.call(
+            "drive.open", key=ref.key.hex(), dialect=ref.dialect, peers=peers, private=self.private, wait_s=wait_s
+        )
+        return about
+
     @asynccontextmanager
     async def drive(
         self, ref: KeyRef, *, peers: list[str] | None = None, wait_s: float | None = None
     ) -> AsyncIterator["ddrive.drive.Drive"]:
         """Open the drive at the version that `ref` names, in this process: the engine fetches what is missing."""
-        await self.doubt(peers or [])
-        self.about = await self.call(
-            "drive.open", key=ref.key.hex(), dialect=ref.dialect, peers=peers or [], private=self.private, wait_s=wait_s
-        )
+        self.about = await self.meet(ref, peers or [], wait_s)
         store = self.engine.store(DIALECTS[self.about["dialect"]])
         self.opened = PublicKey(ref.key)
         drive = await ddrive.drive.open_drive(store, key=self.opened)
         try:
             version = ref.version if ref.tag is None else await drive.tags.get(ref.tag)
             if version is not None:
-                await ddrive.drive.require_version(drive.metadata, version)
+                await self.require_version(drive.metadata, version, wait_s)
             yield drive if version is None else drive.checkout(version)
         except NotFound:
             if ref.path not in (TOP, VERSIONS):

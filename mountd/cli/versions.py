@@ -5,7 +5,6 @@ from typing import Annotated, Any
 import typer
 
 from ddrive.drive import Drive
-from ddrive.drive.history import require_version
 from ddrive.drive.walks import Change
 from ddrive.errors import InvalidPath
 from mountd.cli import options, report
@@ -45,7 +44,7 @@ def diff(
         ):
             first = await _number(opened, old)
             last = None if new is None else await _number(opened, new)
-            await require_version(opened.metadata, max(first, last or first))
+            await session.require_version(opened.metadata, max(first, last or first), timeout)
             newer = opened if last is None else opened.checkout(last)
             changes = [_shown(change) async for change in newer.diff(first, ref.path or "/")]
         changes.sort(key=lambda change: str(change["path"]))

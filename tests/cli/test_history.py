@@ -92,7 +92,7 @@ def test_a_version_that_no_connected_peer_knows_is_not_nested_and_not_waited_for
         inner = author.ask("import", source)["key"]
         outer, address = ddrive.ask("create")["key"], author.address
         assert ddrive.run("cat", inner, "f", "--peer", address).code == 0
-        refused = ddrive.run("link", f"{outer}:/never", f"{inner}+999")
+        refused = ddrive.run("link", f"{outer}:/never", f"{inner}+999", "--timeout", "2s")
         assert (refused.code, "has no version 999" in refused.err) == (3, True), refused
         (source / "f").write_bytes(b"newer")
         version = author.ask("import", source, inner)["version"]
@@ -109,6 +109,60 @@ def test_a_version_that_no_connected_peer_knows_is_not_nested_and_not_waited_for
         assert (listed.code, listed.out.split()) == (5, [b"fixed", b"later", b"fixed/f"]), listed
         assert "left out (later)" in listed.err
         assert "has no version 999 that a connected peer knows" in listed.err
+
+
+def test_a_given_peer_is_asked_for_the_version_that_is_nested(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "f").write_bytes(b"old")
+    outer = ddrive.ask("create", "--private")["key"]
+    with program(tmp_path / "author" / "state") as author:
+        inner, address = author.ask("import", source), author.address
+        fixed, never = (f"{inner['key']}+{version}" for version in (inner["version"], 999))
+        refused = ddrive.run("link", f"{outer}:/never", never, "--peer", address, "--timeout", "2s")
+        assert (refused.code, "has no version 999" in refused.err) == (3, True), refused
+        assert ddrive.ask("info", inner["key"])["private"]  # as the drive around it is
+        ddrive.ask("link", f"{outer}:/fixed", fixed, "--peer", address)
+        assert ddrive.run("cat", outer, "fixed/f").out == b"old"
+    told = ddrive.run("link", f"{outer}:/later", never, "--peer", address, "--timeout", "2s")
+    assert (told.code, "version 999 is not known" in told.err) == (0, True), told
+    other = f"hyper://{inner['key']}"
+    assert ddrive.run("link", f"{outer}:/other", other).code == 2  # of the other family: it would never be found
+    with program(tmp_path / "author" / "state") as author:
+        newest = ddrive.ask("create")["key"]
+        ddrive.ask("link", f"{newest}:/sub", inner["key"], "--peer", author.address)
+        assert ddrive.run("cat", newest, "sub/f").out == b"old"
+        assert author.address in [peer["address"] for peer in ddrive.ask("peer", "ls")]
+
+
+def test_a_version_that_only_its_author_has_is_waited_for(ddrive: Program, tmp_path: Path) -> None:
+    """The peer that is connected is behind: whoever names the version may know better."""
+    source = tmp_path / "tree"
+    source.mkdir()
+    (source / "f").write_bytes(b"old")
+    with program(tmp_path / "author" / "state") as author, program(tmp_path / "behind" / "state") as behind:
+        inner = author.ask("import", source)["key"]
+        assert behind.run("cat", inner, "f", "--peer", author.address).code == 0
+        assert author.run("stop").code == 0
+        outer = ddrive.ask("create")["key"]
+        ddrive.ask("peer", "add", behind.address)
+        assert ddrive.run("cat", inner, "f").code == 0
+        (source / "f").write_bytes(b"newer")
+        version = author.ask("import", source, inner)["version"]
+        place = tmp_path / "place"
+        place.mkdir()
+        for arguments in (("link", f"{outer}:/sub"), ("mount", place), ("ls",)):
+            verb, *rest = arguments
+            with ddrive.running(verb, *rest, f"{inner}+{version}") as waiting:
+                assert waiting.stderr is not None
+                assert "waiting 30 s for a peer that has it" in waiting.stderr.readline().decode()
+                ddrive.ask("peer", "add", author.address)
+                assert waiting.wait(30) == 0, verb
+            ddrive.mountpoints.append(place)
+            version += 1
+            (source / f"{version}").write_bytes(b"more")
+            ddrive.ask("peer", "rm", author.address)
+            assert author.ask("import", source, inner)["version"] == version
 
 
 def test_a_version_that_an_own_drive_does_not_have_is_not_nested(ddrive: Program) -> None:
