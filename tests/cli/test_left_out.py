@@ -130,6 +130,24 @@ def test_damage_in_an_own_nested_drive_is_told(ddrive: Program, tmp_path: Path) 
     assert sorted(path.name for path in (out / "in").iterdir()) == ["0", "2"]
 
 
+@pytest.mark.parametrize("verb", [("ls", "-R"), ("du",), ("download",)])
+def test_damaged_entries_of_a_nested_drive_are_told_by_what_walks_it(
+    ddrive: Program, tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name in ("a", "name-of-the-entry", "z"):
+        (root / name).write_bytes(b"x")
+    outer = ddrive.ask("create")["key"]
+    ddrive.ask("link", f"{outer}/in", ddrive.ask("import", root)["key"])
+    assert ddrive.run(*verb, outer).code == 0
+    assert ddrive.run("stop").code == 0
+    damage(ddrive.state, b"name-of-the-entry")
+    done = ddrive.run(*verb, outer)
+    assert done.code == 4, done
+    assert "in" in done.err
+
+
 @pytest.mark.parametrize("size", [MIB // 2, 3 * MIB])
 def test_an_export_to_a_disk_that_is_full_ends_there(ddrive: Program, tmp_path: Path, size: int) -> None:
     root = tmp_path / "tree"
