@@ -83,11 +83,12 @@ async def export_tree(
 
     A file at `path` is written into `dest` under its name. Without `delete` things are only added and updated; with
     it, what the drive lacks is removed and a directory in the place of a file is replaced.
+    Directories there that hold secret keys are left as they are, and what is mounted is not removed.
     Modes (without set-user-id and set-group-id), times, link targets and extended attributes of the user are restored,
     owners are not. With `dry_run` nothing is written or removed. `notice` hears of each path of the drive that is, or
     would be. `reach` decides how long a nested drive is waited for, and the content of the drive itself (as one at the
     path ""), and lists what could not be had.
-    Raises: NotFound, DiskFull, OSError when `dest` cannot be used, and what reading raises.
+    Raises: NotFound, DiskFull, UnusablePlace or OSError when `dest` cannot be used, and what reading raises.
     """
     reach = reach or Reach()
     export = _Export(drive, reach, delete=delete, dry_run=dry_run, notice=notice)
@@ -329,14 +330,15 @@ class _Export:
         """Remove what the drive does not have."""
         present = await trio.to_thread.run_sync(level.directory.names)
         for name in sorted(set(present) - names):
-            path = join(level.path, name)
             try:
-                if not self._dry_run:
-                    await trio.to_thread.run_sync(level.directory.remove, name)
-                self.report.removed += 1
-                self._tell("del", path)
+                kept = await trio.to_thread.run_sync(partial(level.directory.remove, name, dry_run=self._dry_run))
             except Blocked as problem:
-                self._blocked(path, problem)
+                kept = [(name, str(problem))]
+            for stays, why in kept:
+                self._blocked(join(level.path, stays), Blocked(why))
+            if not kept:
+                self.report.removed += 1
+                self._tell("del", join(level.path, name))
 
     def _finish(self, path: DrivePath, directory: Directory, stat: Stat) -> None:
         if self._dry_run:

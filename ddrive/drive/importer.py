@@ -16,6 +16,7 @@ from typing import Literal
 
 import trio
 
+from ddrive.drive.apart import Apart
 from ddrive.drive.content import APPEND_BYTES, Block, Spare
 from ddrive.drive.drive import Drive
 from ddrive.drive.ignore import Ignore, Ignoring
@@ -53,7 +54,7 @@ class ImportReport:
 
     `changed` entries were stored anew. Of those refused, `unsettled` changed while they were read, again and again:
     they can be imported when they rest; and `unreadable` could not be read, for want of permission mostly, or have
-    names that are not UTF-8.
+    names that are not UTF-8. `secret` was left out as it holds secret keys, and is not among the refused.
     """
 
     files: int = 0
@@ -63,6 +64,7 @@ class ImportReport:
     changed: int = 0
     removed: int = 0
     refused: list[Refused] = field(default_factory=list)
+    secret: list[Refused] = field(default_factory=list)
     unsettled: int = 0
     unreadable: int = 0
 
@@ -85,7 +87,8 @@ async def import_tree(
     Modes, owners, times, links, empty directories and extended attributes of the user are kept. Sockets, devices, what
     cannot be read and what changes all the time is refused and reported. With `delete`, entries that `source` lacks are
     removed (nested drives stay, and what lies where we may not look). What ignore files in the tree, `patterns` (lines
-    as in `.gitignore`) or `ignore(path, is_directory)` leave out is left out on both sides. `only` these paths below
+    as in `.gitignore`) or `ignore(path, is_directory)` leave out is left out on both sides, and so are directories that
+    hold secret keys: state directories of engines, stores, and feeds of one's own. `only` these paths below
     `source`, with all below them and the directories above them, are looked at. With `dry_run` nothing is stored or
     removed, and a `drive` that is None counts as empty.
     Raises: NotADirectory, NotWritable, CrossesMount when `into` lies in a nested drive that is not writable, OSError.
@@ -94,7 +97,8 @@ async def import_tree(
     if not await trio.to_thread.run_sync(source.is_dir):
         raise NotADirectory(f"{source} is not a directory: only a directory can be imported")
     own = None if drive is None else await drive.own(into)
-    ignoring = Ignoring(partial(read_patterns, source), patterns, ignore)
+    apart = Apart(str(source), ignore)
+    ignoring = Ignoring(partial(read_patterns, source), patterns, apart.leaves_out)
     running = _Import(own, source, dry_run=dry_run or own is None, lists=only is None, notice=notice)
     if progress is not None:
         running.tally = Tally(progress, *await trio.to_thread.run_sync(count_all, source, ignoring))
@@ -106,6 +110,7 @@ async def import_tree(
     await running.flush()
     if delete and own is not None:
         await running.remove_others(own, ignoring, only)
+    running.report.secret = apart.found
     return running.report
 
 

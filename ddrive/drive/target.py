@@ -27,6 +27,8 @@ from ddrive.drive.restoring import (
     set_times,
 )
 from ddrive.drive.stat import Stat, user_attributes
+from ddrive.errors import UnusablePlace
+from ddrive.store.keyed import keys_in
 
 TEMPORARY = re.compile(r"\.ddrive-export-[0-9a-f]{16}")  # the name of what is being written
 SYNC_BYTES = 1024 * 1024  # a file above that is on the disk before its name; for all that takes twice as long
@@ -53,13 +55,15 @@ class Directory:
 
     @classmethod
     def root(cls, path: Path) -> "Directory":
-        """Return the target itself, made if need be."""
+        """Return the target itself, made if need be. Raises: UnusablePlace when it holds secret keys."""
+        _check(path)
         path.mkdir(parents=True, exist_ok=True)
         return cls(os.open(path, OPEN_DIRECTORY))
 
     @classmethod
     def look(cls, path: Path) -> "Directory":
-        """Return the target itself to look at; where there is none, an empty one."""
+        """Return the target itself to look at; where there is none, an empty one. Raises: UnusablePlace, as above."""
+        _check(path)
         return cls(os.open(path, OPEN_DIRECTORY)) if path.is_dir() else NotThere()
 
     def close(self) -> None:
@@ -102,14 +106,14 @@ class Directory:
             elif status.st_mode & modes.S_IRWXU != modes.S_IRWXU:
                 unlock(name, self.descriptor)
             descriptor = os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor)
-            return Directory(descriptor, is_new=status is None)
+            return _checked(Directory(descriptor, is_new=status is None))
         except (OSError, ValueError) as problem:
             raise blocked(problem) from None
 
     def look_into(self, name: str) -> "Directory":
-        """Return the directory `name` in this one to look at; where there is none, an empty one."""
+        """Return the directory `name` in this one to look at; where there is none, an empty one. Raises: Blocked."""
         try:
-            return Directory(os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor))
+            return _checked(Directory(os.open(name, OPEN_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.descriptor)))
         except (OSError, ValueError):
             return NotThere()
 
@@ -217,10 +221,18 @@ class Directory:
         """Return what is in this directory, but for what another export is writing."""
         return [name for name in os.listdir(self.descriptor) if not _is_temporary(name)]
 
-    def remove(self, name: str) -> None:
-        """Remove whatever `name` is, with all below it. Raises: Blocked, DiskFull."""
+    def remove(self, name: str, *, dry_run: bool = False) -> list[tuple[str, str]]:
+        """Remove whatever `name` is, with all below it; return the paths that stay, and why.
+
+        Raises: Blocked, DiskFull.
+        """
         try:
-            self._clear(name, replace=True)
+            status = self._status(name)
+            if status is not None and modes.S_ISDIR(status.st_mode):
+                return remove_tree(name, self.descriptor, dry_run=dry_run)
+            if status is not None and not dry_run:
+                os.unlink(name, dir_fd=self.descriptor)
+            return []
         except OSError as problem:
             raise blocked(problem) from None
 
@@ -233,14 +245,23 @@ class Directory:
     def _clear(self, name: str, *, replace: bool) -> None:
         """Make `name` free; a directory goes only with `replace`."""
         status = self._status(name)
-        if status is None:
-            return
-        if not modes.S_ISDIR(status.st_mode):
-            os.unlink(name, dir_fd=self.descriptor)
-        elif replace:
-            remove_tree(name, self.descriptor)
-        else:
+        if status is not None and modes.S_ISDIR(status.st_mode) and not replace:
             raise Blocked("a directory is in the way")
+        for path, why in self.remove(name):
+            raise Blocked(f"a directory is in the way, and in it {path}: {why}")
+
+
+def _check(path: Path) -> None:
+    if (what := keys_in(str(path))) is not None:
+        raise UnusablePlace(f"nothing is written into {path}, as it is {what}: choose another name")
+
+
+def _checked(directory: Directory) -> Directory:
+    """Return a directory that was there already, unless nothing in it is to be changed. Raises: Blocked."""
+    if not directory.is_new and (why := keys_in(f"/proc/self/fd/{directory.descriptor}")) is not None:
+        directory.close()
+        raise Blocked(why)
+    return directory
 
 
 class NotThere(Directory):

@@ -230,7 +230,7 @@ class _Copy:
                 progress=_shown(meter) if only is None else None,
                 notice=self.changes,
             )
-        self.apart.tell()
+        self.apart.tell(done.secret)
         return done
 
     async def follow(self, session: Session, drive: Drive, first: ImportReport, caught_up: Callable[[], None]) -> None:
