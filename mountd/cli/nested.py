@@ -1,25 +1,43 @@
 """Waiting for drives that are nested in the one that a verb reads: each once, and all that are missing together.
 
 A drive of which nothing is here takes as long as the verb has patience, and there may be many: so while the first one
-is waited for the others below the same path are asked for as well, and those that have not come by then are given up.
+is waited for the others below the same path are asked for as well, also those that are nested in others that arrive
+meanwhile, and those that have not come by then are given up.
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
+from typing import Protocol
 
 import trio
 
 from ddrive.drive.drive import Drive
+from ddrive.drive.paths import DrivePath, join
 from ddrive.drive.walks import Inside
 from ddrive.errors import DriveError, TimedOut
 from ddrive.ids import BlockIndex, PublicKey, short
 from ddrive.store.attached import AttachedStore
+from ddrive.trie import MountTrie
+from ddrive.trie.mountpoint import MountPoint
 
 TOGETHER = 64  # drives that are asked for at the same time
-LOOK_S = 2.0  # for the list of nested drives, of which a part may have to come from peers
+ENOUGH = 0.5  # of the time that a verb has patience: who was asked for that long has been waited for
 
-Waiting = Callable[[str, PublicKey], AbstractAsyncContextManager[None]]
-Late = Callable[[str], TimedOut]
+
+class Patient(Protocol):
+    """How long a verb waits: `session.Patience`."""
+
+    limit: float
+
+    def waiting(self, waiting_for: str, key: PublicKey | None = None) -> AbstractAsyncContextManager[None]: ...
+    def late(self, waiting_for: str) -> TimedOut: ...
+    def beside(self, task: Callable[[], Awaitable[None]]) -> AbstractContextManager[None]: ...
 
 
 def nested_name(inside: Inside) -> str:
@@ -30,13 +48,11 @@ def nested_name(inside: Inside) -> str:
 class NestedWaits:
     """What was waited for in vain of the drives nested in `drive` at or below `path`."""
 
-    def __init__(self, drive: Drive, path: str, store: AttachedStore, waiting: Waiting, late: Late) -> None:
-        """`waiting` ends what takes too long with TimedOut, which names what it is given; `late` makes that error."""
+    def __init__(self, drive: Drive, path: str, store: AttachedStore, patience: Patient) -> None:
         self._drive = drive
-        self._base = path.strip("/")
+        self._below = path.strip("/")
         self._store = store
-        self._waiting = waiting
-        self._late = late
+        self._patience = patience
         self._given_up: set[PublicKey] = set()
         self._here: set[PublicKey] = set()  # of these something was found
 
@@ -45,25 +61,23 @@ class NestedWaits:
         """Give up on the block when it waits too long for a nested drive. Raises: TimedOut."""
         name = nested_name(inside)
         async with AsyncExitStack() as stack:
-            missing = set()
+            asked: dict[PublicKey, float] = {}
             if inside.path and inside.key not in self._here:  # the outer drive was opened, so it is here
-                if await self._is_missing(inside.key, stack):
-                    missing.add(inside.key)
-                else:
+                if not await self._is_missing(inside.key, stack):
                     self._here.add(inside.key)
-            if missing & self._given_up:
-                raise self._late(name)
-            if missing:
-                for key in await self._others():
-                    with suppress(DriveError):  # whoever looks into it comes across that again
-                        if len(missing) < TOGETHER and await self._is_missing(key, stack):
-                            missing.add(key)
+                elif inside.key in self._given_up:
+                    raise self._patience.late(name)
+                else:
+                    asked[inside.key] = trio.current_time()
+                    stack.enter_context(self._patience.beside(_Asking(self._drive, self._below, asked).run))
             try:
-                async with self._waiting(name, inside.key):
+                async with self._patience.waiting(name, inside.key):
                     yield
             except TimedOut:
+                since = trio.current_time() - self._patience.limit * ENOUGH
                 async with AsyncExitStack() as looking:
-                    self._given_up |= {key for key in missing if await self._is_missing(key, looking)}
+                    waited_for = [key for key, asked_at in asked.items() if asked_at <= since]
+                    self._given_up |= {key for key in waited_for if await self._is_missing(key, looking)}
                 raise
 
     async def _is_missing(self, key: PublicKey, stack: AsyncExitStack) -> bool:
@@ -75,10 +89,38 @@ class NestedWaits:
         stack.enter_context(feed.want(BlockIndex(0), BlockIndex(1), urgent=True))
         return True
 
-    async def _others(self) -> list[PublicKey]:
-        """Return the drives that are known to be nested at or below the path."""
-        below = f"{self._base}/" if self._base else ""
-        with trio.move_on_after(LOOK_S), suppress(DriveError):
-            found = await (await self._drive.trie()).mounts(recursive=True, opened_only=True)
-            return list(dict.fromkeys(mount.key for path, mount, _ in found if f"{path}/".startswith(below)))
-        return []
+
+class _Asking:
+    """Asks for all drives nested in `drive` on the way to a path and below it; notes in `asked` since when.
+
+    Each is looked into as soon as something of it is here.
+    """
+
+    def __init__(self, drive: Drive, below: str, asked: dict[PublicKey, float]) -> None:
+        self._drive = drive
+        self._below = f"{below}/" if below else ""
+        self._asked = asked
+        self._seen: set[tuple[PublicKey, int | None]] = set()  # none twice, so circles end
+        self._room = trio.Semaphore(TOGETHER)
+
+    async def run(self) -> None:
+        """Ask until cancelled, or nothing is missing."""
+        async with trio.open_nursery() as nursery:
+            with suppress(DriveError):  # whoever looks into it comes across that again
+                await self._ask_in(await self._drive.trie(), DrivePath(""), nursery)
+
+    async def _ask_in(self, nesting: MountTrie, base: DrivePath, nursery: trio.Nursery) -> None:
+        """Ask for what is nested in the drive at `base`."""
+        for path, mount, _ in await nesting.mounts():
+            where = join(base, path)
+            concerned = f"{where}/".startswith(self._below) or self._below.startswith(f"{where}/")
+            if concerned and (mount.key, mount.version) not in self._seen:
+                self._seen.add((mount.key, mount.version))
+                nursery.start_soon(self._ask, where, mount, nursery)
+
+    async def _ask(self, where: DrivePath, mount: MountPoint, nursery: trio.Nursery) -> None:
+        with suppress(DriveError):
+            async with self._room:
+                self._asked.setdefault(mount.key, trio.current_time())
+                nested = (await (await self._drive.trie()).owner(where)).trie
+            await self._ask_in(nested, where, nursery)

@@ -1,8 +1,8 @@
 """One run of a verb: the connection to the engine, the drive that the caller names, and the deadline."""
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -157,6 +157,7 @@ class Patience:
 
     def __init__(self, session: Session, limit: float) -> None:
         self.limit = limit
+        self.nursery: trio.Nursery | None = None  # for what runs beside the work, set by `patience`
         self._session = session
         self._scopes: list[trio.CancelScope] = []
 
@@ -185,6 +186,22 @@ class Patience:
             why = None if key is None and self._session.explained else await _reason(self._session, key)
             raise self.late(f"{waiting_for}; {why}" if why else waiting_for)
 
+    @contextmanager
+    def beside(self, task: Callable[[], Awaitable[None]]) -> Iterator[None]:
+        """Run `task` until the block ends."""
+        scope = trio.CancelScope()
+
+        async def until_left() -> None:
+            with scope:
+                await task()
+
+        assert self.nursery is not None
+        self.nursery.start_soon(until_left)
+        try:
+            yield
+        finally:
+            scope.cancel()
+
     def late(self, waiting_for: str) -> TimedOut:
         """Return the error of a wait that has lasted too long."""
         return TimedOut(
@@ -200,7 +217,7 @@ class Patience:
         if opened is None:
             return Reach(lambda inside: self.waiting(nested_name(inside), inside.key))
         store = self._session.engine.store(DIALECTS[self._session.about["dialect"]])
-        return Reach(NestedWaits(opened, path, store, self.waiting, self.late))
+        return Reach(NestedWaits(opened, path, store, self))
 
 
 @asynccontextmanager
@@ -212,6 +229,7 @@ async def patience(session: Session, seconds: float | None, waiting_for: str) ->
     """
     patient = Patience(session, PATIENCE_S if seconds is None else seconds)
     async with patient.waiting(waiting_for), trio.open_nursery() as nursery:
+        patient.nursery = nursery
         nursery.start_soon(_extend, session, patient)
         yield patient
         nursery.cancel_scope.cancel()

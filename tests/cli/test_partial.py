@@ -68,6 +68,24 @@ def test_all_nested_drives_that_nobody_has_are_waited_for_together(ddrive: Progr
         assert [line.split(" (")[1].split(")")[0] for line in done.err.splitlines() if "left out" in line] == [*links]
 
 
+def test_drives_that_nobody_has_are_waited_for_once_however_deep_they_are(ddrive: Program, tmp_path: Path) -> None:
+    """Each is seen only in one that has to arrive first."""
+    ghosts = ["cd" * 32, "ab" * 32, "ef" * 32]
+    with program(tmp_path / "author" / "state") as author:
+        levels = [author.ask("create")["key"] for _ in ghosts]
+        for number, key in enumerate(levels):
+            author.ask("link", f"{key}/ghost", ghosts[number])
+            if key != levels[-1]:
+                author.ask("link", f"{key}/level", levels[number + 1])
+        ddrive.ask("peer", "add", author.address)
+        began = time.monotonic()
+        done = ddrive.run("ls", levels[0], "-R", "--timeout", "4s")
+        assert time.monotonic() - began < 10, done  # each by itself: more than 12
+        assert (done.code, done.out.split()[-1]) == (5, b"level/level/ghost"), done
+        lost = [line.split(" (")[1].split(")")[0] for line in done.err.splitlines() if "left out" in line]
+        assert lost == ["ghost", "level/ghost", "level/level/ghost"]
+
+
 def test_clearing_waits_for_no_nested_drive_of_which_nothing_is_here(ddrive: Program, tmp_path: Path) -> None:
     source, inner = tmp_path / "tree", tmp_path / "inner"
     (source / "mo").mkdir(parents=True)
