@@ -43,6 +43,8 @@ class Attempt(NamedTuple):
     version: int
     versions: int
     serials: list[int]
+    number: int = 0  # how many were asked for before it, of those in the journal
+    confirmed: int | None = None  # how many had been when it was recorded that the drive has it
 
     @property
     def end(self) -> int:
@@ -51,7 +53,13 @@ class Attempt(NamedTuple):
 
     def meets(self, other: "Attempt") -> bool:
         """Tell whether what one was to store and what the other was may be the same versions."""
-        return self.version < other.end and other.version < self.end
+        first, later = (self, other) if self.number < other.number else (other, self)
+        if first.confirmed is not None and first.confirmed <= later.number:
+            return False  # its end may be too far, but the drive had it when the other was asked for
+        return first.version < later.end and later.version < first.end
+
+
+_TOLD = 5  # fields of an `Attempt` that are in its record
 
 
 class Mark(NamedTuple):
@@ -136,7 +144,7 @@ class Journal:
 
     def tried(self, attempt: Attempt) -> None:
         """Record that changes are about to be stored in the drive. Raises: OSError."""
-        self._append([TRIED, *attempt])
+        self._append([TRIED, *attempt[:_TOLD]])
 
     def moving(self, move: Move) -> None:
         """Record that a directory is about to be moved in the drive. Raises: OSError."""
@@ -282,6 +290,7 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
         found.survived = trusted
     paths = found.paths
     pending: dict[str, Change] = {}
+    tried: dict[frozenset[int], list[int]] = {}  # which attempts, by their changes
     for number, record in enumerate(records):
         if record[0] == CHANGED:
             paths |= {change[0]: change[1] for change in record[1]}
@@ -292,8 +301,11 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
                 where = paths.get(serial, "")
                 if where in pending and pending[where][0] <= serial:
                     del pending[where]
+            for which in tried.pop(frozenset(record[1]), ()):
+                found.attempts[which] = found.attempts[which]._replace(confirmed=len(found.attempts))
         elif record[0] == TRIED:
-            found.attempts.append(Attempt(*record[1:]))
+            tried.setdefault(frozenset(record[5]), []).append(len(found.attempts))
+            found.attempts.append(Attempt(*record[1:], number=len(found.attempts)))
         elif record[0] in (MOVING, MOVED):
             found.move = Move(*record[1:]) if record[0] == MOVING else None
     found.changes = sorted(pending.values(), key=lambda change: change[0])

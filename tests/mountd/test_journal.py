@@ -124,6 +124,25 @@ def test_attempts_are_told(tmp_path: Path) -> None:
     assert found.attempts == [Attempt("/a", b"value", 7, 2, [1])]
 
 
+def test_what_an_attempt_was_known_to_have_stored_is_not_what_a_later_one_has(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    journal.changed([[1, "/a"], [2, "/b"], [3, "/c"], [4, "/d"]])
+    journal.tried(Attempt("/b", b"refused", 7, 1, [2]))
+    journal.tried(Attempt("/a", b"value", 7, 3, [1]))  # of these versions some may be none, with nothing to remove
+    journal.done([1])
+    journal.tried(Attempt("/c", b"value", 8, 2, [3]))
+    journal.tried(Attempt("/d", b"value", 9, 2, [4]))
+    found, _ = replay(tmp_path / "j")
+    assert found is not None
+    refused, first, later, last = found.attempts
+    assert refused.meets(first)
+    assert first.meets(refused)
+    assert not first.meets(later)
+    assert not later.meets(first)
+    assert later.meets(last)
+    assert all(attempt.meets(attempt) for attempt in found.attempts)
+
+
 def test_it_begins_anew_with_what_still_counts(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", OWNER)
     for serial in range(1, 1000):

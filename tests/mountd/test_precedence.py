@@ -165,9 +165,15 @@ async def test_a_file_that_is_open_to_write_goes_on_from_what_was_written_here(
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["told", "not told"])
+@pytest.mark.parametrize("removed_before", [[], ["/never", "/neither"]], ids=["", "after less than it might be"])
 async def test_what_a_dead_worker_left_long_ago_replaces_what_it_had_stored_before(
-    it: Mounted, monkeypatch: pytest.MonkeyPatch, is_told: bool
+    it: Mounted, monkeypatch: pytest.MonkeyPatch, is_told: bool, removed_before: list[str]
 ) -> None:
+    await it.write("/before", b"x")
+    for path in removed_before:  # the drive does not have them: that commit makes fewer versions than it has changes
+        it.staged.remove(path)
+    it.staged.seal(await it.write("/open", b"x", close=False), due=False)  # so that the journal goes on
+    await it.committer.commit()
     with monkeypatch.context() as patched:
         patched.setattr(moments.time, "clock_gettime_ns", lambda _: 1_700_000_000 * 10**9)
         if not is_told:
