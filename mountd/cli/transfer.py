@@ -280,6 +280,7 @@ class _Import:
     async def run(self, session: Session, lasting: outlasting.Outlasting) -> None:
         """Import once, into a new drive if none was named, and follow then, if that is wanted; or go on with that."""
         source = self.copy.source
+        session.private = self.private and not self.copy.dry_run
         if self.ref is None:
             self.ref = await self._find(session)
         if self.watch:
@@ -290,12 +291,19 @@ class _Import:
         ):
             await _check_own(session, opened, self.timeout)
             if self.done is None:
+                self._tell_what_stays(session.about["dialect"])
                 self.done = await self.copy.import_into(opened, session.common.as_json)
                 self.copy.say(session.about, opened.version, self.done, as_json=session.common.as_json)
                 lasting.caught_up()
             session.exit_code = 0 if self.watch else _exit_code(self.done)  # it is imported as soon as it rests
             if self.watch:
                 await self.copy.follow(session, opened, self.done, lasting.caught_up)
+
+    def _tell_what_stays(self, dialect: str) -> None:
+        """Say which options a drive that is there already does not follow."""
+        given = {"--name": self.name, "--dialect": None if self.dialect == dialect else self.dialect}
+        if self.named is not None and (passed := [option for option, value in given.items() if value is not None]):
+            report.note(f"{' and '.join(passed)}: for a new drive only, this one stays as it is")
 
     async def _find(self, session: Session) -> KeyRef:
         """Return the drive that was named, or a new one."""

@@ -359,3 +359,18 @@ def test_names_and_patterns_that_are_not_utf_8_end_no_import(ddrive: Program, tm
     (root / os.fsdecode(b"b\xfe")).write_text("2")
     left_out = ddrive.run("import", root, "--json")
     assert (left_out.code, left_out.json()["files"]) == (6, 1), left_out
+
+
+def test_an_own_drive_becomes_private_by_an_import_and_keeps_its_name(ddrive: Program, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    key = ddrive.ask("import", source, "--name", "given")["key"]
+    looked = ddrive.run("import", source, key, "--private", "--name", "other", "--dialect", "hypercore", "--dry-run")
+    assert looked.code == 0
+    assert not ddrive.ask("info", key)["private"]  # nothing changes by looking
+    done = ddrive.run("import", source, key, "--private", "--name", "other", "--dialect", "hypercore")
+    assert done.code == 0
+    assert "--name and --dialect: for a new drive only" in done.err
+    assert ddrive.ask("info", key)["private"]
+    assert [drive["name"] for drive in ddrive.ask("list")] == ["given"]
+    assert "for a new drive" not in ddrive.run("import", source, key, "--dialect", "dweb").err
