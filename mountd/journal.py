@@ -305,7 +305,7 @@ def replay(path: Path) -> tuple[Replayed | None, int]:
                 found.attempts[which] = found.attempts[which]._replace(confirmed=len(found.attempts))
         elif record[0] == TRIED:
             tried.setdefault(frozenset(record[5]), []).append(len(found.attempts))
-            found.attempts.append(Attempt(*record[1:], number=len(found.attempts)))
+            found.attempts.append(Attempt(*record[1:])._replace(number=len(found.attempts)))
         elif record[0] in (MOVING, MOVED):
             found.move = Move(*record[1:]) if record[0] == MOVING else None
     found.changes = sorted(pending.values(), key=lambda change: change[0])
