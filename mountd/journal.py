@@ -338,8 +338,8 @@ def _records(data: bytes) -> tuple[list[list[Any]], list[int]]:
     while position + _FRAME.size <= len(data):
         size, checksum = _FRAME.unpack_from(data, position)
         body = data[position + _FRAME.size : position + _FRAME.size + size]
-        if size > RECORD_BYTES_MAX or len(body) < size or crc32(body) != checksum:
-            break
+        if not 0 < size <= RECORD_BYTES_MAX or len(body) < size or crc32(body) != checksum:
+            break  # a power failure may leave zeros, which would be a record of nothing: its checksum is 0
         records.append(msgpack.unpackb(body, unicode_errors="surrogateescape", strict_map_key=False))
         position += _FRAME.size + size
         ends.append(position)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 64 * 1024  # as the blocks of the files we append
 SUPERSEDED_MAX = 4096  # slots (256 MiB) that wait for the next sync; with more it is made
+BEGINNING_BYTES = 512  # a sector: of a journal that tells something they are not all zeros
 RESTART_BYTES = 16 * 1024 * 1024  # a longer journal is written anew with what still counts
 _LOCK, _DATA, _JOURNAL = "lock", "data", "journal"
 PLACE = "mountpoint"  # what a journal says of its owner besides the drive
@@ -306,9 +307,13 @@ def open_spools(root: Path, owner: dict[str, Any], place: str, others: Collectio
 
 
 def _is_blank(journal: Path) -> bool:
-    """Tell whether a journal is there and empty: `Journal.restart` was interrupted, after all changes were stored."""
+    """Tell whether a journal is there and says nothing: `Journal.restart` was interrupted, after all was stored.
+
+    When power fails it may be there with its length, but without its bytes: those are zeros then.
+    """
     try:
-        return journal.stat().st_size == 0
+        with journal.open("rb") as file:
+            return not any(file.read(BEGINNING_BYTES))
     except OSError:
         return False
 

@@ -50,6 +50,18 @@ def test_a_journal_may_end_anywhere(tmp_path: Path) -> None:
         assert kept == max(end for end in ends if end <= damaged)
 
 
+@pytest.mark.parametrize("zeros", [1, 7, 8, 9, 4096])
+def test_a_power_failure_may_leave_zeros_at_the_end(tmp_path: Path, zeros: int) -> None:
+    journal = Journal(tmp_path / "j", OWNER)
+    journal.changed([[1, "/a"]])
+    whole = (tmp_path / "j").read_bytes()
+    (tmp_path / "j").write_bytes(whole + bytes(zeros))
+    found, kept = replay(tmp_path / "j")
+    assert (found is not None and found.changes, kept) == ([[1, "/a"]], len(whole))
+    (tmp_path / "j").write_bytes(bytes(zeros))
+    assert replay(tmp_path / "j") == (None, 0)
+
+
 def test_what_is_done_takes_older_changes_of_the_path_along(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", OWNER)
     for serial in (1, 2, 3):

@@ -85,6 +85,15 @@ def test_a_spool_without_anything_recorded_is_removed(tmp_path: Path) -> None:
     spool.close(remove=True)
 
 
+def test_a_spool_of_which_a_power_failure_left_only_zeros_is_removed(tmp_path: Path) -> None:
+    open_spools(tmp_path, OWNER, "/mnt")[0].close(remove=False)
+    (left,) = tmp_path.iterdir()
+    (left / "journal").write_bytes(bytes((left / "journal").stat().st_size))
+    spool = open_spools(tmp_path, OWNER, "/mnt")[0]
+    assert list(tmp_path.iterdir()) == [spool.directory] != [left]
+    spool.close(remove=True)
+
+
 def test_a_spool_of_another_drive_is_never_locked_for_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_spools(tmp_path, OWNER, "/mnt")[0].close(remove=False)
     (left,) = tmp_path.iterdir()
