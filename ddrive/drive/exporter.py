@@ -27,7 +27,7 @@ from ddrive.drive.restoring import AttributesLost, Blocked, blocked
 from ddrive.drive.stat import Stat
 from ddrive.drive.target import Directory, File, Output, write_all
 from ddrive.drive.walks import DirEntry, Inside
-from ddrive.errors import CorruptStorage, DiskFull, ImpossibleEntry, InvalidProof, NameTooLong, NotHeld
+from ddrive.errors import CorruptStorage, DiskFull, ImpossibleEntry, InvalidProof, NameTooLong, NotFound, NotHeld
 
 SMALL_BYTES = 1024 * 1024  # files up to that are gathered and written with one hop to a thread
 GATHERED_BYTES = 8 * 1024 * 1024
@@ -211,6 +211,11 @@ class _Export:
         except NameTooLong as problem:
             self._blocked(level.path, Blocked(str(problem)))
             return []
+        except NotFound as problem:  # only an entry whose own name nobody can look up told of it
+            if level.stat is None:
+                raise
+            self._refuse(level.path, str(problem))
+            return []
         if entries is None:
             return []
         if not (self._dry_run or level.directory.is_new):
@@ -312,6 +317,7 @@ class _Export:
         if held := file.held(at, size):
             with suppress(NotHeld), at_once():
                 return await file.read(at, size)
+            held = file.damaged(at, size)  # else it has gone from the cache since, and is fetched again
         return await self._reach.attempt(drive, path, partial(file.read, at, size), held=held)
 
     async def _write(self, path: DrivePath, directory: Directory, outputs: list[Output]) -> None:

@@ -151,18 +151,27 @@ class FileReader:
 
     def held(self, offset: int, size: int) -> bool:
         """Tell whether these bytes can be read without asking anybody."""
+        blocks = self._blocks(offset, size)
+        return blocks is not None and self.feed.held(blocks.start, blocks.stop) == len(blocks)
+
+    def damaged(self, offset: int, size: int) -> bool:
+        """Tell whether some of these bytes were here and are damaged; what was dropped since is just not held."""
+        blocks = self._blocks(offset, size)
+        return blocks is not None and self.feed.log.gone_bad(blocks.start, blocks.stop)
+
+    def _blocks(self, offset: int, size: int) -> range | None:
+        """Return in which blocks these bytes are, None when that is not known."""
         end = min(offset + size, self.size)
         if offset >= end:
-            return True
+            return range(0)
         blocks: list[int] = []
         for position in (offset, end - 1):
             place = self._locate(position)
             if place is None:
-                return False
+                return None
             found = self.feed.locate(self.extent.byte_offset + position)  # passes over empty blocks, as reading does
             blocks.append(place.block if found is None or found[0] >= self._last else max(place.block, found[0]))
-        first, last = blocks
-        return self.feed.held(first, last + 1) == last + 1 - first
+        return range(blocks[0], blocks[1] + 1)
 
     async def aclose(self) -> None:
         """Withdraw every wish. Closing twice is fine."""

@@ -119,6 +119,7 @@ class AuditedFeed(OwnedFeed):
         self._sort_out_unsure()
         lost = self._lost.runs(start, end)
         self._lost.set_blocks(start, end, False)
+        self._gone_bad.set_blocks(start, end, False)
         for first, last in lost:
             with suppress(OSError):
                 self._files.drop_bits(first, last)

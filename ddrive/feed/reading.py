@@ -36,6 +36,7 @@ class StoredFeed:
         self.forked = False
         self.closed = False
         self.used: dict[int, None] | None = None  # segments read since it was emptied, where somebody wants to know
+        self._gone_bad = Bitfield()  # blocks of which the disk has something else
         self.reads = 0  # blocks given out, but for those in `passing`
         self.misses = 0  # blocks that somebody had to wait for
         self.passing = Passing()
@@ -59,6 +60,10 @@ class StoredFeed:
     def held(self, start: int, end: int) -> int:
         """Return how many of the blocks `start` up to `end` are held."""
         return self._bits.held(start, end)
+
+    def gone_bad(self, start: int, end: int) -> bool:
+        """Tell whether one of the blocks `start` up to `end` is not held because the disk has something else for it."""
+        return any(not self.has(index) for run in self._gone_bad.runs(start, end) for index in range(*run))
 
     def runs(self, start: int, end: int) -> list[tuple[int, int]]:
         """Return the held runs within blocks `start` up to `end`, half-open, in order."""
@@ -348,6 +353,7 @@ class StoredFeed:
         """Count block `index` as not held, because the disk does not have it, and return the error that says so."""
         self._bits.set_blocks(index, index + 1, False)
         self._verified.set_blocks(index, index + 1, False)
+        self._gone_bad.set_blocks(index, index + 1, True)
         self._files.forget_nodes()
         self._starts.clear()
         return NotHeld(f"block {index} of feed {short(self.key)} does not verify on disk")

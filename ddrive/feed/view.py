@@ -49,6 +49,7 @@ class FeedView(StoredFeed):
         self._cleared: ClearedCount | None = None
         self._checked = Spans()  # of the content, bytes of blocks that agreed with their leaves
         self._checked_at = _UNKNOWN  # the count of what was cleared when they did
+        self.clears: int | None = None  # the count when the owner told last which blocks it holds
 
     def ask(self, cleared: ClearedCount | None) -> None:
         """Let `cleared` tell from now on whether what was checked is still there; without it all is checked again."""
@@ -135,7 +136,10 @@ class FeedView(StoredFeed):
 
     def _lose(self, index: int) -> DriveError:
         self._checked.clear()
-        return super()._lose(index)
+        error = super()._lose(index)
+        if self._cleared is None or self._cleared.now() != self.clears:  # it may have gone, which nobody has told yet
+            self._gone_bad.set_blocks(index, index + 1, False)
+        return error
 
     def _settled(self, start: int, end: int) -> bool:
         return False

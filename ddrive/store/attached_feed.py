@@ -325,6 +325,7 @@ def _view(feed: Feed) -> FeedView:
 
 def _adopt(view: FeedView, facts: Mapping[str, Any]) -> None:
     view.writable, view.behind, view.forked = facts["writable"], facts["behind"], facts["forked"]
+    view.clears = facts.get("clears")
 
 
 class _Piece(NamedTuple):

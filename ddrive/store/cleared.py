@@ -44,9 +44,10 @@ class Cleared:
 
     def __init__(self, path: Path) -> None:
         """Open the file `path`, or make it. What the owner before us has begun will not go on: it counts as done."""
+        self.path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         content = os.pread(self._descriptor, _SLOTS * _COUNT.size, 0).ljust(_SLOTS * _COUNT.size, b"\0")
-        self._counts = [count + (count & 1) for (count,) in _COUNT.iter_unpack(content)]
+        self._counts: list[int] = [count + (count & 1) for (count,) in _COUNT.iter_unpack(content)]
         self._write(0, b"".join(map(_COUNT.pack, self._counts)))
 
     @contextmanager
@@ -57,6 +58,10 @@ class Cleared:
             yield
         finally:
             self._raise(key)
+
+    def count(self, key: PublicKey) -> int:
+        """Return the count of a feed."""
+        return self._counts[_place(key) // _COUNT.size]
 
     def close(self) -> None:
         """Give the file back."""

@@ -12,7 +12,7 @@ in it until it is written, and when there are too many it tells everything anew.
     notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
         feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}, feed.ask_peers {handle, name, payload},
         feed.used {handle, segments, hits, misses}, feed.unreserve {handle}
-    event feed.changed {handle, length, byte_length, writable, forked, peers, nodes, passed: [[index, block]…],
+    event feed.changed {handle, length, byte_length, writable, forked, peers, clears, nodes, passed: [[index, block]…],
         lost: [[start, end]…], and changes: [[held, start, end]…] or runs}
 """
 
@@ -32,7 +32,6 @@ from ddrive.feed.reading import SEGMENT_BITS
 from ddrive.ids import BlockIndex, PublicKey, short
 from ddrive.replication.demand import AHEAD_BLOCKS
 from ddrive.store.answering import Outbox
-from ddrive.store.cleared import NAME as CLEARED
 from ddrive.store.derive import feed_folder
 from ddrive.store.reserving import reservations
 from ddrive.store.rpc import Event
@@ -152,6 +151,7 @@ class _Served:
             "behind": feed.behind,
             "forked": feed.forked,
             "peers": self._peers,
+            "clears": self._store.cleared.count(feed.key),
         }
 
     # What the client wants.
@@ -380,7 +380,7 @@ class FeedService:
         return served.facts() | {
             "key": feed.key,
             "path": str(store.path / feed_folder(store.discovery_key(feed.key))),
-            "cleared": str(store.path / CLEARED),
+            "cleared": str(store.cleared.path),
             "runs": feed.runs(0, feed.length),
         }
 

@@ -75,7 +75,7 @@ class OwnedStore:
         self.master_key = master_key
         self._nursery = nursery
         self._signed = SignedLengths(path)
-        self._cleared = Cleared(path / CLEARED)
+        self.cleared = Cleared(path / CLEARED)
         self._floors: dict[PublicKey, int] = {}  # the same, not written down yet
         self._entries: dict[DiscoveryKey, _Entry] = {}
         self._openings = Openings()
@@ -278,7 +278,7 @@ class OwnedStore:
 
     def _started(self, log: FeedLog) -> _Entry:
         """Let an opened feed be exchanged, and tell who wants to know."""
-        log.clearing = partial(self._cleared.clearing, log.key)
+        log.clearing = partial(self.cleared.clearing, log.key)
         log.must_reach(max(self._signed.of(log.key), self._floors.get(log.key, 0)))
         feed = Feed(log)
         session = FeedSession(feed)
@@ -360,7 +360,7 @@ class OwnedStore:
                     pass
             except OSError as error:
                 logger.error("cannot save feed=%s error=%s", short(found), error)
-        self._cleared.close()
+        self.cleared.close()
         self._events.close()
 
 

@@ -11,10 +11,13 @@ from trio.testing import memory_stream_pair
 
 from ddrive.dialect import DIALECTS
 from ddrive.drive.drive import Drive, open_drive
+from ddrive.drive.exporter import export_tree
 from ddrive.drive.holdings import clear, download, usage
+from ddrive.drive.reaching import Reach
+from ddrive.drive.reader import FileReader
 from ddrive.drive.stat import Stat
 from ddrive.drive.writer import NewEntry
-from ddrive.errors import NotFound
+from ddrive.errors import NoPeers, NotFound
 from ddrive.protocol.running import run_link
 from ddrive.store.linked import Replicator
 from ddrive.store.store import OwnedStore, open_store
@@ -210,3 +213,37 @@ async def test_nested_drives_that_were_looked_into_are_followed(world: World) ->
             assert await found.wait_version(found.seen + 1) == inner.version
             assert await found.changed(found.seen) == ["inner/dir/f"]
             assert await seen.read_file("/inner/dir/f") == b"new"
+
+
+async def test_what_is_dropped_while_an_export_reads_it_is_not_called_damaged(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = (await author(world)).key
+    near = await open_drive(world.near, key=key)
+    async with world.linked():
+        await download(near)
+        held = FileReader.held
+
+        def dropped(reader: FileReader, offset: int, size: int) -> bool:
+            was_held = held(reader, offset, size)
+            reader.feed.clear(0, reader.feed.length)
+            return was_held
+
+        monkeypatch.setattr(FileReader, "held", dropped)
+        report = await export_tree(near, "/", tmp_path / "again")
+        assert (report.refused, report.unverified) == ([], 0)
+    await trio.sleep(0.01)
+
+    @asynccontextmanager
+    async def in_vain(_: object) -> AsyncIterator[None]:
+        with trio.move_on_after(0.2):
+            yield
+            return
+        raise NoPeers("nobody has it")
+
+    monkeypatch.undo()
+    async with world.linked():
+        await download(near)
+    monkeypatch.setattr(FileReader, "held", dropped)
+    report = await export_tree(near, "/", tmp_path / "alone", reach=Reach(in_vain))
+    assert (len(report.refused) > 0, report.unverified) == (True, 0)

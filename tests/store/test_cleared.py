@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from ddrive.errors import NotHeld
 from ddrive.feed import FeedView, FileDirectory
 from ddrive.store.cleared import Cleared, ClearedCount
 from tests.feed.samples import copy, reader, writer
@@ -145,3 +146,29 @@ def test_a_disk_without_room_for_counts_takes_the_trust_and_nothing_else(owner, 
     owner.clear(8, 9)
     assert view.block(5) == BLOCKS[5]
     assert part(view, 5, 0, 10) is None
+
+
+def test_what_the_owner_has_cleared_is_not_called_damaged_before_the_view_is_told(owner, view, tmp_path):
+    counts = ClearedCount(tmp_path / "cleared", owner.key)
+    view.clears = counts.now()
+    owner.clear(7, 8)
+    for index in (7, 9):
+        if index == 9:
+            view.clears = counts.now()  # with which the owner tells what it holds
+            path = tmp_path / "feed" / "data"
+            path.write_bytes(path.read_bytes().replace(BLOCKS[9], bytes(65536)))
+        assert view.has(index)
+        with pytest.raises(NotHeld):
+            view.block(index)
+        assert view.gone_bad(0, 16) is (index == 9)
+    assert (view.gone_bad(8, 10), view.gone_bad(10, 16)) == (True, False)
+    counts.close()
+
+
+def test_a_copy_knows_what_its_disk_has_damaged_until_it_is_cleared(owner, tmp_path):
+    path = tmp_path / "feed" / "data"
+    path.write_bytes(path.read_bytes().replace(BLOCKS[9], bytes(65536)))
+    assert owner.audit(9, 10).bad == [9]
+    assert (owner.gone_bad(0, 9), owner.gone_bad(9, 10)) == (False, True)
+    owner.clear(9, 10)
+    assert not owner.gone_bad(0, 16)
