@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Self
 from ddrive.drive.lifetime import Lifetime
 from ddrive.drive.paths import DrivePath, join
 from ddrive.drive.stat import Stat, decode_stat
-from ddrive.errors import CorruptStorage
+from ddrive.errors import CorruptStorage, NotFound
 from ddrive.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.trie import MountTrie, TrieNode
@@ -86,7 +86,7 @@ class Walk:
         is_first = len(drives) > len(self._drives)
         self._drives, self.inside = drives, inside
         below = []
-        for name, stat in await self._list(directory, inside, is_first) or ():
+        for name, stat in await self._listed(directory, inside, is_first):
             path = join(directory, name)
             self._ready.append((path, stat))
             if stat.is_dir and stat.mount is None:
@@ -96,6 +96,18 @@ class Walk:
                 below.append(_Pending(path, drives | {stat.mount.key}, nested))
         self._ready.reverse()
         self._pending += reversed(below)
+
+    async def _listed(self, directory: DrivePath, inside: Inside | None, is_first: bool) -> Sequence[DirEntry]:
+        """Return what is in a directory; nothing when one that was listed before is not there.
+
+        It was removed meanwhile, or it was only told of by an entry whose own name nobody can look up.
+        """
+        try:
+            return await self._list(directory, inside, is_first) or ()
+        except NotFound:
+            if is_first:
+                raise
+            return ()
 
 
 class _Pending(NamedTuple):

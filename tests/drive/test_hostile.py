@@ -64,3 +64,17 @@ async def test_they_are_counted_once(store: OwnedStore) -> None:
     assert await HostileNames().look(good.metadata, 10) == 0
     await drive.metadata.append([b"no node at all"])
     assert await hostile.look(drive.metadata, 10) == len(CHANGES) + 1
+
+
+async def test_a_directory_that_only_a_hostile_name_tells_of_ends_no_walk(store: OwnedStore, tmp_path: Path) -> None:
+    drive = await open_drive(store, name="good", create=True)
+    for name in ("a/inside", "b/evilAA", "b/inside", "c"):
+        await drive.write_file(name, b"whole")
+    blocks = [await drive.metadata.get(index) for index in range(drive.version)]
+    feed = await store.open_feed(name="hostile")
+    await feed.append([block.replace(b"evilAA", b"ev/../") for block in blocks])
+    hostile = await open_drive(store, key=feed.key)
+    assert [path async for path, stat in hostile.walk() if stat.is_file] == ["c", "a/inside", "b/inside"]
+    assert (await export_tree(hostile, "/", tmp_path / "out")).files == 3
+    with pytest.raises(NotFound):
+        _ = [path async for path, _ in hostile.walk("/b/ev")]
