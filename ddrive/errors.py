@@ -121,6 +121,10 @@ class InvalidProof(DriveError):
     """A block, node or signature does not verify against the author's key."""
 
 
+class Misauthored(InvalidProof):
+    """The author signed a block that is none of those his feed is made of: no peer has another one."""
+
+
 class Untied(InvalidProof):
     """A longer signed tree of which nothing shows yet that it goes on from the one that is stored here."""
 

@@ -17,7 +17,7 @@ from ddrive.appdb.clock import Clock, count, translate
 from ddrive.appdb.table import NO_POINTERS, Pointer, Row, decode_rows, encode_rows, find_row, pointer_to
 from ddrive.crypto import KEY_BYTES
 from ddrive.dialect import Dialect
-from ddrive.errors import InvalidProof
+from ddrive.errors import Misauthored
 from ddrive.ids import PublicKey
 from ddrive.trie.path import COMPONENT_DIGITS, END, component_hash, split
 
@@ -30,7 +30,7 @@ _NUMBER_BYTES: Final = 40  # of a clock or path, with its place there
 _NO_ROWS: Final[dict[int, Row]] = {}  # shared by all entries of which none is decoded; never changed
 
 
-class InvalidEntry(InvalidProof):
+class InvalidEntry(Misauthored):
     """A writer signed a block that is no valid entry, or that contradicts other blocks."""
 
 

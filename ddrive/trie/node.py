@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from ddrive.errors import InvalidProof
+from ddrive.errors import Misauthored
 from ddrive.trie import schema_pb2
 from ddrive.trie.path import KeyPath, split
 
@@ -25,7 +25,7 @@ _EMPTY_TABLE: Final = array("Q", [0])
 _NODE_BYTES: Final = 700  # objects of a decoded node without its text, value and table
 
 
-class InvalidNode(InvalidProof):
+class InvalidNode(Misauthored):
     """The author signed a block that is no valid trie node, or points where no valid node points."""
 
 

@@ -29,6 +29,7 @@ ADVICE: dict[type[BaseException], str] = {
     errors.InvalidKey: "give 64 hex digits or a URL such as dweb://KEY/",
     errors.NotWritable: "only the one who made it can change it; a copy of your own can be changed",
     errors.Forked: "its author's key signed two histories; do not trust it",
+    errors.Misauthored: "its author stored that; only he can mend it",
     errors.InvalidProof: "a peer sent wrong bytes; nothing of it was kept, try again",
     errors.CorruptStorage: "bytes on this disk are damaged; reading with a peer connected fetches them again",
     errors.ImpossibleEntry: "its author stored that; only he can mend it",
