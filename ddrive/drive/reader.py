@@ -303,6 +303,8 @@ class FileReader:
             if start is not None and (start[1] or not self._first <= start[0] < self._last):
                 raise self._mismatch(f"block {self._first} of its feed starts elsewhere")
             self._checked = True
+        elif self._first >= feed.length and extent.byte_offset < feed.byte_length:
+            raise self._mismatch(f"block {self._first} of its feed starts behind byte {feed.byte_length}")
 
     def _mismatch(self, found: str) -> ImpossibleEntry:
         extent = self.extent

@@ -207,6 +207,16 @@ async def test_numbers_that_do_not_fit_the_feed_are_refused(extent: Extent) -> N
             await FileReader(feed, extent, "f").read(offset, 100)
 
 
+async def test_a_block_beyond_the_feed_is_not_waited_for_when_its_bytes_would_be_in_front() -> None:
+    author = await sparse_copy([b"abc", b"def", b"more"])
+    assert await FileReader(author.copy, Extent(1, 1, 3, 3)).read(0, 3) == b"def"  # from then on its length is known
+    with trio.fail_after(1), pytest.raises(CorruptStorage):
+        await FileReader(author.copy, Extent(100, 1, 0, 3)).read(0, 3)
+    with trio.move_on_after(0.1):  # of one that is longer than anybody has told nobody can say that
+        await FileReader(author.copy, Extent(100, 1, 10, 3)).read(0, 3)
+        raise AssertionError
+
+
 async def test_a_file_that_is_too_short_is_refused_before_its_end_is_read() -> None:
     feed = own_feed()
     await feed.append([b"abcdef"])
