@@ -270,7 +270,7 @@ class Committer:
             raise failure
 
     async def _shares(self, entries: Sequence[Entry]) -> list[_Share]:
-        """Return what each drive gets."""
+        """Return what each drive gets. What was appended to another one, as its place was that one's then, waits on."""
         drive = self._staged.drive
         root = await drive.own("/")
         has_nested = bool(await root.mount_paths())
@@ -281,6 +281,10 @@ class Committer:
             own = owners.get(directory) if has_nested else root
             if own is None:
                 own = owners[directory] = await drive.own(directory)
+            content = None if entry.committing is None else entry.committing.content
+            if content is not None and content.extent is not None and content.appended_to != own.content.key:
+                content.extent = None  # a nested drive came or went meanwhile
+                continue
             base = directory[: len(directory) - len(own.path)].rstrip("/") if has_nested else ""
             share = found.setdefault((bytes(own.trie.feed.key), base), _Share(own, base))
             share.entries.append(entry)
@@ -301,7 +305,7 @@ class Committer:
         self._staged.spool.journal.done([each.serial for each in sealed])
         version = made.attempt.end if made.attempt else 0
         for entry, final in zip(share.entries, made.finals, strict=True):
-            self._staged.committed(entry, final.stat, version, is_newest=final.newer is None)
+            self._staged.committed(entry, final.stat, version, share.own.content, is_newest=final.newer is None)
         log.info("committed: entries=%d version=%d", len(sealed), share.own.trie.version)
 
     async def _update(self, share: _Share, sealed: Sequence[Sealed]) -> _Try:

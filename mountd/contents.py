@@ -45,7 +45,7 @@ async def _append_group(feed: Feed, contents: Sequence[Content]) -> None:
     offset, byte_offset = extent.offset, extent.byte_offset
     for content in contents:
         count = -(-content.size // BLOCK_BYTES)
-        content.extent = Extent(offset, count, byte_offset, content.size)
+        content.extent, content.appended_to = Extent(offset, count, byte_offset, content.size), feed.key
         offset += count
         byte_offset += content.size
 
@@ -56,7 +56,7 @@ async def _append_large(feed: Feed, content: Content, calm: Callable[[], Awaitab
             await calm()
             end = min(start + PIECE_BYTES, content.size)
             await written.write(content.blocks(start, end) or await _blocks(content, start, end))
-        content.extent = written.extent
+        content.extent, content.appended_to = written.extent, feed.key
 
 
 async def _blocks(content: Content, start: int, end: int) -> list[bytes]:

@@ -11,6 +11,7 @@ from ddrive.drive.reader import Extent
 from ddrive.drive.stat import Stat
 from ddrive.errors import DISK_FULL
 from ddrive.feed.file_blocks import FileBlocks, Place
+from ddrive.ids import PublicKey
 from mountd.face import ReaderFace
 from mountd.spool import CHUNK_BYTES, Spool
 
@@ -54,6 +55,7 @@ class Content:
         self.chunks = chunks
         self.users = 0  # how many sealed entries name it
         self.extent: Extent | None = None  # where it is in the drive, once it was appended
+        self.appended_to: PublicKey | None = None  # the feed that it is in then
         self._spool = spool
         self.base = base
         self._reader: ReaderFace | None = None

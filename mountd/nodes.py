@@ -1,10 +1,12 @@
 """What a path is, and is to be, while it is being changed through a mount: see `staged.StagedDrive`."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from ddrive.drive.stat import Stat, encode_stat
+from ddrive.feed import Feed
 from mountd.draft import Base, Content, Draft
 from mountd.face import ExtentFace, FeedFace, ReaderFace
 from mountd.journal import Change
@@ -12,7 +14,13 @@ from mountd.moments import Moment
 from mountd.spool import Spool
 
 Origin = tuple[str, Stat]  # where the drive has an entry, and what it was when it was first changed here
-OpenBase = Callable[[str, Stat], Awaitable[ReaderFace]]
+
+
+class DriveBytes(Protocol):
+    """Where the bytes of files are that the drive has: `pending.Pending`."""
+
+    async def content_of(self, path: str) -> Feed: ...
+    async def open_base(self, path: str, stat: Stat, content: Feed | None = None) -> ReaderFace: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,8 +56,8 @@ class Sealed:
 class Node:
     """A file, directory or link that was changed here, as programs see it. Also the reader of its bytes."""
 
-    def __init__(self, spool: Spool, feed: FeedFace, open_base: OpenBase, stat: Stat, origin: Origin | None) -> None:
-        """`feed`: that of the drive; `open_base` reads it; `origin`: where it has the entry, None for something new."""
+    def __init__(self, spool: Spool, feed: FeedFace, drive: DriveBytes, stat: Stat, origin: Origin | None) -> None:
+        """`feed`: that of the `drive`; `origin`: where it has the entry, None for something new."""
         self.stat = stat
         self.path: str | None = None  # None: it was removed, or is as the drive has it
         self.writers = 0  # open files that may write
@@ -60,8 +68,9 @@ class Node:
         self.made: Moment | None = None  # when that state was made
         self.changed: set[str] = set()
         self.feed = feed
+        self.content: Feed | None = None  # in which the drive has its bytes; None: nobody has looked
         self._spool = spool
-        self._open_base = open_base
+        self._drive = drive
         self._place = origin[0] if origin else ""  # a path in the drive that its bytes are in
         self._reader: ReaderFace | None = None
 
@@ -85,19 +94,24 @@ class Node:
         if self.draft is not None:
             return await self.draft.read(offset, size)
         if self._reader is None:
-            self._reader = await self._open_base(self._place, self.stat)
+            self._reader = await self._drive.open_base(self._place, self.stat, self.content)
         return await self._reader.read(offset, size)
 
     def begin_read(self, offset: int, size: int) -> Coroutine[Any, Any, bytes]:
         """Return what reads: of what was changed, parts may be anywhere."""
         return self.read(offset, size)
 
+    async def bind(self) -> None:
+        """Settle where the drive has its bytes: while it is open, its path may come to lead into another drive."""
+        if self.content is None and self.stat.blocks and self._place:
+            self.content = await self._drive.content_of(self._place)
+
     def edit(self, path: str) -> Draft:
         """Return the draft to write into; `path` says which drive its bytes are in."""
         if self.draft is None:
             stat = self.stat
             size = stat.size if stat.blocks else 0
-            base = Base(path, stat, self._open_base) if size else None
+            base = Base(path, stat, partial(self._drive.open_base, content=self.content)) if size else None
             self.draft = Draft(self._spool, base, size, size)
         return self.draft
 

@@ -53,6 +53,13 @@ class OpenFiles(Changing):
             if who.uid:
                 _drop_privileges(node)
             self._written(inode, node)
+            return fh
+        try:
+            await self._vfs.ask(node.bind(), inode, who.pid)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self.release(fh)
+            raise
         return fh
 
     async def write(self, fh: int, offset: int, data: bytes) -> int:
@@ -138,6 +145,7 @@ class OpenFiles(Changing):
         node = self._node(staged, inode)
         node.writers += 1  # a commit that ends meanwhile does not let go of it
         try:
+            await self._vfs.ask(node.bind(), inode, caller)
             if size > node.size:
                 self._check_room(staged, size - node.size)
             await self._vfs.ask(node.edit(inode.path).make_ready(size), inode, caller)

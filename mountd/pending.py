@@ -5,12 +5,14 @@ Sealing writes a journal record; from then on that state counts, for the drive a
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 import trio
 
 from ddrive.drive import Drive
 from ddrive.drive.reader import FileReader, extent_of
 from ddrive.drive.stat import Stat, decode_stat
+from ddrive.feed import Feed
 from mountd.draft import Base, Content, Draft
 from mountd.entries import Entries, EntryTable, above
 from mountd.face import NestedDrivesFace, ReaderFace
@@ -22,8 +24,7 @@ from mountd.precedence import alike
 from mountd.spool import CHUNK_BYTES, Spool
 
 CONTENT_FIELDS = ("size", "blocks", "offset", "byte_offset")
-GROUP_S = 0.2  # from the first change to the commit of all that came until then
-GROUP_ENTRIES = 1024  # or as soon as there are so many
+GROUP_S, GROUP_ENTRIES = 0.2, 1024  # from the first change to a commit of all until then, unless there are so many
 GROUP_BYTES = 16 * 1024 * 1024
 CALM_S = 0.03  # nobody has written for so long: then a commit does not slow anybody down
 CALM_WAIT_S = 0.25  # but it waits no longer than this before each piece
@@ -62,12 +63,15 @@ class Pending(EntryTable):
 
     def new_node(self, stat: Stat, origin: Origin | None) -> Node:
         """Return a node that is nowhere yet."""
-        return Node(self.spool, self.metadata, self.open_base, stat, origin)
+        return Node(self.spool, self.metadata, self, stat, origin)
 
-    async def open_base(self, path: str, stat: Stat) -> ReaderFace:
-        """Return a reader of the bytes that `stat` says the drive with `path` has."""
-        own = await self.drive.own(path)
-        return FileReader(own.content, extent_of(stat), path)
+    async def content_of(self, path: str) -> Feed:
+        """Return the feed with the bytes of the drive that has `path` now."""
+        return (await self.drive.own(path)).content
+
+    async def open_base(self, path: str, stat: Stat, content: Feed | None = None) -> ReaderFace:
+        """Return a reader of the bytes that `stat` says are in `content`; None: in that of the drive with `path`."""
+        return FileReader(content or await self.content_of(path), extent_of(stat), path)
 
     # What is to be committed
 
@@ -198,7 +202,7 @@ class Pending(EntryTable):
         for entry in entries:
             self._wait(entry)
 
-    def committed(self, entry: Entry, final: Stat | None, version: int = 0, *, is_newest: bool = True) -> None:
+    def committed(self, entry: Entry, final: Stat | None, version: int, content: Feed, *, is_newest: bool) -> None:
         """Take note that the drive has at the path of `entry` what was being committed: `final`, or nothing.
 
         If that is not the newest, the drive has it in its history, and what others have stored is there; else what we
@@ -221,7 +225,7 @@ class Pending(EntryTable):
         if final is not None and sealed.node is not None:
             self._rooted(sealed.node, (entry.path, final))
         if final is not None and node is not None and node.path == entry.path and entry.sealed is None:
-            self._renew(node, sealed, final)
+            self._renew(node, sealed, final, content)
         if sealed.content is not None:
             sealed.content.drop(done=True)
         self._retire(entry)
@@ -237,11 +241,13 @@ class Pending(EntryTable):
                 stat = stat._replace(**{name: getattr(origin[1], name) for name in CONTENT_FIELDS})
             entry.sealed = replace(sealed, origin=origin, stat=stat)
 
-    def _renew(self, node: Node, sealed: Sealed, final: Stat) -> None:
+    def _renew(self, node: Node, sealed: Sealed, final: Stat, content: Feed) -> None:
         """Let a node go on from what the drive has now."""
+        node.content = content
         if sealed.content is not None and node.sealed_content is sealed.content and node.draft is not None:
             node.sealed_content = None
-            node.draft.rebase(sealed.content, Base(sealed.path, final, self.open_base) if final.blocks else None)
+            opened = partial(self.open_base, content=content)
+            node.draft.rebase(sealed.content, Base(sealed.path, final, opened) if final.blocks else None)
         node.sealed_stat = final
         if not node.is_dirty:
             node.stat = final

@@ -87,7 +87,11 @@ class StagedDrive(Pending):
 
     async def open(self, path: str, stat: Stat | None = None) -> ReaderFace:
         """Return a reader of a file: its node when it was changed here, else a reader of the drive."""
-        return self.node(path) or await self.drive.open(path, stat)
+        node = self.node(path)
+        if node is None:
+            return await self.drive.open(path, stat)
+        await node.bind()
+        return node
 
     async def changed(self, old: int) -> Sequence[str]:
         """Return the paths that others have changed since version `old`, unless what is there now is ours."""

@@ -72,6 +72,37 @@ def test_a_nested_drive_gets_another_name(tmp_path: Path) -> None:
         until(lambda: sorted(entry["name"] for entry in ours.ask("ls", key, "/sub")) == ["pinned", "theirs"])
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_files_keep_their_bytes_when_their_drive_is_taken_out(tmp_path: Path, other: bool) -> None:
+    """What their paths lead to then, the drive around it or another one nested there, has other bytes there."""
+    with program(tmp_path / "state") as ours:
+        inner = ours.ask("import", tree(tmp_path / "a", "read", "inner 1"))["key"]
+        ours.ask("import", tree(tmp_path / "a", "written", "inner 2"), inner)
+        around, beside = (ours.ask("import", tree(tmp_path / "b", "file", "other " * 99))["key"] for _ in range(2))
+        ours.ask("link", f"{around}:/q", inner)
+        place = tmp_path / "mnt"
+        ours.mount(around, place)
+        reading = (place / "q/read").open("rb", buffering=0)
+        files = [(place / "q" / name).open("r+b", buffering=0) for name in ("read", "written")]
+        files.append((place / "q/new").open("w+b", buffering=0))
+        files[-1].write(b"inner 3")
+        os.fsync(files[-1].fileno())
+        until(lambda: ours.run("cat", inner, "new").out == b"inner 3")
+        ours.ask("unlink-drive", f"{around}:/q")
+        if other:
+            ours.ask("link", f"{around}:/q", beside)
+        until(lambda: (place / "q/file").exists() if other else not (place / "q").exists())
+        assert reading.read() == b"inner 1"
+        for number, file in enumerate(files, 1):
+            file.seek(0)
+            file.write(b"I")
+            assert file.read() == b"nner %d" % number
+            file.close()
+        reading.close()
+        until(lambda: ours.run("cat", around, "q/new").out == b"Inner 3")  # as one that others have removed
+        assert ours.run("cat", around, "q/written").out == b"Inner 2"
+
+
 def circle(ddrive: Program, place: Path) -> str:
     """Make two drives that nest each other, and the first one itself and its past; return the key of the first."""
     one = ddrive.ask("import", tree(place / "one", "file", "past"))
