@@ -5,6 +5,7 @@ Changes that dead workers of the same drive have left are taken over first.
 
 import logging
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import trio
 from ddrive.drive import Drive
 from ddrive.errors import DriveError
 from mountd.committing import Committer
+from mountd.entries import split
 from mountd.spool import Spool, open_spools
 from mountd.staged import StagedDrive
 
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 
 SPOOLS = "spool"  # below the state directory
 FINISH_S = 2.8  # for the last commit of a mount that has ended; the engine waits a little longer
+SETTLE_S = 8.0  # for an append under way, on a slow disk; the engine waits for 20 s until the mount is there
 OTHERS_S = 3.0  # for committing what several dead workers have left
 
 
@@ -46,6 +49,7 @@ async def serve_writing(
             await _commit_left(drive, spools.pop())
         staged = StagedDrive(drive, spools[0])
         committer = Committer(staged)
+        await _settle(drive, spools[0])
         await committer.resolve()
         staged.known_nested = await drive.nested()
     except BaseException:
@@ -63,11 +67,27 @@ async def serve_writing(
         staged.spool.close(remove=is_done)
 
 
+async def _settle(drive: Drive, spool: Spool) -> None:
+    """Return when nothing that a dead worker has asked for can still come into the drive.
+
+    The engine goes on with an append when who asked for it is killed. If that were found later, it would be taken for
+    what others have stored, and made a second time: renames of one file to another would be on top of themselves.
+    """
+    paths = [attempt.path for attempt in spool.attempts if attempt.confirmed is None]
+    paths += [spool.move.new] if spool.move is not None else []
+    with trio.move_on_after(SETTLE_S) as limit, suppress(DriveError):  # whoever looks for them comes across that again
+        for directory in {split(path)[0] for path in paths}:
+            await (await drive.own(directory)).trie.feed.settle()
+    if limit.cancelled_caught:
+        log.warning("the engine may still be storing what a dead worker asked for: place=%s", spool.directory)
+
+
 async def _commit_left(drive: Drive, spool: Spool) -> None:
     """Commit what a dead worker has left, if that is possible now."""
     is_done = False
     try:
         committer = Committer(StagedDrive(drive, spool))
+        await _settle(drive, spool)
         await committer.resolve()
         is_done = await committer.finish(OTHERS_S)
     except (DriveError, OSError) as problem:

@@ -255,6 +255,17 @@ class Feed(CheckedFeed):
         else:
             await trio.lowlevel.checkpoint()
 
+    async def settle(self) -> None:
+        """Return when no append is under way any more that had begun before, not even one of a process that has died.
+
+        Over a view it waits for the owner of the files. Raises: EngineError when there will be none any more.
+        """
+        if self.reserving is not None:
+            await self.wait_length(await self.reserving.settle())
+        else:
+            async with self._turn:
+                pass
+
     def unreserve(self) -> None:
         """Let other processes append."""
         if self.reserving is not None:

@@ -38,6 +38,9 @@ class Reserving(Protocol):
         `took_s`: how long that has taken already.
         """
 
+    async def settle(self) -> int:
+        """Return the length when no append is under way that had begun before. Raises: as `reserve`."""
+
     def unreserve(self) -> None:
         """Let others append."""
 

@@ -141,6 +141,11 @@ class AttachedFeed:
         found = await self._calling.call("feed.reserve", {"handle": self.handle, "took_s": took_s}, lasting=True)
         return int(found["length"])
 
+    async def settle(self) -> int:
+        """Return the length when no append is under way that had begun before. Raises: as `reserve`."""
+        found = await self._calling.call("feed.settle", {"handle": self.handle}, lasting=True)
+        return int(found["length"])
+
     def unreserve(self) -> None:
         """Let others append."""
         if self._reserves:

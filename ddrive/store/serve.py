@@ -7,7 +7,7 @@ in it until it is written, and when there are too many it tells everything anew.
     feed.open    {handle, dialect, key | name, live} -> {key, path, length, byte_length, writable, forked, runs, peers}
     feed.append  {handle, blocks | places + file, expected_length, run} -> {index, length}; places: [[offset, size]…]
     feed.reserve {handle, took_s} -> {length}: others append after feed.unreserve, though they do not wait for ever
-    feed.refresh {handle} -> {length}
+    feed.refresh {handle} -> {length}, feed.settle {handle} -> {length}: when appends that had begun before have ended
     feed.close   {handle} -> {}
     notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
         feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}, feed.ask_peers {handle, name, payload},
@@ -291,8 +291,8 @@ class FeedService:
             case "feed.reserve":
                 await reservations(feed).reserve(self._at(params), float(params["took_s"]))
                 return {"length": feed.length}
-            case "feed.refresh":
-                await feed.refresh()
+            case "feed.refresh" | "feed.settle":
+                await (feed.refresh() if method == "feed.refresh" else feed.settle())
                 return {"length": feed.length}
             case "feed.close":
                 self._turns.pop(params["handle"], None)

@@ -404,6 +404,38 @@ async def test_appends_are_compare_and_swap(tmp_path: Path, monkeypatch: pytest.
             await theirs.append([b"no"])
 
 
+async def test_a_feed_has_settled_when_it_has_what_a_client_asked_for_that_went(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, secure = threading.Event(), threading.Event(), FeedLog.secure
+    settled: list[int] = []
+
+    def slow(*arguments: Any) -> None:
+        begun.set()
+        go_on.wait(20)
+        secure(*arguments)
+
+    async def settle(feed: Feed) -> None:
+        await feed.settle()
+        settled.append(feed.length)
+
+    async with world(tmp_path) as at, trio.open_nursery() as nursery:
+        view = await at.feed(name="mine")
+        own = await at.store.open_feed(name="mine")
+        monkeypatch.setattr(FeedLog, "secure", slow)
+        async with open_attached(at.engine.socket) as other, trio.open_nursery() as going:
+            feed = await other.store(DWEB).open_feed(key=own.key)
+            going.start_soon(feed.append, BLOCKS)
+            await trio.to_thread.run_sync(begun.wait)
+            going.cancel_scope.cancel()
+        nursery.start_soon(settle, view)
+        nursery.start_soon(settle, own)
+        await trio.sleep(0.2)
+        assert not settled
+        go_on.set()
+        await until(lambda: settled == [20, 20])
+
+
 async def test_pieces_of_an_append_are_on_their_way_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attached_feed, "PIECE_BYTES", 20)
     async with world(tmp_path) as at:
