@@ -83,7 +83,7 @@ def _version_or_tag(at: str | None, shown: str) -> tuple[int | None, str | None]
         return None, at
     version = int(at[:20])
     if not 0 < version < 1 << 53:
-        raise InvalidKey(f"{shown!r}: {at[:20]} is not a version (the first one is 1)")
+        raise InvalidKey(f"{at[:20]} is no version ({shown}): the first one is 1; ddrive log shows the others")
     return version, None
 
 

@@ -138,6 +138,9 @@ def _run(arguments: Sequence[str]) -> int:
         return _wrong_call(error, as_json=as_json)
     except typer.Abort:
         return report.fail(KeyboardInterrupt(), as_json=as_json)
+    except SystemExit:  # of what prints the help, when nobody reads it
+        report.silence_stdout()
+        return report.EXIT_BROKEN_PIPE
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         return report.fail(error, as_json=as_json)
     return code if isinstance(code, int) else 0
