@@ -32,7 +32,7 @@ from mountd.writing import SPOOLS
 
 OPENING_S = 0.3  # is enough to read the first block of a drive that is held here
 SILENT_S = 10.0  # somebody who waits longer is told why
-MOUNT_WAIT_S = 10.0  # a mount waits so long for the first block of a drive that was never seen before
+MOUNT_WAIT_S = 10.0  # a mount waits so long for the first block of a drive, or a version, never seen before
 
 
 class Verbs:
@@ -174,9 +174,8 @@ class Verbs:
         cover = bool(options.get("nonempty"))
         await self._mountpoints.check(place, key, cover=cover)
         async with self._tried(key, params) as known:
-            wait_s = params.get("wait_s")
-            if wait_s is None:
-                wait_s = min(MOUNT_WAIT_S, mount_options.timeout_s or MOUNT_WAIT_S)
+            patient_s = min(MOUNT_WAIT_S, mount_options.timeout_s or MOUNT_WAIT_S)
+            wait_s = patient_s if params.get("wait_s") is None else float(params["wait_s"])
             if not await self._collection.wait_found(known, OPENING_S):
                 tell(f"waiting for a peer that has drive {short(key)}")
                 if not await self._collection.wait_found(known, wait_s):
@@ -185,7 +184,6 @@ class Verbs:
                     tell(f"nobody has it yet ({self._why(known)}): the mount fills in as soon as somebody does")
             number = params.get("version")
             if number is not None:
-                patient_s = mount_options.timeout_s or self._config.timeout_s
                 await self._collection.require_version(known, int(number), patient_s, tell)
             mount = await self._mountpoints.mount(
                 Mount(

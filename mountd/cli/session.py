@@ -30,6 +30,7 @@ SILENT_S = 10.0  # somebody who waits longer is told why
 POLL_S = 1.0  # between two looks at whether anything arrives
 RESOLVE_S = 3.0  # for finding out whether the host of an address exists
 PATIENCE_S = 30.0  # a verb gives up after this long without progress; `--timeout` changes it
+VERSION_WAIT_S = 10.0  # for somebody with a version that no connected peer has; `--timeout` changes it
 
 Named = TypeVar("Named", bound=KeyRef | Path)
 
@@ -106,11 +107,8 @@ class Session:
                     report.note(f"the host of {address} is not found now ({error.strerror}): check the spelling")
 
     async def require_version(self, feed: Feed, version: int, wait_s: float | None = None) -> None:
-        """Return when the drive with the metadata `feed` has a version, waited for as long as a verb has patience.
-
-        Raises: NotFound.
-        """
-        await ddrive.drive.require_version(feed, version, PATIENCE_S if wait_s is None else wait_s, report.note)
+        """Return when the drive with the metadata `feed` has a version, waited for for a while. Raises: NotFound."""
+        await ddrive.drive.require_version(feed, version, VERSION_WAIT_S if wait_s is None else wait_s, report.note)
 
     async def meet(self, ref: KeyRef, peers: list[str], wait_s: float | None = None) -> dict[str, Any]:
         """Make the engine know a drive, whose peers it remembers and dials; return what it knows of it.

@@ -155,7 +155,7 @@ def test_a_version_that_only_its_author_has_is_waited_for(ddrive: Program, tmp_p
             verb, *rest = arguments
             with ddrive.running(verb, *rest, f"{inner}+{version}") as waiting:
                 assert waiting.stderr is not None
-                assert "waiting 30 s for a peer that has it" in waiting.stderr.readline().decode()
+                assert "waiting 10 s for a peer that has it" in waiting.stderr.readline().decode()
                 ddrive.ask("peer", "add", author.address)
                 assert waiting.wait(30) == 0, verb
             ddrive.mountpoints.append(place)
