@@ -26,6 +26,8 @@ ADVICE: dict[type[BaseException], str] = {
     errors.TimedOut: "check that a peer that has it is running (ddrive peer ls), then try again",
     errors.NotHeld: "start a peer that has it, or name one with --peer HOST:PORT",
     errors.NotFound: "check the spelling; ddrive list shows the drives, ddrive ls and ddrive tag ls what is in one",
+    errors.InvalidName: "choose another name",
+    errors.NameTooLong: "choose a shorter name",
     errors.InvalidKey: "give 64 hex digits or a URL such as dweb://KEY/",
     errors.NotWritable: "only the one who made it can change it; a copy of your own can be changed",
     errors.Forked: "its author's key signed two histories; do not trust it",

@@ -7,7 +7,8 @@ import pytest
 
 from ddrive.appdb.node import InvalidEntry
 from ddrive.drive.address import parse_key
-from ddrive.errors import InvalidKey, InvalidProof
+from ddrive.drive.paths import check_name
+from ddrive.errors import InvalidKey, InvalidPath, InvalidProof
 from ddrive.trie.node import InvalidNode, decode_node
 from mountd.cli import report
 from tests.support.program import COMMAND
@@ -31,6 +32,13 @@ def test_of_a_version_that_cannot_be_the_key_is_not_blamed(capsys: pytest.Captur
     with pytest.raises(InvalidKey) as caught:
         parse_key("a" * 64 + "+0")
     assert "hex digits" not in told(caught.value, capsys, code=2)
+
+
+def test_a_name_that_no_drive_takes_is_answered_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("", "a/b", "..", "x" * 300):
+        with pytest.raises(InvalidPath) as caught:
+            check_name(name)
+        assert ": choose a" in told(caught.value, capsys, code=2)
 
 
 def test_help_that_nobody_reads_ends_as_every_verb() -> None:
