@@ -7,7 +7,7 @@ directory that is left out nothing can be taken in again. Source: gitignore(5).
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from pathspec import GitIgnoreSpec
+from pathspec import GitIgnoreSpec, Pattern, RegexPattern
 
 IGNORE_FILES = (".ddriveignore", ".datignore", ".drivesignore")  # read in this order, as if they were one file
 
@@ -24,7 +24,47 @@ class _Rules(NamedTuple):
     def decision(self, path: str, *, is_directory: bool) -> bool | None:
         """Return whether `path` is left out, None when no line is about it."""
         name = path[len(self.base) :]
-        return self.spec.check_file(f"{name}/" if is_directory else name).include
+        for pattern in reversed([*self.spec.patterns]):  # `check_file` lets some lines go before later ones
+            if pattern.include is not None and _fits(pattern, f"{name}/" if is_directory else name):
+                return pattern.include
+        return None
+
+
+def _fits(pattern: Pattern, name: str) -> bool:
+    """Tell whether a pattern is about `name` itself, not only about a directory above it; that one is asked for alone.
+
+    A name that ends with a slash is that of a directory. The group `ps_d` is a slash behind what a pattern names.
+    """
+    if not isinstance(pattern, RegexPattern) or pattern.regex is None:
+        return False
+    for start in (0, len(name) - 1):  # the second one for `*/`, which begins anywhere
+        found = pattern.regex.search(name, start)
+        if found is None:
+            continue
+        is_at_end = found.end() == len(name)
+        if found.groupdict().get("ps_d") is not None:
+            if is_at_end:
+                return True
+        elif not (is_at_end and name.endswith("/")):  # `a/**` is not about `a/`
+            return True
+    return False
+
+
+def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
+    """Return the patterns in these lines. As with git, one that cannot be a pattern fits nothing."""
+    lines = list(lines)
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except ValueError:
+        return GitIgnoreSpec.from_lines(line for line in lines if _is_pattern(line))
+
+
+def _is_pattern(line: str) -> bool:
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError:
+        return False
+    return True
 
 
 class Ignoring:
@@ -33,7 +73,7 @@ class Ignoring:
     def __init__(self, read: ReadPatterns, given: Iterable[str] = (), extra: Ignore | None = None) -> None:
         self._read = read
         self._extra = extra
-        rules = _Rules("", GitIgnoreSpec.from_lines(given))
+        rules = _Rules("", _spec(given))
         self._given = [rules] if len(rules.spec) else []
         self._known: dict[str, tuple[_Rules, ...]] = {}  # directory -> what holds in it, the nearest first
         self._left_out: dict[str, bool] = {}  # of directories
@@ -77,7 +117,7 @@ class Ignoring:
         while unknown[-1] and (above := unknown[-1].rpartition("/")[0]) not in self._known:
             unknown.append(above)
         for inner in reversed(unknown):  # from above: trees may be very deep
-            spec = GitIgnoreSpec.from_lines(self._read(inner))
+            spec = _spec(self._read(inner))
             known = self._known[inner.rpartition("/")[0]] if inner else ()
             self._known[inner] = (_Rules(f"{inner}/" if inner else "", spec), *known) if len(spec) else known
         return self._known[directory]

@@ -50,6 +50,24 @@ def ignoring(files: dict[str, str], given: str = "") -> Ignoring:
 
 
 @pytest.mark.parametrize(
+    ("lines", "out", "kept"),
+    [
+        ("a/** !a/keep", {"a/x"}, {"a/", "a/keep", "b/a/x"}),
+        ("** !/a", {"b", "b/", "a/x"}, {"a/"}),
+        ("!** a", {"a", "a/", "b/a"}, {"b"}),
+        ("* !*/ !*.c", {"a/x.o", "x"}, {"a/", "a/b/", "a/b/x.c"}),
+        ("/* !/a", {"b", "b/"}, {"a/", "a/x"}),
+        ("bad\\ *.o", {"x.o", "a/x.o"}, {"bad\\", "bad"}),
+    ],
+)
+def test_lines_mean_what_they_mean_to_git(lines: str, out: set[str], kept: set[str]) -> None:
+    rules = ignoring({"": lines})
+    for path in out | kept:
+        is_directory = path.endswith("/")
+        assert rules.leaves_out(path.rstrip("/"), is_directory=is_directory) is (path in out), path
+
+
+@pytest.mark.parametrize(
     ("files", "given", "path", "out"),
     [
         ({"": "*.o"}, "", "a.o", True),
