@@ -329,6 +329,34 @@ async def test_what_is_held_of_a_nested_drive_is_exported_when_nobody_has_the_re
         assert await outer.clear() == 3
 
 
+async def test_an_export_counts_what_is_damaged_and_given_by_nobody(
+    own: Drive, own_store: OwnedStore, tmp_path: Path
+) -> None:
+    for name, content in (("f", b"damaged" * 100), ("g", b"x")):
+        await own.write_file(name, content)
+
+    @asynccontextmanager
+    async def impatient(inside: Inside) -> AsyncIterator[None]:
+        with trio.move_on_after(0.2) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise TimedOut(f"nothing of {inside.path}")
+
+    async with open_store(tmp_path / "reader", DWEB) as theirs, trio.open_nursery() as nursery:
+        outer = await open_drive(theirs, name="outer", create=True)
+        await outer.mount("n", own.key)
+        await link(nursery, own_store, theirs)
+        await outer.download()
+        nursery.cancel_scope.cancel()
+    for path in (tmp_path / "reader").rglob("data"):
+        path.write_bytes(path.read_bytes().replace(b"damaged", b"DAMAGED"))
+    async with open_store(tmp_path / "reader", DWEB) as theirs:
+        outer = await open_drive(theirs, name="outer")
+        report = await export_tree(outer, "/", tmp_path / "copy", reach=Reach(impatient))
+    assert ([refused.path for refused in report.refused], report.unverified) == (["n/f"], 1)
+    assert (tmp_path / "copy" / "n" / "g").read_bytes() == b"x"
+
+
 async def test_a_version_that_an_own_nested_drive_does_not_have_is_not_waited_for(
     own: Drive, own_store: OwnedStore
 ) -> None:
