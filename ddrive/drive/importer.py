@@ -27,9 +27,11 @@ from ddrive.drive.source import (
     ATTEMPTS,
     LARGE_BYTES,
     Found,
+    Gone,
     OpenFile,
     Unreadable,
     count_all,
+    identity_at,
     is_gone,
     load,
     read_patterns,
@@ -108,6 +110,7 @@ async def import_tree(
     while group := await trio.to_thread.run_sync(take, found, BATCH_ENTRIES):
         await running.group(group)
     await running.flush()
+    await running.check_source()
     if delete and own is not None:
         await running.remove_others(own, ignoring, only)
     running.report.secret = apart.found
@@ -126,6 +129,7 @@ class _Import:
         self.spare: Spare | None = None
         self._own = own
         self._source = source
+        self._identity = identity_at(source)
         self._dry_run = dry_run
         self._notice = notice
         self._empty = own is None or own.trie.version <= 1  # nothing to compare with
@@ -162,6 +166,11 @@ class _Import:
         await self._read(to_read)
         await self.flush()
 
+    async def check_source(self) -> None:
+        """Raise NotADirectory when the source itself is not there any more: all in it would count as gone."""
+        if await trio.to_thread.run_sync(identity_at, self._source) != self._identity:
+            raise NotADirectory(f"{self._source} was moved or unmounted while it was imported: import it again")
+
     async def flush(self) -> None:
         """Store what was gathered."""
         entries, removed = self._entries, self._removed
@@ -194,11 +203,12 @@ class _Import:
         await self._remove_missing(own, keys)
 
     async def _remove_missing(self, own: OwnDrive, keys: list[str]) -> None:
-        """Remove those entries that stand for nothing in the source."""
+        """Remove those entries that stand for nothing in the source; none when the source itself has gone."""
         skipped = len(own.path)
 
         def missing() -> list[str]:
-            return [key for key in keys if is_gone(self._source, key[skipped:].lstrip("/"))]
+            gone = [key for key in keys if is_gone(self._source, key[skipped:].lstrip("/"))]
+            return gone if identity_at(self._source) == self._identity else []
 
         gone = await trio.to_thread.run_sync(missing)
         if gone and not self._dry_run:
@@ -268,8 +278,9 @@ class _Import:
         if not wanted:
             return
         files = await trio.to_thread.run_sync(load, self._source, [found for found, _ in wanted])
-        for file, (_, old) in zip(files, wanted, strict=True):
-            found = file.found
+        before = {found.path: old for found, old in wanted}
+        for file in files:
+            found, old = file.found, before[file.found.path]
             if found.refused:
                 self._refuse(found.path, found.refused, unsettled=file.changes, unreadable=found.unreadable)
             elif old is not None and await self._holds(old, found, blocks_of(b"".join(file.blocks))):
@@ -297,6 +308,8 @@ class _Import:
                     path, stat = self._place(found.path), renewed(old, file.stat)
                     groups = self._groups(file)
                     stored = await store_stream(self._own.trie, self._own.content, path, stat, groups, spare=self.spare)
+            except Gone:
+                return
             except (Unreadable, SourceChanged) as problem:
                 why, changes = str(problem), isinstance(problem, SourceChanged)
                 continue
@@ -356,7 +369,7 @@ class _Import:
 
 @asynccontextmanager
 async def _opened(source: Path, found: Found) -> AsyncGenerator[OpenFile, None]:
-    """Give a file of the tree, opened. Raises: Unreadable, SourceChanged."""
+    """Give a file of the tree, opened. Raises: Unreadable, Gone, SourceChanged."""
     file = await trio.to_thread.run_sync(OpenFile, source, found)
     try:
         yield file

@@ -37,6 +37,7 @@ IGNORE_FILE_BYTES_MAX = 1024 * 1024
 _KINDS = (modes.S_IFREG, modes.S_IFDIR, modes.S_IFLNK)
 _NS_PER_MS = 1_000_000
 _DRIVE_KEY = "user.ddrive.key"
+_REPLACED = "it was replaced while it was imported"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,10 @@ class Found:
 
 class Unreadable(Exception):
     """A file that cannot be read as a whole; the text says why."""
+
+
+class Gone(Exception):
+    """A file that is not there any more."""
 
 
 def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) -> Iterator[Found]:
@@ -90,6 +95,8 @@ def _in_directory(root: str, directory: str, drive: bytes | None) -> Iterator[Fo
                 if found is not None:
                     yield found
     except OSError as problem:
+        if directory and problem.errno in (errno.ENOENT, errno.ENOTDIR):
+            return  # it has gone
         yield Found(directory, Stat(0), problem.strerror or str(problem), unreadable=True)
 
 
@@ -233,7 +240,7 @@ def stat_of(status: os.stat_result, target: str | None = None, metadata: Mapping
 class OpenFile:
     """A file of the tree that is being read, block by block.
 
-    Raises: Unreadable, SourceChanged when it is not what was found.
+    Raises: Unreadable, Gone, SourceChanged when it is not what was found.
     """
 
     def __init__(self, root: Path, found: Found) -> None:
@@ -242,12 +249,16 @@ class OpenFile:
             with reachable(str(root), found.path) as place:
                 descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as problem:
+            if problem.errno in (errno.ENOENT, errno.ENOTDIR):
+                raise Gone from None
+            if problem.errno in (errno.ELOOP, errno.ENXIO):  # a link, or a socket
+                raise SourceChanged(_REPLACED) from None
             raise Unreadable(problem.strerror or str(problem)) from None
-        self._file = FileIO(descriptor)
         status = os.fstat(descriptor)
         if not modes.S_ISREG(status.st_mode):
-            self.close()
-            raise SourceChanged("it was replaced while it was imported")
+            os.close(descriptor)
+            raise SourceChanged(_REPLACED)
+        self._file = FileIO(descriptor)
         self.stat = stat_of(status, None, found.stat.metadata)
         self._modified_ns = status.st_mtime_ns
 
@@ -307,11 +318,11 @@ class Loaded:
 
 
 def load(root: Path, wanted: list[Found]) -> list[Loaded]:
-    """Return the content of these files, small enough to be held in memory together."""
-    return [_load(root, found) for found in wanted]
+    """Return the content of these files, small enough to be held in memory together; what has gone is left out."""
+    return [loaded for found in wanted if (loaded := _load(root, found)) is not None]
 
 
-def _load(root: Path, found: Found) -> Loaded:
+def _load(root: Path, found: Found) -> Loaded | None:
     why, changes = "", False
     for _ in range(ATTEMPTS):
         try:
@@ -322,9 +333,20 @@ def _load(root: Path, found: Found) -> Loaded:
             finally:
                 file.close()
             return Loaded(Found(found.path, file.stat), blocks)
+        except Gone:
+            return None
         except (Unreadable, SourceChanged) as problem:
             why, changes = str(problem), isinstance(problem, SourceChanged)
     return Loaded(Found(found.path, found.stat, why, unreadable=not changes), [], changes)
+
+
+def identity_at(root: Path) -> tuple[int, int] | None:
+    """Return what tells the directory at `root` from all others, None when there is none."""
+    try:
+        status = os.stat(root)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if modes.S_ISDIR(status.st_mode) else None
 
 
 def is_gone(root: Path, path: str) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from ddrive.drive import importer, source
 from ddrive.drive.deep import reachable
 from ddrive.drive.drive import Drive, open_drive
 from ddrive.drive.ignore import IGNORE_FILES, Ignoring
@@ -18,7 +19,7 @@ from ddrive.drive.removing import remove_tree
 from ddrive.drive.source import read_patterns, scan
 from ddrive.drive.stat import TIME_MS_MAX
 from ddrive.drive.writer import NewEntry, blocks_of
-from ddrive.errors import DriveError
+from ddrive.errors import DriveError, NotADirectory
 from ddrive.store.store import OwnedStore
 from ddrive.trie import Delete, Put, Trie
 
@@ -377,3 +378,64 @@ def test_the_way_to_a_deep_directory_is_gone_once(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(os, "open", noted)
         assert len(list(scan(root, ignoring({})))) == 265
     assert len(steps) < 200  # a few for each of the directories, none for what is in them
+
+
+# -- what changes meanwhile
+
+
+def at_reading(monkeypatch: pytest.MonkeyPatch, path: str, change: Callable[[], object]) -> None:
+    """Let `change` happen once, before the file at `path` is opened."""
+    usual, changes = source.OpenFile, [change]
+
+    def opened(root: Path, found: source.Found) -> source.OpenFile:
+        if found.path == path and changes:
+            changes.pop()()
+        return usual(root, found)
+
+    monkeypatch.setattr(source, "OpenFile", opened)
+    monkeypatch.setattr(importer, "OpenFile", opened)
+
+
+@pytest.mark.parametrize("name", ["a", "large"])
+async def test_a_file_that_goes_before_it_is_read_is_passed_over(
+    own: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    root = tree(tmp_path / "source", a="1", b="2", large=bytes(LARGE))
+    at_reading(monkeypatch, name, (root / name).unlink)
+    report = await import_tree(own, root)
+    assert (report.refused, report.unreadable, report.unsettled) == ([], 0, 0)
+    assert await paths(own) == {"a", "b", "large"} - {name}
+
+
+@pytest.mark.parametrize("name", ["a", "large"])
+async def test_a_file_that_becomes_a_directory_is_told_and_the_rest_imported(
+    own: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    root = tree(tmp_path / "source", a="1", b="2", large=bytes(LARGE))
+
+    def replace() -> None:
+        (root / name).unlink()
+        (root / name).mkdir()
+
+    at_reading(monkeypatch, name, replace)
+    report = await import_tree(own, root)
+    assert [refused.path for refused in report.refused] == [name]
+    assert (report.unreadable, report.unsettled) == (0, 1)
+    assert await paths(own) == {"a", "b", "large"} - {name}
+
+
+async def test_nothing_is_removed_when_the_source_itself_goes(
+    own: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree(tmp_path / "source", a="1", b="2")
+    await import_tree(own, root)
+    (root / "b").write_text("newer")
+
+    def replace() -> None:
+        root.rename(tmp_path / "away")
+        root.mkdir()
+
+    at_reading(monkeypatch, "b", replace)
+    with pytest.raises(NotADirectory):
+        await import_tree(own, root, delete=True)
+    assert await paths(own) == {"a", "b"}
