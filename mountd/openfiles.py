@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import trio
 
-from ddrive.errors import IsADirectory
+from ddrive.errors import IsADirectory, NotWritable
 from mountd.changing import Changing, known
 from mountd.follower import KernelCache
 from mountd.handles import FileHandle
@@ -46,6 +46,7 @@ class OpenFiles(Changing):
         if not inode.attached and not inode.removed:
             raise OSError(errno.ESTALE, f"{inode.path} was replaced")
         await self._check_writable(staged, inode, who.pid)
+        _check_no_feed(inode)
         node = self._node(staged, inode)
         fh = self._opened(inode, node, who.pid)
         if flags & os.O_TRUNC:  # the times of an empty file too
@@ -142,6 +143,7 @@ class OpenFiles(Changing):
     async def _resize(self, staged: StagedDrive, inode: Inode, size: int, caller: int) -> None:
         if not kinds.S_ISREG(known(inode).mode):
             raise OSError(errno.EINVAL, f"{inode.path} is not a file")
+        _check_no_feed(inode)
         node = self._node(staged, inode)
         node.writers += 1  # a commit that ends meanwhile does not let go of it
         try:
@@ -173,6 +175,13 @@ class OpenFiles(Changing):
                 self._vfs.inodes.restate(inode, node.stat, self._vfs.expiry(inode))
                 raise
         draft.let_go(former)
+
+
+def _check_no_feed(inode: Inode) -> None:
+    """Raise NotWritable for a plain feed that is shown as a file: what is written would be in no reader's bytes."""
+    stat = known(inode)
+    if stat.mount is not None and stat.mount.feed:
+        raise NotWritable(f"{inode.path} shows a feed: append to that, or use ddrive unlink-drive")
 
 
 def _drop_privileges(node: Node) -> None:

@@ -15,6 +15,7 @@ from ddrive.drive.content import content_feed, content_name
 from ddrive.drive.lifetime import Lifetime
 from ddrive.drive.listings import Listings
 from ddrive.drive.paths import DrivePath
+from ddrive.drive.stat import Stat
 from ddrive.errors import NotFound
 from ddrive.feed import Feed
 from ddrive.ids import BlockIndex, PublicKey, short
@@ -98,6 +99,17 @@ class DriveTree:
     async def plain_feed(self, key: PublicKey) -> Feed:
         """Return a feed that is mounted as a file."""
         return await self._feed(key)
+
+    async def shown(self, stat: Stat) -> Stat:
+        """Return the attributes of an entry; those of a plain feed that is shown as a file with its present size."""
+        if stat.mount is not None and stat.mount.feed:
+            await self._feed(stat.mount.key)
+        return self.as_known(stat)
+
+    def as_known(self, stat: Stat) -> Stat:
+        """Return the same without opening a feed: in a directory there may be any number."""
+        feed = None if stat.mount is None or not stat.mount.feed else self._feeds.get(stat.mount.key)
+        return stat._replace(size=feed.byte_length, blocks=feed.length) if feed is not None and feed.length else stat
 
     async def is_here(self, trie: MountTrie, path: DrivePath) -> bool:
         """Tell whether the first block of the drive nested at `path` is held, if one is: all else takes that."""

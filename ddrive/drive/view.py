@@ -251,7 +251,7 @@ class DriveView:
         trie = await self.trie()
         entry = await trie.get(path)
         if entry.node is not None:
-            return decode_stat(entry.node.value), entry
+            return await self._tree.shown(decode_stat(entry.node.value)), entry
         if await entry.trie.trie.newest("/" + entry.inner) is None:
             raise NotFound(f"no such file or directory: '/{path}'")
         return implicit_stat(entry.trie.trie), entry
@@ -359,7 +359,7 @@ class DriveView:
         level = len(above) + 1
         own = await self._own_entries(owner, nodes, level)
         implicit: Stat | None = None
-        hostile = self.hostile_names
+        hostile, is_feed = self.hostile_names, False
         for node in nodes:
             name = self._name_in(node, above)
             if name is None:
@@ -370,10 +370,12 @@ class DriveView:
                 found[name] = DirEntry(name, implicit)
                 continue
             try:
-                found[name] = DirEntry(name, decode_stat(entry.value))
+                stat = decode_stat(entry.value)
+                found[name] = DirEntry(name, self._tree.as_known(stat))
+                is_feed = is_feed or (stat.mount is not None and stat.mount.feed)
             except CorruptStorage:
                 self.hostile_names += 1
-        return implicit is None and hostile == self.hostile_names
+        return implicit is None and not is_feed and hostile == self.hostile_names
 
     async def _own_entries(self, owner: Owner, nodes: Sequence[TrieNode], level: int) -> dict[str, TrieNode]:
         """Return the entries of the directories among `nodes` in which something newer lies."""

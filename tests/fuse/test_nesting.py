@@ -4,11 +4,18 @@ import errno
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
+from ddrive.dialect import DWEB
+from ddrive.drive import open_drive
+from ddrive.ids import PublicKey
+from ddrive.store.attached import open_attached
 from tests.support.memory_mount import until
 from tests.support.program import Program, program
 
@@ -101,6 +108,45 @@ def test_files_keep_their_bytes_when_their_drive_is_taken_out(tmp_path: Path, ot
         reading.close()
         until(lambda: ours.run("cat", around, "q/new").out == b"Inner 3")  # as one that others have removed
         assert ours.run("cat", around, "q/written").out == b"Inner 2"
+
+
+@pytest.fixture
+def ddrive(tmp_path: Path) -> Iterator[Program]:
+    """The command line with a fresh state directory."""
+    with program(tmp_path / "state") as made:
+        yield made
+
+
+def test_a_plain_feed_is_a_file_that_grows_and_is_not_written_to(ddrive: Program, tmp_path: Path) -> None:
+    key, place = ddrive.ask("create")["key"], tmp_path / "mnt"
+
+    async def append(text: bytes, *, nest: bool = False) -> None:
+        async with open_attached(ddrive.state / "control.sock", reconnect=False) as engine:
+            store = engine.store(DWEB)
+            feed = await store.open_feed(name="notes")
+            await feed.append([text])
+            if nest:
+                drive = await open_drive(store, key=PublicKey(bytes.fromhex(key)))
+                await drive.mount("notes", feed.key, feed=True)
+
+    trio.run(partial(append, b"one ", nest=True))
+    ddrive.mount(key, place)
+    notes = place / "notes"
+    assert notes.read_bytes() == b"one "
+    with notes.open("rb") as before:
+        assert before.read(1) == b"o"
+        trio.run(append, b"two " * 50_000)
+        until(lambda: notes.stat().st_size == 200_004)
+        assert before.read() == b"ne "  # as it was when it was opened
+    assert notes.read_bytes() == b"one " + b"two " * 50_000
+    for mode in ("w", "a", "r+"):
+        with pytest.raises(OSError, match="Read-only"):
+            notes.open(mode)
+    with pytest.raises(OSError, match="Read-only"):
+        os.truncate(notes, 1)
+    notes.chmod(0o600)
+    until(lambda: ddrive.ask("ls", key)[0]["mode"] & 0o777 == 0o600)
+    assert notes.stat().st_size == 200_004
 
 
 def circle(ddrive: Program, place: Path) -> str:
