@@ -236,7 +236,7 @@ class _Export:
         for name, stat in entries:
             if not (stat.is_file or stat.is_symlink):
                 self._refuse(join(path, name), "not a file, directory or symbolic link")
-            elif directory.is_current(name, stat, mend=not self._dry_run):
+            elif directory.is_current(name, stat, mend=not self._dry_run, exact=self._delete):
                 self._done(join(path, name), stat, written=False)
             elif self._dry_run:
                 self._done(join(path, name), stat, written=True)
@@ -350,7 +350,7 @@ class _Export:
         if self._dry_run:
             return
         try:
-            directory.finish(stat)
+            directory.finish(stat, exact=self._delete)
         except (Blocked, OSError) as problem:
             self._blocked(path, problem)
 

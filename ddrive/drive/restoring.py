@@ -22,11 +22,14 @@ class AttributesLost(Blocked):
     """Something was written, but the system does not keep its extended attributes; the text says why."""
 
 
-def finish(descriptor: int, stat: Stat) -> None:
-    """Give an open file or directory its attributes; times last of all. Raises: Blocked, OSError."""
+def finish(descriptor: int, stat: Stat, *, exact: bool = False) -> None:
+    """Give an open file or directory its attributes; times last of all. Raises: Blocked, OSError.
+
+    `exact`: what it has of its user's extended attributes beyond them goes.
+    """
     problem = None
     try:
-        set_attributes(descriptor, stat)  # as long as we may write
+        set_attributes(descriptor, stat, exact=exact)  # as long as we may write
     except Blocked as blocked:
         problem = blocked
     os.fchmod(descriptor, stat.mode & (_SAFE_IN_DIRECTORIES if stat.is_dir else SAFE_PERMISSIONS))
@@ -44,9 +47,20 @@ def missing_attributes(descriptor: int, stat: Stat) -> list[tuple[str, bytes]]:
     return [item for item in wanted.items() if item[0] not in present or os.getxattr(descriptor, item[0]) != item[1]]
 
 
-def set_attributes(descriptor: int, stat: Stat) -> None:
+def other_attributes(target: int | str, stat: Stat) -> list[str]:
+    """Return which extended attributes of its user an open file, or what is at a path, has beyond those of `stat`."""
+    try:
+        present = os.listxattr(target)
+    except OSError:  # there are file systems without them
+        return []
+    return sorted(set(user_attributes(dict.fromkeys(present, b""))) - set(stat.metadata)) if present else []
+
+
+def set_attributes(descriptor: int, stat: Stat, *, exact: bool = False) -> None:
     """Give an open file or directory the extended attributes of its user. Raises: Blocked."""
     try:
+        for name in other_attributes(descriptor, stat) if exact else ():
+            os.removexattr(descriptor, name)
         for name, value in missing_attributes(descriptor, stat):
             os.setxattr(descriptor, name, value)
     except (OSError, ValueError) as problem:

@@ -23,6 +23,7 @@ from ddrive.drive.restoring import (
     blocked,
     finish,
     missing_attributes,
+    other_attributes,
     set_attributes,
     set_times,
 )
@@ -117,12 +118,15 @@ class Directory:
         except (OSError, ValueError):
             return NotThere()
 
-    def finish(self, stat: Stat) -> None:
-        """Give this directory its attributes, when everything is in it. Raises: Blocked, OSError."""
-        finish(self.descriptor, stat)
+    def finish(self, stat: Stat, *, exact: bool = False) -> None:
+        """Give this directory its attributes, `exact` ones, when everything is in it. Raises: Blocked, OSError."""
+        finish(self.descriptor, stat, exact=exact)
 
-    def is_current(self, name: str, stat: Stat, *, mend: bool = True) -> bool:
-        """Tell whether `name` is there already, with this size and time; to `mend` it, its other attributes are set."""
+    def is_current(self, name: str, stat: Stat, *, mend: bool = True, exact: bool = False) -> bool:
+        """Tell whether `name` is there already, with this size and time; to `mend` it, its other attributes are set.
+
+        `exact`: extended attributes that it has beyond these go.
+        """
         try:
             status = self._status(name)
             if status is None or modes.S_IFMT(status.st_mode) != modes.S_IFMT(stat.mode):
@@ -132,12 +136,13 @@ class Directory:
             if status.st_size != stat.size or status.st_mtime_ns // _NS_PER_MS != stat.mtime_ms:
                 return False
             other_mode = status.st_mode & SAFE_PERMISSIONS != stat.mode & SAFE_PERMISSIONS
-            if other_mode or user_attributes(stat.metadata):
+            others = other_attributes(f"/proc/self/fd/{self.descriptor}/{name}", stat) if exact else []
+            if other_mode or others or user_attributes(stat.metadata):
                 descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.descriptor)
                 try:
                     if not mend:
-                        return not other_mode and not missing_attributes(descriptor, stat)
-                    set_attributes(descriptor, stat)
+                        return not other_mode and not others and not missing_attributes(descriptor, stat)
+                    set_attributes(descriptor, stat, exact=exact)
                     os.fchmod(descriptor, stat.mode & SAFE_PERMISSIONS)
                 finally:
                     os.close(descriptor)
@@ -282,7 +287,7 @@ class NotThere(Directory):
         """Return what is in it: nothing either."""
         return self
 
-    def is_current(self, name: str, stat: Stat, *, mend: bool = True) -> bool:
+    def is_current(self, name: str, stat: Stat, *, mend: bool = True, exact: bool = False) -> bool:
         """Nothing is."""
         return False
 

@@ -215,3 +215,18 @@ async def test_links_are_replaced_as_a_whole(own: Drive, tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "rename", rename)
     await export_tree(own, "/", out)
     assert (seen, os.readlink(out / "link")) == (["old"], "new")
+
+
+async def test_extended_attributes_that_the_drive_lacks_go_with_what_else_it_lacks(own: Drive, tmp_path: Path) -> None:
+    metadata = {"user.kept": b"1"}
+    await own.batch([NewEntry("d", Stat(0o040755, mtime_ms=1)), NewEntry("d/f", FILE, (b"1",))])
+    await own.batch([NewEntry("d/g", Stat(0o100644, mtime_ms=1, metadata=metadata), (b"1",))])
+    out = tmp_path / "out"
+    await export_tree(own, "/", out)
+    for name in ("d", "d/f", "d/g"):
+        os.setxattr(out / name, "user.more", b"2")
+    await export_tree(own, "/", out)
+    assert [os.listxattr(out / name) for name in ("d", "d/f")] == [["user.more"], ["user.more"]]
+    assert (await export_tree(own, "/", out, delete=True, dry_run=True)).written == 2
+    assert (await export_tree(own, "/", out, delete=True)).written == 0
+    assert [os.listxattr(out / name) for name in ("d", "d/f", "d/g")] == [[], [], ["user.kept"]]
