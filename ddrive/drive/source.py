@@ -67,13 +67,17 @@ def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) ->
     pending = [""]
     if only is not None:
         pending = []
+        entered = {""}
         for path, is_asked in with_parents(only):
+            if path.rpartition("/")[0] not in entered:  # what was a directory may be a link by now, to anywhere
+                continue
             found = _look_at(str(root), path, drive)
             if found is None or ignoring.leaves_out(path, is_directory=found.stat.is_dir):
                 continue
             yield found
-            if is_asked and found.stat.is_dir and not found.refused:
-                pending.append(path)
+            if found.stat.is_dir and not found.refused:
+                entered.add(path)
+                pending += [path] if is_asked else []
     while pending:
         directory = pending.pop()
         below: list[str] = []
@@ -90,7 +94,7 @@ def _in_directory(root: str, directory: str, drive: bytes | None) -> Iterator[Fo
     """Yield what is in a directory of the tree, names in order; the directory itself when it cannot be listed."""
     try:
         with reachable(root, directory) as place:  # once: for each name it would take as long as the path is deep
-            for name in sorted(os.listdir(place)):
+            for name in _names_in(place, follow=not directory):
                 found = _look(f"{place}/{name}", join(directory, name), drive)
                 if found is not None:
                     yield found
@@ -98,6 +102,15 @@ def _in_directory(root: str, directory: str, drive: bytes | None) -> Iterator[Fo
         if directory and problem.errno in (errno.ENOENT, errno.ENOTDIR):
             return  # it has gone
         yield Found(directory, Stat(0), problem.strerror or str(problem), unreadable=True)
+
+
+def _names_in(place: str, *, follow: bool) -> list[str]:
+    """Return the names in a directory, in order. Raises: OSError, also for a link to one unless it is to `follow`."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+    try:
+        return sorted(os.listdir(descriptor))
+    finally:
+        os.close(descriptor)
 
 
 def take(found: Iterator[Found], count: int) -> list[Found]:

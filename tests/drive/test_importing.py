@@ -439,3 +439,22 @@ async def test_nothing_is_removed_when_the_source_itself_goes(
     with pytest.raises(NotADirectory):
         await import_tree(own, root, delete=True)
     assert await paths(own) == {"a", "b"}
+
+
+async def test_what_lies_behind_a_link_is_not_imported_by_its_path(own: Drive, tmp_path: Path) -> None:
+    tree(tmp_path / "outside", secret="1", d__secret="2")
+    root = tree(tmp_path / "source", a="1")
+    (root / "was").symlink_to(tmp_path / "outside")
+    report = await import_tree(own, root, only=["was/secret", "was/d", "was/d/secret", "a"])
+    assert (report.files, report.links) == (1, 1)
+    assert await paths(own) == {"a", "was"}
+
+
+async def test_a_directory_that_becomes_a_link_is_not_followed(own: Drive, tmp_path: Path) -> None:
+    tree(tmp_path / "outside", secret="1")
+    root = tree(tmp_path / "source", was__x="1", z="2")
+    found = scan(root, ignoring({}))
+    assert [next(found).path, next(found).path] == ["was", "z"]
+    shutil.rmtree(root / "was")
+    (root / "was").symlink_to(tmp_path / "outside")
+    assert list(found) == []
