@@ -102,7 +102,7 @@ class Upkeep:
         except (AttributeError, TypeError, ValueError) as error:
             raise LocalProtocolError(f"clear: {error}") from error
         dropped = 0
-        if known.dialect is not None and not known.writable:  # what is ours is held nowhere else for sure
+        if known.dialect is not None:
             if not dry:
                 await self._space.recount(self._space.pins.drop(known.key, path, content))
             for key, runs in content.items():
@@ -174,7 +174,10 @@ def _entry(metadata: Feed, seq: int) -> tuple[str, Stat] | None:
 
 
 async def _drop(store: OwnedStore, key: PublicKey, runs: Iterable[Run], *, dry: bool) -> int:
-    """Drop what is held of these blocks of a feed that is not ours, unless `dry`; return how many that are."""
+    """Drop what is held of these blocks of a feed, unless `dry`; return how many that are.
+
+    Of a feed of ours nothing is dropped: it is held nowhere else for sure.
+    """
     feed = await store.open_feed(key=key)
     dropped = 0
     try:

@@ -32,32 +32,35 @@ class Usage(NamedTuple):
 
 EMPTY = Usage(0, 0, 0)
 Done = Callable[[DrivePath, Usage], None]
+Extents = dict[PublicKey, list[tuple[int, int]]]
 
 
-async def usage(
-    drive: DriveView, path: str = "/", *, reach: Reach | None = None, held_only: bool = False
-) -> dict[DrivePath, Usage]:
+async def usage(drive: DriveView, path: str = "/", *, reach: Reach | None = None) -> dict[DrivePath, Usage]:
     """Return how much is held of each file at or below `path`, empty ones too. Raises: NotFound.
 
-    With `reach` what cannot be had of nested drives, or cannot be, is left out and listed there; so below. With
-    `held_only` a nested drive of which nothing is held is passed over.
+    With `reach` what cannot be had of nested drives, or cannot be, is left out and listed there; so below.
     """
-    files = await _files(drive, path, reach, held_only=held_only)
+    files = await _files(drive, path, reach)
     held = {content.path: content.usage() for content in await _contents(drive, files, reach)}
     return {where: held.get(where, EMPTY) for where in files}
 
 
-async def extents(
-    drive: DriveView, path: str = "/", *, reach: Reach | None = None, held_only: bool = False
-) -> dict[PublicKey, list[tuple[int, int]]]:
+async def extents(drive: DriveView, path: str = "/", *, reach: Reach | None = None) -> Extents:
     """Return for each feed in which blocks everything at or below `path` lies, as half-open runs in order.
 
     Raises: NotFound.
     """
-    found: dict[PublicKey, list[tuple[int, int]]] = {}
-    for content in await _contents(drive, await _files(drive, path, reach, held_only=held_only), reach):
-        found.setdefault(content.feed.key, []).append((content.start, content.end))
-    return {key: joined(runs) for key, runs in found.items()}
+    return _extents(await _contents(drive, await _files(drive, path, reach), reach))
+
+
+async def droppable(drive: DriveView, path: str = "/", *, reach: Reach | None = None) -> tuple[Extents, int]:
+    """Return where what `clear` drops at and below `path` lies, as `extents` does, and how many bytes are held of it.
+
+    Raises: NotFound.
+    """
+    contents = await _droppable(drive, path, reach)
+    held = [content.usage() for content in contents]
+    return _extents(contents), sum(file.size * file.held_blocks // max(1, file.blocks) for file in held)
 
 
 async def download(drive: DriveView, path: str = "/", *, done: Done | None = None, reach: Reach | None = None) -> None:
@@ -85,10 +88,9 @@ async def clear(drive: DriveView, path: str = "/", *, reach: Reach | None = None
     Raises: NotFound, NotWritable when the files belong to another process.
     """
     dropped = 0
-    for content in await _contents(drive, await _files(drive, path, reach, held_only=True), reach):
-        if not content.feed.writable:
-            dropped += content.usage().held_blocks
-            content.feed.clear(content.start, content.end)
+    for content in await _droppable(drive, path, reach):
+        dropped += content.usage().held_blocks
+        content.feed.clear(content.start, content.end)
     return dropped
 
 
@@ -175,3 +177,16 @@ async def _contents(drive: DriveView, files: dict[DrivePath, _File], reach: Reac
         if reader is not None and reader.size:
             contents.append(_Content(where, reader, file.inside))
     return contents
+
+
+async def _droppable(drive: DriveView, path: str, reach: Reach | None) -> list[_Content]:
+    """Return the files of drives of others; nested drives of which nothing is held are passed over."""
+    found = await _contents(drive, await _files(drive, path, reach, held_only=True), reach)
+    return [content for content in found if not content.feed.writable]
+
+
+def _extents(contents: Iterable[_Content]) -> Extents:
+    found: Extents = {}
+    for content in contents:
+        found.setdefault(content.feed.key, []).append((content.start, content.end))
+    return {key: joined(runs) for key, runs in found.items()}

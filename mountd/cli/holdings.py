@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ddrive.drive.holdings import extents, usage
+from ddrive.drive.holdings import droppable
 from mountd.cli import options, report
 from mountd.cli.look import DriveText, PathText, joined
 from mountd.cli.options import Common
@@ -35,13 +35,10 @@ def clear(
             session.drive(ref, wait_s=timeout) as opened,
         ):
             reach = patient.reach()
-            files, blocks = {}, {}
-            if not opened.metadata.writable:
-                files = await usage(opened, place, reach=reach, held_only=True)
-                blocks = await extents(opened, place, reach=reach, held_only=True)
+            blocks, size = await droppable(opened, place, reach=reach)
         runs = {key.hex(): found for key, found in blocks.items()}
         done = await session.call("clear", key=ref.key.hex(), path=place, blocks=runs, dry_run=dry_run or None)
-        done["bytes"] = sum(file.size * file.held_blocks // max(1, file.blocks) for file in files.values())
+        done["bytes"] = size
         done["refused"] = session.say_refused(reach)
         word = "would free" if dry_run else "freed"
         session.say(done, [f"{word} {format_size(done['bytes'])} in {counted(done['blocks'], 'block')}"])

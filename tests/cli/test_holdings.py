@@ -44,6 +44,24 @@ def test_held_bytes_are_dropped_and_fetched_again(ddrive: Program, tmp_path: Pat
         assert other.run("clear", key, "missing", "--yes").code == 3
 
 
+def test_what_is_held_of_a_drive_nested_in_an_own_one_is_dropped(ddrive: Program, tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    for source, size in ((theirs, 300_000), (ours, 5000)):
+        source.mkdir()
+        (source / "file").write_bytes(b"x" * size)
+    key = ddrive.ask("import", theirs)["key"]
+    with program(tmp_path / "other" / "state") as other:
+        own = other.ask("import", ours)["key"]
+        other.ask("peer", "add", ddrive.address)
+        other.ask("link", f"{own}:/nested", key)
+        assert other.ask("download", own)["held"] == 305_000
+        planned = other.ask("clear", own, "--dry-run")
+        assert (planned["blocks"], planned["bytes"]) == (5, 300_000)
+        assert other.ask("clear", own, "--yes") == planned
+        assert other.ask("du", own)["held"] == 5000
+        assert len(other.run("cat", own, "nested/file").out) == 300_000  # fetched again
+
+
 def test_bad_blocks_are_listed_and_repaired(ddrive: Program, tmp_path: Path) -> None:
     source = tmp_path / "tree"
     source.mkdir()
