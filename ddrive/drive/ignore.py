@@ -4,10 +4,11 @@ As with git, in one file the last line that fits decides, a file further down go
 directory that is left out nothing can be taken in again. Source: gitignore(5).
 """
 
+import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from pathspec import GitIgnoreSpec, Pattern, RegexPattern
+from pathspec import GitIgnoreSpec, RegexPattern
 
 IGNORE_FILES = (".ddriveignore", ".datignore", ".drivesignore")  # read in this order, as if they were one file
 
@@ -16,47 +17,55 @@ ReadPatterns = Callable[[str], Iterable[str]]  # the lines of the ignore files i
 
 
 class _Rules(NamedTuple):
-    """Patterns, and the directory that they are seen from: "" for the source itself, else it ends with a slash."""
+    """Patterns, the last one first, each with whether what it fits is left out.
+
+    `base` is the directory that they are seen from: "" for the source itself, else it ends with a slash.
+    """
 
     base: str
-    spec: GitIgnoreSpec
+    lines: tuple[tuple[bool, re.Pattern[str]], ...]
 
     def decision(self, path: str, *, is_directory: bool) -> bool | None:
         """Return whether `path` is left out, None when no line is about it."""
         name = path[len(self.base) :]
-        for pattern in reversed([*self.spec.patterns]):  # `check_file` lets some lines go before later ones
-            if pattern.include is not None and _fits(pattern, f"{name}/" if is_directory else name):
-                return pattern.include
+        if is_directory:
+            name += "/"
+        fits = _fits_directory if is_directory else _fits_file
+        for include, regex in self.lines:  # `check_file` lets some lines go before later ones
+            if (found := regex.search(name)) is not None and fits(regex, found, name):
+                return include
         return None
 
 
-def _fits(pattern: Pattern, name: str) -> bool:
-    """Tell whether a pattern is about `name` itself, not only about a directory above it; that one is asked for alone.
+def _fits_file(_regex: re.Pattern[str], found: re.Match[str], _name: str) -> bool:
+    """Tell whether what was found in a name is about the file itself.
 
-    A name that ends with a slash is that of a directory. The group `ps_d` is a slash behind what a pattern names.
+    A slash behind it, which is the group `ps_d`, shows that it is about a directory above: that one is asked for alone.
     """
-    if not isinstance(pattern, RegexPattern) or pattern.regex is None:
-        return False
-    for start in (0, len(name) - 1):  # the second one for `*/`, which begins anywhere
-        found = pattern.regex.search(name, start)
-        if found is None:
-            continue
-        is_at_end = found.end() == len(name)
-        if found.groupdict().get("ps_d") is not None:
-            if is_at_end:
-                return True
-        elif not (is_at_end and name.endswith("/")):  # `a/**` is not about `a/`
-            return True
-    return False
+    return found.lastgroup != "ps_d"
 
 
-def _spec(lines: Iterable[str]) -> GitIgnoreSpec:
+def _fits_directory(regex: re.Pattern[str], found: re.Match[str], name: str) -> bool:
+    """Tell the same of a directory, whose name ends with a slash."""
+    is_at_end = found.end() == len(name)
+    if found.lastgroup == "ps_d":
+        return is_at_end or not regex.pattern.startswith("^")  # `*/` begins anywhere
+    return not is_at_end  # `a/**` is not about `a/`
+
+
+def _rules(base: str, lines: Iterable[str]) -> _Rules:
     """Return the patterns in these lines. As with git, one that cannot be a pattern fits nothing."""
-    lines = list(lines)
+    lines = [f"{line}*/" if line.endswith("/**/") else line for line in lines]  # which pathspec takes for `a/`
     try:
-        return GitIgnoreSpec.from_lines(lines)
+        spec = GitIgnoreSpec.from_lines(lines)
     except ValueError:
-        return GitIgnoreSpec.from_lines(line for line in lines if _is_pattern(line))
+        spec = GitIgnoreSpec.from_lines(line for line in lines if _is_pattern(line))
+    lines_in_order = [
+        (bool(pattern.include), pattern.regex)
+        for pattern in spec.patterns
+        if isinstance(pattern, RegexPattern) and pattern.regex is not None
+    ]
+    return _Rules(base, tuple(reversed(lines_in_order)))
 
 
 def _is_pattern(line: str) -> bool:
@@ -73,8 +82,8 @@ class Ignoring:
     def __init__(self, read: ReadPatterns, given: Iterable[str] = (), extra: Ignore | None = None) -> None:
         self._read = read
         self._extra = extra
-        rules = _Rules("", _spec(given))
-        self._given = [rules] if len(rules.spec) else []
+        rules = _rules("", given)
+        self._given = [rules] if rules.lines else []
         self._known: dict[str, tuple[_Rules, ...]] = {}  # directory -> what holds in it, the nearest first
         self._left_out: dict[str, bool] = {}  # of directories
 
@@ -117,7 +126,7 @@ class Ignoring:
         while unknown[-1] and (above := unknown[-1].rpartition("/")[0]) not in self._known:
             unknown.append(above)
         for inner in reversed(unknown):  # from above: trees may be very deep
-            spec = _spec(self._read(inner))
+            rules = _rules(f"{inner}/" if inner else "", self._read(inner))
             known = self._known[inner.rpartition("/")[0]] if inner else ()
-            self._known[inner] = (_Rules(f"{inner}/" if inner else "", spec), *known) if len(spec) else known
+            self._known[inner] = (rules, *known) if rules.lines else known
         return self._known[directory]

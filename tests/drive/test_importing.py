@@ -54,6 +54,7 @@ def ignoring(files: dict[str, str], given: str = "") -> Ignoring:
     ("lines", "out", "kept"),
     [
         ("a/** !a/keep", {"a/x"}, {"a/", "a/keep", "b/a/x"}),
+        ("a/**/", {"a/b/"}, {"a/", "a/x"}),
         ("** !/a", {"b", "b/", "a/x"}, {"a/"}),
         ("!** a", {"a", "a/", "b/a"}, {"b"}),
         ("* !*/ !*.c", {"a/x.o", "x"}, {"a/", "a/b/", "a/b/x.c"}),
