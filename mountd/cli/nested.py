@@ -13,6 +13,7 @@ from contextlib import (
     asynccontextmanager,
     suppress,
 )
+from math import inf
 from typing import Protocol
 
 import trio
@@ -27,6 +28,7 @@ from ddrive.trie import MountTrie
 from ddrive.trie.mountpoint import MountPoint
 
 TOGETHER = 64  # drives that are asked for at the same time
+IN_VAIN_S = 1.0  # after one was waited for in vain, for others that no connected peer has: as in a mount
 ENOUGH = 0.5  # of the time that a verb has patience: who was asked for that long has been waited for
 
 
@@ -35,7 +37,9 @@ class Patient(Protocol):
 
     limit: float
 
-    def waiting(self, waiting_for: str, key: PublicKey | None = None) -> AbstractAsyncContextManager[None]: ...
+    def waiting(
+        self, waiting_for: str, key: PublicKey | None = None, most_s: float = inf
+    ) -> AbstractAsyncContextManager[None]: ...
     def late(self, waiting_for: str) -> TimedOut: ...
     def beside(self, task: Callable[[], Awaitable[None]]) -> AbstractContextManager[None]: ...
 
@@ -55,6 +59,7 @@ class NestedWaits:
         self._patience = patience
         self._given_up: set[PublicKey] = set()
         self._here: set[PublicKey] = set()  # of these something was found
+        self._in_vain = False  # one was waited for until the time was up
 
     @asynccontextmanager
     async def __call__(self, inside: Inside) -> AsyncIterator[None]:
@@ -70,15 +75,23 @@ class NestedWaits:
                 else:
                     asked[inside.key] = trio.current_time()
                     stack.enter_context(self._patience.beside(_Asking(self._drive, self._below, asked).run))
+            most_s = IN_VAIN_S if self._in_vain and await self._is_alone(inside.key, stack) else inf
             try:
-                async with self._patience.waiting(name, inside.key):
+                async with self._patience.waiting(name, inside.key, most_s):
                     yield
             except TimedOut:
+                self._in_vain = True
                 since = trio.current_time() - self._patience.limit * ENOUGH
                 async with AsyncExitStack() as looking:
                     waited_for = [key for key, asked_at in asked.items() if asked_at <= since]
                     self._given_up |= {key for key in waited_for if await self._is_missing(key, looking)}
                 raise
+
+    async def _is_alone(self, key: PublicKey, stack: AsyncExitStack) -> bool:
+        """Tell whether no connected peer is known to have a drive. One that is asked just now can still answer."""
+        feed = await self._store.open_feed(key=key, live=True)
+        stack.push_async_callback(self._store.release, feed)
+        return not feed.peer_count
 
     async def _is_missing(self, key: PublicKey, stack: AsyncExitStack) -> bool:
         """Tell whether nothing of a drive is here; it is asked for then until `stack` is left."""

@@ -157,23 +157,24 @@ class Patience:
         self.limit = limit
         self.nursery: trio.Nursery | None = None  # for what runs beside the work, set by `patience`
         self._session = session
-        self._scopes: list[trio.CancelScope] = []
+        self._scopes: list[tuple[trio.CancelScope, float]] = []
 
     def __call__(self) -> None:
-        """Set the deadline to `limit` seconds from now."""
+        """Set the deadline to `limit` seconds from now, or those of the waiting itself."""
         if self._scopes:
-            self._scopes[-1].deadline = trio.current_time() + self.limit
+            scope, limit_s = self._scopes[-1]
+            scope.deadline = trio.current_time() + limit_s
 
     @asynccontextmanager
-    async def waiting(self, waiting_for: str, key: PublicKey | None = None) -> AsyncIterator[None]:
-        """Give up on the block, which waits for the drive `key`, by default the one that is read.
+    async def waiting(self, waiting_for: str, key: PublicKey | None = None, most_s: float = inf) -> AsyncIterator[None]:
+        """Give up on the block, which waits for the drive `key`, by default the one that is read; `most_s`: earlier.
 
         Raises: TimedOut, which names what it was `waiting_for`.
         """
         if self._scopes:
-            self._scopes[-1].deadline = inf
+            self._scopes[-1][0].deadline = inf
         with trio.CancelScope() as scope:
-            self._scopes.append(scope)
+            self._scopes.append((scope, min(self.limit, most_s)))
             self()
             try:
                 yield
@@ -182,7 +183,7 @@ class Patience:
                 self()
         if scope.cancelled_caught:
             why = None if key is None and self._session.explained else await _reason(self._session, key)
-            raise self.late(f"{waiting_for}; {why}" if why else waiting_for)
+            raise self.late(f"{waiting_for}; {why}" if why else waiting_for, min(self.limit, most_s))
 
     @contextmanager
     def beside(self, task: Callable[[], Awaitable[None]]) -> Iterator[None]:
@@ -200,10 +201,10 @@ class Patience:
         finally:
             scope.cancel()
 
-    def late(self, waiting_for: str) -> TimedOut:
+    def late(self, waiting_for: str, after_s: float | None = None) -> TimedOut:
         """Return the error of a wait that has lasted too long."""
         return TimedOut(
-            f"nothing arrived for {self.limit:g} s ({waiting_for}): "
+            f"nothing arrived for {after_s or self.limit:g} s ({waiting_for}): "
             "is a peer that has it running? name one with --peer HOST:PORT, or try again"
         )
 

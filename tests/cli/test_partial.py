@@ -68,6 +68,28 @@ def test_all_nested_drives_that_nobody_has_are_waited_for_together(ddrive: Progr
         assert [line.split(" (")[1].split(")")[0] for line in done.err.splitlines() if "left out" in line] == [*links]
 
 
+def test_drives_of_which_little_is_here_are_not_waited_for_one_by_one(ddrive: Program, tmp_path: Path) -> None:
+    with program(tmp_path / "author" / "state") as author:
+        outer = author.ask("create")["key"]
+        for name in ("a", "b", "c", "d"):
+            for number in range(30):
+                (tmp_path / name / f"{number}").mkdir(parents=True)
+                (tmp_path / name / f"{number}" / "f").write_text("x")
+            author.ask("link", f"{outer}/{name}", author.ask("import", tmp_path / name)["key"])
+        ddrive.ask("peer", "add", author.address)
+        assert ddrive.run("ls", outer).code == 0
+        for name in ("a", "b", "c", "d"):
+            assert ddrive.run("ls", outer, f"{name}/3").code == 0
+    for verb in (["ls", outer, "-R"], ["export", outer, tmp_path / "copy"]):
+        began = time.monotonic()
+        done = ddrive.run(*verb, "--timeout", "4s")
+        assert time.monotonic() - began < 13, done  # each by itself: more than 16
+        assert (done.code, done.err.count("left out")) == (5, 4), done
+    with program(tmp_path / "author" / "state") as author:
+        ddrive.ask("peer", "add", author.address)
+        assert ddrive.ask("export", outer, tmp_path / "copy")["files"] == 120
+
+
 def test_drives_that_nobody_has_are_waited_for_once_however_deep_they_are(ddrive: Program, tmp_path: Path) -> None:
     """Each is seen only in one that has to arrive first."""
     ghosts = ["cd" * 32, "ab" * 32, "ef" * 32]
