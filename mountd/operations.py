@@ -15,7 +15,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileInfo, FUSEError, ReaddirToken, RequestContext, SetattrFields, StatvfsData
 
 from ddrive.drive.stat import DIRECTORY_MODE, storable_ms
-from ddrive.errors import ImpossibleEntry, InvalidName
+from ddrive.errors import ImpossibleEntry, InvalidName, NameTooLong
 from mountd.awake import Awake
 from mountd.editing import Editor
 from mountd.errnos import is_expected, to_errno
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 BLOCK_BYTES = 65536  # what `st_blksize` recommends: the size of most blocks
 WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
 SMALL_READ_BYTES = 16384  # the kernel asks for more when a reader goes through a file in order
+TARGET_BYTES_MAX = 4095  # of a link: the kernel has a page for it, and ends it with a NUL
 SECTOR_BYTES = 512  # unit of `st_blocks`
 MOST_BYTES = (1 << 63) - 1  # the kernel takes no larger size; whoever opens such a file is told that it cannot be
 NS_PER_MS = 1_000_000
@@ -124,6 +125,8 @@ class Operations(pyfuse3.Operations):
         target = to_bytes(await self._vfs.readlink(inode, ctx.pid))
         if b"\0" in target:  # the kernel would take what is before it
             raise ImpossibleEntry("the target of this link holds a NUL")
+        if len(target) > TARGET_BYTES_MAX:
+            raise NameTooLong(f"the target of this link has {len(target)} bytes, more than a path may have")
         return target
 
     @answered

@@ -194,8 +194,9 @@ async def test_impossible_sizes_and_targets_fail_by_themselves(monkeypatch: pyte
             emit(b"huge", entry, 0.0, 1)
 
         async def readlink(self, inode: int, caller: int) -> str:
-            return "a\0b"
+            return targets.pop()
 
+    targets = ["a" * 4096, "a" * 4095, "a\0b"]
     shown: list[int] = []
     monkeypatch.setattr(pyfuse3, "readdir_reply", lambda token, name, about, _: shown.append(about.st_size))
     await handlers(Listed()).readdir(1, 0, None)  # type: ignore[arg-type]
@@ -203,3 +204,7 @@ async def test_impossible_sizes_and_targets_fail_by_themselves(monkeypatch: pyte
     with pytest.raises(pyfuse3.FUSEError) as error:
         await handlers(Listed()).readlink(1, CONTEXT)  # type: ignore[arg-type]
     assert error.value.errno == errno.EIO
+    assert len(await handlers(Listed()).readlink(1, CONTEXT)) == 4095  # type: ignore[arg-type]
+    with pytest.raises(pyfuse3.FUSEError) as error:  # the kernel would refuse the answer
+        await handlers(Listed()).readlink(1, CONTEXT)  # type: ignore[arg-type]
+    assert error.value.errno == errno.ENAMETOOLONG
