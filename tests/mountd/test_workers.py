@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from ddrive.dialect import DWEB
-from ddrive.errors import DiskFull, DriveError, InvalidProof, MountFailed, StorageError
+from ddrive.errors import DiskFull, DriveError, Misauthored, MountFailed, StorageError
 from ddrive.ids import PublicKey
 from mountd.config import Config
 from mountd.mountinfo import mounted_at
@@ -123,7 +123,7 @@ async def test_a_mount_that_begins_while_all_end_is_not_waited_for(tmp_path: Pat
     [
         ("OSError(28, 'why')", DiskFull),
         ("OSError(13, 'why')", StorageError),
-        ("InvalidNode('why')", InvalidProof),
+        ("InvalidNode('why')", Misauthored),
         ("ValueError('why')", DriveError),
     ],
 )
