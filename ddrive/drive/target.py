@@ -32,6 +32,7 @@ from ddrive.errors import UnusablePlace
 from ddrive.store.keyed import keys_in
 
 TEMPORARY = re.compile(r"\.ddrive-export-[0-9a-f]{16}")  # the name of what is being written
+ATTEMPTS = 10  # at making what another export takes for left over meanwhile
 SYNC_BYTES = 1024 * 1024  # a file above that is on the disk before its name; for all that takes twice as long
 
 _NS_PER_MS = 1_000_000
@@ -173,7 +174,14 @@ class Directory:
             raise blocked(problem) from None
 
     def _link(self, name: str, stat: Stat, *, replace: bool) -> None:
-        """Make a link in the place of whatever is called `name`."""
+        """Make a link in the place of `name`; again, when another export has taken it for left over."""
+        for _ in range(ATTEMPTS - 1):
+            with suppress(FileNotFoundError):
+                self._link_once(name, stat, replace=replace)
+                return
+        self._link_once(name, stat, replace=replace)
+
+    def _link_once(self, name: str, stat: Stat, *, replace: bool) -> None:
         temporary = _temporary()
         os.symlink(stat.linkname or "", temporary, dir_fd=self.descriptor)
         try:
@@ -203,24 +211,25 @@ class Directory:
     def tidy(self, kept: Collection[str]) -> None:
         """Remove what an export that was interrupted has left here, but for what the drive itself calls so (`kept`)."""
         for name in os.listdir(self.descriptor):
-            if _is_temporary(name) and name not in kept and not self._is_being_written(name):
-                self.discard(name)
+            if _is_temporary(name) and name not in kept:
+                self._tidy(name)
 
-    def _is_being_written(self, name: str) -> bool:
-        """Tell whether another export writes it now."""
+    def _tidy(self, name: str) -> None:
+        """Remove a file unless another export writes it now; locked meanwhile, so that one which begins can tell."""
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=self.descriptor)
         except OSError:
-            return False
+            self.discard(name)
+            return
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:  # there are no locks there
-            return False
+            with suppress(OSError):  # there are file systems without locks
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return
+            self.discard(name)
         finally:
             os.close(descriptor)
-        return False
 
     def names(self) -> list[str]:
         """Return what is in this directory, but for what another export is writing."""
@@ -306,11 +315,13 @@ class File:
         self._directory = directory
         self._name = name
         self._replace = replace
-        self._temporary: str | None = _temporary()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(self._temporary, flags, 0o600, dir_fd=directory.descriptor)
-        with suppress(OSError):  # there are file systems without locks
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._temporary: str | None = None
+        self._descriptor = -1
+        for attempt in range(1, ATTEMPTS + 1):
+            self._temporary, self._descriptor = _begun(directory.descriptor)
+            if os.fstat(self._descriptor).st_nlink or attempt == ATTEMPTS:
+                break
+            os.close(self._descriptor)  # another export has taken it for left over before it was locked
 
     def __enter__(self) -> "File":
         return self
@@ -345,6 +356,16 @@ class File:
         if self._temporary is not None:
             self._directory.discard(self._temporary)
         os.close(self._descriptor)
+
+
+def _begun(directory: int) -> tuple[str, int]:
+    """Return a new file in an open directory under a name for now, and its descriptor, locked."""
+    name = _temporary()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=directory)
+    with suppress(OSError):  # there are file systems without locks
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # who tidies up has it for a moment only
+    return name, descriptor
 
 
 def _temporary() -> str:

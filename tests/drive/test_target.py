@@ -1,5 +1,6 @@
 """What an export writes: trees of any depth, and names for nothing but whole files."""
 
+import fcntl
 import os
 import resource
 import sys
@@ -230,3 +231,34 @@ async def test_extended_attributes_that_the_drive_lacks_go_with_what_else_it_lac
     assert (await export_tree(own, "/", out, delete=True, dry_run=True)).written == 2
     assert (await export_tree(own, "/", out, delete=True)).written == 0
     assert [os.listxattr(out / name) for name in ("d", "d/f", "d/g")] == [[], [], ["user.kept"]]
+
+
+async def test_an_export_that_tidies_up_takes_nothing_from_another_one_that_just_begins(
+    own: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = Stat(0o120777, mtime_ms=1_000, linkname="f")
+    await own.batch([NewEntry("f", FILE, (b"1",)), NewEntry("g", link)])
+    lock, rename, tidied = fcntl.flock, os.rename, list[str]()
+
+    def tidy(before: str) -> None:
+        if before not in tidied:
+            tidied.append(before)
+            other = Directory.root(tmp_path / "out")
+            other.tidy(())
+            other.close()
+
+    def locked(descriptor: int, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:
+            tidy("locking")
+        lock(descriptor, operation)
+
+    def renamed(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        tidy(f"renaming to {new}")
+        rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+    monkeypatch.setattr(os, "rename", renamed)
+    report = await export_tree(own, "/", tmp_path / "out")
+    assert tidied == ["renaming to g", "locking", "renaming to f"]
+    assert report.refused == []
+    assert below(tmp_path / "out") == ["f", "g"]
