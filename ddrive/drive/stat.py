@@ -25,6 +25,8 @@ FILE_MODE = FILE_BIT | 0o644  # the peers' defaults
 DIRECTORY_MODE = DIRECTORY_BIT | 0o755
 LINK_MODE = LINK_BIT | 0o644
 
+_KINDS = frozenset({0, FILE_BIT, DIRECTORY_BIT, LINK_BIT, *(kind << 12 for kind in (1, 2, 6, 12))})  # FIFO … socket
+
 UINT32_MAX = (1 << 32) - 1
 UINT64_MAX = (1 << 64) - 1
 TIME_MS_MAX = 8_640_000_000_000_000  # the last moment that the peers can express, in the year 275760
@@ -114,6 +116,8 @@ def decode_stat(data: bytes | None) -> Stat:
     mode = record.mode
     if not mode:
         raise ImpossibleEntry("the attributes of this entry have no mode")
+    if mode & ~PERMISSION_BITS not in _KINDS:
+        raise ImpossibleEntry(f"the mode of this entry, {mode:#o}, is of no kind of file")
     mtime_ms, ctime_ms = record.mtime_ms, record.ctime_ms
     linkname, metadata = record.linkname, record.metadata
     return Stat(

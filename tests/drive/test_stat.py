@@ -1,5 +1,6 @@
 """Attributes ↔ bytes, against what the npm peers wrote."""
 
+import operator
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddrive.drive.stat import Mount, Stat, decode_stat, encode_stat
-from ddrive.errors import CorruptStorage, DriveError, InvalidPath
+from ddrive.errors import CorruptStorage, DriveError, ImpossibleEntry, InvalidPath
 from tests.support.vectors import vector
 
 CASES = [(dialect, case) for dialect in ("dweb", "hypercore") for case in vector(f"stat-{dialect}.json")["stats"]]
@@ -73,15 +74,22 @@ def test_numbers_that_do_not_fit_are_refused(stat: Stat) -> None:
         encode_stat(stat)
 
 
+@pytest.mark.parametrize("mode", [0o030644, 0o170644, 1 << 16 | 0o100644, (1 << 32) - 1])
+def test_a_mode_of_no_kind_of_file_is_impossible(mode: int) -> None:
+    with pytest.raises(ImpossibleEntry, match="no kind of file"):
+        decode_stat(encode_stat(Stat(mode)))
+
+
 def test_times_before_1970_become_zero() -> None:
     assert decode_stat(encode_stat(Stat(0o100644, mtime_ms=-5))).mtime_ms == 0
 
 
 uint64 = st.integers(0, (1 << 64) - 1)
 uint32 = st.integers(0, (1 << 32) - 1)
+permissions = st.integers(0, 0o7777)
 stats = st.builds(
     Stat,
-    mode=st.integers(1, (1 << 32) - 1),
+    mode=st.builds(operator.or_, st.sampled_from([kind << 12 for kind in (1, 2, 4, 6, 8, 10, 12)]), permissions),
     uid=uint32,
     gid=uint32,
     size=uint64,
