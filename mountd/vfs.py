@@ -342,7 +342,7 @@ class Vfs(MountedDrive):
         except (TimedOut, NoPeers, InterruptedError) as failure:
             if limit_s > SECOND_TRY_S:
                 handle.failure, handle.failed_at = failure, trio.current_time()
-            raise
+            raise handle.failure or failure from None
         finally:
             self._waiting_reads -= 1
 

@@ -15,11 +15,12 @@ import trio
 from ddrive.drive.lifetime import Lifetime
 from ddrive.drive.readahead import ReadAhead
 from ddrive.drive.stat import Stat
-from ddrive.errors import BadHandle, CorruptStorage, ImpossibleEntry
+from ddrive.errors import BadHandle, CorruptStorage, ImpossibleEntry, NoPeers
 from ddrive.feed import MAX_LENGTH, Feed
 
 NUMBER_MAX = 1 << 53  # sizes and positions beyond it are nonsense; the peers cannot even count that far
 SMALL_BYTES = 16 * 1024  # of a read: it may be spared the whole block
+BEHIND_S = 3.0  # for blocks behind the end of a feed of which a connected peer has all: they may just be on their way
 YIELD_EVERY = 64  # reads without waiting before other tasks get their turn
 _USUAL_BLOCK_BYTES = (65536, 524288)  # what our writers and the npm peers cut files into
 
@@ -218,6 +219,23 @@ class FileReader:
 
     async def _fetch(self, position: int, end: int, needed: _Needed) -> bytes | memoryview:
         """Return the block that holds byte `position`, waiting for it, and remember it.
+
+        Raises: NoPeers when it lies behind the end of the feed, as far as peers who have all of that tell.
+        """
+        place = self._locate(position) or self._guess(position)
+        if place is not None and place.block >= self.feed.length:
+            needed.enter_context(self.feed.want(place.block, place.block + 1, urgent=True))  # as long as the read lasts
+            with trio.move_on_after(BEHIND_S):
+                return await self._obtain(position, end, needed)
+            if place.block >= self.feed.length and await self.feed.ends() and place.block >= self.feed.length:
+                raise NoPeers(
+                    f"{self._name or 'the file'} lies in blocks {self._first} to {self._last} of its feed, of which"
+                    f" nobody knows more than {self.feed.length}: try again when its author is connected"
+                )
+        return await self._obtain(position, end, needed)
+
+    async def _obtain(self, position: int, end: int, needed: _Needed) -> bytes | memoryview:
+        """Return the block that holds byte `position`, waiting for it as long as that takes, and remember it.
 
         Where it is may be unknown, or told by a peer's nodes that only the block itself proves: so the likely block is
         fetched first, and when its proof shows that the byte lies elsewhere, the byte is sought.

@@ -243,6 +243,17 @@ class Feed(CheckedFeed):
         else:
             await self._source.refresh()
 
+    async def ends(self) -> bool:
+        """Tell whether a connected peer has all blocks of the feed, and none tells of more: more may never come.
+
+        Returns as `refresh` does; False without peers.
+        """
+        self._check_open()
+        if self._source is None:
+            await trio.lowlevel.checkpoint()
+            return False
+        return await self._source.ends()
+
     # -- changing
 
     async def reserve(self, took_s: float = 0.0) -> None:

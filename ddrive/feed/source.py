@@ -24,6 +24,9 @@ class BlockSource(Protocol):
     async def refresh(self) -> None:
         """Return when what connected peers announced is proven, or there is nothing newer."""
 
+    async def ends(self) -> bool:
+        """Tell whether a connected peer has all blocks of the feed, and nobody tells of more, after `refresh`."""
+
     @property
     def peer_count(self) -> int:
         """How many peers carry this feed now."""

@@ -108,6 +108,17 @@ class Asking:
         finally:
             withdraw()
 
+    async def ends(self) -> bool:
+        """Tell whether a peer that serves requests has all blocks of the feed, and nobody tells of more."""
+        await self.refresh()
+        return self.is_whole()
+
+    def is_whole(self) -> bool:
+        """Tell the same of what is known now."""
+        length = self.feed.length
+        found = [peer.remote for peer in self._scheduler.peers.values() if peer.uploading]
+        return bool(length) and self.claimed_length() <= length and any(remote.covers(0, length) for remote in found)
+
     def claimed_length(self) -> int:
         """Return the greatest length that a peer says the feed has, but for those that did not prove it when asked."""
         peers = [peer for peer in self._scheduler.peers.values() if peer.uploading]

@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,12 +81,15 @@ class AttachedFeed:
 
     async def refresh(self) -> None:
         """Return when the engine knows no newer length; at once when there is no engine or nobody to ask."""
+        await self.ends()
+
+    async def ends(self) -> bool:
+        """Tell whether a peer of the engine has all blocks of the feed, and nobody tells of more, after `refresh`."""
         if self._peers:
-            with trio.move_on_after(_REFRESH_S):
-                try:
-                    await self._calling.call("feed.refresh", {"handle": self.handle})
-                except EngineError:
-                    return
+            with trio.move_on_after(_REFRESH_S), suppress(EngineError):
+                found = await self._calling.call("feed.refresh", {"handle": self.handle})
+                return bool(found.get("ends"))
+        return False
 
     def wishes(self) -> list[int]:
         """Return the numbers of the wishes that stand."""

@@ -7,7 +7,7 @@ in it until it is written, and when there are too many it tells everything anew.
     feed.open    {handle, dialect, key | name, live} -> {key, path, length, byte_length, writable, forked, runs, peers}
     feed.append  {handle, blocks | places + file, expected_length, run} -> {index, length}; places: [[offset, size]…]
     feed.reserve {handle, took_s} -> {length}: others append after feed.unreserve, though they do not wait for ever
-    feed.refresh {handle} -> {length}, feed.settle {handle} -> {length}: when appends that had begun before have ended
+    feed.refresh {handle} -> {length, ends}, feed.settle: the same, when appends that had begun before have ended
     feed.close   {handle} -> {}
     notices: feed.want {handle, wish, start, end, urgent}, feed.want_offset {handle, wish, byte_offset, start, end},
         feed.want_length {handle, wish, min_length}, feed.drop {handle, wish}, feed.ask_peers {handle, name, payload},
@@ -53,7 +53,7 @@ class _Served:
 
     def __init__(self, handle: int, store: OwnedStore, feed: Feed, outbox: Outbox) -> None:
         self.handle, self.feed = handle, feed
-        self._store = store
+        self.store = store
         self._outbox = outbox
         self._queued = self._nodes = self._all = False
         self._changes: list[tuple[bool, int, int]] = []
@@ -74,7 +74,7 @@ class _Served:
             withdraw()
         self._wishes.clear()
         reservations(self.feed).end(self)
-        await self._store.release(self.feed)
+        await self.store.release(self.feed)
 
     # What the feed tells (FeedListener).
 
@@ -151,7 +151,7 @@ class _Served:
             "behind": feed.behind,
             "forked": feed.forked,
             "peers": self._peers,
-            "clears": self._store.cleared.count(feed.key),
+            "clears": self.store.cleared.count(feed.key),
         }
 
     # What the client wants.
@@ -161,11 +161,11 @@ class _Served:
             reservations(self.feed).end(self)
             return
         if method == "feed.ask_peers":
-            self._store.session(self.feed).ask_peers(str(params["name"]), bytes(params["payload"]))
+            self.store.session(self.feed).ask_peers(str(params["name"]), bytes(params["payload"]))
             return
         if method == "feed.used":
             self._note_use(params["segments"])
-            stats = self._store.session(self.feed).stats
+            stats = self.store.session(self.feed).stats
             stats.cache_hits += int(params.get("hits", 0))  # a mount that outlived an update does not count
             stats.cache_misses += int(params.get("misses", 0))
             return
@@ -293,7 +293,7 @@ class FeedService:
                 return {"length": feed.length}
             case "feed.refresh" | "feed.settle":
                 await (feed.refresh() if method == "feed.refresh" else feed.settle())
-                return {"length": feed.length}
+                return {"length": feed.length, "ends": self._at(params).store.session(feed).is_whole()}
             case "feed.close":
                 self._turns.pop(params["handle"], None)
                 await self._served.pop(params["handle"]).aclose()

@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 import trio
 
 from ddrive.dialect import DWEB
@@ -164,6 +165,35 @@ def test_entries_that_cannot_be_true_stop_nothing(ddrive: Program) -> None:
         assert (refused["path"], "1000 bytes in 3 blocks" in refused["why"]) == ("nowhere", True)
     alone = ddrive.run("cat", key, "nowhere")
     assert (alone.code, "its author" in alone.err, "disk" in alone.err) == (4, True, False), alone
+
+
+def test_content_behind_the_end_of_its_feed_is_given_up_when_a_peer_has_all_of_that(
+    ddrive: Program, tmp_path: Path
+) -> None:
+    source, place = tmp_path / "tree", tmp_path / "place"
+    source.mkdir()
+    place.mkdir()
+    (source / "f").write_bytes(b"x" * 200_000)
+    with program(tmp_path / "author" / "state") as author:
+        key = author.ask("import", source)["key"]
+
+        async def lie() -> None:
+            async with open_attached(author.state / "control.sock", reconnect=False) as engine:
+                drive = await open_drive(engine.store(DWEB), key=PublicKey(bytes.fromhex(key)))
+                stat = Stat(0o100644, size=600_000, blocks=10, offset=10**6, byte_offset=10**9)
+                await drive.batch([NewEntry("lost", stat, placed=True)])
+
+        trio.run(lie)
+        ddrive.mount(key, place, "--peer", author.address, "--timeout", "100s")
+        with pytest.raises(OSError, match=os.strerror(errno.EHOSTUNREACH)):  # before anything of the content was met
+            (place / "lost").read_bytes()
+        assert (place / "f").read_bytes() == b"x" * 200_000
+        read = ddrive.run("cat", key, "lost")
+        assert (read.code, "nobody knows more than 4" in read.err) == (5, True), read
+        exported = ddrive.run("export", key, tmp_path / "copy", "--json")
+        assert exported.code == 5, exported
+        assert [one["path"] for one in exported.json()["refused"]] == ["lost"]
+        assert (tmp_path / "copy" / "f").stat().st_size == 200_000
 
 
 def test_a_walk_over_what_nobody_can_send_ends_and_finds_all_when_somebody_can(ddrive: Program, tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ class Loopback:
     async def refresh(self) -> None:
         """There is never anything newer than what was served."""
 
+    async def ends(self) -> bool:
+        """Tell whether the copy knows of all blocks that the author has, who is the only peer."""
+        return self.serving and self.copy.length == self.author.length
+
     def _withdraw(self, wish: tuple[int, int, bool]) -> Callable[[], None]:
         def withdraw() -> None:
             if wish in self.wishes:

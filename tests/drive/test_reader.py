@@ -6,12 +6,14 @@ import pytest
 import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from ddrive.drive.holdings import wanting
-from ddrive.drive.reader import Extent, FileReader, extent_of
+from ddrive.drive.reader import BEHIND_S, Extent, FileReader, extent_of
 from ddrive.drive.stat import Stat
-from ddrive.errors import BadHandle, CorruptStorage, DriveError, ImpossibleEntry
+from ddrive.errors import BadHandle, CorruptStorage, DriveError, ImpossibleEntry, NoPeers
 from ddrive.feed import Feed
+from ddrive.ids import BlockIndex
 from tests.drive.loopback import Loopback, own_feed, sparse_copy
 
 BLOCK = 65536
@@ -163,6 +165,42 @@ async def test_a_jump_withdraws_the_window() -> None:
     with trio.move_on_after(0.01):
         await reader.read(150 * BLOCK, 10)
     assert loopback.wishes == []
+
+
+async def test_a_file_behind_the_end_of_its_feed_is_given_up_when_a_peer_has_all_of_that(
+    autojump_clock: MockClock,
+) -> None:
+    loopback, reader, _ = await file_of(10)
+    assert await reader.read(0, 5)
+    lost = FileReader(loopback.copy, Extent(10**6, 10, 10**9, 10 * BLOCK), "lost")
+    started = trio.current_time()
+    with pytest.raises(NoPeers, match="nobody knows more than 12"):
+        await lost.read(0, 5)
+    assert trio.current_time() - started == pytest.approx(BEHIND_S)
+    assert loopback.wishes == []
+    loopback.serving = False  # nobody is there who has all: its author may come
+    with trio.move_on_after(1000) as scope:
+        await lost.read(0, 5)
+    assert scope.cancelled_caught
+    assert loopback.wishes == []
+
+
+async def test_a_file_whose_blocks_are_just_being_told_of_is_read(autojump_clock: MockClock) -> None:
+    loopback, reader, _ = await file_of(10)
+    assert await reader.read(0, 5)
+    more = pattern(BLOCK, 99)
+    late = FileReader(loopback.copy, Extent(12, 1, loopback.copy.byte_length, BLOCK))
+    found: list[bytes] = []
+
+    async def read() -> None:
+        found.append(await late.read(0, BLOCK))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.sleep(BEHIND_S / 2)
+        await loopback.author.append([more])
+        loopback.want_blocks(BlockIndex(12), BlockIndex(13), urgent=True)()
+    assert found == [more]
 
 
 async def test_a_cancelled_read_leaves_no_wish() -> None:
