@@ -103,9 +103,9 @@ def render(results: dict[str, Row], options: argparse.Namespace) -> str:
         middle = {system: statistics.median(values) for system, values in row.items()}
         smaller_is_better = metric.endswith(("ms", "MiB"))
         ours, npm = middle.get("ddrive", 0), middle.get(Npm.name, 0)
-        ratio = (npm / ours if smaller_is_better else ours / npm) if npm else 0
+        ratio = f"{npm / ours if smaller_is_better else ours / npm:.2f}" if npm and ours else "-"
         cells = [f"{middle[name]:.1f}" if name in middle else "-" for name in (Memory.name, Npm.name, "ddrive")]
-        lines.append(f"| {metric} | {' | '.join(cells)} | {ratio:.2f} |")
+        lines.append(f"| {metric} | {' | '.join(cells)} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 
