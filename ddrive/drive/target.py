@@ -319,9 +319,9 @@ class File:
         self._descriptor = -1
         for attempt in range(1, ATTEMPTS + 1):
             self._temporary, self._descriptor = _begun(directory.descriptor)
-            if os.fstat(self._descriptor).st_nlink or attempt == ATTEMPTS:
+            if _is_kept(self._descriptor) or attempt == ATTEMPTS:
                 break
-            os.close(self._descriptor)  # another export has taken it for left over before it was locked
+            os.close(self._descriptor)
 
     def __enter__(self) -> "File":
         return self
@@ -359,13 +359,21 @@ class File:
 
 
 def _begun(directory: int) -> tuple[str, int]:
-    """Return a new file in an open directory under a name for now, and its descriptor, locked."""
+    """Return a new file in an open directory under a name for now, and its descriptor."""
     name = _temporary()
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(name, flags, 0o600, dir_fd=directory)
-    with suppress(OSError):  # there are file systems without locks
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # who tidies up has it for a moment only
-    return name, descriptor
+    return name, os.open(name, flags, 0o600, dir_fd=directory)
+
+
+def _is_kept(descriptor: int) -> bool:
+    """Lock a file that was just begun; tell whether no other export has taken it for left over before."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # it is being tidied away now
+        return False
+    except OSError:  # there are file systems without locks
+        pass
+    return bool(os.fstat(descriptor).st_nlink)
 
 
 def _temporary() -> str:

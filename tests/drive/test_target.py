@@ -248,7 +248,7 @@ async def test_an_export_that_tidies_up_takes_nothing_from_another_one_that_just
             other.close()
 
     def locked(descriptor: int, operation: int) -> None:
-        if operation == fcntl.LOCK_EX:
+        if operation & fcntl.LOCK_EX:
             tidy("locking")
         lock(descriptor, operation)
 
@@ -262,3 +262,25 @@ async def test_an_export_that_tidies_up_takes_nothing_from_another_one_that_just
     assert tidied == ["renaming to g", "locking", "renaming to f"]
     assert report.refused == []
     assert below(tmp_path / "out") == ["f", "g"]
+
+
+async def test_an_export_does_not_wait_for_another_one_that_takes_its_file_away(
+    own: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await own.batch([NewEntry("f", FILE, (b"1",))])
+    lock, tidying = fcntl.flock, list[int]()
+
+    def locked(descriptor: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX and not tidying:  # the other one has it open and locked, and is not done with it
+            tidying.append(os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY))
+            lock(tidying[0], fcntl.LOCK_SH)
+            os.unlink(os.readlink(f"/proc/self/fd/{descriptor}"))
+        lock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+    with trio.fail_after(10):
+        report = await export_tree(own, "/", tmp_path / "out")
+    os.close(tidying[0])
+    assert report.refused == []
+    assert (tmp_path / "out" / "f").read_bytes() == b"1"
+    assert below(tmp_path / "out") == ["f"]
