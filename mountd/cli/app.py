@@ -138,10 +138,8 @@ def _run(arguments: Sequence[str]) -> int:
         return _wrong_call(error, as_json=as_json)
     except typer.Abort:
         return report.fail(KeyboardInterrupt(), as_json=as_json)
-    except SystemExit as end:
-        if end.code != 1:  # completion for a shell
-            return int(end.code or 0)
-        report.silence_stdout()  # what prints the help ends so when nobody reads it
+    except SystemExit:  # what prints the help ends so when nobody reads it
+        report.silence_stdout()
         return report.EXIT_BROKEN_PIPE
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         return report.fail(error, as_json=as_json)
