@@ -23,7 +23,7 @@ from ddrive.errors import (
     TimedOut,
 )
 from mountd.follower import Follower
-from mountd.inodes import ROOT_NUMBER, Inode
+from mountd.inodes import MAX_ASKED, MAX_INODES, ROOT_NUMBER, Inode
 from mountd.vfs import FOLLOWED_S, FOREVER_S, LISTED_LOOKUPS_MIN, UNFOLLOWED_S, Vfs
 from mountd.waits import Limits
 from mountd.xattrs import TOTAL_BYTES_MAX, check_given
@@ -134,6 +134,26 @@ async def test_many_lookups_in_one_directory_turn_into_one_listing(autojump_cloc
             assert (await it.find(f"/{number:02}")).stat == it.drive.stats[f"/{number:02}"]
         assert it.drive.calls.count("list /") == 1
         assert sum(call.startswith("lstat /") for call in it.drive.calls) < LISTED_LOOKUPS_MIN + 2
+
+
+async def test_a_listing_waits_until_the_kernel_has_forgotten_what_it_was_asked_to(autojump_clock: MockClock) -> None:
+    async with mounted() as it:
+        asked: list[Inode] = []
+        it.vfs.inodes.on_crowded = asked.append
+        for number in range(MAX_INODES + 2 * MAX_ASKED + 10):
+            it.vfs.bind(it.vfs.inodes.root, str(number), Stat(FILE_MODE, offset=number)).lookups += 1
+        opened: list[int] = []
+
+        async def open_it() -> None:
+            opened.append(await it.vfs.opendir(ROOT_NUMBER, CALLER))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_it)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not opened
+            while it.vfs.inodes.is_crowded:
+                it.vfs.forget(asked.pop(0).number, 1)
+        assert len(opened) == 1
 
 
 async def test_a_directory_is_not_listed_unasked_when_that_needs_a_peer(autojump_clock: MockClock) -> None:
