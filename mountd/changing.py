@@ -4,6 +4,7 @@ import errno
 
 from ddrive.drive.stat import Stat
 from ddrive.errors import NotEmpty, NotFound, NotWritable
+from ddrive.ids import PublicKey
 from mountd.committing import Committer
 from mountd.follower import KernelCache
 from mountd.inodes import Inode, to_bytes
@@ -52,11 +53,18 @@ class Changing:
         return staged, directory, inode
 
     async def _check_writable(self, staged: StagedDrive, inode: Inode, caller: int) -> None:
-        """Raise NotWritable in a nested drive of somebody else, and in a version that cannot change."""
+        """Raise NotWritable in a nested drive of somebody else, and in a version that cannot change.
+
+        Raises also: OSError (ESTALE) in a nested drive that was taken out. Else the inode knows its drive then.
+        """
+        inode.content = staged.content_key
         if inode.pinned and not inode.removed:
             raise NotWritable(f"{inode.path} is in a version that cannot change")
         if inode.foreign and not inode.removed:
-            await self._vfs.ask(staged.drive.own(inode.path), inode, caller)
+            own = await self._vfs.ask(staged.drive.own(inode.path), inode, caller)
+            if own.trie.feed is staged.metadata and not is_feed(inode):
+                raise OSError(errno.ESTALE, f"the drive that had {inode.path} is not there any more")
+            inode.content = own.content.key
 
     async def _check_same_drive(self, staged: StagedDrive, one: Inode, other: Inode, caller: int) -> None:
         if not one.foreign and not other.foreign:
@@ -79,16 +87,16 @@ class Changing:
             stat = stat._replace(mtime_ms=at_ms, ctime_ms=at_ms)
             self._vfs.inodes.restate(directory, stat, directory.expires)
             return
-        stat = self._staged.touch(directory.path, stat, at_ms)
+        stat = self._staged.touch(directory.path, stat, at_ms, bytes_of(directory))
         self._vfs.inodes.restate(directory, stat, self._vfs.expiry(directory))
 
     def _node(self, staged: StagedDrive, inode: Inode) -> Node:
         """Return the node of an inode, whether it still has a name or not."""
         before = inode.node if isinstance(inode.node, Node) else None
         if not inode.attached:  # nothing, or something else, has its name now
-            node = before or staged.new_node(known(inode), (inode.path, known(inode)))
+            node = before or staged.new_node(known(inode), (inode.path, known(inode)), bytes_of(inode))
         else:
-            node = staged.pin(inode.path, known(inode), before)
+            node = staged.pin(inode.path, known(inode), before, bytes_of(inode))
         if inode.handles and not inode.is_dir:
             inode.node = node  # whoever has it open sees what changes
         return node
@@ -119,6 +127,16 @@ class Changing:
 def is_root(inode: Inode) -> bool:
     """Tell whether it is the root of a drive, which has no attributes of its own there."""
     return inode.parent is None or (inode.stat is not None and inode.stat.mount is not None and inode.is_dir)
+
+
+def is_feed(inode: Inode) -> bool:
+    """Tell whether it is a plain feed that is shown as a file."""
+    return inode.stat is not None and inode.stat.mount is not None and inode.stat.mount.feed
+
+
+def bytes_of(inode: Inode) -> PublicKey | None:
+    """Return the key of the feed with the bytes of its drive, if its directory or itself was asked to be changed."""
+    return inode.content if inode.content or inode.parent is None else inode.parent.content
 
 
 def check_no_mount(inode: Inode) -> None:

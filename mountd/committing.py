@@ -14,14 +14,14 @@ from typing import NamedTuple
 import trio
 
 from ddrive.drive.mounts import OwnDrive
-from ddrive.drive.stat import Stat, decode_stat, encode_stat
-from ddrive.drive.writer import located
-from ddrive.errors import DriveError, InvalidPath, LengthChanged, NotADirectory, NotFound, StorageError
+from ddrive.drive.stat import Stat, encode_stat
+from ddrive.errors import DriveError, InvalidPath, LengthChanged, NotADirectory, NotFound, NotWritable, StorageError
 from ddrive.trie import Delete, Put, Trie
 from mountd.contents import append_contents
 from mountd.entries import split
 from mountd.journal import Attempt, Move
 from mountd.lasting import Lasting
+from mountd.merging import WRITTEN, has_landed, merged
 from mountd.nodes import Entry, Sealed
 from mountd.pending import GROUP_S
 from mountd.precedence import newer_entry
@@ -29,8 +29,8 @@ from mountd.staged import StagedDrive
 
 log = logging.getLogger(__name__)
 
-WRITTEN = frozenset({"size", "blocks", "offset", "byte_offset", "mtime_ms", "ctime_ms"})  # what writing changes
 REFUSED = (StorageError, InvalidPath, LengthChanged)  # nothing was stored; of any other failure nobody knows
+OWNER_S = 2.0  # to look which drive a path leads to: what of that can be written is here, nobody has to be asked
 RETRY_S = (0.2, 1.0, 5.0)  # between tries that fail; the last one from then on
 
 
@@ -111,9 +111,11 @@ class Committer:
         spool = self._staged.spool
         landed: list[tuple[bytes, Attempt]] = []
         for attempt in spool.attempts:
-            own = await self._staged.drive.own(split(attempt.path)[0])
+            own = await self._owner(split(attempt.path)[0])
+            if own is None:  # another drive is nested there now
+                continue
             key = f"{own.path}/{split(attempt.path)[1]}".strip("/")
-            if await _has_landed(own.trie, key, attempt):
+            if await has_landed(own.trie, key, attempt):
                 landed.append((bytes(own.trie.feed.key), attempt))
         for feed, attempt in landed:
             # One that was refused looks the same as one after it that was not, but had other changes with that value:
@@ -226,9 +228,9 @@ class Committer:
     async def _append_waiting(self) -> None:
         """Append the contents of all that waits. Nothing of the drive is changed by that, and changes go on."""
         async with self._appending:
-            failure: Exception | None = None
             try:
-                for share in await self._shares(self._staged.take_contents()):
+                shares, failure = await self._shares(self._staged.take_contents())
+                for share in shares:
                     sealed = [entry.committing for entry in share.entries if entry.committing is not None]
                     contents = {each.content: None for each in sealed if each.content is not None}
                     for content in contents:
@@ -253,9 +255,9 @@ class Committer:
         entries = self._staged.take()
         if not (doubtful or entries):
             return
-        failure: Exception | None = None
         try:
-            for share in await self._shares(entries):
+            shares, failure = await self._shares(entries)
+            for share in shares:
                 try:
                     await self._store(share)
                 except (DriveError, OSError) as problem:  # of one drive, the others go on
@@ -269,26 +271,44 @@ class Committer:
         if failure is not None:
             raise failure
 
-    async def _shares(self, entries: Sequence[Entry]) -> list[_Share]:
-        """Return what each drive gets. What was appended to another one, as its place was that one's then, waits on."""
-        drive = self._staged.drive
-        root = await drive.own("/")
+    async def _shares(self, entries: Sequence[Entry]) -> tuple[list[_Share], Exception | None]:
+        """Return what each drive gets. What was appended to another one, as its place was that one's then, waits on.
+
+        So does what is below a drive that cannot be changed here, which is the failure then. What changes an entry of
+        a drive that was taken out meanwhile is dropped.
+        """
+        root = await self._staged.drive.own("/")
         has_nested = bool(await root.mount_paths())
-        owners: dict[str, OwnDrive] = {}
+        owners: dict[str, OwnDrive | None] = {}
         found: dict[tuple[bytes, str], _Share] = {}
+        failure: Exception | None = None
         for entry in entries:
             directory = entry.path.rpartition("/")[0]
-            own = owners.get(directory) if has_nested else root
+            if directory not in owners:
+                owners[directory] = await self._owner(directory) if has_nested else root
+            own, state = owners[directory], entry.committing
+            if state is not None and state.is_lost(own.content.key if own else None):
+                log.info("its drive is not there any more: path=%s", entry.path)
+                self._staged.spool.journal.done([state.serial])
+                self._staged.committed(entry, None, 0, root.content.key, is_newest=False)
+                continue
             if own is None:
-                own = owners[directory] = await drive.own(directory)
-            content = None if entry.committing is None else entry.committing.content
+                failure = NotWritable(f"the drive that {entry.path!r} belongs to now cannot be changed here")
+                continue
+            content = None if state is None else state.content
             if content is not None and content.extent is not None and content.appended_to != own.content.key:
                 content.extent = None  # a nested drive came or went meanwhile
                 continue
             base = directory[: len(directory) - len(own.path)].rstrip("/") if has_nested else ""
             share = found.setdefault((bytes(own.trie.feed.key), base), _Share(own, base))
             share.entries.append(entry)
-        return list(found.values())
+        return list(found.values()), failure
+
+    async def _owner(self, directory: str) -> OwnDrive | None:
+        """Return the drive that what is in a directory goes to; None when that cannot be changed here."""
+        with trio.move_on_after(OWNER_S), suppress(NotWritable):
+            return await self._staged.drive.own(directory)
+        return None
 
     async def _store(self, share: _Share) -> None:
         """Store what a drive gets, once: when this is given up or fails, `share` says what may have been stored.
@@ -305,7 +325,7 @@ class Committer:
         self._staged.spool.journal.done([each.serial for each in sealed])
         version = made.attempt.end if made.attempt else 0
         for entry, final in zip(share.entries, made.finals, strict=True):
-            self._staged.committed(entry, final.stat, version, share.own.content, is_newest=final.newer is None)
+            self._staged.committed(entry, final.stat, version, share.own.content.key, is_newest=final.newer is None)
         log.info("committed: entries=%d version=%d", len(sealed), share.own.trie.version)
 
     async def _update(self, share: _Share, sealed: Sequence[Sealed]) -> _Try:
@@ -320,7 +340,7 @@ class Committer:
             if move and above and above.trie is share.own.trie and await self._is_moved(above, view, move):
                 raise LengthChanged(f"{move.old} was moved to {move.new} meanwhile")
             for former in share.tries:
-                if former.attempt and await _has_landed(
+                if former.attempt and await has_landed(
                     view, former.attempt.path.removeprefix(share.base), former.attempt
                 ):
                     raise _Landed(former)
@@ -350,7 +370,7 @@ class Committer:
 
     async def _final(self, view: Trie, base: str, sealed: Sealed) -> _Final:
         """Return what to store for `sealed`, and what to store again after it as it is newer."""
-        stat = await _merged(view, base, sealed)
+        stat = await merged(view, base, sealed)
         found = await newer_entry(view, base, sealed, self._staged.own)
         if found is None:
             return _Final(stat)
@@ -359,31 +379,3 @@ class Committer:
         is_same = stat is not None and sealed.origin is not None and sealed.origin[0] == sealed.path
         given = {name: getattr(stat, name) for name in sealed.changed - WRITTEN} if is_same else {}
         return _Final(stat, encode_stat(there._replace(**given)) if given else node.value)
-
-
-async def _has_landed(view: Trie, key: str, attempt: Attempt) -> bool:
-    """Tell whether a drive has what an attempt was to store; `key` is where, in that drive."""
-    for seq in range(attempt.version, min(attempt.end, view.version)):
-        node = await view.nodes.node(seq)
-        if node.key == key.strip("/") and node.value == attempt.value:
-            return True
-    return False
-
-
-async def _merged(view: Trie, base: str, sealed: Sealed) -> Stat | None:
-    """Return what to store for `sealed`: with what others have changed meanwhile, where we have not."""
-    if sealed.stat is None:
-        return None
-    stat, changed = sealed.stat, sealed.changed
-    extent = None if sealed.content is None else sealed.content.extent
-    if extent is not None:
-        stat, changed = located(stat, extent), changed | WRITTEN
-    if sealed.origin is None:
-        return stat
-    node = await view.get(sealed.origin[0].removeprefix(base))
-    if node is None:
-        return stat
-    now = decode_stat(node.value)
-    if now == sealed.origin[1] or (now.is_file, now.is_dir) != (stat.is_file, stat.is_dir):
-        return stat
-    return now._replace(**{name: getattr(stat, name) for name in changed})

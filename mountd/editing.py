@@ -14,7 +14,7 @@ import trio
 
 from ddrive.drive.stat import DIRECTORY_BIT, FILE_BIT, LINK_MODE, PERMISSION_BITS, Stat
 from ddrive.errors import IsADirectory, NotADirectory, NotFound, TimedOut
-from mountd.changing import check_no_mount, is_root, known
+from mountd.changing import bytes_of, check_no_mount, is_root, known
 from mountd.inodes import Inode, to_bytes
 from mountd.moments import now_ms
 from mountd.nodes import Node
@@ -114,7 +114,7 @@ class Editor(OpenFiles):
     async def _remove(self, staged: StagedDrive, directory: Inode, inode: Inode, caller: int) -> None:
         check_no_mount(inode)
         node = staged.node(inode.path)
-        staged.remove(inode.path)
+        staged.remove(inode.path, bytes_of(directory))
         self._vanished(inode, node)
         await self._touch(directory, caller)
 

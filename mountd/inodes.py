@@ -51,6 +51,7 @@ class Inode:
     __slots__ = (
         "attached",
         "children",
+        "content",
         "expires",
         "foreign",
         "handles",
@@ -81,6 +82,7 @@ class Inode:
         self.attached = True  # False: the path means something else by now, or nothing
         self.nested = False  # in a nested drive that follows its author: its changes are not announced
         self.foreign = False  # in a nested drive at all: its entry and content are in feeds of that drive
+        self.content: PublicKey | None = None  # of the feed with the bytes of its drive, when it was last changed
         self.pinned = False  # in a version of a nested drive that cannot change
         self.removed = False  # through this mount: it has no name any more
         self.has_former_number = False  # its number follows from what it was, not from what it is

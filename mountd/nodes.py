@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ddrive.drive.stat import Stat, encode_stat
-from ddrive.feed import Feed
+from ddrive.ids import PublicKey
 from mountd.draft import Base, Content, Draft
 from mountd.face import ExtentFace, FeedFace, ReaderFace
 from mountd.journal import Change
@@ -19,8 +19,8 @@ Origin = tuple[str, Stat]  # where the drive has an entry, and what it was when 
 class DriveBytes(Protocol):
     """Where the bytes of files are that the drive has: `pending.Pending`."""
 
-    async def content_of(self, path: str) -> Feed: ...
-    async def open_base(self, path: str, stat: Stat, content: Feed | None = None) -> ReaderFace: ...
+    async def content_of(self, path: str) -> PublicKey: ...
+    async def open_base(self, path: str, stat: Stat, content: PublicKey | None = None) -> ReaderFace: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,19 +38,32 @@ class Sealed:
     changed: frozenset[str] = frozenset()
     node: "Node | None" = None  # whose state this is
     made: Moment | None = None  # None: by a worker from before an update
+    feed: PublicKey | None = None  # with the bytes of the drive whose entry this changes; None: of none, or unknown
+
+    @property
+    def lacks_content(self) -> bool:
+        """Whether the drive has to get a content first."""
+        return self.content is not None and self.content.extent is None
+
+    def is_lost(self, feed: PublicKey | None) -> bool:
+        """Tell whether it only changes an entry of a drive that is not there any more, but the one with `feed` is.
+
+        `feed` None: one that cannot be changed here. A content can be stored in either, but these bytes are elsewhere.
+        """
+        return self.content is None and self.feed is not None and self.feed != feed
 
     def record(self) -> Change:
         """Return the form in which it is kept in the journal."""
         made = None if self.made is None else self.made.record()
         if self.stat is None:
-            return [self.serial, self.path, None, None, None, None, made]
+            return [self.serial, self.path, None, None, None, None, made, self.feed]
         origin = None if self.origin is None else [self.origin[0], encode_stat(self.origin[1])]
         content = self.content
         kept: list[Any] | None = None
         if content is not None:
             base = None if content.base is None else [content.base.path, encode_stat(content.base.stat)]
             kept = [content.size, content.limit, content.runs(), base]
-        return [self.serial, self.path, encode_stat(self.stat), origin, sorted(self.changed), kept, made]
+        return [self.serial, self.path, encode_stat(self.stat), origin, sorted(self.changed), kept, made, self.feed]
 
 
 class Node:
@@ -68,7 +81,7 @@ class Node:
         self.made: Moment | None = None  # when that state was made
         self.changed: set[str] = set()
         self.feed = feed
-        self.content: Feed | None = None  # in which the drive has its bytes; None: nobody has looked
+        self.content: PublicKey | None = None  # of the feed in which the drive has its bytes; None: nobody has looked
         self._spool = spool
         self._drive = drive
         self._place = origin[0] if origin else ""  # a path in the drive that its bytes are in
@@ -134,3 +147,8 @@ class Entry:
     sealed: Sealed | None = None  # to be committed
     committing: Sealed | None = None  # being committed
     is_overtaken: bool = False  # others have changed what the drive has there
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether one of its states can be committed: the newest, or one before that."""
+        return any(state is not None and not state.lacks_content for state in (self.sealed, self.committing))

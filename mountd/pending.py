@@ -12,7 +12,7 @@ import trio
 from ddrive.drive import Drive
 from ddrive.drive.reader import FileReader, extent_of
 from ddrive.drive.stat import Stat, decode_stat
-from ddrive.feed import Feed
+from ddrive.ids import PublicKey
 from mountd.draft import Base, Content, Draft
 from mountd.entries import Entries, EntryTable, above
 from mountd.face import NestedDrivesFace, ReaderFace
@@ -43,6 +43,7 @@ class Pending(EntryTable):
         self.spool = spool
         self.metadata = drive.metadata
         self.own = OwnVersions()
+        self.content_key: PublicKey | None = None  # of the feed with the bytes of the drive itself
         self.due = trio.Event()  # something waits for a commit
         self.plenty = trio.Event()  # so much that it should not wait longer
         self.room = trio.Event()  # set while those who write need not wait
@@ -61,17 +62,20 @@ class Pending(EntryTable):
         spool.replayed = []
         spool.slots.seal_gaps()
 
-    def new_node(self, stat: Stat, origin: Origin | None) -> Node:
-        """Return a node that is nowhere yet."""
-        return Node(self.spool, self.metadata, self, stat, origin)
+    def new_node(self, stat: Stat, origin: Origin | None, feed: PublicKey | None = None) -> Node:
+        """Return a node that is nowhere yet; its bytes are in `feed`."""
+        node = Node(self.spool, self.metadata, self, stat, origin)
+        node.content = feed
+        return node
 
-    async def content_of(self, path: str) -> Feed:
-        """Return the feed with the bytes of the drive that has `path` now."""
-        return (await self.drive.own(path)).content
+    async def content_of(self, path: str) -> PublicKey:
+        """Return the key of the feed with the bytes of the drive that has `path` now."""
+        return (await self.drive.own(path)).content.key
 
-    async def open_base(self, path: str, stat: Stat, content: Feed | None = None) -> ReaderFace:
+    async def open_base(self, path: str, stat: Stat, content: PublicKey | None = None) -> ReaderFace:
         """Return a reader of the bytes that `stat` says are in `content`; None: in that of the drive with `path`."""
-        return FileReader(content or await self.content_of(path), extent_of(stat), path)
+        feed = await self.drive.bytes_feed(content or await self.content_of(path))
+        return FileReader(feed, extent_of(stat), path)
 
     # What is to be committed
 
@@ -95,14 +99,16 @@ class Pending(EntryTable):
 
         They can be taken as soon as it has. What becomes of them meanwhile waits behind that.
         """
-        entries = [entry for entry in self._due.values() if entry.committing is None and _lacks(entry.sealed)]
+        waiting = [entry for entry in self._due.values() if entry.committing is None and entry.sealed is not None]
+        entries = [entry for entry in waiting if entry.sealed is not None and entry.sealed.lacks_content]
         for entry in entries:
             entry.committing, entry.sealed = entry.sealed, None
         return entries
 
     def give_back_contents(self) -> None:
         """Let those from `take_contents` wait again whose content could not be appended."""
-        self.give_back([entry for entry in self._due.values() if _lacks(entry.committing)])
+        given = [entry for entry in self._due.values() if entry.committing is not None]
+        self.give_back([entry for entry in given if entry.committing is not None and entry.committing.lacks_content])
 
     def take(self) -> Entries:
         """Return all entries that can be committed now; what they are to be is in `committing`."""
@@ -114,7 +120,7 @@ class Pending(EntryTable):
         self.due, self.plenty = trio.Event(), trio.Event()
         entries = [entry for path, entry in due.items() if path not in kept]
         for entry in entries:
-            if entry.sealed is not None and not _lacks(entry.sealed):  # newer than what is in `committing`
+            if entry.sealed is not None and not entry.sealed.lacks_content:  # newer than what is in `committing`
                 if entry.committing is not None and entry.committing.content is not None:
                     entry.committing.content.drop(done=False)
                 entry.committing, entry.sealed = entry.sealed, None
@@ -131,7 +137,7 @@ class Pending(EntryTable):
     @property
     def holds_back(self) -> bool:
         """Whether what could be committed waits for a content."""
-        return any(_is_ready(self._due[path]) for path in self._kept() & self._due.keys())
+        return any(self._due[path].is_ready for path in self._kept() & self._due.keys())
 
     def _kept(self) -> set[str]:
         """Return the paths that cannot be committed yet: those whose content was not appended, and where that was.
@@ -140,7 +146,7 @@ class Pending(EntryTable):
         """
         kept: set[str] = set()
         for entry in self._due.values():
-            if _is_ready(entry):
+            if entry.is_ready:
                 continue
             kept.add(entry.path)
             for state in (entry.committing, entry.sealed):
@@ -202,7 +208,7 @@ class Pending(EntryTable):
         for entry in entries:
             self._wait(entry)
 
-    def committed(self, entry: Entry, final: Stat | None, version: int, content: Feed, *, is_newest: bool) -> None:
+    def committed(self, entry: Entry, final: Stat | None, version: int, content: PublicKey, *, is_newest: bool) -> None:
         """Take note that the drive has at the path of `entry` what was being committed: `final`, or nothing.
 
         If that is not the newest, the drive has it in its history, and what others have stored is there; else what we
@@ -241,7 +247,7 @@ class Pending(EntryTable):
                 stat = stat._replace(**{name: getattr(origin[1], name) for name in CONTENT_FIELDS})
             entry.sealed = replace(sealed, origin=origin, stat=stat)
 
-    def _renew(self, node: Node, sealed: Sealed, final: Stat, content: Feed) -> None:
+    def _renew(self, node: Node, sealed: Sealed, final: Stat, content: PublicKey) -> None:
         """Let a node go on from what the drive has now."""
         node.content = content
         if sealed.content is not None and node.sealed_content is sealed.content and node.draft is not None:
@@ -292,8 +298,8 @@ class Pending(EntryTable):
             if made is not None and made.late_from is None:
                 made.late_from = self.moment(made.path).version
 
-    def _absent(self, path: str) -> Sealed:
-        return Sealed(self.spool.serial(), path, None, made=self.moment(path))
+    def _absent(self, path: str, feed: PublicKey | None) -> Sealed:
+        return Sealed(self.spool.serial(), path, None, made=self.moment(path), feed=feed)
 
     def _seal(self, node: Node, path: str, stat: Stat, made: Moment | None = None) -> Sealed:
         """Return the present bytes of a node, with `stat`, as what is to be at `path`; `_record` makes it count."""
@@ -307,7 +313,8 @@ class Pending(EntryTable):
             made = node.made
         if made is None or made.path != path:
             made = self.moment(path)
-        return Sealed(self.spool.serial(), path, stat, content, node.origin, frozenset(node.changed), node, made)
+        changed = frozenset(node.changed)
+        return Sealed(self.spool.serial(), path, stat, content, node.origin, changed, node, made, node.content)
 
     def _record(self, sealed: Sequence[Sealed], *, due: bool = True) -> None:
         """Write sealed states to the journal, and let them count. Raises: OSError; then none does."""
@@ -358,25 +365,27 @@ class Pending(EntryTable):
         """Take up what a dead worker has left."""
         serial, path, *rest = change
         made = Moment.restored(rest[4]) if len(rest) > 4 and rest[4] is not None else None
+        feed = PublicKey(rest[5]) if len(rest) > 5 and rest[5] is not None else None
         if not rest or rest[0] is None:
-            self._record_restored(Sealed(serial, path, None, made=made))
+            self._record_restored(Sealed(serial, path, None, made=made, feed=feed))
             return
         stat, origin, changed, kept = decode_stat(rest[0]), rest[1], rest[2], rest[3]
-        node = self._put(path, self.new_node(stat, (origin[0], decode_stat(origin[1])) if origin else None))
+        node = self._put(path, self.new_node(stat, (origin[0], decode_stat(origin[1])) if origin else None, feed))
         node.stat = node.sealed_stat = stat
         node.made = made
         node.changed.update(changed)
         if kept is not None:
             size, limit, runs, base = kept
             chunks = {first + number: slot + number for first, slot, count in runs for number in range(count)}
+            opened = partial(self.open_base, content=feed)
             content = Content(
-                self.spool, Base(base[0], decode_stat(base[1]), self.open_base) if base else None, size, limit, chunks
+                self.spool, Base(base[0], decode_stat(base[1]), opened) if base else None, size, limit, chunks
             )
             self.spool.slots.hold(chunks.values())
             node.sealed_content = content
             node.draft = Draft.restored(self.spool, content)
         self._record_restored(
-            Sealed(serial, path, stat, node.sealed_content, node.origin, frozenset(changed), node, made)
+            Sealed(serial, path, stat, node.sealed_content, node.origin, frozenset(changed), node, made, feed)
         )
 
     def _record_restored(self, sealed: Sealed) -> None:
@@ -387,13 +396,3 @@ class Pending(EntryTable):
             sealed.content.users += 1
         self._supersede(entry, sealed)
         self._wait(entry)
-
-
-def _lacks(sealed: Sealed | None) -> bool:
-    """Tell whether the drive has to get a content first."""
-    return sealed is not None and sealed.content is not None and sealed.content.extent is None
-
-
-def _is_ready(entry: Entry) -> bool:
-    """Tell whether one of the states of an entry can be committed: its newest, or one before that."""
-    return any(state is not None and not _lacks(state) for state in (entry.sealed, entry.committing))

@@ -116,13 +116,16 @@ class StagedDrive(Pending):
 
     # Changing
 
-    def pin(self, path: str, stat: Stat, known: Node | None = None) -> Node:
-        """Return the node at `path`; when there is none `known`, which was there, or one for what the drive has."""
+    def pin(self, path: str, stat: Stat, known: Node | None = None, feed: PublicKey | None = None) -> Node:
+        """Return the node at `path`; when there is none `known`, which was there, or one for what the drive has.
+
+        Then the bytes that the drive has of it are in `feed`.
+        """
         entry = self._entry(path)
         if entry is not None and entry.node is not None:
             return entry.node
         if known is None or known.draft is None:
-            return self._put(path, self.new_node(stat, (path, stat)))
+            return self._put(path, self.new_node(stat, (path, stat), feed))
         known.stat = known.sealed_stat = stat
         known.origin = path, stat
         known.changed.clear()
@@ -139,9 +142,9 @@ class StagedDrive(Pending):
             self._record([self._seal(node, path, stat)])
         return self._put(path, node)
 
-    def remove(self, path: str) -> None:
-        """Let nothing be at `path`. Raises: OSError."""
-        self._record([self._absent(path)])
+    def remove(self, path: str, feed: PublicKey | None = None) -> None:
+        """Let nothing be at `path`, in the drive whose bytes are in `feed`. Raises: OSError."""
+        self._record([self._absent(path, feed)])
         self._vacate(path)
 
     def move(self, old: str, new: str, stat: Stat) -> Node:
@@ -152,7 +155,7 @@ class StagedDrive(Pending):
         self._check_place(new)
         node = self.pin(old, stat)
         node.changed.add("ctime_ms")
-        self._record([self._absent(old), self._seal(node, new, stat)])
+        self._record([self._absent(old, node.content), self._seal(node, new, stat)])
         node.stat, node.path = stat, new
         self._vacate(old)
         self._put(new, node)
@@ -190,12 +193,12 @@ class StagedDrive(Pending):
             node.sealed_stat = node.sealed_stat._replace(**changes)
         node.stat = node.stat._replace(**changes)
 
-    def touch(self, path: str, stat: Stat, now_ms: int) -> Stat:
-        """Note that a directory has other entries than before; return its attributes.
+    def touch(self, path: str, stat: Stat, now_ms: int, feed: PublicKey | None = None) -> Stat:
+        """Note that a directory has other entries than before; return its attributes. `feed`: as for `pin`.
 
         Times for which the disk has no room are lost: the entries are there, and count.
         """
-        node = self.pin(path, stat)
+        node = self.pin(path, stat, feed=feed)
         entry = self._entry(path)
         times: dict[str, Any] = {"mtime_ms": now_ms, "ctime_ms": now_ms}
         if entry is None or entry.sealed is None:

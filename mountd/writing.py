@@ -52,6 +52,7 @@ async def serve_writing(
         await _settle(drive, spools[0])
         await committer.resolve()
         staged.known_nested = await drive.nested()
+        staged.content_key = await staged.content_of("/")
     except BaseException:
         for spool in spools:
             spool.close(remove=False)

@@ -26,6 +26,7 @@ from ddrive.drive.stat import (
 from ddrive.drive.view import DriveView
 from ddrive.drive.writer import Content, NewEntry, blocks_of, grouped, new_stat, store, store_stream
 from ddrive.errors import InvalidPath, IsADirectory, LengthChanged, NotFound, NotWritable
+from ddrive.feed import Feed
 from ddrive.ids import PublicKey
 from ddrive.trie import Delete, MountPoint, MountTrie, Owner, Put, Trie
 from ddrive.trie.mountpoint import mount_changes, removal
@@ -201,6 +202,10 @@ class ChangingDrive(DriveView):
     async def own(self, path: str) -> OwnDrive:
         """Return the drive to which what is at and below `path` belongs, to write to it. Raises: NotWritable."""
         return await self._owned(await (await self._writable_trie()).owner(drive_path(path)), path)
+
+    async def bytes_feed(self, key: PublicKey) -> Feed:
+        """Return a feed that files of this drive, or of one that is or was nested in it, have their bytes in."""
+        return await self._tree.bytes_feed(key)
 
     async def batch(self, entries: Sequence[NewEntry], removed: Sequence[str] = ()) -> None:
         """Store many entries of the drive itself: one append for all content, one for all entries.

@@ -96,6 +96,12 @@ class DriveTree:
             feed = self._content.setdefault(trie.key, feed)
         return feed
 
+    async def bytes_feed(self, key: PublicKey) -> Feed:
+        """Return a content feed by its own key, whether its drive is nested here or not any more."""
+        self.lifetime.check()
+        known = next((feed for feed in self._opened if feed.key == key), None)
+        return known or await self._used(await self.store.open_feed(key=key))
+
     async def plain_feed(self, key: PublicKey) -> Feed:
         """Return a feed that is mounted as a file."""
         return await self._feed(key)

@@ -1,6 +1,7 @@
 """Nested drives in a mount: three deep on three peers, pinned versions, and circles."""
 
 import errno
+import json
 import os
 import subprocess
 import time
@@ -17,7 +18,7 @@ from ddrive.drive import open_drive
 from ddrive.ids import PublicKey
 from ddrive.store.attached import open_attached
 from tests.support.memory_mount import until
-from tests.support.program import Program, program
+from tests.support.program import Program, kill, program
 
 
 def tree(place: Path, name: str, text: str) -> Path:
@@ -108,6 +109,38 @@ def test_files_keep_their_bytes_when_their_drive_is_taken_out(tmp_path: Path, ot
         reading.close()
         until(lambda: ours.run("cat", around, "q/new").out == b"Inner 3")  # as one that others have removed
         assert ours.run("cat", around, "q/written").out == b"Inner 2"
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_attributes_of_a_file_do_not_outlive_its_drive(tmp_path: Path, killed: bool) -> None:
+    """They are set right before that is taken out, and are nothing to the drive around it."""
+    with program(tmp_path / "state") as ours:
+        inner = ours.ask("import", tree(tmp_path / "a", "file", "inner"))["key"]
+        around = ours.ask("import", tree(tmp_path / "b", "other", "around"))["key"]
+        ours.ask("link", f"{around}:/q", inner)
+        place = tmp_path / "mnt"
+        ours.mount(around, place)
+        assert (place / "q/file").read_text() == "inner"
+        worker = json.loads((ours.state / "mounts.json").read_text())[0]["pid"]
+
+        async def take_out() -> None:
+            async with open_attached(ours.state / "control.sock", reconnect=False) as engine:
+                drive = await open_drive(engine.store(DWEB), key=PublicKey(bytes.fromhex(around)))
+                (place / "q/file").chmod(0o600)
+                if killed:
+                    kill(worker)
+                await drive.unmount("q")
+
+        def is_alone() -> bool:
+            with suppress(OSError):  # the next worker is not there yet
+                return os.listdir(place) == ["other"]
+            return False
+
+        trio.run(take_out)
+        until(is_alone)
+        time.sleep(1)
+        assert [entry["name"] for entry in ours.ask("ls", around)] == ["other"]
+        assert [entry["name"] for entry in ours.ask("ls", inner)] == ["file"]
 
 
 @pytest.fixture
