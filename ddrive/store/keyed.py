@@ -6,15 +6,16 @@ Whoever copies them to others, writes over them or removes them has to know: the
 import os
 import stat as modes
 
-from ddrive.crypto import KEY_BYTES, SECRET_KEY_BYTES
+from ddrive.crypto import KEY_BYTES, SECRET_KEY_BYTES, KeyPair
 from ddrive.dialect import DIALECTS
-from ddrive.feed.storage import BITFIELD, DATA, KEY, SECRET_KEY, TREE
+from ddrive.errors import InvalidKey
+from ddrive.feed.storage import BITFIELD, DATA, KEY, SECRET_KEY, SIGNATURES, TREE
 
 MASTER_KEY = "master_key"
 SECRET_FILES = (MASTER_KEY, SECRET_KEY)
 _OF_ENGINES = ("engine.lock", "identity")  # an engine makes the first one before it makes its keys
 _OF_STORES = "lock"  # npm stores have none
-_OF_FEEDS = (KEY, TREE, BITFIELD, DATA)
+_OF_FEEDS = (KEY, TREE, BITFIELD, DATA, SIGNATURES)
 
 
 def keys_in(place: str) -> str | None:
@@ -24,8 +25,8 @@ def keys_in(place: str) -> str | None:
     size = _size(f"{place}/{MASTER_KEY}")
     if size == KEY_BYTES or (size > KEY_BYTES and os.path.lexists(f"{place}/{_OF_STORES}")):
         return "a store of feeds, with its secret keys"
-    is_secret = _size(f"{place}/{SECRET_KEY}") == SECRET_KEY_BYTES
-    if is_secret and any(os.path.lexists(f"{place}/{name}") for name in _OF_FEEDS):
+    beside = any(os.path.lexists(f"{place}/{name}") for name in _OF_FEEDS)
+    if beside and _is_secret_key(f"{place}/{SECRET_KEY}"):
         return "a feed, with its secret key"
     return None
 
@@ -35,6 +36,23 @@ def is_state(place: str) -> bool:
     return any(os.path.lexists(f"{place}/{name}") for name in _OF_ENGINES) and any(
         os.path.lexists(f"{place}/{dialect}/{MASTER_KEY}") for dialect in DIALECTS
     )
+
+
+def _is_secret_key(place: str) -> bool:
+    """Tell whether a file is the secret key of a feed, and not only called so: its halves belong together then.
+
+    One that cannot be read counts as one.
+    """
+    if _size(place) != SECRET_KEY_BYTES:
+        return False
+    try:
+        with open(place, "rb") as file:
+            KeyPair.from_secret_key(file.read(SECRET_KEY_BYTES))
+    except InvalidKey:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _size(place: str) -> int:

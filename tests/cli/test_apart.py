@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from ddrive.crypto import KeyPair
 from tests.support.disk import small_disk
 from tests.support.program import Program, program
 
@@ -75,8 +76,9 @@ def made_feed(place: Path) -> bytes:
     place.mkdir(parents=True)
     for name in ("key", "tree", "data", "bitfield"):
         (place / name).write_bytes(b"1" * 32)
-    (place / "secret_key").write_bytes(b"2" * 64)
-    return b"2" * 64
+    secret = KeyPair.from_seed(b"2" * 32).secret_key
+    (place / "secret_key").write_bytes(secret)
+    return secret
 
 
 def test_the_secret_keys_of_stores_without_an_engine_are_not_imported(ddrive: Program, tmp_path: Path) -> None:
@@ -106,6 +108,19 @@ def test_the_secret_keys_of_stores_without_an_engine_are_not_imported(ddrive: Pr
     assert [name for name in shown if "store" in name or "secret" in name] == ["other/secret_key"]
     assert ddrive.run("import", root / "store").code == 2
     assert not any(secret in file.read_bytes() for file in ddrive.state.rglob("data") for secret in secrets)
+
+
+def test_what_is_only_called_as_a_secret_key_is_imported(ddrive: Program, tmp_path: Path) -> None:
+    """A web service keeps such a file beside its data: as many digits, or random bytes."""
+    root = tmp_path / "tree"
+    (root / "data").mkdir(parents=True)
+    (root / "secret_key").write_text("0123456789abcdef" * 4)
+    (root / "sub").mkdir()
+    (root / "sub/key").write_bytes(b"k" * 32)
+    (root / "sub/secret_key").write_bytes(b"s" * 64)
+    done = ddrive.run("import", root)
+    assert (done.code, done.err.count("left out")) == (0, 0), done
+    assert ddrive.ask("import", root, done.out.decode().strip())["files"] == 3
 
 
 def test_keys_that_come_while_a_directory_is_followed_are_not_imported(ddrive: Program, tmp_path: Path) -> None:
