@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from ddrive.drive.stat import Stat
 from ddrive.errors import BadHandle
-from mountd.face import EntryFace, ReaderFace
+from mountd.face import ReaderFace
 from mountd.inodes import Inode
 
 
@@ -30,7 +30,7 @@ class DirHandle:
 
     inode: Inode
     opener: int
-    entries: list[EntryFace] = field(default_factory=list)
+    entries: list[tuple[str, Stat]] = field(default_factory=list)
     epoch: int = 0  # state of the drive's caches that `entries` belong to
 
 

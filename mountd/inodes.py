@@ -7,18 +7,17 @@ again gets the number it had. That of an entry which was moved or written throug
 """
 
 import errno
-import stat as kinds
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from hashlib import blake2b
-from zlib import crc32
+from zlib import adler32, crc32
 
-from ddrive.drive.stat import Stat
+from ddrive.drive.stat import DIRECTORY_BIT, KIND_BITS, Stat
 from ddrive.ids import PublicKey
 from mountd.face import NodeFace
 from mountd.listing import Listing
 
 ROOT_NUMBER = 1  # fixed by FUSE
+_NO_MOUNT = (0, 0)
 NUMBER_MASK = 2**63 - 1  # inode numbers stay positive for programs that take them for signed
 MAX_STATS = 16_384  # of directories; attributes beyond these are asked of the drive again, about 0.3 KiB each
 MAX_INODES = 12_288  # files and links; the kernel is asked to forget what is older, about 0.6 KiB each
@@ -29,17 +28,24 @@ MAX_LISTED = 8192  # entries of remembered listings, 0.4 KiB each; the newest li
 
 def identity_of(stat: Stat) -> int:
     """Return a number that is equal for equal content: same kind, same place in the feed, same size and time."""
-    kind = kinds.S_IFMT(stat.mode)
-    mount = (int.from_bytes(stat.mount.key[:8]), stat.mount.version or 0) if stat.mount else (0, 0)
-    if kind == kinds.S_IFDIR:
+    mode, _, _, size, blocks, offset, byte_offset, mtime_ms, _, linkname, mounted, _ = stat
+    mount = (int.from_bytes(mounted.key[:8]), mounted.version or 0) if mounted else _NO_MOUNT
+    kind = mode & KIND_BITS
+    if kind == DIRECTORY_BIT:
         return hash((kind, *mount))
-    link = crc32(to_bytes(stat.linkname)) if stat.linkname else 0
-    return hash((kind, stat.offset, stat.blocks, stat.byte_offset, stat.size, stat.mtime_ms, link, *mount))
+    link = crc32(to_bytes(linkname)) if linkname else 0
+    return hash((kind, offset, blocks, byte_offset, size, mtime_ms, link, *mount))
 
 
 def to_bytes(name: str) -> bytes:
     """Return `name` as the kernel spells it."""
     return name.encode("utf-8", "surrogateescape")
+
+
+def _number_of(name: str) -> int:
+    """Return a number for `name`, the same in each process; two sums that differ, as one of 32 bits is too short."""
+    raw = to_bytes(name)
+    return crc32(raw) << 32 | adler32(raw)
 
 
 _NO_CHILDREN: dict[str, "Inode"] = {}  # of all that is no directory; nothing is ever put into it
@@ -136,7 +142,7 @@ class InodeTable:
         self, *, max_stats: int = MAX_STATS, max_listed: int = MAX_LISTED, max_inodes: int = MAX_INODES
     ) -> None:
         self.on_crowded: Callable[[Inode], None] = lambda inode: None  # asks the kernel to forget an entry
-        self.root = Inode(ROOT_NUMBER, None, "", kinds.S_IFDIR, is_dir=True)
+        self.root = Inode(ROOT_NUMBER, None, "", DIRECTORY_BIT, is_dir=True)
         self._by_number = {ROOT_NUMBER: self.root}
         self._stats: OrderedDict[int, Inode] = OrderedDict()
         self._listings: OrderedDict[int, Inode] = OrderedDict()
@@ -189,12 +195,13 @@ class InodeTable:
         inode = parent.children.get(name)
         if inode is None or inode.identity != identity:
             former = inode
-            inode = self._new(parent, name, identity, is_dir=kinds.S_ISDIR(stat.mode))
+            inode = self._new(parent, name, identity, is_dir=stat.mode & KIND_BITS == DIRECTORY_BIT)
             if former is not None:
                 self.detach(former)
-            inode.nested = parent.nested or (stat.mount is not None and not stat.mount.version)
-            inode.foreign = parent.foreign or stat.mount is not None
-            inode.pinned = parent.pinned or (stat.mount is not None and bool(stat.mount.version))
+            mount = stat.mount
+            inode.nested = parent.nested or (mount is not None and not mount.version)
+            inode.foreign = parent.foreign or mount is not None
+            inode.pinned = parent.pinned or (mount is not None and bool(mount.version))
         self.remember(inode, stat, expires)
         return inode
 
@@ -338,8 +345,7 @@ class InodeTable:
 
     def _new(self, parent: Inode, name: str, identity: int, *, is_dir: bool) -> Inode:
         former = self._renumbered.pop((parent.number, name, identity), None)
-        digest = blake2b(to_bytes(name), digest_size=8).digest()
-        number = former or hash((parent.number, int.from_bytes(digest), identity)) & NUMBER_MASK
+        number = former or hash((parent.number, _number_of(name), identity)) & NUMBER_MASK
         while number <= ROOT_NUMBER or number in self._by_number:
             number = (number + 1) & NUMBER_MASK
         inode = Inode(number, parent, name, identity, is_dir=is_dir)

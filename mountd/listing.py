@@ -1,17 +1,9 @@
 """What a mount remembers of a directory that was listed."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from ddrive.drive.stat import Stat
 from mountd.face import EntryFace
-
-
-class Listed(NamedTuple):
-    """One line of a listing."""
-
-    name: str
-    stat: Stat
 
 
 class Listing:
@@ -26,9 +18,9 @@ class Listing:
         return len(self.by_name)
 
     @property
-    def entries(self) -> list[EntryFace]:
-        """All entries, by name; made anew each time, as few need it again and it takes much memory."""
-        return [Listed(name, stat) for name, stat in sorted(self.by_name.items())]
+    def entries(self) -> list[tuple[str, Stat]]:
+        """All names and what is there, by name; made anew each time, as few need it again and it takes much memory."""
+        return sorted(self.by_name.items())
 
     def put(self, name: str, stat: Stat) -> None:
         """Let `stat` be at a name."""

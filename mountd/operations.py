@@ -318,7 +318,9 @@ class Operations(pyfuse3.Operations):
         entry.st_uid = (stat.uid or self._uid) if self._writable else self._uid
         entry.st_gid = (stat.gid or self._gid) if self._writable else self._gid
         size = 0 if inode.is_dir else len(to_bytes(self._vfs.target_of(stat))) if stat.linkname else stat.size
-        entry.st_size = size = min(size, MOST_BYTES)
+        if size > MOST_BYTES:
+            size = MOST_BYTES
+        entry.st_size = size
         entry.st_blocks = (size + SECTOR_BYTES - 1) // SECTOR_BYTES
         entry.st_blksize = BLOCK_BYTES
         entry.st_atime_ns = entry.st_mtime_ns = stat.mtime_ms * NS_PER_MS

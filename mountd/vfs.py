@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import trio
@@ -212,8 +213,7 @@ class Vfs(MountedDrive):
         """Return a handle for reading a directory; its listing is made now, so that it cannot fail half way."""
         inode = self.directory(number)
         await self._crowding.room()
-        handle = DirHandle(inode, caller)
-        await self._listed(handle)
+        await self._listed(handle := DirHandle(inode, caller))
         self.inodes.opened(inode)
         return self._dirs.add(handle)
 
@@ -223,21 +223,20 @@ class Vfs(MountedDrive):
         if start == 0 or not handle.entries:  # rewinddir shows what is there now
             handle.epoch = self.epoch
             handle.entries = (await self._listed(handle)).entries
-        directory = handle.inode
-        current = handle.epoch == self.epoch
-        timeout = self.timeout_of(directory) if current else 0.0
-        for position in range(start, len(handle.entries) + 2):
-            if position < 2:
-                dots = directory if position == 0 else directory.parent or directory
-                if not emit(b"." if position == 0 else b"..", dots, 0.0, position + 1):
-                    return
-                continue
-            entry = handle.entries[position - 2]
-            inode = directory.children.get(entry.name)
-            if current or inode is None or inode.stat is None:
-                inode = self.bind(directory, entry.name, entry.stat, keep=current)
-            known = timeout if entry.stat.mount is None else min(timeout, self.timeout_of(inode))
-            if not emit(to_bytes(entry.name), inode, known, position + 1):
+        directory, current = handle.inode, handle.epoch == self.epoch
+        timeout, expires = (self.timeout_of(directory), self.expiry(directory)) if current else (0.0, 0.0)
+        dots = ((b".", directory), (b"..", directory.parent or directory))
+        if not all(emit(name, inode, 0.0, offset) for offset, (name, inode) in enumerate(dots[start:], start + 1)):
+            return
+        start = max(start, len(dots))
+        for offset, (name, stat) in enumerate(islice(handle.entries, start - len(dots), None), start + 1):
+            known, inode = timeout, None if current else directory.children.get(name)
+            if inode is None or inode.stat is None:
+                inode = self.inodes.bind(directory, name, stat, expires=expires)
+            if stat.mount is not None:
+                inode.expires = self.expiry(inode) if current else 0.0
+                known = min(timeout, self.timeout_of(inode))
+            if not emit(to_bytes(name), inode, known, offset):
                 self.inodes.drop_unused(inode)
                 return
             inode.lookups += 1
@@ -317,8 +316,9 @@ class Vfs(MountedDrive):
         """Return `size` bytes of an open file from `offset`; fewer only at its end, never for want of data."""
         handle = self.files.get(fh)
         reader = handle.inode.node or handle.reader  # the newest bytes if it was changed here
-        found = reader.begin_read(offset, size)
-        data = found if isinstance(found, bytes) else await self._awaited(found, handle)
+        data = reader.begin_read(offset, size)
+        if not isinstance(data, bytes):
+            data = await self._awaited(data, handle)
         if handle.inode.node is None and len(data) != min(size, max(0, reader.size - offset)):
             raise CorruptStorage(f"{handle.inode.path} gave {len(data)} bytes at {offset} where {size} were asked for")
         return data
