@@ -222,17 +222,27 @@ class FileReader:
 
         Raises: NoPeers when it lies behind the end of the feed, as far as peers who have all of that tell.
         """
-        place = self._locate(position) or self._guess(position)
-        if place is not None and place.block >= self.feed.length:
-            needed.enter_context(self.feed.want(place.block, place.block + 1, urgent=True))  # as long as the read lasts
+        if self._is_behind(position):
+            place = self._locate(position) or self._guess(position)
+            if place is not None:  # as long as the read lasts
+                needed.enter_context(self.feed.want(place.block, place.block + 1, urgent=True))
             with trio.move_on_after(BEHIND_S):
                 return await self._obtain(position, end, needed)
-            if place.block >= self.feed.length and await self.feed.ends() and place.block >= self.feed.length:
+            is_whole = await self.feed.ends()
+            await self._check()  # more is known of the feed by now
+            if is_whole and self._is_behind(position):
                 raise NoPeers(
                     f"{self._name or 'the file'} lies in blocks {self._first} to {self._last} of its feed, of which"
                     f" nobody knows more than {self.feed.length}: try again when its author is connected"
                 )
         return await self._obtain(position, end, needed)
+
+    def _is_behind(self, position: int) -> bool:
+        """Tell whether byte `position` lies behind what the feed is known to have, by its number or by its block."""
+        if self.extent.byte_offset + position >= self.feed.byte_length:
+            return True
+        place = self._locate(position) or self._guess(position)
+        return place is not None and place.block >= self.feed.length
 
     async def _obtain(self, position: int, end: int, needed: _Needed) -> bytes | memoryview:
         """Return the block that holds byte `position`, waiting for it as long as that takes, and remember it.

@@ -185,6 +185,52 @@ async def test_a_file_behind_the_end_of_its_feed_is_given_up_when_a_peer_has_all
     assert loopback.wishes == []
 
 
+@pytest.mark.parametrize(
+    ("extent", "error"),
+    [
+        (Extent(5, 30, 10**9, 500_000), NoPeers),  # its first block is there, its bytes are not
+        (Extent(10**6, 30, 10**9, 500_000), NoPeers),
+        (Extent(12, 30, 11 * BLOCK + 6, 500_000), NoPeers),  # right behind what there is
+        (Extent(10**6, 30, BLOCK, 500_000), ImpossibleEntry),
+        (Extent(5, 3, 10**9, 3 * BLOCK), ImpossibleEntry),  # split as usual
+    ],
+)
+async def test_bytes_within_a_file_that_nobody_can_have_are_not_waited_for(
+    autojump_clock: MockClock, extent: Extent, error: type[DriveError]
+) -> None:
+    loopback, _, _ = await file_of(10)
+    reader = FileReader(loopback.copy, extent)  # nothing is known of its feed yet
+    length = loopback.author.length
+
+    async def tell_length() -> bool:
+        """Prove the length, as peers do when they are asked for news."""
+        loopback.want_offset(0, BlockIndex(0), BlockIndex(length))()
+        return loopback.copy.length == length
+
+    loopback.ends = tell_length  # type: ignore[method-assign]
+    for position in (300_000 % extent.size, extent.size - 10):
+        with trio.fail_after(BEHIND_S + 1), pytest.raises(error):
+            await reader.read(position, 5)
+    assert loopback.wishes == []
+
+
+async def test_an_unusual_split_that_is_just_being_told_of_is_read(autojump_clock: MockClock) -> None:
+    loopback, reader, _ = await file_of(10)
+    assert await reader.read(0, 5)
+    late = FileReader(loopback.copy, Extent(12, 3, loopback.copy.byte_length, 90))
+    found: list[bytes] = []
+
+    async def read() -> None:
+        found.append(await late.read(50, 5))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await trio.sleep(BEHIND_S / 2)
+        await loopback.author.append([b"a" * 20, b"b" * 40, b"c" * 30])
+        loopback.want_blocks(BlockIndex(13), BlockIndex(14), urgent=True)()
+    assert found == [b"b" * 5]
+
+
 async def test_a_file_whose_blocks_are_just_being_told_of_is_read(autojump_clock: MockClock) -> None:
     loopback, reader, _ = await file_of(10)
     assert await reader.read(0, 5)
