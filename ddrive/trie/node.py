@@ -9,7 +9,7 @@ Source: `hypertrie@5`, records in `schema.proto`.
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -70,6 +70,8 @@ class TrieNode(KeyPath):
     """
 
     __slots__ = ("_found", "_rows", "_starts", "flags", "garbled", "numbers", "origin", "seq", "value")
+
+    recurs: ClassVar = False  # a listing sees each name once
 
     def __init__(
         self,

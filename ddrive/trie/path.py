@@ -9,7 +9,7 @@ Source: path hashing of `hypertrie@5`.
 
 from functools import lru_cache
 from sys import intern
-from typing import Final
+from typing import ClassVar, Final
 
 from ddrive.crypto import siphash
 from ddrive.errors import InvalidName, InvalidPath, NameTooLong
@@ -63,6 +63,8 @@ class KeyPath:
 
     __slots__ = ("hidden", "key", "parts", "spread")
 
+    recurs: ClassVar = True  # whether the hash of the last component is worth keeping
+
     def __init__(self, key: str, hidden: bool = False) -> None:
         self.key = key
         self.hidden = hidden
@@ -82,6 +84,8 @@ class KeyPath:
         depth = index >> 5
         if depth >= len(self.parts):
             return END
+        if self.spread is not None and self.spread >= 0:
+            return self.spread >> (index << 1) & 3
         return (component_hash(self.parts[depth]) >> ((index & 31) << 1)) & 3
 
     def digits(self) -> bytes:
@@ -140,11 +144,12 @@ def parting(left: KeyPath, right: KeyPath) -> int:
 
 def _spread(path: KeyPath) -> int:
     """Return the hashes of all components as one number, the first one lowest, and note it; -1 when they are many."""
-    number = 0
-    if len(path.parts) > _SPREAD_COMPONENTS:
+    number, parts = 0, path.parts
+    if len(parts) > _SPREAD_COMPONENTS:
         number = -1
-    else:
-        for part in reversed(path.parts):
+    elif parts:
+        number = component_hash(parts[-1]) if path.recurs else _hash(parts[-1])
+        for part in parts[-2::-1]:
             number = number << 64 | component_hash(part)
     path.spread = number
     return number
