@@ -18,8 +18,7 @@ def reachable(root: str, path: str) -> Iterator[str]:
     Raises: OSError when a directory on the way cannot be passed.
     """
     place = f"{root}/{path}" if path else root
-    room = PATH_MAX - _ROOM_BYTES
-    if len(place) * 4 < room or len(os.fsencode(place)) < room:
+    if fits(place):
         yield place
         return
     rest = os.fsencode(path)
@@ -32,3 +31,9 @@ def reachable(root: str, path: str) -> Iterator[str]:
         yield f"/proc/self/fd/{at}/{os.fsdecode(rest)}"
     finally:
         os.close(at)
+
+
+def fits(place: str) -> bool:
+    """Tell whether every system call takes a path, and those of what lies directly in it."""
+    room = PATH_MAX - _ROOM_BYTES
+    return len(place) * 4 < room or len(os.fsencode(place)) < room

@@ -14,6 +14,7 @@ from io import FileIO
 from itertools import islice
 from pathlib import Path
 
+from ddrive.drive.below import Here, here_at
 from ddrive.drive.content import APPEND_BYTES, BLOCK_BYTES
 from ddrive.drive.deep import reachable
 from ddrive.drive.ignore import IGNORE_FILES, Ignoring
@@ -37,7 +38,11 @@ IGNORE_FILE_BYTES_MAX = 1024 * 1024
 _KINDS = (modes.S_IFREG, modes.S_IFDIR, modes.S_IFLNK)
 _NS_PER_MS = 1_000_000
 _DRIVE_KEY = "user.ddrive.key"
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _REPLACED = "it was replaced while it was imported"
+
+
+Identity = tuple[int, int]  # device and inode
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Found:
     stat: Stat
     refused: str = ""
     unreadable: bool = False  # it is one that could be imported, were it readable, or had another name
+    identity: Identity | None = None  # which file it is
 
 
 class Unreadable(Exception):
@@ -93,24 +99,15 @@ def scan(root: Path, ignoring: Ignoring, only: Collection[str] | None = None) ->
 def _in_directory(root: str, directory: str, drive: bytes | None) -> Iterator[Found]:
     """Yield what is in a directory of the tree, names in order; the directory itself when it cannot be listed."""
     try:
-        with reachable(root, directory) as place:  # once: for each name it would take as long as the path is deep
-            for name in _names_in(place, follow=not directory):
-                found = _look(f"{place}/{name}", join(directory, name), drive)
+        with here_at(root, directory, os.O_RDONLY) as here:
+            for name in sorted(os.listdir(here.descriptor)):
+                found = _look(here, name, join(directory, name), drive)
                 if found is not None:
                     yield found
     except OSError as problem:
         if directory and problem.errno in (errno.ENOENT, errno.ENOTDIR):
             return  # it has gone
         yield Found(directory, Stat(0), problem.strerror or str(problem), unreadable=True)
-
-
-def _names_in(place: str, *, follow: bool) -> list[str]:
-    """Return the names in a directory, in order. Raises: OSError, also for a link to one unless it is to `follow`."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
-    try:
-        return sorted(os.listdir(descriptor))
-    finally:
-        os.close(descriptor)
 
 
 def take(found: Iterator[Found], count: int) -> list[Found]:
@@ -166,48 +163,49 @@ def count_all(root: Path, ignoring: Ignoring) -> tuple[int, int]:
 def _look_at(root: str, path: str, drive: bytes | None) -> Found | None:
     """Return what is at `path` of the tree, None when it has gone. The tree itself may lie in a mounted `drive`."""
     try:
-        with reachable(root, path) as place:
-            return _look(place, path, drive)
+        directory, _, name = path.rpartition("/")
+        with here_at(root, directory) as here:
+            return _look(here, name, path, drive)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as problem:
         return Found(path, Stat(0), problem.strerror or str(problem), unreadable=True)
 
 
-def _look(place: str, path: str, drive: bytes | None) -> Found | None:
-    """Return what is at `place`, which is at `path` of the tree, None when it has gone."""
+def _look(here: Here, name: str, path: str, drive: bytes | None) -> Found | None:
+    """Return what is in a directory under a name, which is at `path` of the tree, None when it has gone."""
     if is_too_long(path):
         return Found(path, Stat(0), f"its path is longer than {PATH_BYTES_MAX} bytes", unreadable=True)
     try:
-        return _seen(place, path, drive)
+        return _seen(here, name, path, drive)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as problem:
         return Found(path, Stat(0), problem.strerror or str(problem), unreadable=True)
 
 
-def _seen(place: str, path: str, drive: bytes | None) -> Found:
-    """Return what is at `place`, which is at `path` of the tree. Raises: OSError."""
+def _seen(here: Here, name: str, path: str, drive: bytes | None) -> Found:
+    """Return what is in a directory under a name, which is at `path` of the tree. Raises: OSError."""
     try:
-        check_name(path.rpartition("/")[2])
-        status = os.lstat(place)
+        check_name(name)
+        status = os.stat(name, dir_fd=here.descriptor, follow_symlinks=False)
         kind = modes.S_IFMT(status.st_mode)
         if kind not in _KINDS:
             return Found(path, Stat(0), "not a file, directory or symbolic link")
-        target = os.readlink(place) if kind == modes.S_IFLNK else None
+        target = os.readlink(name, dir_fd=here.descriptor) if kind == modes.S_IFLNK else None
     except InvalidPath as problem:
-        return Found(path, Stat(0), str(problem), unreadable=_is_storable(place))
-    attributes = _attributes(place) if target is None else NO_METADATA
-    if kind == modes.S_IFDIR and _drive_at(place) not in (None, drive):
+        return Found(path, Stat(0), str(problem), unreadable=_is_storable(here, name))
+    attributes = _attributes(here, name) if target is None else NO_METADATA
+    if kind == modes.S_IFDIR and _drive_at(f"{here.place}/{name}") not in (None, drive):
         return Found(path, Stat(0), "a drive of its own is mounted there")
     kept = user_attributes(attributes)
-    return Found(path, stat_of(status, target, kept))
+    return Found(path, stat_of(status, target, kept), identity=(status.st_dev, status.st_ino))
 
 
-def _is_storable(place: str) -> bool:
-    """Tell whether what is at a place is of a kind that drives hold."""
+def _is_storable(here: Here, name: str) -> bool:
+    """Tell whether what is in a directory under a name is of a kind that drives hold."""
     try:
-        return modes.S_IFMT(os.lstat(place).st_mode) in _KINDS
+        return modes.S_IFMT(os.stat(name, dir_fd=here.descriptor, follow_symlinks=False).st_mode) in _KINDS
     except OSError:
         return False
 
@@ -220,12 +218,13 @@ def _drive_at(place: str) -> bytes | None:
         return None
 
 
-def _attributes(place: str) -> Mapping[str, bytes]:
+def _attributes(here: Here, name: str) -> Mapping[str, bytes]:
     """Return the user's extended attributes of a file or directory; none where there is no such thing."""
     try:
-        names = os.listxattr(place, follow_symlinks=False)
-        if not names:
+        if here.path is not None and not os.listxattr(f"{here.path}/{name}", follow_symlinks=False):
             return NO_METADATA
+        place = f"{here.place}/{name}"
+        names = os.listxattr(place, follow_symlinks=False)
         return {
             name: os.getxattr(place, name, follow_symlinks=False)
             for name in names
@@ -250,6 +249,23 @@ def stat_of(status: os.stat_result, target: str | None = None, metadata: Mapping
     )
 
 
+def _open_file(root: str, found: Found) -> tuple[int, os.stat_result]:
+    """Return a descriptor of a file of the tree, and what it says of itself. Raises: OSError.
+
+    By its path, which is the fastest, unless that leads to another file than was found: then no link is followed.
+    """
+    with reachable(root, found.path) as place:
+        descriptor = os.open(place, _FILE)
+    status = os.fstat(descriptor)
+    if (status.st_dev, status.st_ino) == found.identity:
+        return descriptor, status
+    os.close(descriptor)
+    directory, _, name = found.path.rpartition("/")
+    with here_at(root, directory) as here:
+        descriptor = os.open(name, _FILE, dir_fd=here.descriptor)
+    return descriptor, os.fstat(descriptor)
+
+
 class OpenFile:
     """A file of the tree that is being read, block by block.
 
@@ -259,15 +275,13 @@ class OpenFile:
     def __init__(self, root: Path, found: Found) -> None:
         self._bytes = 0
         try:
-            with reachable(str(root), found.path) as place:
-                descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            descriptor, status = _open_file(str(root), found)
         except OSError as problem:
             if problem.errno in (errno.ENOENT, errno.ENOTDIR):
                 raise Gone from None
             if problem.errno in (errno.ELOOP, errno.ENXIO):  # a link, or a socket
                 raise SourceChanged(_REPLACED) from None
             raise Unreadable(problem.strerror or str(problem)) from None
-        status = os.fstat(descriptor)
         if not modes.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise SourceChanged(_REPLACED)
@@ -353,7 +367,7 @@ def _load(root: Path, found: Found) -> Loaded | None:
     return Loaded(Found(found.path, found.stat, why, unreadable=not changes), [], changes)
 
 
-def identity_at(root: Path) -> tuple[int, int] | None:
+def identity_at(root: Path) -> Identity | None:
     """Return what tells the directory at `root` from all others, None when there is none."""
     try:
         status = os.stat(root)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from ddrive.drive import importer, source
+from ddrive.drive import below, importer, source
 from ddrive.drive.deep import reachable
 from ddrive.drive.drive import Drive, open_drive
 from ddrive.drive.ignore import IGNORE_FILES, Ignoring
@@ -459,3 +459,55 @@ async def test_a_directory_that_becomes_a_link_is_not_followed(own: Drive, tmp_p
     shutil.rmtree(root / "was")
     (root / "was").symlink_to(tmp_path / "outside")
     assert list(found) == []
+
+
+@pytest.mark.parametrize("path", ["sub/deep/a", "sub/deep/large"])
+@pytest.mark.parametrize("kernel", ["new", "old"])
+async def test_a_directory_that_becomes_a_link_leads_nowhere(
+    own: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, kernel: str
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for place in (root / "sub", outside):
+        (place / "deep").mkdir(parents=True)
+        (place / "deep/a").write_text(place.name)
+        (place / "deep/large").write_bytes(place.name.encode() * LARGE)
+
+    def replace() -> None:
+        (root / "sub").rename(tmp_path / "was")
+        (root / "sub").symlink_to(outside)
+
+    at_reading(monkeypatch, path, replace)
+    if kernel == "old":
+        monkeypatch.setattr(below, "_OPENAT2", 100_000)  # no such call
+    report = await import_tree(own, root)
+    assert (report.refused, await own.exists(f"/{path}")) == ([], False)
+    for found in await paths(own):
+        assert not found.startswith("sub/deep/") or b"outside" not in await own.read_file(f"/{found}")
+
+
+@pytest.mark.parametrize("kernel", ["new", "old"])
+def test_a_directory_that_becomes_a_link_while_it_is_listed_leads_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    root, outside, usual = tmp_path / "root", tmp_path / "outside", os.listdir
+    for place in (root / "sub", outside):
+        (place / "deep").mkdir(parents=True)
+        (place / "deep/file").write_text(place.name)
+        (place / "deep/link").symlink_to(place.name)
+        os.setxattr(place / "deep/file", "user.place", place.name.encode())
+
+    def listed(at: int) -> list[str]:
+        names = usual(at)
+        if "file" in names and not (root / "sub").is_symlink():
+            (root / "sub").rename(tmp_path / "was")
+            (root / "sub").symlink_to(outside)
+        return names
+
+    monkeypatch.setattr(os, "listdir", listed)
+    if kernel == "old":
+        monkeypatch.setattr(below, "_OPENAT2", 100_000)
+    found = {each.path: each for each in scan(root, ignoring({}))}
+    assert [*found] == ["sub", "sub/deep", "sub/deep/file", "sub/deep/link"]
+    assert found["sub/deep/file"].stat.size == len("sub")
+    assert dict(found["sub/deep/file"].stat.metadata) == {"user.place": b"sub"}
+    assert found["sub/deep/link"].stat.linkname == "sub"
