@@ -101,6 +101,7 @@ def unmount(
 
     async def verb(session: Session) -> None:
         place = str(absolute(mountpoint))
+        os.chdir("/")  # who asks from inside would be one of those who use it
         done = await session.call("unmount", mountpoint=place, force=force)
         session.say(done, [])
         tell_left(done)

@@ -358,3 +358,15 @@ def test_streams_that_cannot_be_used(verb: str, closed: str, ddrive: Program) ->
     assert done.returncode == (2 if "nothing" in verb else 7 if "full" in closed and no_stdout else no_stdout)
     assert len(done.stderr.splitlines()) == ((no_stdout or "nothing" in verb) and "2>" not in closed)
     assert b"Traceback" not in done.stdout
+
+
+def test_who_unmounts_from_inside_is_not_one_of_those_who_use_it(ddrive: Program, tmp_path: Path) -> None:
+    place = tmp_path / "mnt"
+    ddrive.mount(ddrive.ask("create")["key"], place)
+    call = [*ddrive.command, "unmount", "."]
+    with subprocess.Popen(["sleep", "60"], cwd=place) as user:
+        done = subprocess.run(call, cwd=place, capture_output=True, text=True, env=ddrive.environment())
+        assert f"is busy (sleep (pid {user.pid})): " in done.stderr
+        user.kill()
+    done = subprocess.run(call, cwd=place, capture_output=True, text=True, env=ddrive.environment())
+    assert done.returncode == 0, done.stderr
