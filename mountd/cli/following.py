@@ -9,7 +9,8 @@ import trio
 from watchfiles import Change, awatch
 
 from ddrive.drive.ignore import IGNORE_FILES
-from ddrive.errors import first_cause
+from ddrive.drive.source import Identity, identity_at
+from ddrive.errors import NotADirectory, NotFound, first_cause
 
 QUIET_MS = 200  # without a change, then what has changed is told
 PATIENCE_MS = 2000  # then it is told though there are still changes
@@ -32,22 +33,36 @@ def may_follow(root: Path) -> bool:
 async def follow(root: Path, changed: Changed) -> None:
     """Tell again and again which paths below `root` have changed, until SIGINT or SIGTERM comes.
 
-    `changed` is called with None first, when the watch has begun.
+    `changed` is called with None first, when the watch has begun. Raises: NotFound when `root` is not there any more:
+    what comes to its place later may be something else, such as what lies below a disk that was unmounted.
     """
     root = await trio.to_thread.run_sync(root.resolve)
+    identity = await trio.to_thread.run_sync(identity_at, root)
+
+    async def tell(paths: Collection[str] | None) -> None:
+        await _check(root, identity)
+        try:
+            if paths is None or paths:
+                await changed(paths)
+        except NotADirectory:
+            await _check(root, identity)
+            raise
+
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, stop, nursery.cancel_scope)
         while not stop.is_set():
             async with aclosing(_watch(root, stop)) as watched:
-                begun = await _tell(root, watched, changed)
+                begun = await _tell(root, watched, tell)
             if not begun and not stop.is_set():  # else the next watch tells of it, unless it ends as early as this one
-                await changed(None)
+                await tell(None)
         nursery.cancel_scope.cancel()
 
 
 async def _tell(root: Path, watched: AsyncGenerator[set[tuple[Change, str]]], changed: Changed) -> bool:
     """Tell what is `watched` until that ends, by paths below `root`; first that anything may have changed.
+
+    No paths are told, too.
 
     Returns whether anything was told.
     """
@@ -56,7 +71,7 @@ async def _tell(root: Path, watched: AsyncGenerator[set[tuple[Change, str]]], ch
         paths = {str(Path(path).relative_to(root)) for _, path in changes} - {"."}
         if not begun or len(paths) > MANY or any(Path(path).name in IGNORE_FILES for path in paths):
             await changed(None)
-        elif paths:
+        else:
             await changed(paths)
         begun = True
     return begun
@@ -85,6 +100,12 @@ async def _watch(root: Path, stop: trio.Event) -> AsyncGenerator[set[tuple[Chang
         if not str(first_cause(error)).startswith(UNDECODABLE):
             raise
         await trio.sleep(QUIET_MS / 1000)
+
+
+async def _check(root: Path, identity: Identity | None) -> None:
+    """Raise NotFound when another directory than that one, or none, is at `root`."""
+    if identity is None or await trio.to_thread.run_sync(identity_at, root) != identity:
+        raise NotFound(f"the directory was moved, removed or unmounted ({root}): import it again when it is there")
 
 
 async def _stop_on_signal(stop: trio.Event, ends: trio.CancelScope) -> None:

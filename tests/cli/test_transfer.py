@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -374,3 +375,28 @@ def test_an_own_drive_becomes_private_by_an_import_and_keeps_its_name(ddrive: Pr
     assert ddrive.ask("info", key)["private"]
     assert [drive["name"] for drive in ddrive.ask("list")] == ["given"]
     assert "for a new drive" not in ddrive.run("import", source, key, "--dialect", "dweb").err
+
+
+@pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
+def test_following_ends_with_the_directory(ddrive: Program, tmp_path: Path, how: str) -> None:
+    """What is at its place then is another one, and `--delete` would remove what that does not have."""
+    root, key = tmp_path / "src", ddrive.ask("create")["key"]
+    root.mkdir()
+    (root / "file").write_text("1")
+    with ddrive.running("import", root, key, "--watch", "--delete", "--yes", "--json") as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.readline()
+        (root / "last").write_text("2")
+        running.stdout.readline()  # it is followed
+        if how == "removed":
+            shutil.rmtree(root)
+        else:
+            root.rename(tmp_path / "elsewhere")
+        if how == "replaced":
+            root.mkdir()
+        assert running.wait(timeout=10) == 3
+        told = running.stderr.read().decode().splitlines()
+    assert len(told) == 1, told
+    assert f"the directory was moved, removed or unmounted ({root}): " in told[0]
+    assert ddrive.run("ls", key).out.split() == [b"file", b"last"]
