@@ -5,7 +5,7 @@ from functools import partial
 from typing import Literal, NamedTuple, Self
 
 from ddrive.drive.lifetime import Lifetime
-from ddrive.drive.paths import DrivePath, join
+from ddrive.drive.paths import DrivePath, is_hostile, join
 from ddrive.drive.stat import Stat, decode_stat
 from ddrive.errors import CorruptStorage, NotFound
 from ddrive.feed import Feed
@@ -147,7 +147,10 @@ class Entries:
 
 
 class Changes:
-    """What differs between two versions; entries that were stored again as they were are left out."""
+    """What differs between two versions; entries that were stored again as they were are left out.
+
+    So are those that no directory shows for their names.
+    """
 
     def __init__(self, trie: Callable[[], Awaitable[MountTrie]], old: int, path: DrivePath) -> None:
         self._trie = trie
@@ -163,6 +166,8 @@ class Changes:
             self._diff = (await self._trie()).diff(self._old, self._path)
         while True:
             kind, key, now, then, _ = await anext(self._diff)
+            if any(is_hostile(part) for part in key.split("/")):
+                continue
             if now is None or then is None or (now.value, now.flags) != (then.value, then.flags):
                 seq, previous_seq = (None if node is None else node.seq for node in (now, then))
                 return Change(kind, DrivePath(key), stat_or_none(now), stat_or_none(then), seq, previous_seq)

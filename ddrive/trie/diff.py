@@ -3,13 +3,16 @@
 Both tries are walked side by side; where both point at the same block, everything below is equal and is skipped. At the
 last digit of a component the two sides are paired by the component itself, so that keys of equal hashes never meet (the
 npm peers mix them up there). The order is that of the peers: descending digits.
+
+Where a node has a garbled key its own digits cannot be told: there all entries below are compared by their keys.
 """
 
 from bisect import bisect_left
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from ddrive.trie.iterate import check_child
+from ddrive.trie.iterate import Walk, check_child
 from ddrive.trie.lookup import Head, Load, digit_seqs, lookup, misplaced
 from ddrive.trie.node import InvalidNode, TrieNode
 from ddrive.trie.path import KeyPath, divergence, is_check_point
@@ -36,6 +39,14 @@ class _Pair(NamedTuple):
     right: TrieNode | None
 
 
+class _Murky(NamedTuple):
+    """Blocks that lead to all below one place, on both sides; those of garbled nodes are among them."""
+
+    start: int
+    left: list[int]
+    right: list[int]
+
+
 class Diff:
     """Asynchronous iterator over the changes at and below `prefix` from the trie of `right` to that of `left`.
 
@@ -57,8 +68,9 @@ class Diff:
         self._prefix = prefix
         self._skip_removed = skip_removed
         self._skip_added = skip_added
-        self._stack: list[_Pair] = []
-        self._late: list[Change] = []  # the second half of a pair with two spellings of one path
+        self._stack: list[_Pair | _Murky] = []
+        self._late: list[Change] = []  # what was found at once, in reverse
+        self._doubtful: tuple[set[int], set[int]] = set(), set()  # what garbled nodes of each side point to
         self._opened = False
         self._steps = 0
 
@@ -77,7 +89,14 @@ class Diff:
             if not self._steps % _STEPS_PER_TURN:
                 await self._load.give_way()
             pair = self._stack.pop()
+            if isinstance(pair, _Murky):
+                self._late += reversed(await self._compared(pair))
+                continue
             if self._equal_or_skipped(pair):
+                continue
+            if _is_garbled(pair):
+                sides = [[] if node is None else [node.seq] for node in pair[1:]]
+                self._stack.append(_Murky(pair.start, *sides))
                 continue
             row = _next_row(pair)
             if row == _ENDLESS:
@@ -94,16 +113,18 @@ class Diff:
 
     def _look_ahead(self) -> None:
         """Ask for all that is missing next, now that the walk has to wait: the first missing nodes on every branch."""
-        todo = list(self._stack)
+        todo = [pair for pair in self._stack if isinstance(pair, _Pair)]
         with suppress(InvalidNode):  # it is reported when the walk comes to it
             for _ in range(_PAIRS_AHEAD):
                 if not todo:
                     return
                 pair = todo.pop()
-                if not self._equal_or_skipped(pair) and (row := _next_row(pair)) != _ENDLESS:
+                if self._equal_or_skipped(pair) or _is_garbled(pair):
+                    continue
+                if (row := _next_row(pair)) != _ENDLESS:
                     pairs, missing = self._below(pair, row)
                     self._load.want(missing)
-                    todo += pairs
+                    todo += [pair for pair in pairs if isinstance(pair, _Pair)]
 
     def _equal_or_skipped(self, pair: _Pair) -> bool:
         _, left, right = pair
@@ -121,30 +142,55 @@ class Diff:
         node = left or right
         return [Change(node.key, left, right)] if node is not None else []
 
-    def _below(self, pair: _Pair, row: int) -> tuple[list[_Pair], list[int]]:
-        """Return the pairs below the digit at `row`, or if that needs blocks that are not held, those.
+    async def _compared(self, murky: _Murky) -> list[Change]:
+        """Return the changes at one place, which is walked through on both sides: each side once, whatever it says."""
+        theirs = {node.key: node.seq async for node in self._walk(murky.start, murky.right, 1)}
+        changes: list[Change] = []
+        async for node in self._walk(murky.start, murky.left, 0):
+            seq = theirs.pop(node.key, None)
+            if seq is None and not self._skip_added:
+                changes.append(Change(node.key, node, None))
+            elif seq is not None and seq != node.seq:
+                changes.append(Change(node.key, node, await self._load.node(seq)))
+        if not self._skip_removed:
+            changes += [Change(key, None, await self._load.node(seq)) for key, seq in theirs.items()]
+        return changes
+
+    async def _walk(self, start: int, seqs: list[int], side: int) -> AsyncIterator[TrieNode]:
+        """Give the entries below what the blocks `seqs` lead to; those whose place is unknown are none."""
+        stack = [(start, seq) for seq in seqs]
+        walk = Walk(self._load, self._heads[side], self._prefix, stack=stack, doubtful=self._doubtful[side])
+        async for node in walk:
+            if not node.garbled:
+                yield node
+
+    def _below(self, pair: _Pair, row: int) -> tuple[list[_Pair | _Murky], list[int]]:
+        """Return what is below the digit at `row`, or if that needs blocks that are not held, those.
 
         Raises: InvalidNode.
         """
         _, left, right = pair
         ours, theirs = _branches(left, row), _branches(right, row)
         missing: list[int] = []
-        pairs: list[_Pair] = []
+        pairs: list[_Pair | _Murky] = []
         for digit in range(5):
             common = {*ours[digit]} & {*theirs[digit]}
             lefts = self._children(left, row, digit, ours[digit], common, missing)
             rights = self._children(right, row, digit, theirs[digit], common, missing)
-            pairs += [_Pair(row + 1, lefts.get(name), rights.get(name)) for name in {**lefts, **rights}]
+            if any(node.garbled for node in (*lefts, *rights)):
+                sides = [[node.seq for node in nodes] for nodes in (lefts, rights)]
+                pairs.append(_Murky(row + 1, *sides))
+                continue
+            our_names, their_names = _named(lefts, row), _named(rights, row)
+            names = {**our_names, **their_names}
+            pairs += [_Pair(row + 1, our_names.get(name), their_names.get(name)) for name in names]
         return ([], missing) if missing else (pairs, missing)
 
     def _children(
         self, parent: TrieNode | None, row: int, digit: int, seqs: list[int], common: set[int], missing: list[int]
-    ) -> dict[str, TrieNode]:
-        """Return the nodes `seqs` but `common` by their component where hashes can be equal, by "" elsewhere.
-
-        Those that are not held go to `missing`. Raises: InvalidNode.
-        """
-        children: dict[str, TrieNode] = {}
+    ) -> list[TrieNode]:
+        """Return the nodes `seqs` but `common`; those that are not held go to `missing`. Raises: InvalidNode."""
+        children: list[TrieNode] = []
         for seq in seqs:
             if seq in common:
                 continue
@@ -154,14 +200,23 @@ class Diff:
                 continue
             if parent is not None and seq != parent.seq:
                 check_child(node, parent, row, digit)
-            depth = (row - 1) >> 5
-            if node.garbled and depth >= len(node.parts):
-                raise misplaced(node)
-            name = node.parts[depth] if is_check_point(row) else ""
-            if name in children:
-                raise misplaced(node)
-            children[name] = node
+            children.append(node)
         return children
+
+
+def _is_garbled(pair: _Pair) -> bool:
+    return any(node is not None and node.garbled for node in pair[1:])
+
+
+def _named(nodes: list[TrieNode], row: int) -> dict[str, TrieNode]:
+    """Return the nodes by their component where hashes can be equal, by "" elsewhere. Raises: InvalidNode."""
+    named: dict[str, TrieNode] = {}
+    for node in nodes:
+        name = node.parts[(row - 1) >> 5] if is_check_point(row) else ""
+        if name in named:
+            raise misplaced(node)
+        named[name] = node
+    return named
 
 
 def _next_row(pair: _Pair) -> int:

@@ -36,7 +36,8 @@ class Walk:
     """Asynchronous iterator over nodes. Dropping it before its end needs no clean-up.
 
     Not recursive: one node for each direct child, the newest at or below it. `after` leaves the entry of the prefix
-    itself out. `stack` starts at pairs (index, seq) that `checkpoint` gave, instead of at the prefix.
+    itself out. `stack` starts at pairs (index, seq) that `checkpoint` gave, instead of at the prefix. Walks may share
+    `doubtful`, so that together they take as little on the word of garbled nodes as one.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Walk:
         after: bool = False,
         reverse: bool = False,
         stack: Sequence[tuple[int, int]] | None = None,
+        doubtful: set[int] | None = None,
     ) -> None:
         self._load = load
         self._head = head
@@ -63,7 +65,8 @@ class Walk:
         self._steps = 0
         self._next_request = 0
         self._ready: list[TrieNode] = []  # found, not handed out yet, in reverse
-        self._doubtful: set[int] = set()  # what garbled nodes point to, which cannot be checked: taken once
+        # what garbled nodes point to, which cannot be checked: taken once
+        self._doubtful: set[int] = set() if doubtful is None else doubtful
 
     def __aiter__(self) -> "Walk":
         return self

@@ -6,11 +6,15 @@ from pathlib import Path
 import pytest
 
 from ddrive.dialect import DWEB
+from ddrive.drive import NewEntry
 from ddrive.drive.drive import Drive, open_drive
 from ddrive.drive.exporter import export_tree
 from ddrive.drive.hostile import HostileNames
+from ddrive.drive.stat import Stat
+from ddrive.drive.view import DriveView
 from ddrive.errors import InvalidName, NotFound
 from ddrive.store.store import OwnedStore, open_store
+from ddrive.trie import InvalidNode
 
 NAMES = [f"dir{number % 3}/file{number:02}" for number in range(30)]
 CHANGES = {b"file07": b"\xff\xfe\xfd\xfc07", b"file11": b"fi\0e11", b"dir2/file20": b"dir2/../e20"}
@@ -23,10 +27,12 @@ async def store(tmp_path: Path) -> AsyncIterator[OwnedStore]:
         yield made
 
 
-async def patched(store: OwnedStore) -> Drive:
+async def patched(store: OwnedStore, *, batched: bool = False) -> Drive:
     """Return a drive whose author changed bytes in keys after their places were computed."""
     drive = await open_drive(store, name="good", create=True)
-    for name in NAMES:
+    if batched:
+        await drive.batch([NewEntry(name, Stat(0o100644), [name.encode()]) for name in NAMES])
+    for name in [] if batched else NAMES:
         await drive.write_file(name, name.encode())
     await drive.unlink(NAMES[0])
     await drive.mkdir("/empty")
@@ -78,3 +84,27 @@ async def test_a_directory_that_only_a_hostile_name_tells_of_ends_no_walk(store:
     assert (await export_tree(hostile, "/", tmp_path / "out")).files == 3
     with pytest.raises(NotFound):
         _ = [path async for path, _ in hostile.walk("/b/ev")]
+
+
+async def entries(drive: DriveView) -> dict[str, Stat] | None:
+    """Return all that a walk shows and that has an entry of its own; None where the newest entry leads astray."""
+    try:
+        return {path: stat async for path, stat in drive.walk() if stat.is_file or path == "empty"}
+    except InvalidNode:
+        return None
+
+
+@pytest.mark.parametrize("batched", [False, True])
+async def test_changes_beside_them_are_told(store: OwnedStore, batched: bool) -> None:
+    drive = await patched(store, batched=batched)
+    shown = [await entries(drive.at(version)) for version in range(1, drive.version + 1)]
+    told = [(version, found) for version, found in enumerate(shown, 1) if found is not None]
+    assert len(told) > 20
+    for place, (old, before) in enumerate(told):
+        for new, now in told[place + 1 :]:
+            changes = {change.path: change async for change in drive.at(new).diff(old)}
+            assert changes.keys() == {name for name in {**before, **now} if before.get(name) != now.get(name)}
+            kinds = {name: "put" if name in now else "del" for name in changes}
+            assert {name: change.kind for name, change in changes.items()} == kinds
+    assert await drive.changed(1)
+    assert [event.path async for event in drive.log()]
