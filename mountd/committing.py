@@ -124,7 +124,7 @@ class Committer:
             serials = sorted(set(attempt.serials).intersection(*rivals))
             self._staged.settled(serials, {spool.paths.get(serial, "") for serial in attempt.serials})
             self._staged.follow({spool.paths.get(serial, "") for serial in serials}, attempt.end)
-            spool.journal.found_done(serials)
+            spool.journal.done(serials)
             log.info("found in the drive already: entries=%d version=%d", len(serials), attempt.version)
         spool.attempts = []
         await self._resolve_move()

@@ -134,12 +134,8 @@ class Journal:
     def done(self, serials: list[int]) -> None:
         """Record that the changes with these numbers, and older ones of the same paths, are in the drive.
 
-        Raises: OSError.
+        Where there is no room for that, nothing else is recorded before it. Until then another worker finds out itself.
         """
-        self._append([DONE, serials])
-
-    def found_done(self, serials: list[int]) -> None:
-        """As `done`, of what a dead worker did not live to record; room as for `moved`."""
         self._owe([DONE, serials])
 
     def tried(self, attempt: Attempt) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,33 @@ async def test_a_write_that_found_no_room_leaves_no_slot_behind(it: Mounted, mon
     assert it.staged.is_clean
     assert len(it.spool.slots) == 0
     assert await node.read(0, 4 * CHUNK_BYTES) == b"o" * (3 * CHUNK_BYTES)  # who has it open to read goes on
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_what_was_stored_is_not_stored_again_though_there_is_no_room_to_say_so(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch, *, killed: bool
+) -> None:
+    """A move would take what has come to its old place since."""
+    for path in ("/f", "/new"):
+        await it.write(path, path.encode())
+    await it.committer.commit()
+    version, write = it.drive.version, Journal._write
+    it.staged.move("/f", "/backup", await it.staged.lstat("/f"))
+    it.staged.move("/new", "/f", await it.staged.lstat("/new"))
+
+    def full_once_stored(journal: Journal, data: bytes) -> None:
+        if it.drive.version > version:
+            full(journal, data)
+        write(journal, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "_write", full_once_stored)
+        with suppress(OSError):  # of what there is to record in its turn
+            await it.committer.commit()
+        stored = it.drive.version
+        if killed:
+            await it.die()
+    assert await it.committer.finish(5)
+    assert it.drive.version == stored
+    assert (await it.drive.read_file("/f"), await it.drive.read_file("/backup")) == (b"/new", b"/f")
+    assert it.staged.is_clean
