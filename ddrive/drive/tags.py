@@ -1,5 +1,7 @@
 """Names for versions of a drive, kept in the drive itself as hidden keys. Source: drive.md section 7."""
 
+from contextlib import suppress
+
 from ddrive.drive.paths import check_name
 from ddrive.drive.view import DriveView
 from ddrive.errors import AlreadyExists, ImpossibleEntry, NotFound
@@ -23,10 +25,13 @@ class Tags:
         return _version_in(node)
 
     async def all(self) -> dict[str, int]:
-        """Return all names and their versions, by name."""
+        """Return all names and their versions, by name. Those that hold no version are left out."""
         trie = (await self._drive.trie()).trie
-        nodes = await trie.list(self._prefix.rstrip("/"), hidden=True)
-        found = {node.key.removeprefix(self._prefix): _version_in(node) for node in nodes if node.flags == 0}
+        found: dict[str, int] = {}
+        for node in await trie.list(self._prefix.rstrip("/"), hidden=True):
+            with suppress(ImpossibleEntry):
+                if node.flags == 0:
+                    found[node.key.removeprefix(self._prefix)] = _version_in(node)
         return dict(sorted(found.items()))
 
     async def add(self, name: str, version: int | None = None) -> int:
@@ -57,11 +62,14 @@ class Tags:
 
 
 def _version_in(node: TrieNode) -> int:
-    """Return the varint stored in a tag."""
+    """Return the varint stored in a tag; 0 is the empty drive, as for the npm peers, who check out version 1 then.
+
+    Raises: ImpossibleEntry.
+    """
     version = shift = 0
     for byte in (node.value or b"")[:9]:
         version |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return version
+            return max(1, version)
         shift += 7
     raise ImpossibleEntry(f"the tag {node.key!r} holds no version")

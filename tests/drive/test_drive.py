@@ -14,6 +14,7 @@ from ddrive.errors import (
     AlreadyExists,
     CorruptStorage,
     CrossesMount,
+    ImpossibleEntry,
     InvalidName,
     InvalidPath,
     IsADirectory,
@@ -315,6 +316,18 @@ async def test_versions_tags_and_differences(own: Drive) -> None:
     for call in (own.tags.get("v1"), own.tags.remove("v1"), own.tags.add("v9", 99)):
         with pytest.raises(NotFound):
             await call
+
+
+async def test_what_peers_stored_as_a_tag_is_a_version_or_left_out(own: Drive) -> None:
+    await own.write_file("f", b"x")
+    trie = (await own.trie()).trie
+    for name, value in {"none": b"\0", "bad": b"\xff" * 12, "empty": b"", "first": b"\2"}.items():
+        await trie.put(f"ddrive-tags/{name}", value, hidden=True)
+    assert await own.tags.all() == {"first": 2, "none": 1}  # version 0 is the empty drive, which is 1
+    assert [name async for name, _ in own.checkout(await own.tags.get("none")).walk()] == []
+    for name in ("bad", "empty"):
+        with pytest.raises(ImpossibleEntry):
+            await own.tags.get(name)
 
 
 async def test_entries_stored_again_as_they_were_are_no_change(own: Drive) -> None:
