@@ -284,7 +284,7 @@ class _Export:
                     if not await self._copy(reader, file, inside, path):
                         return
                     await trio.to_thread.run_sync(file.finish, stat)
-                self._done(path, stat, written=True, counted=True)
+                self._done(path, stat._replace(size=reader.size), written=True, counted=True)  # a feed's is a claim
             except (Blocked, OSError) as problem:
                 self._blocked(path, problem)
             finally:

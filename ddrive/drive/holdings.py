@@ -23,11 +23,12 @@ from ddrive.store.runs import joined
 
 
 class Usage(NamedTuple):
-    """How much of a file is held: `held_blocks` of its `blocks`."""
+    """How much of a file is held: `held_blocks` of its `blocks`, and how many bytes these are, whatever it claims."""
 
     size: int
     blocks: int
     held_blocks: int
+    held_bytes: int = 0
 
 
 EMPTY = Usage(0, 0, 0)
@@ -59,8 +60,7 @@ async def droppable(drive: DriveView, path: str = "/", *, reach: Reach | None = 
     Raises: NotFound.
     """
     contents = await _droppable(drive, path, reach)
-    held = [content.usage() for content in contents]
-    return _extents(contents), sum(file.size * file.held_blocks // max(1, file.blocks) for file in held)
+    return _extents(contents), sum(content.usage().held_bytes for content in contents)
 
 
 async def download(drive: DriveView, path: str = "/", *, done: Done | None = None, reach: Reach | None = None) -> None:
@@ -147,7 +147,17 @@ class _Content(NamedTuple):
 
     def usage(self) -> Usage:
         """How much of it is held."""
-        return Usage(self.reader.size, self.end - self.start, self.feed.held(self.start, self.end))
+        held = self.feed.held(self.start, self.end)
+        return Usage(self.reader.size, self.end - self.start, held, self._held_bytes() if held else 0)
+
+    def _held_bytes(self) -> int:
+        """Return how many of its bytes are held, by the sizes that the feed proves: a `Stat` can claim any."""
+        feed, size, held = self.feed, self.reader.size, 0
+        for start, end in feed.runs(self.start, self.end):
+            first, last = feed.byte_offset(start), feed.byte_offset(end)
+            if first is not None and last is not None:  # unless nodes were lost
+                held += last - first
+        return min(size, held)
 
 
 async def _files(

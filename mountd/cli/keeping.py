@@ -78,12 +78,12 @@ def fetch(
 
 
 def _summed(path: str, found: dict[Any, Usage]) -> dict[str, Any]:
-    """Return the totals; of a file that is held in part, the bytes are estimated from the number of blocks."""
+    """Return the totals; what is held is counted by what the feeds prove, the rest by what the entries claim."""
     return {
         "path": path,
         "files": len(found),
         "bytes": sum(file.size for file in found.values()),
-        "held": sum(file.size * file.held_blocks // max(1, file.blocks) for file in found.values()),
+        "held": sum(file.held_bytes for file in found.values()),
     }
 
 

@@ -10,7 +10,7 @@ from ddrive.drive import NewEntry
 from ddrive.drive.drive import Drive, open_drive
 from ddrive.drive.exporter import export_tree
 from ddrive.drive.hostile import HostileNames
-from ddrive.drive.stat import Stat
+from ddrive.drive.stat import Stat, encode_stat
 from ddrive.drive.view import DriveView
 from ddrive.errors import InvalidName, NotFound
 from ddrive.store.store import OwnedStore, open_store
@@ -108,3 +108,25 @@ async def test_changes_beside_them_are_told(store: OwnedStore, batched: bool) ->
             assert {name: change.kind for name, change in changes.items()} == kinds
     assert await drive.changed(1)
     assert [event.path async for event in drive.log()]
+
+
+async def test_claimed_sizes_are_not_taken_for_what_is_held_or_written(store: OwnedStore, tmp_path: Path) -> None:
+    plain = await store.open_feed(name="plain")
+    await plain.append([b"12345", b"678"])
+    drive = await open_drive(store, name="good", create=True)
+    await drive.write_file("real", b"12345")
+    claims = [
+        NewEntry("much", Stat(0o100644, size=1 << 40, blocks=1), placed=True),  # the block is there
+        NewEntry("more", Stat(0o100644, size=1 << 40, blocks=100), placed=True),
+    ]
+    await drive.batch(claims)
+    await drive.mount("feed", plain.key, feed=True)
+    trie = (await drive.trie()).trie
+    node = await trie.get("feed")
+    assert node is not None
+    await trie.put("feed", encode_stat((await drive.lstat("feed"))._replace(size=1 << 40)), flags=node.flags)
+    held = {path: usage.held_bytes for path, usage in (await drive.stats()).items()}
+    assert held == {"real": 5, "much": 5, "more": 5}
+    done = await export_tree(await open_drive(store, name="good"), "/", tmp_path / "out")
+    assert (done.files, done.bytes) == (2, 5 + 8)
+    assert {refused.path for refused in done.refused} == {"much", "more"}
