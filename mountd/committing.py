@@ -15,13 +15,22 @@ import trio
 
 from ddrive.drive.mounts import OwnDrive
 from ddrive.drive.stat import Stat, encode_stat
-from ddrive.errors import DriveError, InvalidPath, LengthChanged, NotADirectory, NotFound, NotWritable, StorageError
+from ddrive.errors import (
+    DriveError,
+    InvalidPath,
+    LengthChanged,
+    NotADirectory,
+    NotFound,
+    NotWritable,
+    StorageError,
+    TimedOut,
+)
 from ddrive.trie import Delete, Put, Trie
 from mountd.contents import append_contents
 from mountd.entries import split
 from mountd.journal import Attempt, Move
 from mountd.lasting import Lasting
-from mountd.merging import WRITTEN, has_landed, merged
+from mountd.merging import WRITTEN, has_landed, merged, owner_of
 from mountd.nodes import Entry, Sealed
 from mountd.pending import GROUP_S
 from mountd.precedence import newer_entry
@@ -30,7 +39,6 @@ from mountd.staged import StagedDrive
 log = logging.getLogger(__name__)
 
 REFUSED = (StorageError, InvalidPath, LengthChanged)  # nothing was stored; of any other failure nobody knows
-OWNER_S = 2.0  # to look which drive a path leads to: what of that can be written is here, nobody has to be asked
 RETRY_S = (0.2, 1.0, 5.0)  # between tries that fail; the last one from then on
 
 
@@ -111,7 +119,9 @@ class Committer:
         spool = self._staged.spool
         landed: list[tuple[bytes, Attempt]] = []
         for attempt in spool.attempts:
-            own = await self._owner(split(attempt.path)[0])
+            own = None
+            with suppress(TimedOut):
+                own = await owner_of(self._staged.drive, split(attempt.path)[0])
             if own is None:  # another drive is nested there now
                 continue
             key = f"{own.path}/{split(attempt.path)[1]}".strip("/")
@@ -279,14 +289,20 @@ class Committer:
         """
         root = await self._staged.drive.own("/")
         has_nested = bool(await root.mount_paths())
-        owners: dict[str, OwnDrive | None] = {}
+        owners: dict[str, OwnDrive | TimedOut | None] = {}
         found: dict[tuple[bytes, str], _Share] = {}
         failure: Exception | None = None
         for entry in entries:
             directory = entry.path.rpartition("/")[0]
             if directory not in owners:
-                owners[directory] = await self._owner(directory) if has_nested else root
+                try:
+                    owners[directory] = await owner_of(self._staged.drive, directory) if has_nested else root
+                except TimedOut as problem:
+                    owners[directory] = problem
             own, state = owners[directory], entry.committing
+            if isinstance(own, TimedOut):
+                failure = own
+                continue
             if state is not None and state.is_lost(own.content.key if own else None):
                 log.info("its drive is not there any more: path=%s", entry.path)
                 self._staged.spool.journal.done([state.serial])
@@ -303,12 +319,6 @@ class Committer:
             share = found.setdefault((bytes(own.trie.feed.key), base), _Share(own, base))
             share.entries.append(entry)
         return list(found.values()), failure
-
-    async def _owner(self, directory: str) -> OwnDrive | None:
-        """Return the drive that what is in a directory goes to; None when that cannot be changed here."""
-        with trio.move_on_after(OWNER_S), suppress(NotWritable):
-            return await self._staged.drive.own(directory)
-        return None
 
     async def _store(self, share: _Share) -> None:
         """Store what a drive gets, once: when this is given up or fails, `share` says what may have been stored.

@@ -1,12 +1,36 @@
 """What the drive is asked before a change goes into it: whether it has that already, and what others have changed."""
 
+import trio
+
+from ddrive.drive import Drive
+from ddrive.drive.mounts import OwnDrive
+from ddrive.drive.paths import drive_path
 from ddrive.drive.stat import Stat, decode_stat
 from ddrive.drive.writer import located
+from ddrive.errors import NotWritable, TimedOut
 from ddrive.trie import Trie
 from mountd.journal import Attempt
 from mountd.nodes import Sealed
 
+OWNER_S = 5.0  # to look which drive a path leads to: what of that can be written is here
 WRITTEN = frozenset({"size", "blocks", "offset", "byte_offset", "mtime_ms", "ctime_ms"})  # what writing changes
+
+
+async def owner_of(drive: Drive, directory: str) -> OwnDrive | None:
+    """Return the drive that what is in a directory of `drive` goes to; None when that cannot be changed here.
+
+    Raises: TimedOut when nobody can tell, as nothing of a drive that is nested there is here.
+    """
+    root = await drive.own("/")
+    if not await root.mount_paths():
+        return root._replace(path=drive_path(directory))
+    try:
+        with trio.fail_after(OWNER_S):
+            return await drive.own(directory)
+    except NotWritable:
+        return None
+    except trio.TooSlowError:
+        raise TimedOut(f"nothing is here of the drive that {directory!r} belongs to now") from None
 
 
 async def has_landed(view: Trie, key: str, attempt: Attempt) -> bool:

@@ -15,6 +15,7 @@ from ddrive.drive import Drive
 from ddrive.errors import DriveError
 from mountd.committing import Committer
 from mountd.entries import split
+from mountd.merging import owner_of
 from mountd.spool import Spool, open_spools
 from mountd.staged import StagedDrive
 
@@ -22,7 +23,6 @@ log = logging.getLogger(__name__)
 
 SPOOLS = "spool"  # below the state directory
 FINISH_S = 2.8  # for the last commit of a mount that has ended; the engine waits a little longer
-SETTLE_S = 8.0  # for an append under way, on a slow disk; the engine waits for 20 s until the mount is there
 OTHERS_S = 3.0  # for committing what several dead workers have left
 
 
@@ -69,18 +69,18 @@ async def serve_writing(
 
 
 async def _settle(drive: Drive, spool: Spool) -> None:
-    """Return when nothing that a dead worker has asked for can still come into the drive.
+    """Return when nothing that a dead worker has asked for can still come into the drive, however slow the disk is.
 
     The engine goes on with an append when who asked for it is killed. If that were found later, it would be taken for
     what others have stored, and made a second time: renames of one file to another would be on top of themselves.
+    The mount is there meanwhile, and who looks for more than its root waits too.
     """
     paths = [attempt.path for attempt in spool.attempts if attempt.confirmed is None]
     paths += [spool.move.new] if spool.move is not None else []
-    with trio.move_on_after(SETTLE_S) as limit, suppress(DriveError):  # whoever looks for them comes across that again
+    with suppress(DriveError):  # whoever looks for them comes across that again
         for directory in {split(path)[0] for path in paths}:
-            await (await drive.own(directory)).trie.feed.settle()
-    if limit.cancelled_caught:
-        log.warning("the engine may still be storing what a dead worker asked for: place=%s", spool.directory)
+            if (own := await owner_of(drive, directory)) is not None:
+                await own.trie.feed.settle()
 
 
 async def _commit_left(drive: Drive, spool: Spool) -> None:

@@ -36,6 +36,7 @@ async def test_what_comes_into_the_drive_late_is_not_made_a_second_time(
         nursery.start_soon(commit_of_the_dying, it)
         await trio.to_thread.run_sync(begun.wait)
         monkeypatch.setattr(Journal, "done", lambda *_: None)  # it is killed before
+        monkeypatch.setattr("mountd.writing.SETTLE_S", 0.1, raising=False)  # there was a limit, of eight seconds
         it.spool.close(remove=False)
         nursery.start_soon(after_a_moment, go_on)
         writing: Writing = await nursery.start(serve_writing, it.drive, tmp_path, "/mnt", [])

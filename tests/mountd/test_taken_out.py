@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ddrive.drive import Drive, open_drive
-from ddrive.errors import NotFound, NotWritable
-from mountd import committing
+from ddrive.errors import NotFound, NotWritable, TimedOut
+from ddrive.ids import PublicKey
+from mountd import merging
 from tests.mountd.committed import Mounted, mounted
 
 
@@ -89,19 +90,22 @@ async def test_a_file_of_which_a_part_was_written_keeps_its_other_bytes(it: Moun
     await inner.close()
 
 
-async def test_what_has_no_place_any_more_holds_nothing_else_up(it: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What leads to a drive of somebody else waits, as it may come back; of one that nobody has, nobody knows."""
-    monkeypatch.setattr(committing, "OWNER_S", 0.1)
+@pytest.mark.parametrize("version", [2, None], ids=["fixed", "unknown"])
+async def test_what_has_no_place_any_more_holds_nothing_else_up(
+    it: Mounted, monkeypatch: pytest.MonkeyPatch, version: int | None
+) -> None:
+    """What leads to a drive that cannot be changed waits, as it may go again, and to one of which nothing is here."""
+    monkeypatch.setattr(merging, "OWNER_S", 0.1)
     inner = await nested(it, f=b"inner")
     await chmod(it, "/q/f")
     await it.write("/q/new", b"written")
     await it.drive.unmount("/q")
-    await it.drive.mount("/q", type(inner.key)(bytes(range(32))))
+    await it.drive.mount("/q", inner.key if version else PublicKey(bytes(range(32))), version=version)
     await it.write("/mine", b"mine")
-    with pytest.raises(NotWritable, match="/q/new"):
+    with pytest.raises(NotWritable if version else TimedOut, match="/q"):
         await it.committer.commit()
     assert await it.drive.read_file("/mine") == b"mine"
-    assert it.staged.pending == 1
+    assert it.staged.pending == (1 if version else 2)
     await it.drive.unmount("/q")
     assert await it.committer.finish(5)
     assert await it.drive.read_file("/q/new") == b"written"
