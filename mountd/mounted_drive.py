@@ -1,6 +1,7 @@
 """The drive behind a mount: it may not be open yet, and every question to it ends within the limits of the mount."""
 
 import math
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ class MountedDrive:
         self.supply: Callable[[PublicKey], Supply | None] = lambda key: None  # of the entries of a nested drive
         self.waits = Waits(callers, connected=self.connected, stranded=lambda: self.stranded())
         self._nested: dict[PublicKey, Givers] = {}  # of the nested drives that were asked
+        self._contents: weakref.WeakKeyDictionary[FeedFace, Givers] = weakref.WeakKeyDictionary()
         self._absent_at = -math.inf  # when somebody waited last for a nested drive of which nothing is here
         self._drive: DriveFace | None = None
         self._failure: Exception | None = None
@@ -95,6 +97,24 @@ class MountedDrive:
                 stranded=lambda: self._supply(key).is_wanted,
             )
         givers.look()
+        return givers
+
+    def givers_of_content(self, content: FeedFace) -> Givers | None:
+        """Return who can give the bytes of a file: None for the peers of the drive, unless none of these has its feed.
+
+        A drive can name a feed that nobody has; and who has looked at the entries of one only has no bytes to give.
+        """
+        if content.peer_count or not self.connected():
+            return None
+        givers = self._contents.get(content)
+        if givers is None:
+            known = weakref.ref(content)
+
+            def connected() -> bool:
+                feed = known()
+                return feed is not None and feed.peer_count > 0
+
+            givers = self._contents[content] = Givers(connected, stranded=lambda: True)
         return givers
 
     def _supply(self, key: PublicKey) -> Supply:

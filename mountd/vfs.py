@@ -325,7 +325,7 @@ class Vfs(MountedDrive):
 
     async def _awaited(self, work: Coroutine[Any, Any, bytes], handle: FileHandle) -> bytes:
         """Return what a read returns that has to wait."""
-        wait = Wait(handle.opener, handle.inode, shared=True)
+        wait = Wait(handle.opener, handle.inode, shared=True, givers=self.givers_of_content(handle.reader.feed))
         limit_s = self.limits.deadline_s
         if handle.failure is not None and trio.current_time() - handle.failed_at < SAME_CALL_S:
             if isinstance(handle.failure, OSError) and self.waits.is_interrupted(wait):

@@ -27,7 +27,7 @@ from mountd.inodes import MAX_ASKED, MAX_INODES, ROOT_NUMBER, Inode
 from mountd.vfs import FOLLOWED_S, FOREVER_S, LISTED_LOOKUPS_MIN, UNFOLLOWED_S, Vfs
 from mountd.waits import Limits
 from mountd.xattrs import TOTAL_BYTES_MAX, check_given
-from tests.support.memory_drive import Entry, FakeCallers, MemoryDrive
+from tests.support.memory_drive import Entry, FakeCallers, Feed, MemoryDrive
 
 CALLER = 4711
 TIMEOUT_S = 30.0
@@ -445,6 +445,23 @@ async def test_only_the_first_of_many_waits_long_for_nobody(autojump_clock: Mock
         with pytest.raises(NoPeers):
             await it.vfs.read(opened[2], 0, 4)
         assert trio.current_time() - started > TIMEOUT_S - 2
+
+
+async def test_only_the_first_waits_long_for_bytes_whose_feed_no_connected_peer_has(autojump_clock: MockClock) -> None:
+    async with mounted() as it:
+        it.drive.content = Feed()
+        first, second, third, fourth = await open_absent(it, 4)
+        it.drive.content.peer_count = 0  # those who are connected have the entries only
+        for fh, limit_s in ((first, TIMEOUT_S), (second, 2), (third, 2)):
+            started = trio.current_time()
+            with pytest.raises(NoPeers):
+                await it.vfs.read(fh, 0, 4)
+            assert limit_s / 2 < trio.current_time() - started < limit_s
+        it.drive.content.peer_count = 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reads, it, fourth, b"text")
+            await trio.sleep(10)
+            it.drive.arrive("/3")
 
 
 async def test_a_peer_that_is_found_just_then_has_all_the_time(autojump_clock: MockClock) -> None:

@@ -49,7 +49,7 @@ class Reader:
     def __init__(self, drive: "MemoryDrive", path: str, stat: Stat) -> None:
         self.size = stat.size
         self.extent = Extent(stat.offset, stat.blocks, stat.byte_offset)
-        self.feed = drive.metadata
+        self.feed = drive.content
         self.closed = False
         self._drive = drive
         self._path = path
@@ -72,7 +72,7 @@ class MemoryDrive:
 
     def __init__(self) -> None:
         self.key = KEY
-        self.metadata = Feed()
+        self.metadata = self.content = Feed()
         self.stats: dict[str, Stat] = {}
         self.contents: dict[int, bytes] = {0: b""}
         self.missing = self.metadata.missing  # paths of which no peer has anything
