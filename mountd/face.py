@@ -24,6 +24,8 @@ class FeedFace(Protocol):
 
     @property
     def peer_count(self) -> int: ...
+    @property
+    def giver_count(self) -> int: ...
 
     def held(self, start: BlockIndex, end: BlockIndex) -> int:
         """Return how many of the blocks `start` to `end` (not included) are held here."""

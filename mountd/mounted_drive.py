@@ -100,11 +100,11 @@ class MountedDrive:
         return givers
 
     def givers_of_content(self, content: FeedFace) -> Givers | None:
-        """Return who can give the bytes of a file: None for the peers of the drive, unless none of these has its feed.
+        """Return who can give the bytes of a file: None for the peers of the drive, unless none has any of its feed.
 
         A drive can name a feed that nobody has; and who has looked at the entries of one only has no bytes to give.
         """
-        if content.peer_count or not self.connected():
+        if content.giver_count or not self.connected():
             return None
         givers = self._contents.get(content)
         if givers is None:
@@ -112,7 +112,7 @@ class MountedDrive:
 
             def connected() -> bool:
                 feed = known()
-                return feed is not None and feed.peer_count > 0
+                return feed is not None and feed.giver_count > 0
 
             givers = self._contents[content] = Givers(connected, stranded=lambda: True)
         return givers

@@ -59,6 +59,11 @@ class Feed(CheckedFeed):
         """How many peers carry this feed now."""
         return self._source.peer_count if self._source is not None else 0
 
+    @property
+    def giver_count(self) -> int:
+        """How many of them have some of it, or have yet to say what they have."""
+        return self._source.giver_count if self._source is not None else 0
+
     def set_source(self, source: BlockSource | None) -> None:
         """Say who gets what is missing from now on."""
         self._source = source

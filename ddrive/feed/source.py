@@ -31,6 +31,10 @@ class BlockSource(Protocol):
     def peer_count(self) -> int:
         """How many peers carry this feed now."""
 
+    @property
+    def giver_count(self) -> int:
+        """How many of them have some of it, or have yet to say what they have."""
+
 
 class Reserving(Protocol):
     """Who keeps order among the processes that append to a feed of which we have a view."""

@@ -68,6 +68,8 @@ class Asking:
         self._by_id: dict[PeerId, LinkedPeer] = {}
         self._expected: dict[Link, float] = {}  # links on which we asked for the feed -> until when we hope
         self._changed: trio.Event | None = None  # somebody waits for news
+        self._watchers: list[Callable[[], None]] = []
+        self._givers_told: int | None = 0  # of which the watchers know
 
     def set_eager_length(self) -> None:
         """Fetch from now on the last block of each peer as soon as it is announced."""
@@ -124,6 +126,20 @@ class Asking:
         peers = [peer for peer in self._scheduler.peers.values() if peer.uploading]
         return max((peer.remote.length for peer in peers if peer.remote.length > peer.doubted), default=0)
 
+    @property
+    def giver_count(self) -> int:
+        """How many of those who carry the feed have some of it, or have yet to say what they have."""
+        states = [peer.state for peer in self._by_id.values() if peer.state.uploading]
+        return sum(bool(state.remote.length) or not state.first_want_answered for state in states)
+
+    def watch_peers(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Call `watcher` whenever a link comes or goes, or the count of those with some of the feed changes.
+
+        The result ends that.
+        """
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
+
     def wished(self, start: int, end: int) -> bool:
         """Tell whether somebody wishes for some of the blocks [start, end)."""
         return any(wish.start < end and start < wish.end for wish in self._scheduler.demand.blocks)
@@ -175,6 +191,10 @@ class Asking:
         for wish in self._scheduler.demand.blocks if self._log.any_lost else ():
             self._tell_lost(wish.start, wish.end)
         self._notify()
+        if self._givers_told != (givers := self.giver_count):
+            self._givers_told = givers
+            for watcher in list(self._watchers):
+                watcher()
 
     def _notify(self) -> None:
         """Let `refresh` look again."""

@@ -45,7 +45,6 @@ class FeedSession(Ending):
         self.stats = FeedStats()
         self.observer: PeerObserver | None = None
         self._giver: LinkedPeer | None = None  # whose Data is being stored
-        self._watchers: list[Callable[[], None]] = []
         self._announcer = Announcer(self._log, lambda: self._peers.values())
         self._extensions = Extensions(self)
         self._unsubscribe = feed.subscribe(self)
@@ -78,11 +77,6 @@ class FeedSession(Ending):
     def remote_length(self) -> int:
         """Return the greatest length that a peer claims; nothing of it may be proven."""
         return max((peer.state.remote.length for peer in self._peers.values()), default=0)
-
-    def watch_peers(self, watcher: Callable[[], None]) -> Callable[[], None]:
-        """Call `watcher` whenever a link comes or goes; the result ends that."""
-        self._watchers.append(watcher)
-        return lambda: self._watchers.remove(watcher) if watcher in self._watchers else None
 
     def expect(self, link: Link) -> None:
         """Note that the feed was asked for on `link`: `refresh` waits a while for the answer."""
@@ -149,9 +143,8 @@ class FeedSession(Ending):
         self._notify()
 
     def _peers_changed(self) -> None:
+        self._givers_told = None  # whoever watches is told in any case
         self._look_again()
-        for watcher in list(self._watchers):
-            watcher()
 
     @property
     def giver(self) -> Link | None:

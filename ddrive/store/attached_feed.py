@@ -44,7 +44,7 @@ class AttachedFeed:
         self.users = 0  # calls of `open_feed` without a `release`
         self._calling = calling
         self._loader = loader
-        self._peers = 0
+        self._peers = self._givers = 0
         self._reserves = False  # the end of the feed, or has asked for it
         self._wish_ids = itertools.count(1)
         self._run_ids = itertools.count(1)
@@ -58,6 +58,11 @@ class AttachedFeed:
     def peer_count(self) -> int:
         """How many peers the engine has for this feed; 0 while there is no engine."""
         return self._peers
+
+    @property
+    def giver_count(self) -> int:
+        """How many of them have some of it, or have yet to say what they have."""
+        return self._givers
 
     def want_blocks(self, start: BlockIndex, end: BlockIndex, *, urgent: bool) -> Callable[[], None]:
         """Ask for the blocks [start, end) until the result is called."""
@@ -251,14 +256,14 @@ class AttachedFeed:
                 view = _view(self.feed)
                 view.ask(_count(facts, view.key))
                 _renew(self.feed, facts["length"], facts["runs"])
-            self._peers = facts["peers"]
+            self._count_peers(facts)
             self._set_ready(True)
         except (DriveError, OSError) as error:
             self.broken = error
 
     def lost(self) -> None:
         """The engine is gone."""
-        self._peers = 0
+        self._peers = self._givers = 0
         self.is_answered = False
         self._set_ready(False)
 
@@ -267,7 +272,7 @@ class AttachedFeed:
         feed = self.feed
         if feed is None or feed.closed:
             return
-        self._peers = params["peers"]
+        self._count_peers(params)
         _adopt(_view(feed), params)
         try:
             if "runs" in params:
@@ -288,6 +293,10 @@ class AttachedFeed:
             feed.report_passed(index, block)
         if params["nodes"]:
             feed.report_nodes()
+
+    def _count_peers(self, facts: Mapping[str, Any]) -> None:
+        self._peers = facts["peers"]
+        self._givers = facts.get("givers", self._peers)  # an engine of before an upgrade does not tell
 
     def _set_ready(self, is_ready: bool) -> None:
         self._is_ready = is_ready

@@ -57,7 +57,7 @@ class _Served:
         self._outbox = outbox
         self._queued = self._nodes = self._all = False
         self._changes: list[tuple[bool, int, int]] = []
-        self._peers = feed.peer_count
+        self._peers = feed.peer_count, feed.giver_count
         self._wishes: dict[int, Callable[[], None]] = {}
         self._wanted: dict[int, tuple[int, int]] = {}  # the blocks of those wishes that are for blocks
         self._passed = Passing()  # blocks that there is no room for, not told yet
@@ -106,7 +106,7 @@ class _Served:
             self._queue()
 
     def _look_at_peers(self) -> None:
-        if self.feed.peer_count != self._peers:
+        if (self.feed.peer_count, self.feed.giver_count) != self._peers:
             self._queue()
 
     def _change(self, held: bool, start: int, end: int) -> None:
@@ -126,9 +126,7 @@ class _Served:
             self._outbox.defer(self)
 
     def render(self) -> Event:
-        params = self.facts()
-        params["handle"] = self.handle
-        params["nodes"] = self._nodes
+        params = self.facts() | {"handle": self.handle, "nodes": self._nodes}
         blocks = self._passed.take_all()
         params["passed"] = [(index, blocks.get(index, b"")) for index in self._passed_by]
         self._passed_by.clear()
@@ -143,14 +141,15 @@ class _Served:
 
     def facts(self) -> dict[str, Any]:
         feed = self.feed
-        self._peers = feed.peer_count
+        peers, givers = self._peers = feed.peer_count, feed.giver_count
         return {
             "length": feed.length,
             "byte_length": feed.byte_length,
             "writable": feed.writable and (bool(feed.length) or not feed.behind),
             "behind": feed.behind,
             "forked": feed.forked,
-            "peers": self._peers,
+            "peers": peers,
+            "givers": givers,
             "clears": self.store.cleared.count(feed.key),
         }
 

@@ -196,6 +196,31 @@ def test_content_behind_the_end_of_its_feed_is_given_up_when_a_peer_has_all_of_t
         assert (tmp_path / "copy" / "f").stat().st_size == 200_000
 
 
+def test_bytes_of_which_connected_peers_have_nothing_are_waited_for_once(ddrive: Program, tmp_path: Path) -> None:
+    source, place = tmp_path / "tree", tmp_path / "place"
+    source.mkdir()
+    for name in ("a", "b", "c"):
+        (source / name).write_bytes(name.encode() * 1000)
+    key = ddrive.ask("import", source)["key"]
+    with program(tmp_path / "looker" / "state") as looker, program(tmp_path / "reader" / "state") as reader:
+        assert looker.run("ls", key, "--peer", ddrive.address).code == 0
+        reader.mount(key, place, "--peer", looker.address, "--timeout", "6s")
+        took = []
+        for name in ("a", "b", "c"):
+            began = time.monotonic()
+            with pytest.raises(OSError, match=os.strerror(errno.EHOSTUNREACH)):
+                (place / name).read_bytes()
+            took.append(time.monotonic() - began)
+        assert took[0] > 5  # whoever has it may come
+        assert max(took[1:]) < 3
+        reader.ask("peer", "add", ddrive.address)
+        while len(reader.ask("stats", key)["peers"]) < 2:
+            pass
+        assert [(place / name).read_bytes() for name in ("a", "b")] == [b"a" * 1000, b"b" * 1000]
+        assert ddrive.run("stop").code == 0
+        (place / "a").read_bytes()
+
+
 def test_a_walk_over_what_nobody_can_send_ends_and_finds_all_when_somebody_can(ddrive: Program, tmp_path: Path) -> None:
     source, place = tmp_path / "tree", tmp_path / "place"
     source.mkdir()

@@ -491,6 +491,18 @@ async def test_watchers_hear_of_peers(autojump_clock):
     unwatch()
 
 
+async def test_watchers_hear_when_a_peer_turns_out_to_have_nothing_and_when_it_gets_some(autojump_clock):
+    author, empty, reader = Place(20), Place(), Place()
+    counts = []
+    reader.session.watch_peers(lambda: counts.append((reader.feed.peer_count, reader.feed.giver_count)))
+    async with linked((reader, empty)):
+        await until(lambda: counts[-1:] == [(1, 0)])
+        async with linked((empty, author)):
+            await empty.feed.get(BlockIndex(3))
+            await until(lambda: counts[-1:] == [(1, 1)])
+    assert (reader.feed.peer_count, reader.feed.giver_count) == (0, 0)
+
+
 async def test_without_a_peer_a_block_that_is_not_held_is_said_to_be_so(autojump_clock):
     reader = Place()
     with pytest.raises(NotHeld):

@@ -310,7 +310,7 @@ async def _cancel_when_heard(engine: Engine, scope: trio.CancelScope) -> None:
 class Wishes:
     """A source that has nothing and counts the open wishes."""
 
-    peer_count = 0
+    peer_count = giver_count = 0
 
     def __init__(self) -> None:
         self.open = 0

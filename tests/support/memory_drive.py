@@ -34,6 +34,10 @@ class Feed:
         self.missing: set[str] = set()  # paths of whose entries nothing is held
         self.grown = trio.Event()
 
+    @property
+    def giver_count(self) -> int:
+        return self.peer_count
+
     def held(self, start: BlockIndex, end: BlockIndex) -> int:
         return end - start - self.lacking - len(self.missing)
 
