@@ -93,6 +93,31 @@ def test_fio(place: Path, job: str) -> None:
     sh(f"fio --directory={place} --name=job --verify=crc32c --verify_fatal=1 --group_reporting {job}", place)
 
 
+NAMES = (
+    *("access", "chdir", "chmod", "chown", "dentry", "dir", "dirdeep", "dirmany", "dnotify", "filename", "flock"),
+    *("fstat", "getdent", "inotify", "lease", "locka", "lockf", "lockofd", "mknod", "open", "rename", "symlink"),
+    *("touch", "utime", "xattr"),
+)
+CONTENTS = (
+    *("aio", "copy-file", "dup", "fallocate", "fcntl", "hdd", "iomix", "mmap", "msync", "revio", "seek", "sendfile"),
+    *("splice", "sync-file"),
+)
+SIZES = (
+    "--copy-file-bytes 128m --fallocate-bytes 8m --hdd-bytes 8m --iomix-bytes 8m --mmap-bytes 4m --mmap-file"
+    " --msync-bytes 4m --revio-bytes 8m --seek-size 4m --sync-file-bytes 4m"
+)
+
+
+@pytest.mark.parametrize(("stressors", "sizes"), [(NAMES, ""), (CONTENTS, SIZES)], ids=["names", "contents"])
+def test_stress_ng(place: Path, stressors: tuple[str, ...], sizes: str) -> None:
+    """All of them at once. Left out: `link`, `fiemap`, `verity`, of what FUSE or the format has not."""
+    each = " ".join(f"--{name} 1" for name in stressors)
+    told = sh(f"stress-ng --temp-path {place} --verify --timeout 5 {each} {sizes} 2>&1", place)
+    assert "successful run completed" in told
+    assert "skipp" not in told
+    assert list(place.iterdir()) == []
+
+
 def test_editors_and_build_tools(place: Path) -> None:
     (place / "Makefile").write_text("all: a.out b.out\n\tcat $^ > all\n%.out: %.in\n\tcp $< $@\n")
     sh(
