@@ -1,3 +1,3 @@
-from . import cli, metrics
+from . import cli, engine, metrics
 
-__all__ = ["cli", "metrics"]
+__all__ = ["cli", "engine", "metrics"]

@@ -5,15 +5,13 @@ it for something, then the socket, the drives, the links, the stores; in 10 s at
 workers go on without it, and the next engine finds them.
 """
 
-import argparse
 import logging
 import os
-import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 
@@ -28,6 +26,7 @@ from ddrive.store.store import OwnedStore, open_store
 from ddrive.swarm import Swarm, open_swarm
 from mountd import owning
 from mountd.adopting import Adopting
+from mountd.children import Spares
 from mountd.collection import Collection
 from mountd.config import Config, given_options, load_config
 from mountd.control import Control, Params, Tell, Verb
@@ -62,8 +61,8 @@ ALL_ADDRESSES = "0.0.0.0"
 _log = logging.getLogger(__name__)
 
 
-async def run_engine(config: Config, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Be the engine of `config.state` until SIGTERM, SIGINT or the verb `stop`.
+async def run_engine(config: Config, spares: Spares) -> None:
+    """Be the engine of `config.state` until SIGTERM, SIGINT or the verb `stop`; `spares` wait for its mounts.
 
     Raises: StorageLocked when there is one already; StorageError, DriveError when it cannot start.
     """
@@ -75,18 +74,18 @@ async def run_engine(config: Config, *, task_status: trio.TaskStatus[None] = tri
                 name: await stack.enter_async_context(open_store(config.state / name, dialect))
                 for name, dialect in DIALECTS.items()
             }
-            await _serve(config, stores, task_status)
+            await _serve(config, stores, spares)
     finally:
         os.close(descriptor)
     _log.info("engine ended state=%s", config.state)
 
 
-async def _serve(config: Config, stores: dict[str, OwnedStore], task_status: trio.TaskStatus[None]) -> None:
+async def _serve(config: Config, stores: dict[str, OwnedStore], spares: Spares) -> None:
     drives = DriveTable(config.state / "drives.json")
     mounts = MountTable(config.state / "mounts.json")
     failure: Exception | None = None  # raised below, as it is: not in a group of the nursery
     async with trio.open_nursery() as nursery:
-        engine = Engine(config, stores, drives, mounts, nursery)
+        engine = Engine(config, stores, drives, mounts, nursery, spares)
         try:
             async with _swarm(config, engine.replicator) as swarm, open_finder(config, swarm) as finder:
                 remember_json(config.options_file, given_options(os.environ))
@@ -94,7 +93,7 @@ async def _serve(config: Config, stores: dict[str, OwnedStore], task_status: tri
                     metrics = mountd.metrics.Metrics(swarm, finder, stores, mounts, engine.space.report)
                     nursery.start_soon(metrics.serve, await metrics.listen(config.metrics_addr))
                 peers = Peers(config.state / "peers.json", swarm, engine.replicator, drives)
-                await engine.run(peers, finder, task_status)
+                await engine.run(peers, finder)
         except (DriveError, OSError) as error:
             failure = error
         nursery.cancel_scope.cancel()
@@ -112,8 +111,10 @@ class Engine:
         drives: DriveTable,
         mounts: MountTable,
         nursery: trio.Nursery,
+        spares: Spares,
     ) -> None:
         self._config = config
+        self._spares = spares
         self._stores = stores
         self._nursery = nursery
         self._stopping = trio.Event()
@@ -147,10 +148,12 @@ class Engine:
         self._guard = Guard(list(stores.values()))
         for store in stores.values():
             help_peers(store)
-        self._workers = WorkerPool(config, mounts, nursery, on_unmounted=lambda mount: self._mountpoints.forget(mount))
+        self._workers = WorkerPool(
+            config, mounts, nursery, spares=spares, on_unmounted=lambda mount: self._mountpoints.forget(mount)
+        )
         self._mountpoints = Mountpoints(mounts, self._workers)
 
-    async def run(self, peers: Peers, finder: Finder, task_status: trio.TaskStatus[None]) -> None:
+    async def run(self, peers: Peers, finder: Finder) -> None:
         """Do the work of an engine until it is told to stop, then end the mounts and the socket."""
         verbs = Verbs(
             self._config, self._stores, self._collection, self._mountpoints, peers, finder, self.space, self._stop
@@ -182,7 +185,6 @@ class Engine:
         self._restored.set()
         _log.info("engine ready pid=%d state=%s listen=%s", os.getpid(), self._config.state, ",".join(peers.listening))
         owning.notify("READY=1")
-        task_status.started()
         await self._stopping.wait()
         owning.notify("STOPPING=1")
         control.close_door()
@@ -241,6 +243,7 @@ class Engine:
                     mount.dialect = known.dialect
                 await self._collection.look_up(mount.key, mount.dialect)
                 nursery.start_soon(self._mountpoints.restore, mount)
+        self._spares.close()
         self._restored.set()
 
     def _found(self, known: KnownDrive) -> None:
@@ -284,22 +287,21 @@ def _bucket(rate: int | None) -> Bucket | None:
     return None if rate is None else Bucket(rate)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run an engine as a process of its own and return the exit code; its log goes to stderr."""
-    # until it is handled, Ctrl-C ends us as SIGTERM does: without a traceback. `ddrive daemon` has held it back so far
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    parser = argparse.ArgumentParser(prog="python -m mountd.engine")
-    parser.add_argument("--state", required=True)
-    state = parser.parse_args(arguments).state
+def run(state: str, spares: Spares) -> NoReturn:
+    """Be an engine, which may use `spares`, until its end, and end the process; its log goes to stderr."""
+    code = _run(state, spares)
+    with suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)  # nothing is left to be kept, and threads of libraries may take long to end
+
+
+def _run(state: str, spares: Spares) -> int:
+    """Return the exit code."""
     try:
         config = load_config({"state": state})
-        os.chdir("/")  # keeps no file system busy
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each open feed needs several descriptors
         configure(config.log_level)
         tune(lists=False)
-        trio.run(run_engine, config)
+        trio.run(run_engine, config, spares)
     except (DriveError, OSError) as error:
         with suppress(OSError):  # the log may lie on a full disk
             sys.stderr.write(f"ddrive: {told(error, state) if isinstance(error, OSError) else error}\n")
@@ -308,8 +310,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    exit_code = main()
-    with suppress(OSError):
-        sys.stderr.flush()
-    os._exit(exit_code)  # nothing is left to be kept, and threads of libraries may take long to end
+if __name__ == "__main__":  # so a program starts us that was loaded before an update
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "mountd.engine_start", *sys.argv[1:]])

@@ -124,3 +124,9 @@ class MountTable:
 
     def _content(self) -> list[dict[str, Any]]:
         return [mount.to_json() for mount in self._mounts.values()]
+
+
+def owner_of(state: Path) -> str:
+    """Return what tells a state directory from its copies, as long as this machine runs. Raises: OSError."""
+    status = state.stat()
+    return f"{status.st_dev}:{status.st_ino}"

@@ -9,9 +9,8 @@ error, is replaced; one that ends with its mount gone was unmounted by somebody.
 import json
 import logging
 import os
+import select
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,11 +22,12 @@ import trio
 from ddrive.errors import DriveError, MountFailed
 from ddrive.ids import short
 from ddrive.store.rpc import NOTICE, Failure, exception
-from mountd.config import Config, package_environment
+from mountd.children import COMMAND, Child, Spares, start_worker
+from mountd.config import Config
 from mountd.connections import way_to_abort, write_control
 from mountd.logs import last_line, open_log
 from mountd.mountinfo import mounted_at
-from mountd.mounts import Mount, MountTable
+from mountd.mounts import Mount, MountTable, owner_of
 from mountd.processes import is_defunct, is_worker, start_time, writers_of
 from mountd.unmounting import Busy, detach_dead, holders, unmount
 
@@ -49,7 +49,7 @@ class Worker:
     mount: Mount
     pid: int
     pidfd: int
-    process: trio.Process | None  # None: the child of an earlier engine
+    child: Child | None  # None: that of an earlier engine
     abort: int | None = None  # descriptor of what ends its mount, once that answers
     is_stopping: bool = False
     ended: trio.Event = field(default_factory=trio.Event)
@@ -77,18 +77,20 @@ class WorkerPool:
         table: MountTable,
         nursery: trio.Nursery,
         *,
-        command: tuple[str, ...] = (sys.executable, "-P", "-m", "mountd.worker"),
+        command: tuple[str, ...] = COMMAND,
+        spares: Spares | None = None,
         on_unmounted: Callable[[Mount], None] = lambda mount: None,
     ) -> None:
         self._config = config
         self._table = table
         self._nursery = nursery
         self._command = command
+        self._spares = spares or Spares()
         self._on_unmounted = on_unmounted
         self._workers: dict[str, Worker] = {}
         self._restarts: dict[str, list[float]] = {}  # when each last start was tried, or had worked
         self._are_ending = False  # all of them: none is started any more
-        self._owner = _owner(config.state)
+        self._owner = owner_of(config.state)
 
     def running(self, mountpoint: str) -> bool:
         """Tell whether a worker serves this place."""
@@ -107,7 +109,7 @@ class WorkerPool:
         mount.state = "starting"
         worker = await self._spawn(mount)
         if self._are_ending:  # nobody will look after it
-            await self._discard(worker)
+            self._discard(worker)
             raise MountFailed(f"{mount.mountpoint}: the engine is ending: try again")
         self._nursery.start_soon(self._watch, worker)
         try:
@@ -199,54 +201,40 @@ class WorkerPool:
     # Starting
 
     async def _spawn(self, mount: Mount) -> Worker:
-        log = self._log_path(mount)
-        descriptor = open_log(log)
-        try:
-            process = await trio.lowlevel.open_process(
-                [*self._command, "--mountpoint", mount.mountpoint],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=descriptor,
-                start_new_session=True,
-                cwd="/",
-                env=package_environment(),
-            )
-        finally:
-            os.close(descriptor)
-        worker = Worker(mount, process.pid, os.pidfd_open(process.pid), process)
+        child = self._spares.take(mount.mountpoint) or await self._child(mount)
+        worker = Worker(mount, child.process.pid, os.pidfd_open(child.process.pid), child)
         self._workers[mount.mountpoint] = worker
-        mount.pid, mount.started = process.pid, start_time(process.pid)
+        mount.pid, mount.started = worker.pid, start_time(worker.pid)
         mount.served_as = mount.dialect.name if mount.dialect else None
         mount.owner = self._owner
         self._table.note_workers()
         return worker
 
-    async def _discard(self, worker: Worker) -> None:
+    async def _child(self, mount: Mount) -> Child:
+        log = open_log(self._log_path(mount))
+        try:
+            return await trio.to_thread.run_sync(start_worker, self._command, mount.mountpoint, log)
+        finally:
+            os.close(log)
+
+    def _discard(self, worker: Worker) -> None:
         """End a worker that has not been told what to mount, and is not watched."""
-        assert worker.process is not None
+        assert worker.child is not None
         del self._workers[worker.mount.mountpoint]
-        worker.signal(signal.SIGKILL)
-        with trio.CancelScope(shield=True):
-            await worker.process.wait()
-            for stream in (worker.process.stdin, worker.process.stdout):
-                assert stream is not None
-                await stream.aclose()
+        worker.child.drop()
         os.close(worker.pidfd)
 
     async def _ready(self, worker: Worker) -> None:
-        process = worker.process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
+        child = worker.child
+        assert child is not None
         line = b""
-        try:
-            await process.stdin.send_all(json.dumps(self._options(worker.mount)).encode() + b"\n")
-            await process.stdin.aclose()
-            while b"\n" not in line and (chunk := await process.stdout.receive_some()):
-                line += chunk
-            await process.stdout.aclose()
-        except trio.BrokenResourceError:
-            pass
+        with suppress(trio.BrokenResourceError):
+            async with trio.lowlevel.FdStream(child.hear) as hear:
+                async with trio.lowlevel.FdStream(child.tell) as tell:
+                    options = self._options(worker.mount, has_log=child.has_log)
+                    await tell.send_all(json.dumps(options).encode() + b"\n")
+                while b"\n" not in line and (chunk := await hear.receive_some()):
+                    line += chunk
         answer = _parsed(line)
         if "error" in answer:
             error = answer["error"]
@@ -255,7 +243,7 @@ class WorkerPool:
             why = last_line(self._log_path(worker.mount)) or "it left no message"
             raise MountFailed(f"{worker.mount.mountpoint}: the mount process ended: {why}")
 
-    def _options(self, mount: Mount) -> dict[str, Any]:
+    def _options(self, mount: Mount, *, has_log: bool) -> dict[str, Any]:
         options = mount.options
         return {
             "state": str(self._config.state),
@@ -268,7 +256,7 @@ class WorkerPool:
             "read_only": options.read_only or not mount.writable,
             "allow_other": options.allow_other,
             "timeout_s": self._config.timeout_s if options.timeout_s is None else options.timeout_s,
-            "log": None,  # stderr, which is the log file
+            "log": None if has_log else str(self._log_path(mount)),  # None: stderr, which is the log file
             "foreground": False,
         }
 
@@ -290,8 +278,8 @@ class WorkerPool:
             pidfd = os.pidfd_open(pid)
         except OSError:
             return None
-        if not is_worker(pid, mount.mountpoint):
-            os.close(pidfd)
+        if not is_worker(pid, mount.mountpoint) or select.select([pidfd], [], [], 0)[0]:
+            os.close(pidfd)  # it has ended, with all its threads, and nobody has asked for its exit status yet
             return None
         mount.pid, mount.started, mount.owner = pid, start_time(pid), self._owner
         return Worker(mount, pid, pidfd, None)
@@ -304,7 +292,7 @@ class WorkerPool:
             await _gone(worker)
         finally:
             trio.lowlevel.notify_closing(worker.pidfd)
-        status = await worker.process.wait() if worker.process else None
+        status = worker.child.process.wait() if worker.child else None
         os.close(worker.pidfd)
         if worker.abort is not None:
             os.close(worker.abort)
@@ -375,9 +363,3 @@ async def _gone(worker: Worker) -> None:
             _log.warning("killed worker cannot go: mountpoint=%s pid=%d", worker.mount.mountpoint, worker.pid)
             with suppress(OSError):
                 write_control(worker.abort, 1)
-
-
-def _owner(state: Path) -> str:
-    """Return what tells a state directory from its copies, as long as this machine runs."""
-    status = state.stat()
-    return f"{status.st_dev}:{status.st_ino}"

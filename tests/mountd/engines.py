@@ -18,7 +18,7 @@ from mountd.config import package_environment
 from mountd.mountinfo import MOUNTINFO, parse
 from tests.support.until import until
 
-COMMAND = [sys.executable, "-P", "-m", "mountd.engine", "--state"]
+COMMAND = [sys.executable, "-P", "-m", "mountd.engine_start", "--state"]
 
 
 def environment() -> dict[str, str]:

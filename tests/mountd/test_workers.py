@@ -1,5 +1,5 @@
 """The workers of an engine that is ending, and those that cannot end by themselves."""
-# ruff: noqa: ASYNC240 - /proc does not block
+# ruff: noqa: ASYNC240, ASYNC222 - /proc does not block, nor does a process that has ended
 
 import json
 import os
@@ -17,8 +17,8 @@ from ddrive.errors import DiskFull, DriveError, Misauthored, MountFailed, Storag
 from ddrive.ids import PublicKey
 from mountd.config import Config
 from mountd.mountinfo import mounted_at
-from mountd.mounts import Mount, MountTable
-from mountd.processes import is_defunct
+from mountd.mounts import Mount, MountTable, owner_of
+from mountd.processes import is_defunct, start_time
 from mountd.workers import WorkerPool
 from tests.support.memory_mount import memory_mount
 from tests.support.program import kill, program
@@ -143,9 +143,9 @@ async def test_a_killed_worker_that_waits_for_itself_is_replaced(tmp_path: Path,
         async with trio.open_nursery() as first_nursery:
             pool = new_pool(tmp_path, mount, first_nursery if is_killed_too else nursery, STUCK_WORKER)
             await pool.start(mount)
-            process = pool._workers[mount.mountpoint].process
+            child = pool._workers[mount.mountpoint].child
             killed = mount.pid
-            assert process is not None
+            assert child is not None
             assert killed is not None
             program = await trio.lowlevel.open_process(["stat", mount.mountpoint + "/x"], stderr=subprocess.DEVNULL)
             await becomes(lambda: waits_for_kernel(killed))
@@ -158,8 +158,20 @@ async def test_a_killed_worker_that_waits_for_itself_is_replaced(tmp_path: Path,
         await becomes(lambda: mount.pid != killed and mount.state == "ok")
         with trio.fail_after(10):
             assert await program.wait()
-            await process.wait()
+            await trio.to_thread.run_sync(child.process.wait)
         await pool.stop(mount, force=True)
+
+
+async def test_a_worker_that_has_ended_is_not_taken_for_one_that_serves(tmp_path: Path) -> None:
+    mount = new_mount(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as dead:  # noqa: ASYNC220
+        assert dead.stdout is not None
+        dead.stdout.read()
+        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+        async with trio.open_nursery() as nursery:
+            pool = new_pool(tmp_path, mount, nursery, WORKER)
+            mount.pid, mount.started, mount.owner = dead.pid, start_time(dead.pid), owner_of(tmp_path / "state")
+            assert not await pool.adopt(mount)
 
 
 async def test_a_mount_that_has_the_number_of_one_that_ended_lives(tmp_path: Path) -> None:
