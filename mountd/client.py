@@ -4,7 +4,6 @@ Of several starters at once one starts an engine, the others wait for it: `start
 """
 
 import os
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +12,10 @@ import trio
 
 from ddrive.errors import EngineError, StorageError, StorageLocked
 from ddrive.store.attached import Attached, open_attached
-from mountd import owning
-from mountd.config import Config, load_config, next_environment, package_environment
-from mountd.logs import last_line, open_log
+from mountd import locks, owning
+from mountd.config import Config, load_config, package_environment
+from mountd.launching import launch, log_path
+from mountd.logs import last_line
 
 __all__ = ["connect_engine", "package_environment"]
 
@@ -23,7 +23,7 @@ ANSWER_LIMIT_S = 20.0  # for a running engine, which answers at once unless it i
 START_LIMIT_S = 15.0  # until a new engine answers
 STORAGE_EXIT = 7  # of an engine that found another one in its place, or cannot use the directory
 
-_POLL_S = 0.05
+_POLL_S = 0.02
 
 
 @asynccontextmanager
@@ -47,14 +47,14 @@ async def _start(config: Config) -> None:
     owning.prepare(config.state)
     with trio.move_on_after(START_LIMIT_S):
         while True:
-            with owning.try_lock(config.state / "start.lock") as is_ours:
-                if is_ours:
+            with locks.try_lock(config.state / locks.STARTING) as ours:
+                if ours is not None:
                     if await _answers(config) or await _start_here(config):
                         return
                 elif await _answers(config):
                     return
             await trio.sleep(_POLL_S)
-    why = last_line(config.log_directory / "engine.log")
+    why = last_line(log_path(config))
     raise EngineError(f"the engine in {config.state} did not answer within {START_LIMIT_S:g} s: {why or 'no message'}")
 
 
@@ -63,13 +63,12 @@ async def _start_here(config: Config) -> bool:
 
     Raises: EngineError, StorageError when it ends otherwise, with the last line of its log.
     """
-    log = config.log_directory / "engine.log"
-    engine, since = _spawn(config, log)
+    engine, since = launch(config)
     while (code := _exit_code(engine)) is None:
         if await _answers(config):
             return True
         await trio.sleep(_POLL_S)
-    why = last_line(log, since)
+    why = last_line(log_path(config), since)
     if code == STORAGE_EXIT:
         if "another engine" in why:
             return False
@@ -78,27 +77,6 @@ async def _start_here(config: Config) -> bool:
             or f"no room even to log why the engine ended ({config.state}): free some space there"
         )
     raise EngineError(f"the engine in {config.state} ended: {why.removeprefix('ddrive: ') or 'no message'}")
-
-
-def _spawn(config: Config, log: Path) -> tuple[int, int]:
-    """Start an engine that outlives us, in a session of its own; return its pid and where its lines in `log` begin."""
-    descriptor = open_log(log)
-    try:
-        since = os.fstat(descriptor).st_size
-        engine = os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-P", "-m", "mountd.engine", "--state", str(config.state)],
-            next_environment(config),
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, descriptor, 1),
-                (os.POSIX_SPAWN_DUP2, descriptor, 2),
-            ],
-            setsid=True,
-        )
-        return engine, since
-    finally:
-        os.close(descriptor)
 
 
 def _exit_code(child: int) -> int | None:
@@ -116,5 +94,5 @@ async def _answers(config: Config) -> bool:
             return True
     except EngineError:
         return False
-    pid = owning.holder(config.state) or "unknown"
+    pid = locks.holder(config.state) or "unknown"
     raise StorageLocked(f"the engine in {config.state} (pid {pid}) does not answer: if it hangs, kill it and try again")

@@ -1,23 +1,19 @@
 """Being the one engine of a state directory: its lock, its directory, and telling a service manager."""
 
-import fcntl
 import os
 import socket
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import trio
 
 from ddrive.errors import StorageError, StorageLocked
 from ddrive.store.sockets import connect
+from mountd import locks
 from mountd.config import Config
 from mountd.errnos import advice_for
 
 LEAVING_S = 12.0  # an engine that answers no more is on its way out, which takes 10 s at most
-
-_LOCK = "engine.lock"
 
 
 def prepare(state: Path) -> None:
@@ -43,10 +39,10 @@ async def lock(config: Config) -> int:
 
     Raises: StorageLocked, naming the engine that holds it.
     """
-    descriptor = os.open(config.state / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(config.state / locks.RUNNING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         with trio.move_on_after(LEAVING_S):
-            while not _try(descriptor):
+            while not locks.lock(descriptor):
                 if await _answers(config.socket):
                     break
                 await trio.sleep(0.1)
@@ -54,21 +50,14 @@ async def lock(config: Config) -> int:
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
                 return descriptor
+        pid = locks.written_pid(descriptor) or "unknown"
         raise StorageLocked(
-            f"another engine (pid {_pid(descriptor) or 'unknown'}) uses the state directory {config.state}: "
+            f"another engine (pid {pid}) uses the state directory {config.state}: "
             "stop it with `ddrive stop`, or choose another directory with --state"
         )
     except BaseException:
         os.close(descriptor)
         raise
-
-
-def _try(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 async def ended(state: Path, engine: int | None) -> bool:
@@ -78,7 +67,7 @@ async def ended(state: Path, engine: int | None) -> bool:
     """
     with trio.move_on_after(LEAVING_S):
         while True:
-            if holder(state) != engine or _is_free(state / _LOCK):
+            if locks.holder(state) != engine or _is_free(state / locks.RUNNING):
                 return True
             await trio.sleep(0.02)
     return False
@@ -90,26 +79,9 @@ def _is_free(path: Path) -> bool:
     except FileNotFoundError:
         return True
     try:
-        return _try(descriptor)
+        return locks.lock(descriptor)
     finally:
         os.close(descriptor)
-
-
-def holder(state: Path) -> int | None:
-    """Return the process id of the engine that took the lock of `state` last, None when that is not known."""
-    try:
-        descriptor = os.open(state / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return _pid(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _pid(descriptor: int) -> int | None:
-    text = os.pread(descriptor, 20, 0).strip()
-    return int(text) if text.isdigit() else None
 
 
 async def _answers(path: Path) -> bool:
@@ -118,16 +90,6 @@ async def _answers(path: Path) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextmanager
-def try_lock(path: Path) -> Iterator[bool]:
-    """Tell whether the lock at `path` could be taken; if so it is held within the block."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        yield _try(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def notify(text: str) -> None:

@@ -1,5 +1,6 @@
 from . import (
     adopting,
+    ahead,
     app,
     bar,
     bootstrap,
@@ -24,6 +25,7 @@ from .starting import main
 
 __all__ = [
     "adopting",
+    "ahead",
     "app",
     "bar",
     "bootstrap",

@@ -11,7 +11,7 @@ import trio
 import typer
 
 from ddrive.errors import DriveError, EngineError, StorageLocked
-from mountd import owning
+from mountd import locks, owning
 from mountd.cli import options, report
 from mountd.cli.mounting import tell_left
 from mountd.cli.options import Common
@@ -79,7 +79,7 @@ def daemon(
         load_config({"state": state}, environ=environment)  # what is wrong is told here, not in a log
     except DriveError as error:
         raise typer.BadParameter(str(error)) from error
-    command = [sys.executable, "-P", "-m", "mountd.engine", "--state", str(config.state)]
+    command = [sys.executable, "-P", "-m", "mountd.engine_start", "--state", str(config.state)]
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the engine takes it once it has been loaded
     if not as_json:
         os.execve(sys.executable, command, environment)  # the engine takes this process over: nobody in between
@@ -125,7 +125,7 @@ def stop(
 
     async def verb(session: Session) -> None:
         directory = load_config({"state": state}).state
-        engine = owning.holder(directory)
+        engine = locks.holder(directory)
         answer: dict[str, Any] | None = None
         with trio.move_on_after(STOP_LIMIT_S):
             answer = await session.call("stop")
