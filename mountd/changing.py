@@ -101,13 +101,22 @@ class Changing:
             inode.node = node  # whoever has it open sees what changes
         return node
 
-    def _restated(self, path: str, stat: Stat) -> None:
-        """What was changed at `path` is in the drive now: its attributes say where."""
+    def _restated(self, path: str, stat: Stat, feed: PublicKey | None) -> None:
+        """What was changed at `path` is in the drive with the bytes in `feed` now: its attributes say where."""
         inode, rest = self._vfs.inodes.at(path)
-        if not rest and not is_root(inode):
+        if feed is not None and not self._is_of(inode, feed):
+            self._stale(path)  # another drive is nested there by now, or none: these are no attributes of what it has
+        elif not rest and not is_root(inode):
             self._vfs.inodes.restate(inode, stat, inode.expires)
         elif len(rest) == 1:
             self._vfs.inodes.list_as(inode, rest[0], stat)
+
+    def _is_of(self, inode: Inode, feed: PublicKey) -> bool:
+        """Tell whether an inode, or what is in that directory, is of the drive with the bytes in `feed`."""
+        known = bytes_of(inode)
+        if known is None and not inode.foreign and self._staged is not None:
+            known = self._staged.content_key or feed
+        return known == feed
 
     def _stale(self, path: str) -> None:
         """Others have changed `path` while it was being changed here."""
@@ -136,7 +145,7 @@ def is_feed(inode: Inode) -> bool:
 
 def bytes_of(inode: Inode) -> PublicKey | None:
     """Return the key of the feed with the bytes of its drive, if its directory or itself was asked to be changed."""
-    return inode.content if inode.content or inode.parent is None else inode.parent.content
+    return inode.content if inode.content or inode.parent is None or is_root(inode) else inode.parent.content
 
 
 def check_no_mount(inode: Inode) -> None:

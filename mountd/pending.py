@@ -32,6 +32,7 @@ CALM_BYTES_MAX = 1024 * 1024 * 1024  # and not at all when so much is in the spo
 PENDING_MAX = 16384  # entries that wait for a commit before those who write wait too
 
 Changes = list[Change]
+OnStat = Callable[[str, Stat, PublicKey | None], None]  # the last one is the feed with the bytes of the drive
 
 
 class Pending(EntryTable):
@@ -50,7 +51,7 @@ class Pending(EntryTable):
         self.room.set()
         self.batching = trio.Lock()  # held while entries are stored in the drive
         self.written_at = 0.0  # when a program wrote last, in seconds of trio's clock
-        self.on_stat: Callable[[str, Stat], None] = lambda path, stat: None  # the attributes of a path are these
+        self.on_stat: OnStat = lambda path, stat, feed: None  # the attributes of a path are these, in its drive
         self.on_stale: Callable[[str], None] = lambda path: None  # what is known of a path may be wrong
         self._due: dict[str, Entry] = {}
         self._late: dict[Node, Moment] = {}  # could not be sealed when they were closed
@@ -263,7 +264,7 @@ class Pending(EntryTable):
         """Drop an entry that says nothing which the drive does not say."""
         node = entry.node
         if node is not None and node.path == entry.path and not node.is_dirty and not entry.is_overtaken:
-            self.on_stat(entry.path, node.stat)
+            self.on_stat(entry.path, node.stat, node.content)
         if entry.sealed or entry.committing or (node is not None and (node.writers or node.is_dirty)):
             return
         if node is not None and node.draft is not None:

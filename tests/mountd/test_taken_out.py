@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 
 from ddrive.drive import Drive, open_drive
+from ddrive.drive.stat import Stat
 from ddrive.errors import NotFound, NotWritable, TimedOut
 from ddrive.ids import PublicKey
 from mountd import merging
+from mountd.editing import Editor
+from mountd.vfs import Vfs
+from mountd.waits import Limits
 from tests.mountd.committed import Mounted, mounted
+from tests.mountd.test_vfs import Kernel
+from tests.support.memory_drive import FakeCallers
 
 
 @pytest.fixture
@@ -110,3 +116,35 @@ async def test_what_has_no_place_any_more_holds_nothing_else_up(
     assert await it.committer.finish(5)
     assert await it.drive.read_file("/q/new") == b"written"
     await inner.close()
+
+
+async def test_what_comes_into_it_late_does_not_tell_where_files_of_another_one_are(it: Mounted) -> None:
+    """Its last commit ends after the mount has looked at what is there by then."""
+    vfs = Vfs(fixed=False, mountpoint="/mnt", state="/", limits=Limits(), callers=FakeCallers())
+    editor = Editor(vfs, Kernel())
+    vfs.set_drive(it.staged)
+    it.staged.content_key = await it.staged.content_of("/")
+    editor.set_drive(it.staged, it.committer)
+    root, tells = vfs.inodes.root, it.staged.on_stat
+    await it.drive.write_file("/outer", b"outer")
+    first = await nested(it, f=b"inner")
+    found = [inode for name in ("q", "outer") if (inode := (await vfs.find(root, name, 0))[0]) is not None]
+    directory, outer = found
+    inner, _ = await vfs.find(directory, "f", 0)
+    assert inner is not None
+    for inode in (inner, outer):
+        await editor.set_attributes(inode.number, None, {"mode": 0o600}, 0)
+    late: list[tuple[str, Stat, PublicKey | None]] = []
+    it.staged.on_stat = lambda *told: late.append(told)
+    assert await it.committer.finish(5)
+    second = await nested(it, "second", x=b"x" * 99, f=b"other")
+    vfs.epoch += 1
+    directory = vfs.bind(root, "q", await it.drive.lstat("/q"))
+    other = vfs.bind(directory, "f", await it.drive.lstat("/q/f"))
+    for told in late:
+        tells(*told)
+    assert other.stat == await second.lstat("f")
+    assert outer.stat == await it.drive.lstat("/outer")
+    assert outer.stat.mode == 0o100600
+    for drive in (first, second):
+        await drive.close()
