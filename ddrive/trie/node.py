@@ -51,7 +51,7 @@ def decode_header(block: bytes, origin: str) -> Header:
         raise InvalidNode(f"block 0 of {origin} is no trie header: {error}") from error
     subtype = header.subtype if header.HasField("subtype") else None
     if not header.HasField("type") or not is_text(header.type) or not (subtype is None or is_text(subtype)):
-        raise InvalidNode(f"block 0 of {origin} is no trie header: its type is missing or no text")
+        raise InvalidNode(f"block 0 of {origin} is no trie header (its type is missing or no text)")
     return Header(header.type, header.metadata if header.HasField("metadata") else None, subtype)
 
 
@@ -112,7 +112,7 @@ class TrieNode(KeyPath):
 
     def fault(self, reason: str) -> InvalidNode:
         """Return the error that names this block."""
-        return InvalidNode(f"block {self.seq} of {self.origin}: {reason}")
+        return InvalidNode(f"block {self.seq} of {self.origin} is no proper node ({reason})")
 
     def rows(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the used rows, ascending, and for each where in `numbers` its bits are. Raises: InvalidNode."""
@@ -219,7 +219,7 @@ def decode_node(seq: int, block: bytes, origin: str) -> TrieNode:
     raw: Any = fields.key  # the bytes themselves when they are no UTF-8
     flags, numbers = fields.flags, array("Q", fields.trie[:])
     if not raw and not fields.HasField("key"):
-        raise InvalidNode(f"block {seq} of {origin} is no trie node: its key is missing")
+        raise InvalidNode(f"block {seq} of {origin} is no trie node (its key is missing)")
     garbled = not is_text(raw)
     key: str = raw.decode("utf-8", "surrogateescape") if garbled else raw
     if len(numbers) > MAX_NUMBERS:

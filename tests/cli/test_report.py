@@ -9,7 +9,8 @@ from ddrive.appdb.node import InvalidEntry
 from ddrive.drive.address import parse_key
 from ddrive.drive.paths import check_name
 from ddrive.errors import InvalidKey, InvalidPath, InvalidProof
-from ddrive.trie.node import InvalidNode, decode_node
+from ddrive.trie.lookup import misplaced
+from ddrive.trie.node import InvalidNode, TrieNode, decode_node
 from mountd.cli import report
 from tests.support.program import COMMAND
 
@@ -24,6 +25,7 @@ def test_what_an_author_signed_is_not_blamed_on_a_peer(capsys: pytest.CaptureFix
     with pytest.raises(InvalidNode) as caught:
         decode_node(5, b"\xff" * 50, "feed 59295897")
     assert "only he can mend it" in told(caught.value, capsys)
+    assert "only he can mend it" in told(misplaced(TrieNode(5, "key", None, origin="feed 59295897")), capsys)
     assert "only he can mend it" in told(InvalidEntry("block 5 of feed 59295897 is no entry"), capsys)
     assert "a peer sent wrong bytes" in told(InvalidProof("block 5 of feed 59295897 does not verify"), capsys)
 
