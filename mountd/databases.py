@@ -15,8 +15,7 @@ from typing import Any, Final
 import trio
 from google.protobuf.message import DecodeError
 
-from ddrive.appdb import open_appdb
-from ddrive.appdb.node import check_header
+import ddrive.appdb  # loaded with the first database that is looked into
 from ddrive.dialect import DIALECTS, DWEB, Dialect
 from ddrive.drive.address import parse_key
 from ddrive.errors import (
@@ -229,7 +228,7 @@ class Databases:
             if kind == GRAPH:
                 await open_trie(feed, dialect)
             else:
-                async with open_appdb(store, key=feed.key):
+                async with ddrive.appdb.open_appdb(store, key=feed.key):
                     pass  # its first block is written
         finally:
             await store.release(feed)
@@ -356,7 +355,7 @@ class Databases:
             with scope:
                 if known.kind == DATABASE:
                     noting = _NotingStore(store, lambda feed: self._note(known.key, feed))
-                    async with open_appdb(noting, key=known.key) as db:
+                    async with ddrive.appdb.open_appdb(noting, key=known.key) as db:
                         await db.follow()
                 else:
                     await _fetch_all(store, known.key)
@@ -378,7 +377,7 @@ async def _fetch_all(store: OwnedStore, key: PublicKey) -> None:
 def _kind_of(block: bytes, name: str) -> str | None:
     """Return what block 0 begins, None when it is neither a database nor a plain trie."""
     try:
-        check_header(block, name)
+        ddrive.appdb.check_header(block, name)
         return DATABASE
     except InvalidProof:
         pass

@@ -4,6 +4,7 @@ Loading takes about half a second, in which there is nothing to be undone; so th
 An engine that was killed comes back meanwhile.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Load the command line, run it and end the process with its exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))
+    gc.disable()  # what is loaded stays: looking for cycles in it takes a tenth of the time
     arguments = sys.argv[1:] if arguments is None else arguments
     mountd.cli.ahead.bring_back_engine(arguments)
     mountd.cli.app.main(arguments)
@@ -25,5 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def loaded() -> None:
     """Let Ctrl-C be the business of the verb from now on."""
+    gc.enable()
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
