@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
+import trio
 import typer
 
 from ddrive.drive.address import KeyRef
@@ -20,6 +21,8 @@ from mountd.cli.session import Session, named_drive, patience, run, short_name
 from mountd.values import format_time
 
 PIECE_BYTES = 1024 * 1024  # one read and one write to stdout
+LINES_AT_ONCE = 1024  # of a tree, with one write
+SHOW_EVERY_S = 1.0
 LONG_READ_BYTES = 8 * 1024 * 1024  # a larger file shows its progress
 
 DriveText = Annotated[
@@ -51,7 +54,11 @@ def ls(
             session.drive(ref, peers=peer, wait_s=timeout) as opened,
         ):
             reach = patient.reach(opened, place)
-            found = await _listed(opened, place, reach, recursive=recursive)
+            if recursive and not as_json and (await opened.stat(place)).is_dir:
+                await _show_tree(opened, place, reach, patient, long=long)
+                found: Sequence[tuple[str, Stat]] = []
+            else:
+                found = await _listed(opened, place, reach, recursive=recursive)
         if as_json:
             session.say([_entry(name, about) for name, about in found], [])
         else:
@@ -112,6 +119,22 @@ async def _copy(reader: FileReader, name: str, alive: Callable[[], None]) -> Non
             meter.update(done)
         sys.stdout.buffer.flush()
         alive()
+
+
+async def _show_tree(drive: Drive, path: str, reach: Reach, alive: Callable[[], None], *, long: bool) -> None:
+    """Print everything below a directory as it is found: a drive can be nested in others without end."""
+    start = path.rstrip("/") + "/"
+    lines: list[str] = []
+    printed_at = trio.current_time()
+    async for full, about in drive.walk(path, reach=reach):
+        name = full.removeprefix(start)
+        lines.append(_shown("  ".join(_long_row(name, about) if long else [name])))
+        if len(lines) >= LINES_AT_ONCE or trio.current_time() - printed_at > SHOW_EVERY_S:
+            report.say(None, lines, as_json=False)
+            alive()
+            lines, printed_at = [], trio.current_time()
+    report.say(None, lines, as_json=False)
+    alive()
 
 
 async def _listed(drive: Drive, path: str, reach: Reach, *, recursive: bool) -> Sequence[tuple[str, Stat]]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -219,6 +220,29 @@ def test_bytes_of_which_connected_peers_have_nothing_are_waited_for_once(ddrive:
         assert [(place / name).read_bytes() for name in ("a", "b")] == [b"a" * 1000, b"b" * 1000]
         assert ddrive.run("stop").code == 0
         (place / "a").read_bytes()
+
+
+def test_a_tree_of_drives_without_end_is_listed_as_it_is_found(ddrive: Program) -> None:
+    keys: list[PublicKey] = []
+
+    async def author() -> None:
+        async with open_attached(ddrive.state / "control.sock", reconnect=False) as engine:
+            for level in range(24):
+                drive = await open_drive(engine.store(DWEB), name=f"level {level}", create=True)
+                for name in ("a", "b") if keys else ():
+                    await drive.mount(name, keys[-1])
+                keys.append(drive.key)
+
+    assert ddrive.run("status").code == 0
+    trio.run(author)
+    with ddrive.running("ls", keys[-1].hex(), "-R") as listing:
+        assert listing.stdout is not None
+        assert [listing.stdout.readline() for _ in range(3)] == [b"a\n", b"b\n", b"a/a\n"]
+        assert listing.poll() is None
+        listing.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        listing.stdout.read()
+        assert (listing.wait(10), time.monotonic() - began < 5) == (130, True)
 
 
 def test_a_walk_over_what_nobody_can_send_ends_and_finds_all_when_somebody_can(ddrive: Program, tmp_path: Path) -> None:
