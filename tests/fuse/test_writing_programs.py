@@ -110,8 +110,11 @@ SIZES = (
 
 @pytest.mark.parametrize(("stressors", "sizes"), [(NAMES, ""), (CONTENTS, SIZES)], ids=["names", "contents"])
 def test_stress_ng(place: Path, stressors: tuple[str, ...], sizes: str) -> None:
-    """All of them at once. Left out: `link`, `fiemap`, `verity`, of what FUSE or the format has not; `getdent` and `io`,
-    which go through all mounts there are, those of other tests too."""
+    """All of them at once.
+
+    Left out: `link`, `fiemap` and `verity`, which FUSE or the format has not; `getdent` and `io`, which go through all
+    mounts there are, those of other tests too.
+    """
     each = " ".join(f"--{name} 1" for name in stressors)
     told = sh(f"stress-ng --temp-path {place} --verify --timeout 5 {each} {sizes} 2>&1", place)
     assert "successful run completed" in told
