@@ -62,8 +62,7 @@ async def follow(root: Path, changed: Changed) -> None:
 async def _tell(root: Path, watched: AsyncGenerator[set[tuple[Change, str]]], changed: Changed) -> bool:
     """Tell what is `watched` until that ends, by paths below `root`; first that anything may have changed.
 
-    No paths are told, too.
-
+    Nothing below `root` is told as an empty set: what has changed is `root` itself, which may have gone.
     Returns whether anything was told.
     """
     begun = False
